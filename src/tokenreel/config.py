@@ -1,0 +1,212 @@
+"""Configuration: mappings <-> frozen dataclasses, strictly, and the closed registries that short names select from.
+
+A configuration is data. It names the members of a closed registry and never carries an import path, so loading one can
+run no foreign code. This module knows no model, no cache and no command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import yaml
+
+from tokenreel.errors import ConfigError, nearest_name
+
+TYPE_KEY = "type"  # the key that says which member of a registry or union a mapping configures
+
+
+class Config(Protocol):
+    """A frozen dataclass; `type` is set where a registry or a union has to tell it from its siblings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
+    """Builds the dataclass `cls` out of plain data (YAML, JSON), however deeply nested.
+
+    `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
+    one), a missing key, or a value of another type; a whole number stands for a float, nothing else is converted.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    values = {key: value for key, value in mapping.items() if key != TYPE_KEY or TYPE_KEY in fields}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"{path}.{key}: unknown key; {nearest_name(str(key), fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
+    hints = typing.get_type_hints(cls)
+    try:
+        return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
+    except ConfigError:
+        raise
+    except ValueError as error:  # a range that the dataclass checks in its own __post_init__
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The inverse of `from_mapping`: plain data with lists for tuples, and `type` where the dataclass carries one."""
+    data = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+    return {TYPE_KEY: config.type, **data} if hasattr(config, TYPE_KEY) else data
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, path)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ConfigError(f"{path}: {value!r} is not allowed; {nearest_name(str(value), map(str, arguments))}")
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, path)
+    if origin is tuple:
+        return _convert_tuple(arguments, value, path)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
+        return value
+    raise ConfigError(f"{path}: expected {hint.__name__}, got {type(value).__name__} ({value!r})")
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{path}: expected a list, got {value!r}")
+    hints = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else list(arguments)
+    if len(hints) != len(value):
+        raise ConfigError(f"{path}: expected {len(hints)} values, got {len(value)} ({value!r})")
+    return tuple(_convert(hint, item, f"{path}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in members:
+        return None
+    members = tuple(member for member in members if member is not type(None))
+    if len(members) == 1:
+        return _convert(members[0], value, path)
+    by_type = {
+        member.type: member for member in members if dataclasses.is_dataclass(member) and hasattr(member, "type")
+    }
+    if not by_type:
+        return _convert_first(members, value, path)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: expected a mapping with a {TYPE_KEY!r}, got {value!r}")
+    name = value.get(TYPE_KEY)
+    if name not in by_type:
+        raise ConfigError(f"{path}.{TYPE_KEY}: {name!r} is not known; {nearest_name(str(name), by_type)}")
+    return from_mapping(by_type[name], value, path)
+
+
+def _convert_first(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    for member in members:
+        try:
+            return _convert(member, value, path)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{path}: expected one of {', '.join(m.__name__ for m in members)}, got {value!r}")
+
+
+class Registry:
+    """A closed list of classes by short name. Members are imported when asked for, so listing them costs nothing.
+
+    Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name.
+    """
+
+    def __init__(self, kind: str, members: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._members = dict(members)  # short name -> "module:Class", written in our own code only
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def member(self, name: Any, path: str = "config") -> Any:
+        """The class of that short name; ConfigError, with the nearest known one, if there is none."""
+        if name not in self._members:
+            raise ConfigError(f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}")
+        module, _, attribute = self._members[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def config(self, mapping: Any, path: str = "config") -> Any:
+        """The configuration dataclass of the member that `mapping` names, filled from it."""
+        if not isinstance(mapping, Mapping) or TYPE_KEY not in mapping:
+            raise ConfigError(
+                f"{path}: expected a mapping with {TYPE_KEY!r}, one of {', '.join(self)}; got {mapping!r}"
+            )
+        return from_mapping(self.member(mapping[TYPE_KEY], path).config_class, mapping, path)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as plain data. Raises ConfigError where it is missing, is not YAML, or is not a mapping."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(data).__name__}")
+    return data
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package, by name."""
+    folder = resources.files("tokenreel") / "pipelines" / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The sections of a shipped preset as plain data. Raises ConfigError, with the nearest name, for an unknown one."""
+    if name not in preset_names():
+        raise ConfigError(f"preset {name!r} is not known; {nearest_name(name, preset_names())}")
+    with resources.as_file(resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml") as path:
+        return load_yaml(path)
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`override` laid over `base`, section by section; a mapping of another `type` replaces instead of mixing."""
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        same = (
+            isinstance(value, Mapping) and isinstance(old, Mapping) and value.get(TYPE_KEY) in (None, old.get(TYPE_KEY))
+        )
+        merged[key] = merge(old, value) if same else value  # type: ignore[arg-type]
+    return merged
+
+
+def set_field(sections: Mapping[str, Any], assignment: str) -> dict[str, Any]:
+    """Applies one `--set prior.depth=4`; the value is read as YAML. Raises ConfigError if it is no assignment."""
+    dotted, equals, text = assignment.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {assignment!r}: write it as section.field=value, as in --set prior.depth=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment!r}: the value is not YAML: {error}") from error
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return merge(sections, value)
