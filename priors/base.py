@@ -1,14 +1,16 @@
 """What every prior is: probabilities of codes in a fixed order, one code at a time, and nothing of pixels.
 
-Stage two never sees a frame: a prior imports nothing of ours but the token spec, the configuration and the Hub.
+Stage two never sees a frame: a prior imports nothing of ours but the token spec, the configuration and the Hub. How a
+code is chosen out of its probabilities is `priors/sampling.py`'s affair, the same for every prior.
 
 B rows, L positions of the order, n codes fed at once, K the largest codebook among the predicted streams.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +55,7 @@ class Prior(nn.Module, PretrainedModel):
     spec: TokenSpec
     reads: tuple[str, ...]  # streams that come whole and only condition (a bottom prior reads top)
     predicts: tuple[str, ...]  # streams whose codes have probabilities
+    code_fingerprint: str | None = None  # the tokenizer whose codes it was trained on; None before training
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -63,7 +66,11 @@ class Prior(nn.Module, PretrainedModel):
 
     @abstractmethod
     def order(self) -> Tensor:
-        """int64 [L, 5]: (index into `spec.streams`, t, h, w, q) of each code, in generation order."""
+        """int64 [L, 5] on the CPU: (index into `spec.streams`, t, h, w, q) of each code, in generation order.
+
+        Any order will do (raster, subscale, tracks between the frames) and it may leave out steps of a predicted
+        stream that are never targets; no code comes twice.
+        """
 
     @abstractmethod
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
@@ -77,47 +84,67 @@ class Prior(nn.Module, PretrainedModel):
 
     @abstractmethod
     def start(self, tokens: Tokens, given: Tensor) -> State:
-        """Fills the caches with what is given. Each row then stands at its first position that is not given; codes of
-        `tokens` at positions not given are never looked at.
+        """Fills the caches with what is given: `tokens` hold all streams, `given` is bool [B, L] on their device.
+
+        Each row then stands at its first position that is not given, at L if there is none; codes of `tokens` at
+        positions not given are never looked at. A prior that lets given codes condition earlier ones reads them here.
         """
 
     @abstractmethod
     def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
         """Feeds `codes` [B, n], of which the first `count` [B] (0..n) are valid, from each row's position on. Returns
-        log-probs [B, n, K]: entry i is for the position after code i (undefined from `count` on). Advances `position`.
+        log-probs [B, n, K]: entry i is for the position after code i (undefined from `count` on, and after the order's
+        last code). Advances `position` by `count`.
+
+        Given positions in the middle of the order are fed like drawn ones, with the codes that `start` was given.
+        The trap: rows finish at different times, so position + n may pass L where `count` is smaller, and codes beyond
+        `count` are noise: neither may fail nor reach what the row computes later.
         """
 
     @abstractmethod
     def rewind(self, state: State, position: Tensor) -> None:
         """Takes rows back to an earlier `position` [B]: what was fed from there on counts as never fed."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the prior computes; tokens for it lie there too."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
     def position_codes(self) -> Tensor:
         """int64 [L]: the size of the codebook at each position of the order."""
         sizes = torch.tensor([stream.codes for stream in self.spec.streams])
         return sizes[self.order()[:, 0]]
 
+    def positions_of(self, name: str) -> Tensor:
+        """bool [L]: true at the positions of the stream of that name. Raises ConfigError where the spec has none."""
+        return self.order()[:, 0] == self.spec.streams.index(self.spec.stream(name))
+
     def flatten(self, tokens: Tokens) -> Tensor:
         """Codes by stream -> int64 [B, L] in generation order."""
         order = self.order()
         flat = torch.empty(_rows(tokens), len(order), dtype=torch.long, device=next(iter(tokens.values())).device)
-        for index, stream in enumerate(self.spec.streams):
-            where = (order[:, 0] == index).nonzero().squeeze(1)
-            if len(where):
-                t, h, w, q = order[where, 1:].unbind(1)
-                flat[:, where] = tokens[stream.name].long()[:, t, h, w, q]
+        for name in self.predicts:
+            where = self.positions_of(name).nonzero().squeeze(1)
+            t, h, w, q = order[where, 1:].unbind(1)
+            flat[:, where] = tokens[name].long()[:, t, h, w, q]
         return flat
 
-    def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
-        """int64 [B, L] in generation order -> the predicted streams' codes [B, t, h, w, q]; undoes `flatten`."""
-        order, tokens = self.order(), {}
-        for index, stream in enumerate(self.spec.streams):
-            where = (order[:, 0] == index).nonzero().squeeze(1)
-            if len(where):
-                t, h, w, q = order[where, 1:].unbind(1)
-                codes = flat.new_zeros(len(flat), *stream.shape)
-                codes[:, t, h, w, q] = flat[:, where]
-                tokens[stream.name] = codes
-        return tokens
+    def unflatten(self, flat: Tensor, tokens: Tokens | None = None) -> dict[str, Tensor]:
+        """[B, L] in generation order -> the predicted streams [B, t, h, w, q]; undoes `flatten`.
+
+        Codes that the order leaves out are those of `tokens`, 0 where it lacks the stream.
+        """
+        order, streams = self.order(), dict[str, Tensor]()
+        for name in self.predicts:
+            where = self.positions_of(name).nonzero().squeeze(1)
+            t, h, w, q = order[where, 1:].unbind(1)
+            if tokens is not None and name in tokens:
+                codes = tokens[name].to(flat.dtype, copy=True)
+            else:
+                codes = flat.new_zeros(len(flat), *self.spec.stream(name).shape)
+            codes[:, t, h, w, q] = flat[:, where]
+            streams[name] = codes
+        return streams
 
     def given_frames(self, frames: int) -> Tensor:
         """bool [L]: true at the positions of the level codes that the first `frames` frames make.
@@ -126,20 +153,32 @@ class Prior(nn.Module, PretrainedModel):
         """
         if not 0 <= frames <= self.spec.frames:
             raise ConfigError(f"given frames (={frames}) must be between 0 and the clip's {self.spec.frames}")
-        order = self.order()
-        given = torch.zeros(len(order), dtype=torch.bool)
-        for index, stream in enumerate(self.spec.streams):
-            if stream.role == "level" and stream.name in self.predicts:
-                steps = self.spec.steps_of_frames(frames, stream)
-                given |= (order[:, 0] == index) & (order[:, 1] < steps)
+        step = self.order()[:, 1]
+        given = torch.zeros(len(step), dtype=torch.bool)
+        for stream in self.spec.levels:
+            if stream.name in self.predicts:
+                given |= self.positions_of(stream.name) & (step < self.spec.steps_of_frames(frames, stream))
+        return given
+
+    def given_streams(self, names: Iterable[str]) -> Tensor:
+        """bool [L]: true at every position of the named streams; a predicted track is given so, or else drawn."""
+        given = torch.zeros(len(self.order()), dtype=torch.bool)
+        for name in names:
+            given |= self.positions_of(name)
         return given
 
     def to_document(self) -> dict[str, Any]:
-        return {"config": to_mapping(self.config), "spec": self.spec.to_json()}
+        return {
+            "config": to_mapping(self.config),
+            "spec": self.spec.to_json(),
+            "code_fingerprint": self.code_fingerprint,
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Prior:
-        return build_prior(document["config"], TokenSpec.from_json(document["spec"]))
+        prior = build_prior(document["config"], TokenSpec.from_json(document["spec"]))
+        prior.code_fingerprint = document["code_fingerprint"]
+        return prior
 
     @classmethod
     def from_preset(cls, name: str, spec: TokenSpec | None = None) -> Prior:
@@ -160,6 +199,17 @@ def build_prior(section: Mapping[str, Any], spec: TokenSpec) -> Prior:
     """The registered prior that a `prior:` section names, for the tokens of `spec`."""
     config = PRIORS.config(section, "prior")
     return PRIORS.member(config.type)(config, spec)
+
+
+def raster_order(spec: TokenSpec, names: Iterable[str]) -> Tensor:
+    """int64 [L, 5], one stream after the other, each as t, h, w, q count up; on the CPU whatever the default device."""
+    rows = []
+    with torch.device("cpu"):
+        for name in names:
+            stream = spec.stream(name)
+            index = torch.full((stream.positions, 1), spec.streams.index(stream))
+            rows.append(torch.cat([index, torch.cartesian_prod(*map(torch.arange, stream.shape))], 1))
+    return torch.cat(rows)
 
 
 def _rows(tokens: Tokens) -> int:

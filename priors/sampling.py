@@ -1,0 +1,273 @@
+"""The one sampler for every prior: codes of a clip, or of a video longer than the prior was trained on.
+
+Random numbers belong to (seed, sample id, code), so a sample depends neither on its batch nor on how it was drawn.
+Knows no tokenizer and no files: tokens come in and go out by stream name.
+
+B rows (samples), L positions of the prior's order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenreel.data.spec import StreamSpec
+from tokenreel.errors import ConfigError, DataError
+from tokenreel.priors.base import Prior, Tokens
+from tokenreel.priors.choice import Choice, SamplingConfig, StreamSampling
+from tokenreel.priors.schedule import Placement, placements, runs_with_video
+from tokenreel.priors.uniforms import uniforms
+from tokenreel.priors.window import Window, draw_window
+
+__all__ = ["Samples", "SamplingConfig", "StreamSampling", "sample", "sample_video", "sample_windows"]
+
+_IDS_OF_A_STREAM = 2**48  # a year of video with 8,000 codes a frame is below 2^43
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Codes of the predicted streams, given ones included, and what it cost to draw them."""
+
+    tokens: dict[str, Tensor]  # stream name -> int64 [B, t, h, w, q]
+    nats: dict[str, Tensor]  # stream name -> float32 [B, t, h, w, q], minus log-probability under the prior; 0 if given
+    forwards: int  # passes through the prior, each for all rows
+    codes_drawn: int  # over all rows
+
+    @property
+    def codes_per_forward(self) -> float:
+        """Codes that a row gains by a pass, on average."""
+        rows = len(next(iter(self.tokens.values())))
+        return self.codes_drawn / max(rows * self.forwards, 1)
+
+
+def sample(
+    prior: Prior,
+    tokens: Tokens,
+    given: Tensor | None = None,
+    config: SamplingConfig | None = None,
+    *,
+    seed: int = 0,
+    samples: Tensor | None = None,
+) -> Samples:
+    """Draws every code of a clip that is not given.
+
+    `tokens` hold the streams that the prior reads, and those predicted ones of which anything is given; `given` is bool
+    [L] or [B, L] (none where left out), true anywhere in the order. `samples` are the ids of the rows, int64 [B] and
+    not negative, 0, 1, 2... where left out: the same seed and id draw the same codes in any batch. Raises ConfigError
+    or DataError where streams are missing, or codes are of another grid or beyond their codebook.
+    """
+    tokens, rows = _known(prior, tokens), _count_rows(tokens, given, samples)
+    mask = torch.zeros(len(prior.order()), dtype=torch.bool) if given is None else given
+    sampler = _Sampler(prior, config, seed, _ids(samples, rows))
+    return sampler.draw(tokens, mask.expand(rows, -1), Placement(0, 0, prior.spec.frames))
+
+
+def sample_video(
+    prior: Prior,
+    tokens: Tokens,
+    frames: int,
+    config: SamplingConfig | None = None,
+    *,
+    seed: int = 0,
+    samples: Tensor | None = None,
+) -> Samples:
+    """Draws a video of any number of frames, continuing what `tokens` begin.
+
+    All of `tokens` is given: of a stream that runs with the video its first steps (any number; whole where the prior
+    only reads it), of others (a class) the whole. Past the trained length the window slides by `config.slide` frames
+    and the prior starts again on the codes that stay in it. Raises as `sample` does, and ConfigError where the frames,
+    or the slide, do not fill whole code steps.
+    """
+    parts = list(sample_windows(prior, tokens, frames, config, seed=seed, samples=samples))
+    return Samples(
+        {name: torch.cat([part.tokens[name] for part in parts if name in part.tokens], 1) for name in parts[0].tokens},
+        {name: torch.cat([part.nats[name] for part in parts if name in part.nats], 1) for name in parts[0].nats},
+        sum(part.forwards for part in parts),
+        sum(part.codes_drawn for part in parts),
+    )
+
+
+def sample_windows(
+    prior: Prior,
+    tokens: Tokens,
+    frames: int,
+    config: SamplingConfig | None = None,
+    *,
+    seed: int = 0,
+    samples: Tensor | None = None,
+) -> Iterator[Samples]:
+    """`sample_video` in parts, in memory that does not grow with `frames`: first the steps of a whole clip (or of fewer
+    frames), then those that each slide adds. Streams that do not run with the video come with the first part only.
+    """
+    sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)))
+    running = [stream for stream in sampler.streams if runs_with_video(prior.spec, stream)]
+    tokens = _known(prior, tokens)
+    _check_beginnings(prior, tokens, running, frames)
+    held = dict(tokens)  # stream name -> what is known of it from the first step of the window on
+    for place in placements(prior.spec, running, frames, sampler.config.slide):
+        for stream in running:
+            _carry(held, tokens.get(stream.name), stream, place)
+        part = sampler.draw(*_window(prior, held, sampler.rows), place)
+        held |= part.tokens
+        yield _new_steps(prior, part, place)
+
+
+class _Sampler:
+    """What stays the same from window to window."""
+
+    def __init__(self, prior: Prior, config: SamplingConfig | None, seed: int, ids: Tensor) -> None:
+        self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
+        self.config = config or SamplingConfig()
+        self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
+        self.order = prior.order()
+        settings = self.config.of_streams([stream.name for stream in prior.spec.streams])
+        self.choice = Choice(settings, self.order[:, 0].to(prior.device))
+
+    @torch.no_grad()
+    def draw(self, tokens: Tokens, given: Tensor, place: Placement) -> Samples:
+        """Draws what is not given (bool [B, L]) in the window at `place`, as far as it is wanted."""
+        prior = self.prior
+        tokens, given = self._complete(tokens, given), given.to(prior.device)
+        numbers = torch.from_numpy(uniforms(self.seed, self.ids.numpy(), self._code_ids(place).numpy()))
+        drawn = ~given & self._until_wanted(place).to(prior.device)
+        with _evaluating(prior):
+            window = Window(tokens, given, drawn, numbers.to(prior.device))
+            result = draw_window(prior, window, self.choice, self.config.draft)
+        codes = prior.unflatten(result.codes, tokens)
+        return Samples(codes, prior.unflatten(result.nats), result.forwards, int(drawn.sum()))
+
+    def _complete(self, tokens: Tokens, given: Tensor) -> dict[str, Tensor]:
+        """Every stream that the prior knows, checked, on its device; zeros for those of which nothing is given."""
+        complete = dict[str, Tensor]()
+        for stream in self.streams:
+            codes = tokens.get(stream.name)
+            if codes is None:
+                if stream.name in self.prior.reads or given[:, self.prior.positions_of(stream.name)].any():
+                    raise ConfigError(f"tokens lack stream {stream.name!r}, which the prior needs given")
+                codes = torch.zeros(self.rows, *stream.shape, dtype=torch.long, device=self.prior.device)
+            if tuple(codes.shape[1:]) != stream.shape:
+                raise DataError(f"stream {stream.name!r}: its codes are {list(codes.shape[1:])}, not {stream.shape}")
+            complete[stream.name] = codes
+        flat = self.prior.flatten(complete).masked_fill(~given.to(self.prior.device), 0)
+        for stream in self.streams:
+            read = stream.name in self.prior.reads
+            _check_codes(stream, complete[stream.name] if read else flat[:, self.prior.positions_of(stream.name)])
+        return complete
+
+    def _code_ids(self, place: Placement) -> Tensor:
+        """int64 [L]: a number for each code of the video, the same in whichever window it is drawn."""
+        ids = torch.empty(len(self.order), dtype=torch.long)
+        for index, stream in enumerate(self.prior.spec.streams):
+            here = self.prior.positions_of(stream.name)
+            t, h, w, q = self.order[here, 1:].unbind(1)
+            if runs_with_video(self.prior.spec, stream):
+                t = t + place.start // stream.stride
+            in_stream = ((t * stream.grid[1] + h) * stream.grid[2] + w) * stream.codebooks + q
+            ids[here] = index * _IDS_OF_A_STREAM + in_stream
+        return ids
+
+    def _until_wanted(self, place: Placement) -> Tensor:
+        """bool [L]: up to the last position that the wanted frames need."""
+        wanted = torch.ones(len(self.order), dtype=torch.bool)
+        for stream in self.streams:
+            if runs_with_video(self.prior.spec, stream):
+                steps = self.prior.spec.steps_of_frames(place.wanted, stream)
+                wanted &= ~self.prior.positions_of(stream.name) | (self.order[:, 1] < steps)
+        return wanted.flip(0).cummax(0).values.flip(0)
+
+
+@contextlib.contextmanager
+def _evaluating(prior: Prior) -> Iterator[None]:
+    """Without dropout, whatever mode the caller is in."""
+    training = prior.training
+    prior.eval()
+    try:
+        yield
+    finally:
+        prior.train(training)
+
+
+def _known(prior: Prior, tokens: Tokens) -> dict[str, Tensor]:
+    """The streams that the prior reads or predicts, on its device. Raises ConfigError for a name the spec lacks."""
+    names = {prior.spec.stream(name).name for name in tokens} & {*prior.reads, *prior.predicts}
+    return {name: tokens[name].to(prior.device, torch.long) for name in names}
+
+
+def _carry(held: dict[str, Tensor], begun: Tensor | None, stream: StreamSpec, place: Placement) -> None:
+    """Takes a running stream to the window at `place`: what the last one left of it, then what was `begun` beyond."""
+    first, overlap = place.start // stream.stride, place.done // stream.stride
+    parts = []
+    if overlap:
+        parts.append(held[stream.name][:, -overlap:])
+    if begun is not None:
+        parts.append(begun[:, first + overlap : first + stream.grid[0]])
+    if parts:
+        held[stream.name] = torch.cat(parts, 1)
+
+
+def _window(prior: Prior, held: Tokens, rows: int) -> tuple[dict[str, Tensor], Tensor]:
+    """What is held as whole streams, and the mask bool [B, L] of it: the first steps of each."""
+    step, tokens = prior.order()[:, 1], dict[str, Tensor]()
+    given = torch.zeros(len(step), dtype=torch.bool)
+    for name, codes in held.items():
+        stream = prior.spec.stream(name)
+        missing = codes.new_zeros(len(codes), stream.grid[0] - codes.shape[1], *codes.shape[2:])
+        tokens[name] = torch.cat([codes, missing], 1)
+        given |= prior.positions_of(name) & (step < codes.shape[1])
+    return tokens, given.expand(rows, -1)
+
+
+def _new_steps(prior: Prior, part: Samples, place: Placement) -> Samples:
+    """The steps of the window at `place` that are wanted and that no window before it held."""
+    tokens, nats = dict[str, Tensor](), dict[str, Tensor]()
+    for name in part.tokens:
+        stream = prior.spec.stream(name)
+        if runs_with_video(prior.spec, stream):
+            new = slice(*(prior.spec.steps_of_frames(frames, stream) for frames in (place.done, place.wanted)))
+            tokens[name], nats[name] = part.tokens[name][:, new], part.nats[name][:, new]
+        elif not place.start:
+            tokens[name], nats[name] = part.tokens[name], part.nats[name]
+    return Samples(tokens, nats, part.forwards, part.codes_drawn)
+
+
+def _check_beginnings(prior: Prior, tokens: Tokens, running: list[StreamSpec], frames: int) -> None:
+    """Raises ConfigError where more is given than the video has, or less than the prior reads."""
+    for stream in running:
+        steps = tokens[stream.name].shape[1] if stream.name in tokens else 0
+        whole = prior.spec.steps_of_frames(frames, stream)
+        needed = max(whole, stream.grid[0]) if stream.name in prior.reads else 0
+        if steps < needed:
+            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}; the prior reads {needed} of it")
+        if steps > max(whole, needed):
+            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}, more than the video's {whole}")
+
+
+def _check_codes(stream: StreamSpec, codes: Tensor) -> None:
+    """Raises DataError where a code is outside of the codebook; the null code is allowed where the stream has one."""
+    limit = stream.codes + (stream.null_code is not None)
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < limit:
+        raise DataError(
+            f"stream {stream.name!r} has codes from {int(codes.min())} to {int(codes.max())}, but its codebook only "
+            f"{stream.codes}: these tokens come from another tokenizer"
+        )
+
+
+def _count_rows(tokens: Tokens, given: Tensor | None, samples: Tensor | None) -> int:
+    sizes = {name: codes.shape[0] for name, codes in tokens.items()}
+    if given is not None and given.ndim == 2:
+        sizes["given"] = given.shape[0]
+    if samples is not None:
+        sizes["samples"] = samples.shape[0]
+    if not sizes:
+        raise ConfigError("nothing says how many samples to draw: pass samples, their ids")
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"tokens, given and samples must have the same number of rows, got {sizes}")
+    return next(iter(sizes.values()))
+
+
+def _ids(samples: Tensor | None, rows: int) -> Tensor:
+    return torch.arange(rows) if samples is None else samples.cpu()
