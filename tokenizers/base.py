@@ -5,8 +5,6 @@ A tokenizer knows nothing of priors, caches or files.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.hub import PretrainedModel
+from tokenreel.hub import PretrainedModel, fingerprint
 
 Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 
@@ -56,7 +54,7 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @abstractmethod
     def decode(self, tokens: Mapping[str, Tensor], memory: Any = None) -> Tensor:
-        """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: frames known already, where the decoder uses any."""
+        """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: known frames, for decoders that use context."""
 
     @abstractmethod
     def forward(self, video: Tensor) -> Reconstruction:
@@ -66,12 +64,10 @@ class VideoTokenizer(nn.Module, PretrainedModel):
     def code_fingerprint(self) -> str:
         """What the codes depend on: configuration, spec with its preprocessing, encoder and quantizer. Hex sha256."""
         tensors = {k: v for k, v in self.state_dict().items() if k.split(".")[0] in self.code_modules}
-        return _fingerprint(self.to_document(), tensors)
+        return fingerprint(self.to_document(), tensors)
 
-    @property
-    def weights_fingerprint(self) -> str:
-        """The release as a whole, decoder included. Hex sha256."""
-        return _fingerprint(self.to_document(), self.state_dict())
+    def fingerprints(self) -> dict[str, str]:
+        return {"codes": self.code_fingerprint, **super().fingerprints()}
 
     def to_document(self) -> dict[str, Any]:
         return {"config": to_mapping(self.config), "spec": self.spec.to_json()}
@@ -103,11 +99,3 @@ def build_tokenizer(section: Mapping[str, Any], frames: int, framing: Framing) -
     """The registered tokenizer that a `tokenizer:` section names, for clips of `frames` frames framed as given."""
     config = TOKENIZERS.config(section, "tokenizer")
     return TOKENIZERS.member(config.type)(config, frames, framing)
-
-
-def _fingerprint(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

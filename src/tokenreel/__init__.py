@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Prior": "tokenreel.priors.base",
-    "SamplingConfig": "tokenreel.priors.sampling",
+    "SamplingConfig": "tokenreel.priors.choice",
     "TokenCache": "tokenreel.data.cache.reader",
     "TokenSpec": "tokenreel.data.spec",
     "VideoTokenizer": "tokenreel.tokenizers.base",

@@ -108,8 +108,10 @@ def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     members = tuple(member for member in members if member is not type(None))
     if len(members) == 1:
         return _convert(members[0], value, path)
-    by_type = {
-        member.type: member for member in members if dataclasses.is_dataclass(member) and hasattr(member, "type")
+    by_type: dict[str, type[Any]] = {
+        getattr(member, TYPE_KEY): member
+        for member in members
+        if isinstance(member, type) and dataclasses.is_dataclass(member) and hasattr(member, TYPE_KEY)
     }
     if not by_type:
         return _convert_first(members, value, path)

@@ -1,39 +1,311 @@
-"""To and from the Hugging Face Hub and local folders. (A first version: local folders only.)"""
+"""Saved models: a folder of config.json, model.safetensors and a card, on disk or on the Hugging Face Hub.
+
+`huggingface_hub.ModelHubMixin` brings `push_to_hub`, the tags and the download counts. Loading is our own, because the
+mixin's drops unknown keys and rebuilds nested configurations as plain dicts. What comes from outside is data: it is
+read as JSON and safetensors, names members of closed registries, and must match the fingerprints that it states.
+This module knows no tokenizer, prior or cache.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
+import torch
+import yaml
+from huggingface_hub import HfApi, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import Tensor
+
+from tokenreel.errors import ConfigError, HubError
 
 FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+
+# An HTTP error of the Hub is an OSError and an error of the HTTP library (httpx before huggingface_hub 2, httpx2 from
+# there on). Its bases therefore also catch a refused connection or a timeout, in either version.
+_TRANSPORT_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
+_PUBLIC_NAMES = {"tokenizer": "VideoTokenizer", "prior": "Prior"}  # kind -> what `from tokenreel import` offers
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class PretrainedModel:
-    """Mixed into a torch module that can say what it is (`to_document`) and be built from that (`from_document`)."""
+class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel", "video-generation"]):
+    """Mixed into a torch module that can say what it is (`to_document`) and be built from that (`from_document`).
+
+    `about` holds what should be known of a trained model beyond its configuration (data, steps, scores), as plain
+    data: it is kept in config.json and shown on the card.
+    """
 
     kind: ClassVar[str]
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def to_document(self) -> dict[str, Any]:
+        """Plain data out of which `from_document` builds the same module, weights aside."""
         raise NotImplementedError
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Any:
+        """Undoes `to_document`. Raises ConfigError where it holds something that cannot be built."""
         raise NotImplementedError
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        save_model(self, str(path / "model.safetensors"))  # type: ignore[arg-type]
-        document = {"format_version": FORMAT_VERSION, "kind": self.kind, **self.to_document()}
-        (path / "config.json").write_text(json.dumps(document, indent=2, sort_keys=True))
+    @property
+    def weights_fingerprint(self) -> str:
+        """The release as a whole: configuration and every tensor. Hex sha256."""
+        return fingerprint(self.to_document(), self.state_dict())  # type: ignore[attr-defined]
+
+    def fingerprints(self) -> dict[str, str]:
+        """What config.json states and loading checks, by name."""
+        return {"weights": self.weights_fingerprint}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What `save_pretrained` and `push_to_hub` of the mixin call. config.json comes last: without it there is no
+        model in the folder.
+        """
+        document = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            **self.to_document(),
+            "fingerprints": self.fingerprints(),
+            "about": dict(self.about),
+        }
+        save_model(self, str(save_directory / WEIGHTS_FILE), metadata={"format": "pt"})  # type: ignore[arg-type]
+        parameters = sum(p.numel() for p in self.parameters())  # type: ignore[attr-defined]
+        (save_directory / CARD_FILE).write_text(render_card(document, parameters))
+        (save_directory / CONFIG_FILE).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def from_pretrained(cls, path_or_repo: str | Path) -> Self:
-        path = Path(path_or_repo)
-        model = cls.from_document(json.loads((path / "config.json").read_text()))
-        load_model(model, str(path / "model.safetensors"))
-        return model
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        path_or_repo: str | Path,
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """The model saved in a folder or in a repository on the Hub, in evaluation mode.
+
+        `revision` is a branch, tag or commit of the repository. With `local_files_only` nothing is asked of the Hub:
+        what was downloaded before is used. Raises HubError if it is not there or not whole, ConfigError if its
+        configuration cannot be built by this version.
+        """
+        folder = resolve(path_or_repo, revision, local_files_only)
+        document = read_document(folder, cls.kind)
+        try:
+            model = cls.from_document(document)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / CONFIG_FILE}: {error}") from error
+        _load_weights(model, folder / WEIGHTS_FILE)
+        if document["fingerprints"] != model.fingerprints():
+            raise HubError(f"{folder}: the weights are not those that {CONFIG_FILE} was saved with; fetch both again")
+        model.about = document["about"]
+        return model.to(device).eval()
+
+
+class _Document(dict[str, Any]):
+    """config.json, saying what it lacks in words for its reader."""
+
+    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
+        super().__init__(data)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise HubError(f"{self._path}: it has no {key!r}, so it was not saved by tokenreel")
+
+
+def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
+    """The config.json of a saved model. Raises HubError if it is none of ours, not a `kind`, or of a newer format."""
+    path = folder / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise HubError(f"{folder} holds no {CONFIG_FILE}: it is not a saved {kind or 'model'}") from error
+    except (OSError, ValueError) as error:
+        raise HubError(f"{path} cannot be read as JSON: {error}") from error
+    document = _Document(path, data if isinstance(data, dict) else {})
+    version = document["format_version"]
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise HubError(f"{path}: format_version {version!r} is newer than {FORMAT_VERSION}; upgrade tokenreel")
+    if str(document["kind"]) not in _PUBLIC_NAMES:
+        raise HubError(f"{path}: kind {document['kind']!r} is not one of {', '.join(_PUBLIC_NAMES)}")
+    if kind not in (None, document["kind"]):
+        raise HubError(f"{folder} holds a {document['kind']}, not a {kind}")
+    return document
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    try:
+        load_model(model, path, strict=True)
+    except FileNotFoundError as error:
+        raise HubError(f"{path} is missing; fetch or save the model again") from error
+    except SafetensorError as error:
+        raise HubError(f"{path} is damaged ({error}); fetch or save the model again") from error
+    except RuntimeError as error:  # torch's: tensors missing, unexpected or of another shape
+        raise HubError(f"{path} does not fit its {CONFIG_FILE}: {error}") from error
+
+
+def fingerprint(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over plain data and named tensors, the same on every device and for every order of the names."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def render_card(document: Mapping[str, Any], parameters: int) -> str:
+    """The README.md of a saved model, with the front matter that the Hub reads."""
+    kind, name = document["kind"], document["config"]["type"]
+    card_data = PretrainedModel._hub_mixin_info.model_card_data.to_dict()
+    front = yaml.safe_dump({**card_data, "tags": [*card_data["tags"], kind, name]}, sort_keys=False)
+    loader = _PUBLIC_NAMES[kind]
+    facts = {"kind": kind, "type": name, "parameters": f"{parameters:,}", **document["about"]}
+    table = "\n".join(f"| {key} | {value} |" for key, value in _flat(facts))
+    details = json.dumps({key: document[key] for key in ("config", "spec") if key in document}, indent=2)
+    return f"""---
+{front}---
+
+# {name} ({kind})
+
+A {kind} for video generation in two stages, saved by tokenreel.
+
+| | |
+|---|---|
+{table}
+
+```python
+from tokenreel import {loader}
+
+model = {loader}.from_pretrained("OWNER/NAME", revision="COMMIT")
+```
+
+<details><summary>Configuration</summary>
+
+```json
+{details}
+```
+
+</details>
+"""
+
+
+def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def resolve(path_or_repo: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a saved model: `path_or_repo` itself if it is one, else the repository's files in the local cache,
+    downloaded as needed. Raises HubError if it is neither.
+    """
+    folder, repo = Path(path_or_repo), str(path_or_repo)
+    if folder.is_dir():
+        return folder
+    if not _REPO_ID.fullmatch(repo):
+        raise HubError(f"{repo} is not a folder, and not the name of a repository on the Hub (OWNER/NAME) either")
+    with hub_errors(repo, revision):
+        return Path(
+            snapshot_download(
+                repo, revision=revision, local_files_only=local_files_only, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]
+            )
+        )
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
+    """Turns whatever goes wrong with the Hub inside the block into a HubError that says what to do."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise HubError(f"{repo} is gated: ask for access on its page on the Hub, then run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"{repo} is not a folder here and not a repository on the Hub (or it is private: run `hf auth login`)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(f"{repo} has no revision {revision!r}; give a branch, a tag or a whole commit hash") from error
+    except HFValidationError as error:
+        raise HubError(f"{repo!r} is no name of a repository, OWNER/NAME: {error}") from error
+    except EntryNotFoundError as error:  # offline, with nothing or too little in the local cache
+        raise HubError(f"{repo} cannot be fetched, and is not in the local cache: {_first_line(error)}") from error
+    except _TRANSPORT_ERRORS as error:
+        raise HubError(
+            f"{repo}: the Hub could not be reached, or broke off: {_first_line(error)}; try again"
+        ) from error
+    except RuntimeError as error:  # how huggingface_hub wraps what went wrong with one large file's upload
+        cause = error.__cause__
+        if not isinstance(cause, _TRANSPORT_ERRORS):
+            raise
+        raise HubError(f"{repo}: {_first_line(error)} {_first_line(cause)}; try again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What of a folder goes to the Hub. `last` proves the rest to be whole, so it gets a commit of its own."""
+
+    repo_type: Literal["model", "dataset"]
+    files: tuple[str, ...]  # glob patterns below the folder
+    last: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)  # files that are published with this content instead
+
+
+def push_folder(folder: Path, repo: str, upload: Upload, revision: str | None = None) -> str:
+    """Uploads to a repository and a branch (`revision`), both made if need be. Returns the hash of the last commit."""
+    api = HfApi()
+    with hub_errors(repo, revision), tempfile.TemporaryDirectory() as texts:
+        for name, text in upload.texts.items():
+            Path(texts, name).write_text(text)
+        repo = api.create_repo(repo, repo_type=upload.repo_type, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo, branch=revision, repo_type=upload.repo_type, exist_ok=True)
+        for source, patterns in ((texts, tuple(upload.texts)), (folder, upload.files), (folder, upload.last)):
+            if patterns:
+                commit = api.upload_folder(
+                    repo_id=repo,
+                    repo_type=upload.repo_type,
+                    folder_path=source,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    commit_message=f"Upload {', '.join(patterns)} with tokenreel",
+                )
+    return str(commit.oid)
+
+
+def find_repo(repo: str, revision: str | None) -> tuple[str, str]:
+    """What the repository is, "model" or "dataset", and the commit that `revision` stands for. A model comes first."""
+    api = HfApi()
+    with hub_errors(repo, revision):
+        repo_type = "model" if api.repo_exists(repo, repo_type="model") else "dataset"
+        return repo_type, str(api.repo_info(repo, revision=revision, repo_type=repo_type).sha)
+
+
+def download_folder(repo: str, repo_type: str, commit: str, folder: Path) -> None:
+    """All files of a repository at `commit` into `folder`; files that are whole there already are not fetched again."""
+    with hub_errors(repo, commit):
+        snapshot_download(
+            repo, repo_type=repo_type, revision=commit, local_dir=folder, ignore_patterns=[".gitattributes"]
+        )

@@ -1,0 +1,64 @@
+"""`tokenreel doctor`: what this machine has, and which of its versions are known to be unsafe."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+
+PACKAGES = ("torch", "numpy", "zarr", "numcodecs", "av", "accelerate", "huggingface-hub", "safetensors", "webdataset")
+DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mpeg4")
+SAFE_TORCH = (2, 10)  # CVE-2026-24747: earlier ones can be made to run code by a crafted checkpoint
+SAFE_AVCODEC = (62, 28)  # CVE-2026-8461: FFmpeg before 8.1.2 writes out of bounds on crafted MagicYUV
+
+
+def run() -> dict[str, Any]:
+    """Versions, devices, codecs and free disk; `warnings` is empty where nothing is known to be wrong."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "compute": _compute(),
+        "video": _video(),
+        "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "hub": os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+        "warnings": _warnings(),
+    }
+
+
+def _compute() -> dict[str, Any]:
+    cuda = range(torch.cuda.device_count())
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16_matrix_units": torch.cpu._is_amx_tile_supported(),
+        "gpus": [torch.cuda.get_device_name(index) for index in cuda],
+    }
+
+
+def _video() -> dict[str, Any]:
+    return {
+        "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+        "decoders": [name for name in DECODERS if name in av.codecs_available],
+        "encodes_h264": "libx264" in av.codecs_available,
+    }
+
+
+def _warnings() -> list[str]:
+    found = []
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        found.append(f"torch {torch.__version__}: upgrade to 2.10 or newer (CVE-2026-24747)")
+    if av.library_versions["libavcodec"][:2] < SAFE_AVCODEC:
+        found.append(
+            f"PyAV {av.__version__}: its FFmpeg has CVE-2026-8461, decode only videos that you trust; upgrade av"
+        )
+    if "libx264" not in av.codecs_available:
+        found.append("PyAV was built without libx264: mp4 files cannot be written")
+    return found

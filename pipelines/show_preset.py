@@ -1,0 +1,62 @@
+"""`tokenreel presets show`: a preset with all defaults filled in, and the size of what it builds. No weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenreel.config import from_mapping, load_preset, to_mapping
+from tokenreel.data.plan import DataConfig
+from tokenreel.data.spec import TokenSpec
+from tokenreel.pipelines.settings import resolve
+from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
+from tokenreel.priors.base import Prior, build_prior
+from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+
+TRAINING = {"tokenizer": TrainingConfig, "prior": PriorTrainingConfig}  # what each stage makes of `training:`
+
+
+def run(name: str) -> dict[str, Any]:
+    """The resolved sections of the preset `name`, `training` for each stage, and the number of `parameters` of each.
+
+    Raises ConfigError for an unknown name.
+    """
+    preset = load_preset(name)
+    networks = build_on_meta(preset)
+    shown: dict[str, Any] = {}
+    if "data" in preset:
+        shown["data"] = to_mapping(from_mapping(DataConfig, preset["data"], "data"))
+    if networks:
+        spec = next(iter(networks.values())).spec
+        shown["tokens"] = spec.to_json()
+    shown |= {section: to_mapping(network.config) for section, network in networks.items()}
+    shown["training"] = {stage: _training(name, stage) for stage in networks}
+    shown["parameters"] = {section: _parameters(network) for section, network in networks.items()}
+    return shown
+
+
+def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior]:
+    """The networks of a preset by section, without memory for their weights."""
+    networks: dict[str, VideoTokenizer | Prior] = {}
+    with torch.device("meta"):
+        if "tokenizer" in preset:
+            data = from_mapping(DataConfig, preset["data"], "data")
+            networks["tokenizer"] = build_tokenizer(preset["tokenizer"], data.frames, data.framing)
+        if "prior" in preset:
+            given = "tokens" in preset
+            spec = from_mapping(TokenSpec, preset["tokens"], "tokens") if given else networks["tokenizer"].spec
+            networks["prior"] = build_prior(preset["prior"], spec)
+    return networks
+
+
+def _training(name: str, stage: str) -> dict[str, Any]:
+    section = resolve(name, None, (), {}, stage)["training"]
+    return to_mapping(from_mapping(TRAINING[stage], section, f"training.{stage}"))
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,246 @@
+"""A small Hugging Face Hub over real HTTP on the loopback: enough of its protocol to push, pull and pin revisions.
+
+Nothing of huggingface_hub is patched; HF_ENDPOINT points here. Commits are kept, so that an old revision can be
+read. The switches of `FakeHub` (`cut`, `gated`, `refuses_uploads`) make it misbehave as the real one may.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+
+Files = dict[str, bytes]
+LFS_SUFFIXES = (".safetensors", ".bin")
+
+
+@dataclass
+class Repo:
+    """Commits by hash, and the branches that point at them."""
+
+    name: str
+    commits: dict[str, Files] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, branch: str, files: Files) -> str:
+        content = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
+        sha = hashlib.sha1(f"{self.name} {len(self.commits)} {content}".encode()).hexdigest()
+        self.commits[sha] = files
+        self.branches[branch] = sha
+        return sha
+
+    def find(self, revision: str) -> str | None:
+        return self.branches.get(revision, revision if revision in self.commits else None)
+
+
+@dataclass
+class FakeHub:
+    """What the server holds. `requests` lists (method, path) in the order of arrival."""
+
+    repos: dict[tuple[str, str], Repo] = field(default_factory=dict)  # (model | dataset, owner/name)
+    blobs: Files = field(default_factory=dict)  # large files by sha256, uploaded ahead of their commit
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    cut: dict[str, int] = field(default_factory=dict)  # file name -> how many downloads of it break off half-way
+    gated: set[str] = field(default_factory=set)
+    refuses_uploads: bool = False
+
+    def files(self, repo_type: str, name: str, revision: str = "main") -> Files:
+        repo = self.repos[repo_type, name]
+        return repo.commits[repo.branches.get(revision, revision)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Stays silent: the test asks `requests` instead."""
+
+    def handle_any(self) -> None:
+        url = urlparse(self.path)
+        path = unquote(url.path)
+        self.query = parse_qs(url.query)
+        self.body = self._read_body()
+        self.hub = self.server.hub
+        self.hub.requests.append((self.command, path))
+        for pattern, answer in _ROUTES:
+            if match := re.fullmatch(pattern, f"{self.command} {path}"):
+                return answer(self, **match.groupdict())
+        return self.send(404, {"error": f"the fake Hub does not know {self.command} {path}"})
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+
+    def _read_body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def send(self, status: int, data: Any, headers: dict[str, str] | None = None, promised: int | None = None) -> None:
+        body = data if isinstance(data, bytes) else json.dumps(data).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(promised or len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def find(self, kind: str, name: str, revision: str | None = None) -> tuple[Repo, str] | None:
+        """The repository and the commit; None after it has answered that there is none."""
+        repo = self.hub.repos.get((kind, name))
+        if name in self.hub.gated:
+            self.send(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
+        elif repo is None:
+            self.send(404, {"error": "not found"}, {"X-Error-Code": "RepoNotFound"})
+        elif (sha := repo.find(revision or "main")) is None:
+            self.send(404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"})
+        else:
+            return repo, sha
+        return None
+
+
+def _create_repo(request: _Handler) -> None:
+    wanted = json.loads(request.body)
+    name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
+    kind = wanted.get("type") or "model"
+    if (kind, name) in request.hub.repos:
+        return request.send(409, {"error": "exists", "url": f"{request.server.url}/{name}"})
+    request.hub.repos[kind, name] = repo = Repo(name)
+    repo.commit("main", {})
+    prefix = "datasets/" if kind == "dataset" else ""
+    return request.send(200, {"url": f"{request.server.url}/{prefix}{name}", "name": name})
+
+
+def _create_branch(request: _Handler, kind: str, name: str, branch: str) -> None:
+    if found := request.find(kind, name):
+        repo, sha = found
+        repo.branches.setdefault(branch, sha)
+        request.send(200, {})
+
+
+def _preupload(request: _Handler, kind: str, name: str) -> None:
+    def plan(path: str) -> dict[str, Any]:
+        mode = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
+        return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+    request.send(200, {"files": [plan(file["path"]) for file in json.loads(request.body)["files"]]})
+
+
+def _lfs_batch(request: _Handler) -> None:
+    def plan(item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "actions": {"upload": {"href": f"{request.server.url}/_lfs/{item['oid']}"}}}
+
+    objects = json.loads(request.body)["objects"]
+    request.send(200, {"transfer": "basic", "objects": [plan(item) for item in objects]})
+
+
+def _lfs_put(request: _Handler, oid: str) -> None:
+    if request.hub.refuses_uploads:
+        return request.send(403, {"error": "quota exceeded"})
+    assert hashlib.sha256(request.body).hexdigest() == oid, "the client uploaded other bytes than it announced"
+    request.hub.blobs[oid] = request.body
+    return request.send(200, {})
+
+
+def _commit(request: _Handler, kind: str, name: str, branch: str) -> None:
+    found = request.find(kind, name, branch)
+    if found is None:
+        return
+    repo, sha = found
+    files = dict(repo.commits[sha])
+    for line in map(json.loads, request.body.splitlines()):
+        value = line["value"]
+        if line["key"] == "file":
+            files[value["path"]] = base64.b64decode(value["content"])
+        elif line["key"] == "lfsFile":
+            files[value["path"]] = request.hub.blobs[value["oid"]]
+    sha = repo.commit(branch, files)
+    url = f"{request.server.url}/{name}/commit/{sha}"
+    request.send(200, {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
+
+
+def _info(request: _Handler, kind: str, name: str, revision: str | None = None) -> None:
+    if found := request.find(kind, name, revision):
+        repo, sha = found
+        siblings = [{"rfilename": path} for path in repo.commits[sha]]
+        request.send(200, {"id": name, "sha": sha, "siblings": siblings, "private": False, "tags": []})
+
+
+def _tree(request: _Handler, kind: str, name: str, revision: str) -> None:
+    if found := request.find(kind, name, revision):
+        files = found[0].commits[found[1]]
+        request.send(200, [_entry(path, data) for path, data in files.items()])
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    entry = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+    if path.endswith(LFS_SUFFIXES):
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
+    return entry
+
+
+def _download(request: _Handler, dataset: str | None, name: str, revision: str, path: str) -> None:
+    found = request.find("dataset" if dataset else "model", name, revision)
+    if found is None:
+        return None
+    repo, sha = found
+    data = repo.commits[sha].get(path)
+    if data is None:
+        return request.send(404, {"error": "no file"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+    hashed = hashlib.sha256(data) if path.endswith(LFS_SUFFIXES) else hashlib.sha1(data)
+    headers = {"ETag": f'"{hashed.hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+    if request.command == "HEAD":
+        return request.send(200, data, headers)
+    start = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
+    first = int(start[1]) if start else 0
+    if start:
+        headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+    rest = data[first:]
+    if request.hub.cut.get(path, 0):
+        request.hub.cut[path] -= 1
+        request.close_connection = True  # the client waits for the rest of what was promised, and it never comes
+        return request.send(206 if start else 200, rest[: len(rest) // 2], headers, promised=len(rest))
+    return request.send(206 if start else 200, rest, headers)
+
+
+_REPO = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"
+_ROUTES: list[tuple[str, Callable[..., None]]] = [
+    (r"POST /api/repos/create", _create_repo),
+    (r"POST /api/validate-yaml", lambda request: request.send(200, {"errors": [], "warnings": []})),
+    (rf"POST {_REPO}/branch/(?P<branch>.+)", _create_branch),
+    (rf"POST {_REPO}/preupload/.+", _preupload),
+    (rf"POST {_REPO}/commit/(?P<branch>.+)", _commit),
+    (r"POST .+\.git/info/lfs/objects/batch", _lfs_batch),
+    (r"PUT /_lfs/(?P<oid>\w+)", _lfs_put),
+    (rf"GET {_REPO}(/revision/(?P<revision>.+))?", _info),
+    (rf"GET {_REPO}/tree/(?P<revision>[^/]+)", _tree),
+    (
+        r"(GET|HEAD) /(?P<dataset>datasets/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        _download,
+    ),
+]
+
+
+class Server(ThreadingHTTPServer):
+    """Listens from the start, serves from `start` on."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = FakeHub()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, daemon=True).start()

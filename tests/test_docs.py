@@ -1,0 +1,73 @@
+"""What the texts and presets tell people to type exists: commands, flags, imports, files."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tokenreel.pipelines import commands
+from tokenreel.pipelines.cli import run_command
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+PRESETS = sorted(ROOT.glob("pipelines/presets/*.yaml"))
+PROGRAMS = {"tokenreel": [], "tokenize-dataset": ["tokenize-dataset"], "train-prior": ["train-prior"]}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def command_lines(path: Path) -> list[list[str]]:
+    """Our command lines in a text's console blocks or in a preset's opening comment, program name excluded."""
+    if path.suffix == ".yaml":
+        lines = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    else:
+        lines = "\n".join(blocks(path, "console")).replace("\\\n", " ").splitlines()
+    parts = [part.split(" -m ")[-1] if part.startswith("accelerate") else part for part in _parts(lines)]
+    words = [shlex.split(part) for part in parts if part.split(" ")[0] in PROGRAMS]
+    return [PROGRAMS[program] + arguments for program, *arguments in words]
+
+
+def _parts(lines: list[str]) -> list[str]:
+    return [part.strip() for line in lines for part in line.split("&&")]
+
+
+CASES = [(path, line) for path in [*TEXTS, *PRESETS] for line in command_lines(path)]
+
+
+@pytest.mark.parametrize(("path", "line"), CASES, ids=[f"{path.name}: {' '.join(line)[:40]}" for path, line in CASES])
+def test_a_command_line_is_one_that_tokenreel_takes(
+    monkeypatch: pytest.MonkeyPatch, path: Path, line: list[str]
+) -> None:
+    """Parsed by the program itself, with the work left out; presets that are named exist."""
+    ran = []
+    monkeypatch.setattr(commands, "_run", lambda module, flags: ran.append(flags) or {})
+    assert run_command(line) == 0
+    preset = ran[0].get("preset")
+    assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
+    for block in blocks(path, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenreel"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), block
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_says_at_its_top_how_it_is_run(path: Path) -> None:
+    assert any("--preset" in line and path.stem in line for line in command_lines(path)), path.name

@@ -1,0 +1,217 @@
+"""Saving, loading, pushing and pulling models, with everything that can be wrong with what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_hub import FakeHub
+from torch import Tensor, nn
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.errors import ConfigError, HubError
+from tokenreel.hub import PretrainedModel, fingerprint
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 3
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    inner: Inner = Inner()
+    depth: int = 2
+    type: str = "toy"
+
+
+class Toy(nn.Module, PretrainedModel):
+    """A nested configuration, a shared weight and a buffer: what the mixin's own loader loses."""
+
+    kind = "tokenizer"
+
+    def __init__(self, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(config.inner.width, 5, generator=generator))
+        self.tied = self.weight
+        self.register_buffer("count", torch.tensor(seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+    def to_document(self) -> dict[str, Any]:
+        return {"config": to_mapping(self.config)}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Toy:
+        return cls(from_mapping(ToyConfig, document["config"]))
+
+
+@pytest.fixture
+def toy() -> Toy:
+    model = Toy(ToyConfig(Inner(7), 11), seed=13)
+    model.about = {"data": "tabletop:", "steps": 17, "scores": {"psnr": 28.123456}}
+    return model
+
+
+@pytest.fixture
+def saved(toy: Toy, tmp_path: Path) -> Path:
+    toy.save_pretrained(tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+def assert_same(one: Toy, other: Toy) -> None:
+    assert one.config == other.config
+    assert dict(one.about) == dict(other.about)
+    assert one.weights_fingerprint == other.weights_fingerprint
+    assert all(torch.equal(one.state_dict()[name], other.state_dict()[name]) for name in one.state_dict())
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_saved_model_comes_back_whole(toy: Toy, saved: Path) -> None:
+    loaded = Toy.from_pretrained(saved)
+    assert_same(loaded, toy)
+    assert not loaded.training
+
+
+def test_the_fingerprint_moves_with_a_bit_a_name_a_type_and_the_configuration() -> None:
+    tensors = {"a": torch.zeros(3), "b": torch.ones(5)}
+    base = fingerprint({"depth": 1}, tensors)
+    assert base == fingerprint({"depth": 1}, dict(reversed(tensors.items())))
+    others = [
+        fingerprint({"depth": 2}, tensors),
+        fingerprint({"depth": 1}, {**tensors, "a": torch.tensor([0.0, 0.0, 1e-45])}),
+        fingerprint({"depth": 1}, {"c": tensors["a"], "b": tensors["b"]}),
+        fingerprint({"depth": 1}, {**tensors, "a": torch.zeros(3, dtype=torch.int32)}),
+        fingerprint({"depth": 1}, {**tensors, "a": torch.zeros(1, 3)}),
+    ]
+    assert len({base, *others}) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"type": "toy", "dpeth": 3}}, "did you mean 'depth'"),
+        ({"config": {"type": "toy", "inner": {"width": 8}, "depth": 11}}, "does not fit its config.json"),
+        ({"config": {"type": "toy", "inner": {"width": 7}, "depth": 12}}, "not those that config.json was saved with"),
+        ({"format_version": 2}, "upgrade tokenreel"),
+        ({"kind": "prior"}, "holds a prior, not a tokenizer"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
+    edit_config(saved, **changes)
+    with pytest.raises((HubError, ConfigError), match=message):
+        Toy.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"architectures": ["BertModel"], "model_type": "bert"}'])
+def test_a_configuration_of_someone_else_is_refused(saved: Path, text: str) -> None:
+    (saved / "config.json").write_text(text)
+    with pytest.raises(HubError, match=r"config\.json"):
+        Toy.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_half_a_model_is_refused(saved: Path, missing: str) -> None:
+    (saved / missing).unlink()
+    with pytest.raises(HubError, match=missing):
+        Toy.from_pretrained(saved)
+
+
+def test_a_flipped_bit_and_a_truncated_file_are_refused(saved: Path) -> None:
+    weights = saved / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(HubError, match="not those that"):
+        Toy.from_pretrained(saved)
+    weights.write_bytes(whole[:-5])
+    with pytest.raises(HubError, match="damaged"):
+        Toy.from_pretrained(saved)
+
+
+def test_nothing_there_is_said_so(hub: FakeHub, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="not a folder"):
+        Toy.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(HubError, match="me/nothing is not a folder here and not a repository"):
+        Toy.from_pretrained("me/nothing")
+    assert hub.requests
+
+
+def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/toy")
+    assert_same(Toy.from_pretrained("me/toy"), toy)
+    card = hub.files("model", "me/toy")["README.md"].decode()
+    assert "library_name: tokenreel" in card
+    assert "- tokenizer" in card
+    assert "| steps | 17 |" in card
+    assert "| psnr | 28.12 |" in card
+
+
+def test_a_pinned_revision_stays_what_it_was(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/pinned")
+    first = hub.repos["model", "me/pinned"].branches["main"]
+    newer = Toy(ToyConfig(), seed=19)
+    newer.push_to_hub("me/pinned")
+    assert_same(Toy.from_pretrained("me/pinned", revision=first), toy)
+    assert_same(Toy.from_pretrained("me/pinned"), newer)
+    with pytest.raises(HubError, match="no revision 'v9'"):
+        Toy.from_pretrained("me/pinned", revision="v9")
+
+
+def test_offline_asks_nothing_of_the_hub(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/offline")
+    Toy.from_pretrained("me/offline")
+    hub.requests.clear()
+    assert_same(Toy.from_pretrained("me/offline", local_files_only=True), toy)
+    with pytest.raises(HubError, match="not in the local cache"):
+        Toy.from_pretrained("me/never-seen", local_files_only=True)
+    assert hub.requests == []
+
+
+def test_a_download_that_breaks_off_is_resumed_to_the_same_bytes(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/cut")
+    hub.cut["model.safetensors"] = 1
+    assert_same(Toy.from_pretrained("me/cut"), toy)
+    assert hub.cut["model.safetensors"] == 0
+
+
+def test_gated_and_foreign_repositories_are_said_so(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/gated")
+    hub.gated.add("me/gated")
+    with pytest.raises(HubError, match="gated"):
+        Toy.from_pretrained("me/gated")
+    foreign = hub.repos["model", "me/gated"]
+    hub.gated.clear()
+    foreign.commit("main", {"pytorch_model.bin": b"\x80\x04"})
+    with pytest.raises(HubError, match=r"no config\.json"):
+        Toy.from_pretrained("me/gated")
+
+
+def test_a_hub_out_of_reach_is_one_clear_error(tmp_path: Path) -> None:
+    """In a process of its own, because the endpoint is read once."""
+    code = """
+from tokenreel.errors import HubError
+from tokenreel.hub import Upload, push_folder, resolve
+for call in (lambda: resolve("me/x"), lambda: push_folder(".", "me/x", Upload("model", ("*",)))):
+    try:
+        call()
+    except HubError as error:
+        print("HubError", error)
+"""
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.count("HubError me/x") == 2, done.stdout + done.stderr
