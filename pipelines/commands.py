@@ -186,7 +186,7 @@ def tokenize_dataset(**flags: Any) -> dict[str, Any]:
 def train_prior(**flags: Any) -> dict[str, Any]:
     """Train a prior on a token cache (stage two).
 
-    For several processes: accelerate launch -m tokenreel train-prior ...
+    For several processes: accelerate launch --multi_gpu --num_processes N -m tokenreel train-prior ...
     """
     return _run("train_prior", flags)
 

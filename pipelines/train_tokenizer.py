@@ -1,0 +1,64 @@
+"""`tokenreel train-tokenizer`: stage one. Videos -> a trained tokenizer in a run folder that is the tokenizer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.data.clips import ClipReader
+from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.plan import TOO_SHORT, DataConfig, make_plan
+from tokenreel.pipelines.settings import require_section, resolve
+from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.launch import make_accelerator
+from tokenreel.pipelines.training.run_folder import RunIdentity
+from tokenreel.pipelines.training.session import Session
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
+from tokenreel.tokenizers.base import TOKENIZERS, build_tokenizer
+
+CLIPS_MEMORY_GB = 1.0  # of decoded clips held, in each process
+
+
+def run(
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    assignments: Sequence[str] = (),
+    data: str,
+    out: Path,
+    steps: int | None = None,
+    device: str | None = None,
+    resume: str = "auto",
+    workers: int = 1,
+    seed: int | None = None,
+    log_with: Sequence[str] = (),
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Trains the preset's tokenizer on the training videos of `data` and exports it into `out`.
+
+    `workers` decode in processes of their own; 0 decodes in this one. Raises ConfigError, DataError and
+    CheckpointError as the parts do, and KeyboardInterrupt after a signal, once the checkpoint is written.
+    """
+    flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
+    sections = resolve(preset, config, assignments, flags, "tokenizer")
+    training = from_mapping(TrainingConfig, sections.get("training", {}), "training")
+    clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
+    model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
+    accelerator = make_accelerator(device, training.log_with, out)
+    with DecodePool(data, workers) as pool:
+        plan = make_plan(pool.source, clips, pool.probe(range(len(pool.source.entries))))
+        torch.manual_seed(training.seed)
+        tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
+        reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
+        objective = TokenizerObjective(tokenizer, plan, reader, training, accelerator.device)
+        resolved = {"data": to_mapping(clips), "tokenizer": to_mapping(model), "training": to_mapping(training)}
+        identity = RunIdentity("train-tokenizer", resolved, plan.sha256, data)
+        session = Session(identity, out, resume, accelerator)
+        result = session.estimate(objective, training) if dry_run else session.train(objective, training)
+    unreadable = [reason for _, reason, _ in plan.excluded if reason != TOO_SHORT]
+    quarantined = len(unreadable) + len(reader.failures)
+    return {**result, "videos_left_out": len(plan.excluded), "quarantined": quarantined}

@@ -1,0 +1,153 @@
+"""Checkpoints: a folder for each, which is there whole or not at all.
+
+A checkpoint is staged beside its place, every file is flushed to disk, a manifest with sizes and hashes is written
+last, one rename publishes it, and only then older ones are pruned. The manifests are the truth when one is looked for.
+Tensors lie in safetensors, all else in JSON; nothing is ever unpickled. This module knows no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tokenreel.errors import CheckpointError
+
+STATE, MANIFEST, PREFIX, STAGING = "state.json", "manifest.json", "step_", ".staging-"
+FORMAT = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`tensors`: file stem -> name -> tensor on the CPU. `state`: plain data."""
+
+    step: int  # optimizer steps done
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:08d}"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Publishes a checkpoint in `folder`, then leaves the newest `keep` of those there.
+
+    Raises CheckpointError if it cannot be written (a full disk, a read-only folder); what was there before is kept.
+    """
+    final = checkpoint_path(folder, checkpoint.step)
+    staging = folder / f"{STAGING}{checkpoint.step}-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear_staging(folder)
+        staging.mkdir()
+        _stage(staging, checkpoint)
+        if final.exists():  # a damaged one, or one behind the checkpoint that was resumed from
+            final.rename(folder / f"{STAGING}replaced-{uuid.uuid4().hex}")
+        staging.rename(final)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {checkpoint.step} cannot be written to {folder}: {error}. Earlier checkpoints are "
+            "whole; make room and start the same command again"
+        ) from error
+    _clear_staging(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Published checkpoints, oldest first, whole or not."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises CheckpointError, naming the file, unless every byte is as it was written."""
+    manifest = _read_json(path / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path / MANIFEST} is of format {manifest.get('format')!r}; this version reads {FORMAT}")
+    for name, expected in manifest["files"].items():
+        if _describe(path / name) != expected:
+            raise CheckpointError(f"{path / name} is damaged: its size or hash differs from {MANIFEST}")
+    state = _read_json(path / STATE)
+    names = [name for name in manifest["files"] if name.endswith(".safetensors")]
+    tensors = {Path(name).stem: safetensors.torch.load_file(path / name) for name in names}
+    return Checkpoint(state.pop("step"), tensors, state)
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint; damaged ones before it are passed over with a warning. None if there is none at all.
+
+    Raises CheckpointError if there are checkpoints and all are damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("passed over: %s", error)
+            damaged.append(str(error))
+    if damaged:
+        raise CheckpointError(f"no checkpoint in {folder} is whole: {'; '.join(damaged)}. Begin in a new folder")
+    return None
+
+
+def _stage(staging: Path, checkpoint: Checkpoint) -> None:
+    for stem, tensors in checkpoint.tensors.items():
+        # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+        plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        safetensors.torch.save_file(plain, staging / f"{stem}.safetensors")
+    _write_json(staging / STATE, {"step": checkpoint.step, **checkpoint.state})
+    files = sorted(staging.iterdir())
+    for path in files:
+        _flush(path)
+    _write_json(staging / MANIFEST, {"format": FORMAT, "files": {path.name: _describe(path) for path in files}})
+    _flush(staging / MANIFEST)
+    _flush(staging)
+
+
+def _clear_staging(folder: Path) -> None:
+    for path in folder.glob(f"{STAGING}*"):
+        shutil.rmtree(path)
+
+
+def _describe(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, sort_keys=True))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _flush(path: Path) -> None:
+    """fsync: of a folder too, because a rename is durable only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

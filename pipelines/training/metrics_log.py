@@ -1,0 +1,34 @@
+"""`metrics.jsonl`: one JSON object a line with a `step`; written whatever other trackers there are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends to a file whose lines beyond `step` are dropped first: what an interrupted run wrote after its checkpoint
+    is written again by the run that goes on from there.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        staged = path.with_name(f".{path.name}")
+        staged.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+        staged.replace(path)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{json.dumps({'step': step, **values})}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a killed process may leave half of one at the end. An absent file has none."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,101 @@
+"""Training a video tokenizer: clips in, its own losses minimised, judged by its reconstructions of held-out clips.
+
+Knows no particular tokenizer; adversarial losses are not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tokenreel.data.clips import ClipReader
+from tokenreel.data.pixels import to_frames, to_model
+from tokenreel.data.plan import Plan
+from tokenreel.data.video_writer import write_video
+from tokenreel.errors import DataError
+from tokenreel.metrics.codes import CodeCounter
+from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.tokenizers.base import VideoTokenizer
+
+SAMPLE_FRAME_RATE = 10.0  # frames a second, where the data set kept its sources' own rates
+MEAN_IMAGE_CLIPS = 64  # training clips whose mean is the baseline
+
+
+class TokenizerObjective(Objective):
+    """`clips` reads the rows of `plan`; held-out clips are its validation rows, of which the first ones are used."""
+
+    updates: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    def __init__(
+        self, tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, config: TrainingConfig, device: torch.device
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.networks = {"tokenizer": tokenizer}
+        self.clips = clips
+        self.config = config
+        self.device = device
+        self.rows = plan.rows("train")
+        self.held_out = plan.rows("validation")[: config.validation_clips]
+        self.data_identity = plan.sha256
+        if not len(self.rows):
+            raise DataError("no video is left for training: lower data.validation or give more videos")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}
+
+    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Tensor:
+        return to_model(self.clips.read(rows), self.device)
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        self.clips.prefetch(rows)
+
+    def losses(self, update: str, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.tokenizer(batch).losses
+
+    def validate(self) -> dict[str, float]:
+        """PSNR (dB), SSIM and gain over the mean image; of each stream's least used codebook the part in use
+        and its perplexity, with an alarm where they are low.
+        """
+        if not len(self.held_out):
+            return {}
+        self.clips.prefetch(self.held_out)
+        scores = ReconstructionScores(self._mean_image)
+        counters = {s.name: CodeCounter(s.codes, s.codebooks) for s in self.tokenizer.spec.streams}
+        for row in self.held_out:
+            real = self.clips.read(np.array([row]))
+            tokens = self.tokenizer.encode(to_model(real, self.device))
+            scores.update(real, to_frames(self.tokenizer.decode(tokens)))
+            for name, counter in counters.items():
+                counter.update(tokens[name].cpu().numpy())
+        worst = {name: min(counter.use(), key=lambda use: use.used) for name, counter in counters.items()}
+        self.alarms = tuple(f"stream {name!r}: {use.alarm}" for name, use in worst.items() if use.alarm)
+        used = {f"{name}/codes_used": use.used for name, use in worst.items()}
+        return {**scores.compute(), **used, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
+
+    def write_samples(self, folder: Path) -> None:
+        """Held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rate = self.tokenizer.spec.framing.frame_rate or SAMPLE_FRAME_RATE
+        for number, row in enumerate(self.held_out[: self.config.sample_clips]):
+            real = self.clips.read(np.array([row]))
+            again = to_frames(self.tokenizer.decode(self.tokenizer.encode(to_model(real, self.device))))
+            write_video(folder / f"clip_{number:02d}.mp4", np.concatenate([real[0], again[0]], axis=2), rate)
+
+    def export(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.tokenizer.about = about
+        self.tokenizer.save_pretrained(folder)
+
+    @cached_property
+    def _mean_image(self) -> np.ndarray:
+        some = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
+        return mean_image(self.clips.read(np.array([row]))[0] for row in some)

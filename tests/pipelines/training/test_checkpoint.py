@@ -1,0 +1,105 @@
+"""A checkpoint is there whole or not at all, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenreel.errors import CheckpointError
+from tokenreel.pipelines.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+def make(step: int) -> Checkpoint:
+    weight = torch.full((3, 5), float(step))
+    tensors = {"network": {"weight": weight, "tied": weight}, "optimizer": {"weight/step": torch.tensor(7)}}
+    return Checkpoint(step, tensors, {"order": {"consumed": 12 * step}})
+
+
+def test_round_trip_with_tied_weights(tmp_path: Path) -> None:
+    read = read_checkpoint(write_checkpoint(tmp_path, make(2), keep=1))
+    assert read.step == 2
+    assert read.state == {"order": {"consumed": 24}}
+    torch.testing.assert_close(read.tensors, make(2).tensors, rtol=0, atol=0)
+
+
+def test_older_ones_are_pruned_after_a_newer_is_published(tmp_path: Path) -> None:
+    for step in (9, 10, 100, 11):
+        write_checkpoint(tmp_path, make(step), keep=2)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000011", "step_00000100"]
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+def test_every_harm_to_every_file_is_seen_and_the_one_before_is_taken(tmp_path: Path, name: str, harm: str) -> None:
+    for step in (3, 5):
+        write_checkpoint(tmp_path, make(step), keep=2)
+    victim = tmp_path / "step_00000005" / name
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 64
+    victim.write_bytes(content if harm == "flip" else content[:-1])
+    if harm == "delete":
+        victim.unlink()
+    with pytest.raises(CheckpointError, match=name):
+        read_checkpoint(tmp_path / "step_00000005")
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 3
+
+
+def test_all_damaged_is_an_error_and_none_at_all_is_a_new_run(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "absent") is None
+    (write_checkpoint(tmp_path, make(3), keep=1) / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"is whole: .*state\.json"):
+        newest_checkpoint(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, make(3), keep=2)
+    staging = tmp_path / ".staging-5-deadbeef"
+    staging.mkdir()
+    (staging / "network.safetensors").write_bytes(b"half")
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 3
+    write_checkpoint(tmp_path, make(5), keep=2)
+    assert not staging.exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk; it needs a process of its own."""
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_checkpoint import make
+from tokenreel.errors import CheckpointError
+from tokenreel.pipelines.training.checkpoint import write_checkpoint
+folder = Path({str(tmp_path)!r})
+write_checkpoint(folder, make(3), keep=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, {resource.RLIM_INFINITY}))
+try:
+    write_checkpoint(folder, make(5), keep=1)
+except CheckpointError as error:
+    assert "step 5 cannot be written" in str(error) and "make room" in str(error), error
+else:
+    sys.exit("nothing was raised")
+"""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list_checkpoints(tmp_path) == list(tmp_path.iterdir()), "and nothing half written beside it"
+    assert read_checkpoint(tmp_path / "step_00000003").step == 3
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,0 +1,212 @@
+"""A run is a function of its configuration, even if killed and resumed; its samples, for any number of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
+
+from tokenreel.errors import CheckpointError, ConfigError, UserError
+from tokenreel.pipelines.training.loop import Trainer
+from tokenreel.pipelines.training.loss_record import NonFiniteLoss
+from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import RunFolder
+
+SCRIPT = Path(__file__).with_name("toy_training.py")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the launched processes have it: sums depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def launch(out: Path, processes: int, die_at: int = NEVER) -> int:
+    """Trains the toy in processes of their own; `die_at` is the step in which each kills itself with SIGKILL."""
+    # --multi_gpu starts as many processes as are asked for, on CPU too; --cpu would start one without a word.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1", f"--num_processes={processes}"]
+    settings = ["--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]
+    command = [sys.executable, *([*launcher, *settings] if processes > 1 else [])]
+    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    arguments = [str(SCRIPT), str(out), str(die_at)]
+    done = subprocess.run(
+        [*command, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
+    if die_at == NEVER:
+        assert done.returncode == 0, done.stderr
+    return done.returncode
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    """The metrics without what is measured in seconds."""
+    return [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(out / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, processes: int) -> None:
+    train: Callable[[Path], object] = train_toy if processes == 1 else partial(launch, processes=processes)
+    train(tmp_path / "whole")
+    killed = launch(tmp_path / "killed", processes, die_at=8)
+    assert killed == -signal.SIGKILL if processes == 1 else killed != 0
+    assert not (tmp_path / "killed/model.safetensors").exists()
+    assert (tmp_path / "killed/checkpoints/step_00000006").exists()
+    train(tmp_path / "killed")
+    whole, resumed = tmp_path / "whole", tmp_path / "killed"
+    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    last = f"checkpoints/step_{CONFIG.steps:08d}"
+    manifests = [json.loads((run / last / "manifest.json").read_text()) for run in (whole, resumed)]
+    assert manifests[0] == manifests[1], "optimizer, averages and codebooks too"
+    assert curve(whole) == curve(resumed)
+
+
+def test_the_order_of_samples_is_the_same_for_1_2_and_4_processes(tmp_path: Path) -> None:
+    config = replace(CONFIG, accumulate=1)
+    seen = {processes: _samples_of_all(tmp_path, config, processes) for processes in (1, 2, 4)}
+    assert seen[1] == seen[2] == seen[4]
+    rows = [row for row, _ in seen[1][:ROWS]]
+    assert sorted(rows) == list(range(ROWS)), "an epoch holds every row once"
+    assert rows != sorted(rows)
+
+
+def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    for rank in range(processes):
+        accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
+        trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
+        for step in range(CONFIG.steps):
+            rows, samples = trainer._samples(step, 0)
+            seen += zip(rows.tolist(), samples.tolist(), strict=True)
+    return sorted(seen, key=lambda pair: pair[1])
+
+
+def test_accumulation_changes_no_gradient() -> None:
+    """Mean of equal micro batches' means = mean of the batch: three micro steps or one, without randomness."""
+
+    class Plain(ToyObjective):
+        def losses(self, update: str, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            self.networks["model"].eval()
+            return {"fit": (self.networks["model"](batch) - batch[:, :3]).square().mean()}
+
+    gradients = []
+    for accumulate in (1, 3):
+        config = replace(CONFIG, accumulate=accumulate, clip=None)
+        accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1, process_index=0)
+        trainer = Trainer(Plain(config), config, RunFolder(Path(), None), accelerator)  # type: ignore[arg-type]
+        trainer._train_step()
+        gradients.append(trainer.objective.networks["model"][0].weight.grad)  # type: ignore[index,union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_training_lowers_the_loss_and_exports_averaged_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=60, schedule="constant", checkpoint_every=60)
+    summary = train_toy(tmp_path, config)
+    first, last = [line["train/fit"] for line in curve(tmp_path) if "train/fit" in line][
+        :: len(curve(tmp_path)) // 2 - 1
+    ][:2]
+    assert last < 0.7 * first
+    average = safetensors.torch.load_file(tmp_path / "checkpoints/step_00000060/average.safetensors")
+    exported = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    torch.testing.assert_close(exported["0.weight"], average["model.0.weight"], rtol=0, atol=0)
+    assert summary["steps"] == 60
+    assert summary["error"] < first
+
+
+def test_nan_stops_names_the_step_and_keeps_the_good_checkpoint(tmp_path: Path) -> None:
+    class Poisoned(ToyObjective):
+        def losses(self, update: str, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            losses = super().losses(update, batch, generator)
+            if len(self.seen) > 7 * self.config.batch and update == "model":  # in the eighth step
+                losses["judged"] = losses["judged"] * float("nan")
+            return losses
+
+    with pytest.raises(NonFiniteLoss, match="judged is nan at step 8"):
+        train_toy(tmp_path, objective=Poisoned(CONFIG))
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000003", "step_00000006"]
+    assert all(np.isfinite(line["train/judged"]) for line in curve(tmp_path) if "train/judged" in line)
+
+
+def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    class Terminated(ToyObjective):
+        def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
+            if samples[0] == 4 * self.config.batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().batch(rows, samples)
+
+    train_toy(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 5"):
+        train_toy(tmp_path / "stopped", objective=Terminated(CONFIG))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train_toy(tmp_path / "stopped")
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "stopped/model.safetensors").read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    train_toy(tmp_path / "whole")
+    damaged = tmp_path / "damaged"
+    train_toy(damaged)
+    weights = damaged / f"checkpoints/step_{CONFIG.steps:08d}/network_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    (damaged / "model.safetensors").unlink()
+    assert train_toy(damaged)["clips"] == (CONFIG.steps - 9) * CONFIG.batch, "went on from step 9"
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (damaged / "model.safetensors").read_bytes()
+
+
+def test_a_complete_run_given_again_trains_nothing_and_says_its_score(tmp_path: Path) -> None:
+    first, again = train_toy(tmp_path), train_toy(tmp_path)
+    assert again["clips"] == 0
+    assert again["error"] == first["error"]
+
+
+def test_an_out_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=3)
+    train_toy(tmp_path / "run", config)
+    with pytest.raises(CheckpointError, match=r"begun with training\.batch = 12, not 24"):
+        train_toy(tmp_path / "run", replace(config, batch=24))
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train_toy(tmp_path / "run", config, resume="never")
+    with pytest.raises(CheckpointError, match="steps = 3, not 5"):  # the cosine ends elsewhere
+        train_toy(tmp_path / "run", replace(config, steps=5))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="something that is no run"):
+        train_toy(tmp_path / "other", config)
+    with pytest.raises(CheckpointError, match="neither a run folder nor a checkpoint"):
+        train_toy(tmp_path / "new", config, resume=str(tmp_path / "other"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_resume_takes_a_checkpoint_of_another_folder(tmp_path: Path) -> None:
+    train_toy(tmp_path / "whole")
+    branch = train_toy(tmp_path / "branch", resume=str(tmp_path / "whole/checkpoints/step_00000009"))
+    assert branch["clips"] == (CONFIG.steps - 9) * CONFIG.batch
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "branch/model.safetensors").read_bytes()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.batch \(=12\) must be a multiple of .* \(=5 x 3\)"):
+        CONFIG.micro_batch(5)
+
+
+def test_a_data_set_that_changed_is_refused(tmp_path: Path) -> None:
+    train_toy(tmp_path, replace(CONFIG, steps=3))
+    changed = replace(identity(replace(CONFIG, steps=3)), data_identity="other")
+    with pytest.raises(CheckpointError, match=r"begun on other data \(toy, not other\)"):
+        RunFolder.open(tmp_path, changed)

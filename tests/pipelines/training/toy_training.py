@@ -1,0 +1,101 @@
+"""A toy objective with everything that makes resuming hard: dropout, two updates, random numbers of the generator, an
+unused parameter, averaged weights, accumulation. Also a script that trains it: `toy_training.py OUT DIE_AT`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tokenreel.config import to_mapping
+from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.launch import make_accelerator
+from tokenreel.pipelines.training.loop import Trainer
+from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
+
+ROWS = 23
+NEVER = 10**6  # a step that no test reaches
+CONFIG = TrainingConfig(
+    steps=11, batch=12, accumulate=3, warmup=3, ema=0.9, log_every=2, checkpoint_every=3, sample_every=5, seed=7,
+    learning_rate=1e-2, weight_decay=0.1, schedule="cosine",
+)  # fmt: skip
+
+
+class ToyObjective(Objective):
+    """Fits rows to targets, while a critic learns something from the model's output; `die_at`: SIGKILL in that step."""
+
+    data_identity = "toy"
+    updates = ("model", "critic")
+
+    def __init__(self, config: TrainingConfig, die_at: int = NEVER) -> None:
+        torch.manual_seed(config.seed)
+        model = nn.Sequential(nn.Linear(5, 17), nn.Dropout(0.3), nn.Tanh(), nn.Linear(17, 3))
+        model.register_parameter("unused", nn.Parameter(torch.ones(2, 2)))
+        self.networks = {"model": model, "critic": nn.Linear(3, 1)}
+        self.config = config
+        self.rows = np.arange(ROWS)
+        self.die_at = die_at
+        self.seen: list[tuple[int, int]] = []  # (row, sample) in the order of reading
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: build_optimizer(self.config, [network]) for name, network in self.networks.items()}
+
+    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Tensor:
+        if samples[0] >= self.die_at * self.config.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.seen += zip(rows.tolist(), samples.tolist(), strict=True)
+        return torch.sin(torch.tensor(rows)[:, None] * torch.arange(1.0, 6.0))
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        pass
+
+    def losses(self, update: str, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        out = self.networks["model"](batch + 0.1 * torch.randn(batch.shape, generator=generator))
+        if update == "critic":
+            return {"critic": (self.networks["critic"](out.detach()) - 1).square().mean()}
+        return {"fit": (out - batch[:, :3]).square().mean(), "judged": -self.networks["critic"](out).mean() * 0.1}
+
+    def validate(self) -> dict[str, float]:
+        batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
+        return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
+
+    def write_samples(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def export(self, folder: Path, about: Mapping[str, Any]) -> None:
+        safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model.safetensors")
+
+
+def identity(config: TrainingConfig) -> RunIdentity:
+    return RunIdentity("toy", {"training": to_mapping(config)}, "toy", "memory")
+
+
+def train_toy(
+    out: Path, config: TrainingConfig = CONFIG, resume: str = "auto", objective: ToyObjective | None = None
+) -> dict[str, Any]:
+    accelerator = make_accelerator("cpu", (), out)
+    folder = RunFolder.open(out, identity(config), resume)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.create(identity(config))
+    accelerator.wait_for_everyone()
+    trainer = Trainer(objective or ToyObjective(config), config, folder, accelerator)
+    summary = trainer.run()
+    accelerator.end_training()
+    return summary
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_toy(Path(sys.argv[1]), objective=ToyObjective(CONFIG, die_at=int(sys.argv[2])))
