@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
 from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
@@ -54,7 +53,7 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @abstractmethod
     def decode(self, tokens: Mapping[str, Tensor], memory: Any = None) -> Tensor:
-        """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: known frames, for decoders that use context."""
+        """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: known frames, for decoders with context."""
 
     @abstractmethod
     def forward(self, video: Tensor) -> Reconstruction:

@@ -1,0 +1,111 @@
+"""Files that are either whole or absent, and the one JSON form that is hashed. Knows nothing of tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tokenreel.errors import CacheError
+
+MAX_JSON_BYTES = 1 << 30  # a plan of some million videos; more than that is hostile or a mistake
+PARTIAL = ".partial"  # the end of the name of a file that is being written
+
+
+def durable_put(path: Path, data: bytes) -> None:
+    """Makes `path` hold `data`, and survive a power loss, or leaves it as it was.
+
+    Temporary name in the same folder, flush, rename, flush of the folder; zarr's own store leaves out both flushes.
+    Raises CacheError where the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        _write_flushed(temporary, data)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> CacheError:
+    """The same words for a full disk, a read-only folder and the like, wherever they are met."""
+    return CacheError(
+        f"{path} cannot be written: {error.strerror}. What is committed is kept: "
+        "make room or give a folder that can be written, and run the same command again"
+    )
+
+
+def sweep_partials(folder: Path) -> None:
+    """Removes what killed writers of this machine left half written. Those of living ones, or of others, stay."""
+    for partial in folder.rglob(f".*~{socket.gethostname()}~*{PARTIAL}"):
+        if not _alive(int(partial.name.split("~")[2])):
+            partial.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it lives
+        return True
+    return True
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical(document: Any) -> bytes:
+    """The bytes of a JSON document that its hash is taken over."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256_json(document: Any) -> str:
+    return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def readable(document: Any) -> bytes:
+    """The bytes of a JSON document for people; as deterministic as `canonical`."""
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def read_json(path: Path) -> Any:
+    """Raises CacheError, naming the file, where it is missing, too large or no JSON."""
+    return parse_json(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of bounded size. Raises CacheError, naming it, where it is missing or too large."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise CacheError(f"{path} has {size} bytes; no file of this kind has more than {MAX_JSON_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_json(path: Path, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CacheError(f"{path} is damaged: it is no JSON ({error})") from error

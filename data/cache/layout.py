@@ -1,0 +1,210 @@
+"""Where the bytes of a token cache lie: the arrays, their shards and chunks, and the Zarr v3 metadata that says so.
+
+Everything follows from the header, so metadata is generated and compared, never interpreted: a file that says anything
+else is refused before one byte of data is read. There is no compression, only a checksum for each chunk: the size and
+the index of every shard are known before it is read, nothing can unpack to more than the file's size, and a chunk can
+be used where it lies in memory. Nothing here touches a disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+
+FORMAT = "tokenreel-cache"
+VERSION = 1
+CHECKSUM_BYTES = 4  # crc32c, little-endian, behind every chunk and behind the index
+INDEX_ENTRY_BYTES = 16
+CHUNK_BYTES = 2 << 10  # rows smaller than this share a chunk; one that is larger has its own: fastest for random rows
+CHUNKS_IN_SHARD = 4096  # an index of 64 KiB at most, one small request where the cache is remote
+MAX_ROWS = np.iinfo(np.int32).max
+SHARD_BYTES = 32 << 20
+SHARD_PIXELS = 1 << 28  # 65,536 frames of 64 x 64: about two minutes of one writer, which is what a crash loses
+SHARDS_WANTED = 16  # of a small data set, so that several workers have something to do
+SHARD_FRAMES = 256  # at least, so that a shard fills a few batches
+
+Kind = Literal["clips", "videos", "samples", "codes"]
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """One sharded array: `dtype` [rows, *row_shape], `shard_rows` rows a file, `chunk_rows` rows under one checksum."""
+
+    name: str  # path below the cache's root
+    dtype: np.dtype[Any]
+    rows: int
+    row_shape: tuple[int, ...]
+    shard_rows: int
+    chunk_rows: int  # divides shard_rows
+
+    @property
+    def shards(self) -> int:
+        return math.ceil(self.rows / self.shard_rows)
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.row_shape) * self.dtype.itemsize
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of one stored chunk, its checksum included."""
+        return self.chunk_rows * self.row_bytes + CHECKSUM_BYTES
+
+    @property
+    def chunks(self) -> int:
+        """Chunk places of one shard."""
+        return self.shard_rows // self.chunk_rows
+
+    def stored_chunks(self, shard: int) -> int:
+        """Chunks that the shard holds: those with at least one row, fewer than `chunks` in the last shard."""
+        return math.ceil(len(self.rows_of(shard)) / self.chunk_rows)
+
+    def shard_bytes(self, shard: int) -> int:
+        return self.stored_chunks(shard) * self.chunk_bytes + self.chunks * INDEX_ENTRY_BYTES + CHECKSUM_BYTES
+
+    def index(self, shard: int) -> bytes:
+        """The shard's end: (offset, size) of each chunk as little-endian u64, all ones for none; then its checksum."""
+        stored = self.stored_chunks(shard)
+        table = np.full((self.chunks, 2), np.iinfo(np.uint64).max, dtype="<u8")
+        table[:stored, 0] = np.arange(stored) * self.chunk_bytes
+        table[:stored, 1] = self.chunk_bytes
+        index = table.tobytes()
+        return index + google_crc32c.value(index).to_bytes(CHECKSUM_BYTES, "little")
+
+    @property
+    def fill(self) -> int:
+        """What no row holds, so that a hole can never look like a code."""
+        return int(np.iinfo(self.dtype).max)
+
+    def key(self, shard: int) -> str:
+        """The shard's file, below the cache's root."""
+        return "/".join([self.name, "c", str(shard), *["0"] * len(self.row_shape)])
+
+    def rows_of(self, shard: int) -> range:
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
+
+    def zarr_json(self) -> dict[str, Any]:
+        """The array's Zarr v3 metadata."""
+        single = [{"name": "bytes"}] if self.dtype.itemsize == 1 else [_LITTLE_ENDIAN]
+        sharding = {
+            "chunk_shape": [self.chunk_rows, *self.row_shape],
+            "codecs": [*single, {"name": "crc32c"}],
+            "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        grid = {"chunk_shape": [self.shard_rows, *self.row_shape]}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [self.rows, *self.row_shape],
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": grid},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": self.fill,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {},
+            "storage_transformers": [],
+        }
+
+
+_LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+@dataclass(frozen=True)
+class CacheHeader:
+    """What a cache is. All of it is hashed into the cache's identity, so no host, time or path belongs in it."""
+
+    kind: Kind  # clips of videos; videos: rows are steps of whole videos; samples of a prior; codes made elsewhere
+    spec: TokenSpec
+    row_frames: int  # frames that one row stands for: the clip's, or those of one step where videos are kept whole
+    rows: int
+    shard_rows: int
+    code_fingerprint: str  # of the tokenizer; see VideoTokenizer.code_fingerprint
+    plan_sha256: str
+    provenance: dict[str, Any] = field(default_factory=dict)  # plain data: tokenizer, precision, device, versions
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.shard_rows, self.row_frames) < 1 or max(self.rows, self.shard_rows) > MAX_ROWS:
+            raise ConfigError(f"rows, shard_rows and row_frames must be from 1 to {MAX_ROWS}, got {self}")
+        for stream in self.spec.streams:
+            if not stream.name.isidentifier() or not stream.name.isascii():
+                raise ConfigError(f"stream {stream.name!r}: a stream of a cache is named by letters, digits and _")
+        for array in self.arrays:  # an index is made in memory before anything is read
+            if array.shard_rows % array.chunk_rows or array.chunks > CHUNKS_IN_SHARD:
+                raise ConfigError(
+                    f"shard_rows (={self.shard_rows}) makes {array.chunks} chunks of {array.name} a shard"
+                )
+
+    def row_shape(self, stream: StreamSpec) -> tuple[int, int, int, int]:
+        """[t, h, w, q] of one row; t differs from the stream's grid only where videos are kept whole."""
+        if self.row_frames == self.spec.frames:
+            return stream.shape
+        return (self.spec.steps_of_frames(self.row_frames, stream), *stream.shape[1:])
+
+    @cached_property
+    def streams(self) -> dict[str, ArrayLayout]:
+        """The arrays of codes, by stream."""
+        return {stream.name: self._stream(stream) for stream in self.spec.streams}
+
+    @cached_property
+    def columns(self) -> dict[str, ArrayLayout]:
+        """The arrays of one number a row, each shard one chunk."""
+        types = {"valid": np.uint8, "label": np.int32, "source": np.int32, "first_frame": np.int64}
+        return {
+            name: ArrayLayout(name, np.dtype(dtype), self.rows, (), self.shard_rows, self.shard_rows)
+            for name, dtype in types.items()
+        }
+
+    @property
+    def arrays(self) -> tuple[ArrayLayout, ...]:
+        return (*self.streams.values(), *self.columns.values())
+
+    @property
+    def shards(self) -> int:
+        return math.ceil(self.rows / self.shard_rows)
+
+    def bytes_of(self, shard: int) -> int:
+        """Of all files of a shard."""
+        return sum(array.shard_bytes(shard) for array in self.arrays)
+
+    def _stream(self, stream: StreamSpec) -> ArrayLayout:
+        shape = self.row_shape(stream)
+        chunk_rows = min(chunk_rows_of(math.prod(shape) * stream.dtype.itemsize), self.shard_rows)
+        return ArrayLayout(f"streams/{stream.name}", stream.dtype, self.rows, shape, self.shard_rows, chunk_rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **to_mapping(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CacheHeader:
+        """Raises ConfigError for another format or version, unknown or missing keys, values out of range."""
+        data = dict(document)
+        found = (data.pop("format", None), data.pop("version", None))
+        if found != (FORMAT, VERSION):
+            raise ConfigError(f"format and version (={found}) are not {(FORMAT, VERSION)}: this release cannot read it")
+        return from_mapping(cls, data, "header")
+
+
+def chunk_rows_of(row_bytes: int) -> int:
+    """Rows under one checksum: a power of two, so that it divides every shard."""
+    return 1 << max(0, (CHUNK_BYTES // row_bytes).bit_length() - 1)
+
+
+def choose_shard_rows(spec: TokenSpec, row_frames: int, rows: int) -> int:
+    """Rows of a shard, the unit of work: a power of two, from the plan and the spec alone, whoever does the work."""
+    row_bytes = [s.positions * s.dtype.itemsize * row_frames // spec.frames for s in spec.streams]
+    pixels = row_frames * spec.framing.height * spec.framing.width
+    limits = [CHUNKS_IN_SHARD * chunk_rows_of(max(1, size)) for size in row_bytes]
+    wanted = max(math.ceil(rows / SHARDS_WANTED), SHARD_FRAMES // row_frames)
+    limits += [SHARD_BYTES // max(1, max(row_bytes)), SHARD_PIXELS // pixels, wanted, rows]
+    return 1 << max(0, min(limits).bit_length() - 1)

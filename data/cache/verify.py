@@ -1,0 +1,74 @@
+"""Whether a cache is whole: every document, every file's hash, every chunk's checksum, every code in its codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenreel.data.cache.layout import ArrayLayout
+from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, StoredFile
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.shard import ShardedArray
+from tokenreel.errors import CacheError
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file of a shard that is not what was written."""
+
+    file: str
+    shard: int
+    first_row: int
+    last_row: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file} (rows {self.first_row} to {self.last_row}): {self.problem}"
+
+
+def find_damage(cache: TokenCache) -> list[Damage]:
+    """Reads every byte of the arrays; empty if they are what the manifest (or, unsealed, the commits) says."""
+    arrays = {array.key(shard): (array, shard) for array in cache.header.arrays for shard in range(array.shards)}
+    found = [damage for file in _stored_files(cache) for damage in _check_file(cache, *arrays[file.key], file)]
+    return found or list(_check_rows(cache))
+
+
+def _stored_files(cache: TokenCache) -> Iterator[StoredFile]:
+    if (cache.path / MANIFEST).is_file():
+        yield from Manifest.load(cache.path).files
+        return
+    for shard in sorted(cache.shards):
+        yield from Commit.load(cache.path, shard).files
+
+
+def _check_file(cache: TokenCache, array: ArrayLayout, shard: int, file: StoredFile) -> Iterator[Damage]:
+    rows = array.rows_of(shard)
+    try:
+        chunks = ShardedArray(cache.path, array).damaged_chunks(shard)
+    except CacheError as error:
+        yield Damage(file.key, shard, rows.start, rows.stop - 1, str(error))
+        return
+    for chunk in chunks:
+        first = min(rows.start + chunk * array.chunk_rows, rows.stop - 1)  # chunks beyond the last row are fill
+        last = min(first + array.chunk_rows, rows.stop) - 1
+        yield Damage(file.key, shard, first, last, "do not match their checksum")
+    if not chunks and not file.matches(cache.path):
+        yield Damage(file.key, shard, rows.start, rows.stop - 1, "is whole but not what was committed")
+
+
+def _check_rows(cache: TokenCache) -> Iterator[Damage]:
+    """Codes within their codebooks, fill where a row is invalid: what checksums cannot know."""
+    valid = cache.column("valid")
+    for stream in cache.spec.streams:
+        array = cache.header.streams[stream.name]
+        reader = ShardedArray(cache.path, array)
+        for shard in sorted(cache.shards):
+            rows = np.array(array.rows_of(shard))
+            codes = reader.read(rows.tolist()).reshape(len(rows), -1)
+            limit = np.where(valid[rows] == 1, stream.codes - 1, array.fill)
+            bad = rows[codes.max(axis=1) > limit]
+            if len(bad):
+                problem = f"codes beyond the codebook (={stream.codes})"
+                yield Damage(array.key(shard), shard, int(bad[0]), int(bad[-1]), problem)

@@ -1,0 +1,154 @@
+"""Writing a token cache: plan -> shards -> commits -> seal. Correct for any number of writers and through any crash.
+
+A shard of rows, the same rows in every array, is encoded in memory by one writer, put in place durably, and then
+committed. Two writers of the same shard write the same bytes, so nothing is locked. What rows hold is the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.data.cache.documents import CacheDocuments, root_json
+from tokenreel.data.cache.files import cannot_write, durable_put, readable, sha256_json, sweep_partials
+from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.data.cache.manifest import (
+    COMMITS,
+    MANIFEST,
+    Commit,
+    InvalidRow,
+    StoredFile,
+    build_manifest,
+    commit_key,
+    committed_shards,
+)
+from tokenreel.data.cache.shard import encode_shard
+from tokenreel.errors import CacheError
+
+
+class CacheWriter:
+    """Fills a cache whose header and plan are on disk. Several may write at once, here and on other machines."""
+
+    def __init__(self, path: Path, header: CacheHeader) -> None:
+        self.path = path
+        self.header = header
+        self._header_sha256 = sha256_json(header.to_json())
+
+    @classmethod
+    def create(cls, path: Path, header: CacheHeader, plan: Mapping[str, Any], origin: Mapping[str, Any]) -> CacheWriter:
+        """Makes the cache's skeleton, or joins the one that is there if header and plan are the same.
+
+        `plan`: a JSON document with `videos`, one mapping for each source of rows, that hashes to the header's
+        plan_sha256. `origin`: where the data and the tokenizer were found, outside the identity. Raises CacheError
+        where `path` holds anything else or cannot be written.
+        """
+        documents = CacheDocuments(header, plan, origin)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            _place_skeleton(path, documents)
+        found = CacheDocuments.load(path)
+        found.require_same(documents, path)
+        return cls(path, found.header)
+
+    def pending(self) -> list[int]:
+        """The shards without a commit whose files are there. Raises CacheError for a commit of another cache."""
+        return [shard for shard in range(self.header.shards) if not self._is_committed(shard)]
+
+    def _is_committed(self, shard: int) -> bool:
+        if not (self.path / commit_key(shard)).exists():
+            return False
+        commit = Commit.load(self.path, shard)
+        if (commit.header_sha256, commit.shard) != (self._header_sha256, shard):
+            raise CacheError(f"{self.path / commit_key(shard)} belongs to another cache; remove it")
+        return commit.complete(self.path)
+
+    def invalid_rows(self) -> list[InvalidRow]:
+        """Of all committed shards, in order."""
+        commits = (Commit.load(self.path, shard) for shard in committed_shards(self.path))
+        return [bad for commit in commits for bad in commit.invalid]
+
+    def put(
+        self,
+        shard: int,
+        arrays: Mapping[str, np.ndarray],
+        invalid: Sequence[InvalidRow] = (),
+        seconds: float = 0.0,
+    ) -> Commit:
+        """Writes one shard of every array (`arrays` by stream or column name, [rows of the shard, ...]), commits it."""
+        expected = {**self.header.streams, **self.header.columns}
+        if set(arrays) != set(expected):
+            raise CacheError(f"a shard has the arrays {sorted(expected)}, got {sorted(arrays)}")
+        files = []
+        for name, layout in expected.items():
+            data = encode_shard(layout, shard, arrays[name])
+            self._put(layout.key(shard), data)
+            files.append(StoredFile.of(layout.key(shard), data))
+        writer = {"host": socket.gethostname(), "process": os.getpid(), "seconds": round(seconds, 3)}
+        commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid), writer)
+        self._put(commit_key(shard), readable(commit.to_json()))
+        return commit
+
+    def _put(self, key: str, data: bytes) -> None:
+        path = self.path / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        durable_put(path, data)
+
+    def seal(self, expected: str | None = None) -> str | None:
+        """Writes the manifest and returns the cache_id, or None while shards are missing. May be done again.
+
+        Every file is hashed once more; a shard that is not what was committed loses its commit, to be made again.
+        Raises CacheError where the identity is not the `expected` one; nothing is written then.
+        """
+        if self.pending():
+            return None
+        commits = [Commit.load(self.path, shard) for shard in range(self.header.shards)]
+        damaged = [commit.shard for commit in commits if not commit.matches(self.path)]
+        for shard in damaged:
+            (self.path / commit_key(shard)).unlink()
+        if damaged:
+            return None
+        manifest = build_manifest(self.header, commits)
+        if expected not in (None, manifest["cache_id"]):
+            raise CacheError(
+                f"{self.path} was sealed as {expected}, but its shards now make {manifest['cache_id']}: those made "
+                "anew differ, as on another device, precision or version they may (see provenance in zarr.json)"
+            )
+        durable_put(self.path / MANIFEST, readable(manifest))
+        durable_put(self.path / "zarr.json", readable(root_json(self.header, manifest["cache_id"])))
+        sweep_partials(self.path)
+        return str(manifest["cache_id"])
+
+
+def _place_skeleton(path: Path, documents: CacheDocuments) -> None:
+    """All documents under a temporary name, then one rename: a cache folder never lacks a part of its skeleton."""
+    staging = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        (staging / COMMITS).mkdir(parents=True)
+        for key, data in documents.files().items():
+            (staging / key).parent.mkdir(parents=True, exist_ok=True)
+            durable_put(staging / key, data)
+        with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares what it placed
+            _rename_folder(staging, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _rename_folder(source: Path, target: Path) -> None:
+    """Replaces an empty folder. Raises FileExistsError where the target holds something."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        raise FileExistsError if error.errno == errno.ENOTEMPTY else error from error

@@ -1,0 +1,216 @@
+"""The plan: which clip of which video is which row, and which videos are for training. Made before anything is decoded.
+
+It is a pure function of the source's videos, of their packets' times and of the configuration, so every worker and
+every restart sees the same rows. A plan does not promise that a row decodes. It knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.data.cache.documents import plan_sha256
+from tokenreel.data.decode_pool import ReadRequest
+from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.spec import Framing
+from tokenreel.data.splits import SPLITS, draw_validation, split_of_name
+from tokenreel.data.video import DecodeFailure, VideoProbe, shown_frames
+from tokenreel.errors import ConfigError, DataError, nearest_name
+
+TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are no fault of a video's file
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a clip is, and how the videos are divided."""
+
+    framing: Framing
+    frames: int  # T of a clip
+    hop: int | None = None  # frames from the start of a clip to the start of the next; None: frames, without overlap
+    validation: float = 0.1  # share of the videos, where the source does not divide them itself
+    seed: int = 0  # of the division
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or (self.hop is not None and self.hop < 1):
+            raise ConfigError(f"frames (={self.frames}) and hop (={self.hop}) must be at least 1")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(f"validation (={self.validation}) must be in [0, 1)")
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedVideo:
+    """A video of the source: the frames that its resampled timeline shows, or why it is left out."""
+
+    id: str
+    label: int = NO_LABEL  # index into the plan's classes
+    split: str = "train"
+    shown: np.ndarray | None = None  # int64 [m], the source frame at each tick; None where it is left out
+    reason: str | None = None  # why it is left out
+    detail: str = ""  # in words, for people; outside what is hashed, as it may hold a path
+
+    def to_json(self) -> dict[str, Any]:
+        if self.shown is None:
+            return {"id": self.id, "excluded": self.reason, "detail": self.detail}
+        every_frame = np.array_equal(self.shown, np.arange(len(self.shown)))
+        times = {"frames": len(self.shown)} if every_frame else {"shown": self.shown.tolist()}
+        return {"id": self.id, "label": self.label, "split": self.split, **times}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> PlannedVideo:
+        if "excluded" in line:
+            return cls(line["id"], reason=line["excluded"], detail=line["detail"])
+        shown = np.asarray(line["shown"], dtype=np.int64) if "shown" in line else np.arange(line["frames"])
+        return cls(line["id"], line["label"], line["split"], shown)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The rows of a data set.
+
+    Row arrays: `video` (index into `videos`, which are the source's entries), `first` (tick of the resampled timeline
+    where the clip begins), `label` (index into `classes`, or -1), `split` (index into SPLITS).
+    """
+
+    config: DataConfig
+    classes: tuple[str, ...]
+    videos: tuple[PlannedVideo, ...]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @cached_property
+    def video(self) -> np.ndarray:
+        """int32 [N]"""
+        return np.repeat(np.arange(len(self.videos), dtype=np.int32), self._clips)
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """int64 [N]"""
+        hop = self.config.hop or self.config.frames
+        return np.concatenate([np.arange(n, dtype=np.int64) * hop for n in self._clips])
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """int32 [N]"""
+        return np.array([video.label for video in self.videos], dtype=np.int32)[self.video]
+
+    @cached_property
+    def split(self) -> np.ndarray:
+        """int8 [N]"""
+        return np.array([SPLITS.index(video.split) for video in self.videos], dtype=np.int8)[self.video]
+
+    @cached_property
+    def _clips(self) -> np.ndarray:
+        """int64 [videos]: how many clips each video gives."""
+        hop, frames = self.config.hop or self.config.frames, self.config.frames
+        ticks = np.array([0 if v.shown is None else len(v.shown) for v in self.videos], dtype=np.int64)
+        return np.where(ticks < frames, 0, (ticks - frames) // hop + 1)
+
+    @property
+    def excluded(self) -> list[tuple[str, str, str]]:
+        """(id, reason, detail) of the videos that give no row."""
+        return [(v.id, v.reason, v.detail) for v in self.videos if v.reason is not None]
+
+    def rows(self, split: str | None = None) -> np.ndarray:
+        """int64 [n]: the rows of a split, or all. Raises ConfigError for an unknown split."""
+        if split is None:
+            return np.arange(len(self))
+        if split not in SPLITS:
+            raise ConfigError(f"split {split!r} is not known; {nearest_name(split, SPLITS)}")
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def indices(self, row: int) -> np.ndarray:
+        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source is slower."""
+        shown = self.videos[self.video[row]].shown
+        assert shown is not None  # a video that is left out gives no row
+        return shown[self.first[row] : self.first[row] + self.config.frames]
+
+    def request(self, row: int) -> ReadRequest:
+        """What a decode pool is asked for to get the row's clip."""
+        return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
+
+    def require_source(self, source: VideoSource) -> None:
+        """Raises DataError unless `source` still holds the videos that were planned."""
+        now, then = [entry.id for entry in source.entries], [video.id for video in self.videos]
+        changed = sorted(set(now) ^ set(then))
+        if changed:
+            raise DataError(
+                f"{source.location}: its videos are not those of the plan ({len(changed)} differ, as {changed[0]!r}): "
+                "give the data that the plan was made from, or plan anew into another folder"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "config": to_mapping(self.config),
+            "classes": list(self.classes),
+            "videos": [video.to_json() for video in self.videos],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Plan:
+        videos = tuple(PlannedVideo.from_json(line) for line in document["videos"])
+        return cls(from_mapping(DataConfig, document["config"], "plan.config"), tuple(document["classes"]), videos)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The plan's identity: everything but the words that explain an exclusion."""
+        return plan_sha256(self.to_json())
+
+
+def make_plan(
+    source: VideoSource, config: DataConfig, probes: Iterable[VideoProbe | DecodeFailure], exclude: Iterable[str] = ()
+) -> Plan:
+    """Plans the clips of `source`, whose entries `probes` describe in order; ids in `exclude` are left out.
+
+    Raises DataError if no video gives a clip; its message says why the first ones were left out.
+    """
+    unwanted = set(exclude)
+    unknown = unwanted - {entry.id for entry in source.entries}
+    if unknown:
+        name = min(unknown)
+        raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, (e.id for e in source.entries))}")
+    videos = [
+        PlannedVideo(entry.id, reason=BY_REQUEST)
+        if entry.id in unwanted
+        else _plan_video(entry, probe, config, source.classes)
+        for entry, probe in zip(source.entries, probes, strict=True)
+    ]
+    if all(video.shown is None for video in videos):
+        reasons = "; ".join(f"{v.id}: {v.reason} ({v.detail})" for v in videos[:3])
+        raise DataError(f"{source.location}: none of its {len(videos)} videos gives a clip. {reasons}")
+    return Plan(config, tuple(source.classes), _divide(videos, source.entries, config))
+
+
+def _plan_video(
+    entry: VideoEntry, probe: VideoProbe | DecodeFailure, config: DataConfig, classes: tuple[str, ...]
+) -> PlannedVideo:
+    if isinstance(probe, DecodeFailure):
+        return PlannedVideo(entry.id, reason=probe.reason, detail=probe.detail)
+    shown = shown_frames(probe.frame_times, config.framing.frame_rate)
+    if len(shown) < config.frames:
+        detail = f"{len(shown)} frames, a clip has {config.frames}"
+        return PlannedVideo(entry.id, reason=TOO_SHORT, detail=detail)
+    label = NO_LABEL if entry.label is None else classes.index(entry.label)
+    return PlannedVideo(entry.id, label, shown=shown)
+
+
+def _divide(
+    videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
+) -> tuple[PlannedVideo, ...]:
+    """Sets the split of each video: the source's own where it has one, else by hash of (seed, id)."""
+    declared = {
+        entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
+        for video, entry in zip(videos, entries, strict=True)
+        if video.shown is not None
+    }
+    undivided = [name for name, split in declared.items() if split is None]
+    held_out = draw_validation(undivided, config.validation, config.seed)
+    splits = {name: split or ("validation" if name in held_out else "train") for name, split in declared.items()}
+    return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)

@@ -1,0 +1,56 @@
+"""What every source of videos is: a list of named videos, each of which can be probed and read by frame number.
+
+A source knows nothing of clips, splits by hash, or tokens; those are the plan's. It holds no torch, so that a decode
+worker starts quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tokenreel.data.spec import Framing
+from tokenreel.data.video import VideoProbe
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """One video of a source."""
+
+    id: str  # unique in the source, the same on every machine: a path below the location, never an absolute one
+    label: str | None = None  # name of its class
+    split: str | None = None  # as the source calls it (train, val, test, ...); None where it does not say
+
+
+class VideoSource(ABC):
+    """A set of videos in a fixed order. `location` is what `open_source` was given and opens the same source again."""
+
+    location: str
+    entries: tuple[VideoEntry, ...]  # sorted by id
+
+    @abstractmethod
+    def probe(self, index: int) -> VideoProbe:
+        """What the video's container says; nothing is decoded. Raises DecodeFailure where it cannot be read at all."""
+
+    @abstractmethod
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        """int64 [n] ascending source frame numbers -> uint8 [n, H, W, 3], framed.
+
+        Raises DecodeFailure where one of these frames does not come out whole.
+        """
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, sorted; empty where the source has no labels."""
+        return tuple(sorted({entry.label for entry in self.entries if entry.label is not None}))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the entries: two processes that opened the same location compare what they see."""
+        lines = [[entry.id, entry.label, entry.split] for entry in self.entries]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

@@ -1,0 +1,42 @@
+"""A stretch of a file, as a file of its own: a video inside a tar shard is read where it lies."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+
+class FileSlice(io.RawIOBase):
+    """Bytes [start, start + size) of a file, read only."""
+
+    def __init__(self, path: Path, start: int, size: int) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._start, self._size, self._position = start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fills `buffer` as far as the slice reaches; 0 at its end."""
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), max(0, self._size - self._position))
+        count = os.preadv(self._descriptor, [view[:wanted]], self._start + self._position) if wanted else 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()

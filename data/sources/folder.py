@@ -1,0 +1,31 @@
+"""A folder of video files, in class folders or with metadata, or a single video file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.encoded import EncodedSource
+from tokenreel.data.sources.metadata import describe
+
+
+class VideoFolder(EncodedSource):
+    """Videos below a folder. Ids are paths relative to it."""
+
+    def __init__(self, location: str, root: Path, videos: list[Path], metadata: list[Path]) -> None:
+        super().__init__(location, describe(root, videos, metadata))
+        self._root = root
+
+    def _file(self, index: int) -> Path:
+        return self._root / self.entries[index].id
+
+
+class SingleVideo(EncodedSource):
+    """One video file. Its id is its name."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, [VideoEntry(path.name)])
+        self._path = path
+
+    def _file(self, index: int) -> Path:
+        return self._path

@@ -1,0 +1,73 @@
+"""Folders of frames: every folder that holds pictures is a video, its pictures in the natural order of their names."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tokenreel.data.sources.metadata import describe
+from tokenreel.data.sources.pixels import PixelSource
+from tokenreel.data.video import MAX_PIXELS, DecodeFailure
+from tokenreel.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of the suffixes above; Pillow opens nothing else
+_DAMAGE = (OSError, SyntaxError, ValueError)  # Pillow's ways to say that a picture is broken
+
+
+class FrameFolders(PixelSource):
+    """Ids are the folders' paths; for pictures that lie in the location itself, the location's name."""
+
+    def __init__(
+        self, location: str, root: Path, pictures: list[Path], metadata: list[Path], frame_rate: float | None
+    ) -> None:
+        folders: dict[Path, list[Path]] = {}
+        for picture in pictures:
+            folders.setdefault(picture.parent, []).append(picture)
+        root = root.parent if root in folders else root
+        super().__init__(location, describe(root, list(folders), metadata), frame_rate)
+        self._pictures = [sorted(folders[root / entry.id], key=_natural) for entry in self.entries]
+
+    def _shape(self, index: int) -> tuple[int, int, int]:
+        pictures = self._pictures[index]
+        with _opened(pictures[0]) as picture:
+            return len(pictures), picture.height, picture.width
+
+    def _frames(self, index: int, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        for number in numbers:
+            path = self._pictures[index][number]
+            with _opened(path) as picture:
+                try:
+                    yield np.asarray(picture.convert("RGB"))
+                except _DAMAGE as error:
+                    raise DecodeFailure("corrupt", f"{path.name} is damaged ({error})") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        data = io.BytesIO(path.read_bytes())
+    except OSError as error:  # says nothing about the picture
+        raise DataError(f"{path}: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            picture = Image.open(data, formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DecodeFailure("too-large", f"{path.name}: {error}") from error
+    except _DAMAGE as error:
+        raise DecodeFailure("unreadable", f"{path.name} is no picture that can be read ({error})") from error
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width}x{picture.height}"
+        picture.close()
+        raise DecodeFailure("too-large", f"{path.name} has {size} pixels; the limit is {MAX_PIXELS}")
+    return picture
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame2 before frame10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.name)]

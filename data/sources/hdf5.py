@@ -1,0 +1,92 @@
+"""Videos in the uint8 datasets of an HDF5 file. Nothing is followed out of the file, and no filter plugin is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.data.sources.stacks import LABELS, StackSource
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import DataError
+
+_FILTERS = frozenset(
+    (1, 2, 3, 4, 5, 6, 32000)
+)  # built into HDF5, and h5py's own LZF; others are found in plugin folders
+_DAMAGE = (OSError, RuntimeError, KeyError)  # what h5py raises for broken files
+_DEPTH = 16  # of nested groups
+
+
+class Hdf5Source(StackSource):
+    """Every uint8 dataset with three axes or more is a video or a stack; others, such as actions, are passed over."""
+
+    def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
+        try:
+            self._file = _open(path)
+            datasets = dict(_datasets(path, self._file))
+            shapes = {name: d.shape for name, d in datasets.items() if d.dtype == np.uint8 and d.ndim >= 3}
+            for name in shapes:
+                _require_plain(path, datasets[name])
+            labels = _labels(path, datasets[LABELS]) if LABELS in datasets else None
+        except _DAMAGE as error:
+            raise DataError(f"{path} is no HDF5 file that can be read: {error}") from error
+        super().__init__(location, shapes, labels, frame_rate)
+
+    def _array(self, name: str) -> Any:
+        return _Sliced(self._file, name)
+
+
+class _Sliced:
+    """A dataset whose damage is a DecodeFailure."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file, self._name = file, name
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        try:
+            return np.asarray(self._file[self._name][key])
+        except _DAMAGE as error:
+            raise DecodeFailure("corrupt", f"dataset {self._name!r} cannot be read ({error})") from error
+
+
+def _open(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(f"{path}: reading HDF5 needs h5py; pip install 'tokenreel[hdf5]'") from error
+    return h5py.File(path, "r", locking=False)
+
+
+def _datasets(path: Path, group: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(path in the file, dataset) below `group`, in order of names. Raises DataError for any link but hard ones."""
+    import h5py
+
+    if depth > _DEPTH:  # a group may be linked into itself
+        raise DataError(f"{path}: groups are nested deeper than {_DEPTH}: {group.name}")
+    for key in sorted(group):
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise DataError(f"{path}: {group.name}/{key} is a soft or external link; copy the data into the file")
+        item = group[key]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(path, item, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            yield item.name.strip("/"), item
+
+
+def _require_plain(path: Path, dataset: Any) -> None:
+    """Raises DataError where the dataset's bytes lie in other files or need a filter that is not built in."""
+    if dataset.external or dataset.is_virtual:
+        raise DataError(f"{path}: dataset {dataset.name} keeps its data in other files; copy the data into the file")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    if filters - _FILTERS:
+        raise DataError(f"{path}: dataset {dataset.name} uses HDF5 filter {min(filters - _FILTERS)}; use gzip or lzf")
+
+
+def _labels(path: Path, dataset: Any) -> list[str]:
+    _require_plain(path, dataset)
+    if dataset.ndim != 1 or dataset.dtype.kind not in "iuSO":
+        raise DataError(f"{path}: dataset {LABELS!r} must be a list of whole numbers or names")
+    return [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in dataset[:]]

@@ -1,0 +1,79 @@
+"""What folders and metadata files say of the videos in them, by the conventions of Hugging Face's VideoFolder.
+
+`metadata.csv` or `metadata.jsonl` has a row for each video: `file_name`, relative to the metadata's own folder, and, if
+there are such columns, `label` and `split`. Without one, a top folder named after a split is one, and the next folder
+is the class. This module opens no video.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokenreel.data.sources.base import VideoEntry
+from tokenreel.errors import DataError, nearest_name
+
+NAMES = ("metadata.csv", "metadata.jsonl")
+SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+
+
+def describe(root: Path, paths: list[Path], metadata: list[Path]) -> list[VideoEntry]:
+    """Entries for the files or folders `paths` below `root`; with metadata, for those that it lists and no others."""
+    ids = [path.relative_to(root).as_posix() for path in paths]
+    entries = {entry.id: entry for entry in _by_folders(ids)}
+    if not metadata:
+        return list(entries.values())
+    listed: dict[str, VideoEntry] = {}
+    for file in metadata:
+        for place, row in _rows(file):
+            entry = _by_row(root, file, place, row, entries)
+            if entry.id in listed:
+                raise DataError(f"{place}: {entry.id} is listed twice")
+            listed[entry.id] = entry
+    return list(listed.values())
+
+
+def _by_folders(ids: list[str]) -> Iterator[VideoEntry]:
+    folders = [PurePosixPath(name).parts[:-1] for name in ids]
+    divided = all(parts and parts[0].lower() in SPLIT_FOLDERS for parts in folders)
+    for name, parts in zip(ids, folders, strict=True):
+        split, classes = (parts[0], parts[1:]) if divided else (None, parts)
+        yield VideoEntry(name, classes[0] if classes else None, split)
+
+
+def _by_row(root: Path, file: Path, place: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{place}: no file_name; columns: {', '.join(map(str, row))}")
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DataError(f"{place}: file_name {name!r} leads out of the folder")
+    key = (PurePosixPath(file.parent.relative_to(root).as_posix()) / name).as_posix()
+    if key not in entries:
+        raise DataError(f"{place}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
+    found = entries[key]
+    label, split = row.get("label"), row.get("split")
+    return VideoEntry(
+        key, found.label if label in (None, "") else str(label), found.split if split in (None, "") else str(split)
+    )
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place in words, row) for each row of the metadata file."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text: {error}") from error
+    if file.suffix == ".csv":
+        for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+            yield f"{file}, line {number}", row
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            item = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: not JSON ({error})") from error
+        if isinstance(item, dict):
+            yield f"{file}, line {number}", item

@@ -1,0 +1,87 @@
+"""Videos in npz and npy files of numpy. Headers are read first; arrays of Python objects are refused, not unpickled."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from tokenreel.data.sources.stacks import LABELS, StackSource
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import DataError
+
+_DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+Header = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+class NpySource(StackSource):
+    """One array, mapped into memory and not loaded."""
+
+    def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
+        self._mapped = load_npy(path)
+        if self._mapped.dtype != np.uint8:
+            raise DataError(f"{path}: videos must be uint8, these are {self._mapped.dtype}")
+        super().__init__(location, {path.stem: self._mapped.shape}, None, frame_rate)
+
+    def _array(self, name: str) -> np.ndarray:
+        return self._mapped
+
+
+class NpzSource(StackSource):
+    """Named arrays in a zip file; the one that was read last stays in memory."""
+
+    def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
+        self._path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                headers = {name.removesuffix(".npy"): _member_header(archive, name) for name in archive.namelist()}
+                labels = [str(label) for label in _load(archive, LABELS)] if LABELS in headers else None
+        except _DAMAGE as error:
+            raise DataError(f"{path} is no npz file that can be read safely: {error}") from error
+        shapes = {n: shape for n, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) >= 3}
+        super().__init__(location, shapes, labels, frame_rate)
+        self._loaded: tuple[str, np.ndarray] | None = None
+
+    def _array(self, name: str) -> np.ndarray:
+        if self._loaded is None or self._loaded[0] != name:
+            try:
+                with zipfile.ZipFile(self._path) as archive:
+                    self._loaded = name, _load(archive, name)
+            except _DAMAGE as error:
+                raise DecodeFailure("corrupt", f"array {name!r} is damaged ({error})") from error
+        return self._loaded[1]
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """The array of an npy file, mapped read-only. Raises DataError for anything but plain numbers, whole."""
+    try:
+        with path.open("rb") as file:
+            _header(file)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except _DAMAGE as error:
+        raise DataError(f"{path} is no npy file that can be read safely: {error}") from error
+
+
+def _member_header(archive: zipfile.ZipFile, name: str) -> Header:
+    with archive.open(name) as file:
+        return _header(file)
+
+
+def _load(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as file:
+        return npy.read_array(file, allow_pickle=False)
+
+
+def _header(file: IO[bytes]) -> Header:
+    """Shape and type. Raises ValueError for what is no array and for an array of Python objects."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which only unpickling could read; save plain numbers")
+    return shape, dtype

@@ -1,0 +1,50 @@
+"""What sources of uncompressed frames share. Their frames carry no times unless somebody states a rate."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+
+from tokenreel.data.framing import frame_into
+from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.spec import Framing
+from tokenreel.data.video import DecodeFailure, VideoProbe
+
+
+class PixelSource(VideoSource):
+    """Videos whose frames can be had one by one. `frame_rate` is what the user states, frames a second, or None."""
+
+    def __init__(self, location: str, entries: Iterable[VideoEntry], frame_rate: float | None) -> None:
+        self.location = location
+        self.entries = tuple(sorted(entries, key=lambda entry: entry.id))
+        self._frame_rate = frame_rate
+
+    @abstractmethod
+    def _shape(self, index: int) -> tuple[int, int, int]:
+        """T, H, W of a video."""
+
+    @abstractmethod
+    def _frames(self, index: int, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        """The frames of these numbers (ascending, without repeats): uint8 [H, W, C] with 1 or 3 channels."""
+
+    def probe(self, index: int) -> VideoProbe:
+        frames, height, width = self._shape(index)
+        if frames == 0:
+            raise DecodeFailure("too-short", "it has no frames")
+        rate = np.nan if self._frame_rate is None else self._frame_rate
+        return VideoProbe(np.arange(frames, dtype=np.float64) / rate, height, width, "raw")
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        frames = self._shape(index)[0]
+        if indices[-1] >= frames:
+            raise DecodeFailure("too-short", f"frame {indices[-1]} was asked for, there are {frames}")
+        numbers, place = np.unique(indices, return_inverse=True)
+        framed = [frame_into(framing, _in_colour(frame)) for frame in self._frames(index, numbers)]
+        return np.stack(framed)[place]
+
+
+def _in_colour(frame: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 1 or 3] -> [H, W, 3]"""
+    return np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else np.ascontiguousarray(frame)

@@ -1,0 +1,135 @@
+"""BAIR robot pushing as it is distributed: TFRecords of tf.Example with raw 64x64 pictures, read without TensorFlow.
+
+Finn et al., Self-Supervised Visual Planning with Temporal Skip Connections (2017). Frames are of the camera `aux1`,
+the view that video prediction papers report; `train` and `test` folders become splits. Checksums are verified.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.metadata import SPLIT_FOLDERS
+from tokenreel.data.sources.pixels import PixelSource
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import DataError
+
+SIDE = 64  # pixels
+_KEY = "{}/image_aux1/encoded"
+_LENGTH = struct.Struct("<QI")  # bytes of a record, checksum of these eight bytes
+_CHECKSUM = struct.Struct("<I")
+_MASK_DELTA = 0xA282EAD8  # TensorFlow, tsl/lib/hash/crc32c.h
+
+
+class BairRecords(PixelSource):
+    """Each record is a video. Ids are path/number."""
+
+    def __init__(self, location: str, root: Path, files: list[Path], frame_rate: float | None) -> None:
+        self._records: dict[str, tuple[Path, int, int]] = {}  # id -> file, offset and size of the record
+        entries = []
+        for file in files:
+            path = file.relative_to(root).with_suffix("")
+            split = path.parts[0] if path.parts[0].lower() in SPLIT_FOLDERS else None
+            for number, (offset, size) in enumerate(_index(file)):
+                name = f"{path.as_posix()}/{number:04d}"
+                self._records[name] = file, offset, size
+                entries.append(VideoEntry(name, split=split))
+        super().__init__(location, entries, frame_rate)
+        self._held: tuple[int, list[memoryview]] | None = None  # the last record's pictures
+
+    def _shape(self, index: int) -> tuple[int, int, int]:
+        return len(self._pictures(index)), SIDE, SIDE
+
+    def _frames(self, index: int, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        pictures = self._pictures(index)
+        return [np.frombuffer(pictures[number], np.uint8).reshape(SIDE, SIDE, 3) for number in numbers]
+
+    def _pictures(self, index: int) -> list[memoryview]:
+        if self._held is None or self._held[0] != index:
+            self._held = index, _pictures(*self._records[self.entries[index].id])
+        return self._held[1]
+
+
+def _index(file: Path) -> Iterator[tuple[int, int]]:
+    """Offset and size of each record. Raises DataError where the file does not hold whole records."""
+    end = file.stat().st_size
+    with file.open("rb") as stream:
+        offset = 0
+        while offset < end:
+            stream.seek(offset)
+            head = stream.read(_LENGTH.size)
+            size, checksum = _LENGTH.unpack(head) if len(head) == _LENGTH.size else (0, -1)
+            if checksum != _masked_crc(head[:8]) or offset + _LENGTH.size + size + _CHECKSUM.size > end:
+                raise DataError(f"{file}: no whole TFRecord at byte {offset}; fetch the file again")
+            yield offset + _LENGTH.size, size
+            offset += _LENGTH.size + size + _CHECKSUM.size
+
+
+def _pictures(file: Path, offset: int, size: int) -> list[memoryview]:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        record = stream.read(size)
+        (checksum,) = _CHECKSUM.unpack(stream.read(_CHECKSUM.size))
+    if checksum != _masked_crc(record):
+        raise DecodeFailure("corrupt", f"{file.name}: the record at byte {offset} does not match its checksum")
+    try:
+        features = _features(memoryview(record))
+    except (IndexError, ValueError) as error:
+        raise DecodeFailure("unreadable", f"{file.name}: the record at byte {offset} is no tf.Example") from error
+    pictures: list[memoryview] = []
+    while (picture := features.get(_KEY.format(len(pictures)))) is not None:
+        if len(picture) != SIDE * SIDE * 3:
+            raise DecodeFailure(
+                "unreadable",
+                f"{file.name}: a picture has {len(picture)} bytes; raw {SIDE}x{SIDE} pixels have {SIDE * SIDE * 3}",
+            )
+        pictures.append(picture)
+    return pictures
+
+
+def _features(example: memoryview) -> dict[str, memoryview]:
+    """The byte features of a tf.Example: Example.features = 1, Features.feature = 1 (a map), Feature.bytes_list = 1."""
+    found: dict[str, memoryview] = {}
+    for features in _fields(example, 1):
+        for entry in _fields(features, 1):
+            key = bytes(next(_fields(entry, 1))).decode()
+            for feature in _fields(entry, 2):
+                for values in _fields(feature, 1):
+                    found.update((key, value) for value in _fields(values, 1))
+    return found
+
+
+def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The length-delimited fields with number `wanted` of a protocol buffer."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        if tag & 7 != 2:
+            raise ValueError(f"wire type {tag & 7} where only length-delimited fields are expected")
+        size, position = _varint(message, position)
+        if position + size > len(message):
+            raise ValueError("a field reaches beyond its message")
+        if tag >> 3 == wanted:
+            yield message[position : position + size]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number has more than ten bytes")
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF

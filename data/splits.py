@@ -1,0 +1,45 @@
+"""Which side of the split a video, or a row of codes made elsewhere, is on. Knows only names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tokenreel.errors import DataError, nearest_name
+
+SPLITS = ("train", "validation", "test")
+_NAMES = {  # how data sets call them
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_of_name(name: str, what: str) -> str:
+    """The member of SPLITS that a data set calls `name`. Raises DataError, naming `what`, for an unknown one."""
+    if name.lower() not in _NAMES:
+        raise DataError(f"{what}: split {name!r} is not known; {nearest_name(name, _NAMES)}")
+    return _NAMES[name.lower()]
+
+
+def draw_validation(ids: Sequence[str], share: float, seed: int) -> set[str]:
+    """The ids held out: about `share` of them, chosen by hash of (seed, id) so that others coming later move none.
+
+    Of two or more at least one is held out and one is not, whatever the hashes say; with a share of 0 none is.
+    """
+    if share == 0 or len(ids) < 2:
+        return set()
+    ordered = sorted(ids, key=lambda name: _lot(seed, name))
+    wanted = sum(_lot(seed, name) < share for name in ids)
+    return set(ordered[: min(max(wanted, 1), len(ids) - 1)])
+
+
+def _lot(seed: int, name: str) -> float:
+    """A number in [0, 1) that the name draws, the same on every machine."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

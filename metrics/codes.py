@@ -1,0 +1,61 @@
+"""How much of a codebook is in use. Counted over a whole data set: a batch's perplexity says little about that.
+
+Knows nothing of what the codes mean. No torch, so that caches can be inspected without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_USED = 0.5  # part of the codes; below it a tokenizer pays for codes that it does not have
+LEAST_EVEN = 0.1  # perplexity as part of K; a few codes do all the work below it
+
+
+@dataclass(frozen=True)
+class CodebookUse:
+    """Of one codebook (slice)."""
+
+    codes: int  # K
+    used: float  # part of the K codes that occur at all
+    entropy: float  # bits a code, of the frequencies; what a prior that knows only these pays
+    perplexity: float  # 2^entropy, the size of an evenly used codebook as rich; 1..K
+
+    @property
+    def alarm(self) -> str | None:
+        """What is wrong and what helps, or None."""
+        if self.used >= LEAST_USED and self.perplexity >= LEAST_EVEN * self.codes:
+            return None
+        return (
+            f"only {self.used:.0%} of {self.codes} codes are in use, perplexity {self.perplexity:.1f}: "
+            "train with init: kmeans and revive_below above 0, or take fewer codes"
+        )
+
+
+class CodeCounter:
+    """Counts the codes of one stream over a data set: K codes in each of q codebooks."""
+
+    def __init__(self, codes: int, codebooks: int) -> None:
+        self.counts = np.zeros((codebooks, codes), dtype=np.int64)
+
+    def update(self, codes: np.ndarray) -> None:
+        """Integers [..., q] in [0, K)."""
+        books, size = self.counts.shape
+        if codes.shape[-1] != books:
+            raise ValueError(f"codes (shape {codes.shape}) must end in the number of codebooks (={books})")
+        for book, count in enumerate(self.counts):
+            count += np.bincount(codes[..., book].ravel(), minlength=size)
+
+    def use(self) -> tuple[CodebookUse, ...]:
+        """Of each codebook."""
+        return tuple(codebook_use(count) for count in self.counts)
+
+
+def codebook_use(counts: np.ndarray) -> CodebookUse:
+    """Counts [K] of one codebook. Raises ValueError if nothing was counted."""
+    if counts.sum() == 0:
+        raise ValueError("counts are all zero: count some codes first")
+    frequencies = counts[counts > 0] / counts.sum()
+    entropy = float(-(frequencies * np.log2(frequencies)).sum())
+    return CodebookUse(len(counts), used=len(frequencies) / len(counts), entropy=entropy, perplexity=2.0**entropy)

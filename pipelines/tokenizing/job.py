@@ -1,0 +1,111 @@
+"""One process's part of tokenizing a data set: load the frozen tokenizer, open the data, fill shards.
+
+The codes depend on the batch and the number of threads only in the last bits of a sum, but a code may turn on those, so
+both are fixed: one thread, and a batch that follows from the clip's size alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import torch
+
+from tokenreel import __version__
+from tokenreel.data.cache.documents import CacheDocuments
+from tokenreel.data.cache.fill import Encoder, FilledShard, ShardFiller
+from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.pixels import to_model
+from tokenreel.data.plan import Plan
+from tokenreel.data.spec import TokenSpec
+from tokenreel.tokenizers.base import VideoTokenizer
+
+Precision = Literal["fp32", "bf16"]
+BATCH_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # by kind of device: 32 (fits a cache) or 4,096 frames of 64 x 64
+
+
+@dataclass(frozen=True)
+class TokenizeJob:
+    """What every process of one `tokenize-dataset` has to know."""
+
+    cache: str  # folder that holds the plan
+    tokenizer: str
+    revision: str | None
+    data: str
+    device: str
+    precision: Precision
+
+    def load_tokenizer(self) -> VideoTokenizer:
+        model = VideoTokenizer.from_pretrained(self.tokenizer, revision=self.revision)
+        return model.freeze().to(self.device)
+
+
+def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
+    """Tokenizes `shards`, with one process decoding ahead while this one encodes on one thread."""
+    tokenizer = job.load_tokenizer()
+    documents = CacheDocuments.load(Path(job.cache))
+    writer = CacheWriter(Path(job.cache), documents.header)
+    encode = make_encoder(tokenizer, job)
+    batch = documents.header.provenance["batch"]
+    with one_thread(), DecodePool(job.data, workers=1) as pool:
+        filler = ShardFiller(writer, Plan.from_json(documents.plan), pool, encode, batch)
+        yield from filler.fill(shards)
+
+
+def make_encoder(tokenizer: VideoTokenizer, job: TokenizeJob) -> Encoder:
+    """uint8 [n, T, H, W, 3] -> codes by stream [n, t, h, w, q], in the job's precision."""
+    kind = torch.device(job.device).type
+
+    @torch.inference_mode()
+    def encode(frames: np.ndarray) -> Mapping[str, np.ndarray]:
+        with torch.autocast(kind, torch.bfloat16, enabled=job.precision == "bf16"):
+            tokens = tokenizer.encode(to_model(frames, job.device))
+        return {name: codes.cpu().numpy() for name, codes in tokens.items()}
+
+    return encode
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def batch_of(spec: TokenSpec, row_frames: int, shard_rows: int, device: str) -> int:
+    """Clips that are encoded at once: a power of two, no more than a shard has."""
+    pixels = row_frames * spec.framing.height * spec.framing.width
+    wanted = BATCH_PIXELS[torch.device(device).type] // pixels
+    return min(shard_rows, 1 << max(0, wanted.bit_length() - 1))
+
+
+def provenance(tokenizer: VideoTokenizer, job: TokenizeJob, row_frames: int, shard_rows: int) -> dict[str, Any]:
+    """What the codes came from, besides the data. It is hashed into the cache's identity, so it names no place."""
+    device = torch.device(job.device)
+    processor = torch.backends.cpu.get_cpu_capability()
+    return {
+        "tokenizer": tokenizer.to_document(),
+        "weights_fingerprint": tokenizer.weights_fingerprint,
+        "device": f"cpu {processor}" if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "precision": job.precision,
+        "batch": batch_of(tokenizer.spec, row_frames, shard_rows, job.device),
+        "threads": 1,
+        "versions": {
+            "tokenreel": __version__,
+            "torch": torch.__version__,
+            "av": av.__version__,
+            **{name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())},
+            "machine": platform.machine(),
+        },
+    }

@@ -1,0 +1,31 @@
+"""How many codes bf16 changes: a sample of the rows just written, encoded again in fp32."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.plan import Plan
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder, one_thread
+
+SAMPLED_ROWS = 32
+
+
+def share_changed(job: TokenizeJob, plan: Plan) -> float:
+    """The share of codes, over the first rows that were written, that fp32 would have made another code."""
+    cache = TokenCache.open(job.cache, allow_partial=True)
+    rows = np.flatnonzero(cache.column("valid") == 1)[:SAMPLED_ROWS].tolist()
+    encode = make_encoder(job.load_tokenizer(), dataclasses.replace(job, precision="fp32"))
+    changed = total = 0
+    with one_thread(), DecodePool(job.data, workers=1) as pool:
+        results = pool.read((plan.request(row) for row in rows), ahead=2)
+        for row, result in zip(rows, results, strict=True):
+            assert result.frames is not None  # it has decoded before
+            codes = encode(result.frames[None])
+            written = cache.read([row], steps=1)
+            changed += sum(int((codes[name] != written[name]).sum()) for name in written)
+            total += sum(array.size for array in written.values())
+    return changed / total

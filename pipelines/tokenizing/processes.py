@@ -1,0 +1,80 @@
+"""Several worker processes that tokenize shards side by side; the codes do not depend on how many there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.data.cache.fill import FilledShard
+from tokenreel.errors import DataError
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, fill_shards
+
+Message = dict[str, Any] | None  # a line of a worker; None: it has closed its output
+
+
+def fill(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterator[FilledShard]:
+    """Fills `shards` with `workers` processes, a single one in this process, and yields what each shard took.
+
+    Raises DataError where a worker fails or is lost; the others are stopped, and what is committed is kept.
+    """
+    if min(workers, len(shards)) <= 1:
+        yield from fill_shards(job, shards) if shards else ()
+        return
+    processes = [_start(job, shards[worker::workers]) for worker in range(min(workers, len(shards)))]
+    messages: queue.Queue[tuple[int, Message]] = queue.Queue()
+    for number, process in enumerate(processes):
+        threading.Thread(target=_listen, args=(number, process, messages), daemon=True).start()
+    try:
+        running = len(processes)
+        while running:
+            number, message = messages.get()
+            if message is None:
+                running -= 1
+                _require_success(number, processes[number])
+            elif "error" in message:
+                raise DataError(message["error"])
+            else:
+                yield from_mapping(FilledShard, message, "message")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+
+
+def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokenreel.pipelines.tokenizing.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"job": to_mapping(job), "shards": list(shards)}) + "\n")
+    process.stdin.flush()  # and left open: its end tells the worker that we are gone
+    return process
+
+
+def _listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tuple[int, Message]]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        messages.put((number, json.loads(line)))
+    messages.put((number, None))
+
+
+def _require_success(number: int, process: subprocess.Popen[str]) -> None:
+    code = process.wait()
+    if code:
+        how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}, see its message above"
+        raise DataError(f"worker {number} {how}; what is committed is kept: run the same command again to go on")

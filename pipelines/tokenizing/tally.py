@@ -1,0 +1,50 @@
+"""Counts what tokenizing took, and stops it when too much does not decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenreel.data.cache.fill import FilledShard
+from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.errors import DataError
+
+
+class Tally:
+    """Sums over the shards that this call has filled; `limit` is the share of all rows that may be invalid."""
+
+    def __init__(self, header: CacheHeader, limit: float) -> None:
+        self._header = header
+        self._limit = limit
+        self._rows = self._invalid = 0
+        self._decode_wait = self._encode = self._seconds = 0.0  # summed over workers
+
+    def add(self, filled: FilledShard) -> None:
+        """Raises DataError once the limit is passed."""
+        self._rows += filled.rows
+        self._invalid += filled.invalid
+        self._decode_wait += filled.decode_wait
+        self._encode += filled.encode
+        self._seconds += filled.seconds
+        if self._invalid > self._limit * self._header.rows:
+            raise DataError(
+                f"{self._invalid} of {self._rows} clips do not decode, more than --max-bad-fraction (={self._limit}): "
+                "the commits of the cache hold the reasons. Leave those videos out by --exclude into a new folder, "
+                "or raise --max-bad-fraction and run the same command again"
+            )
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """`seconds` of wall time, loading and planning included; the shares are of the workers' own time."""
+        codes = sum(layout.row_bytes // layout.dtype.itemsize for layout in self._header.streams.values())
+        frames = self._rows * self._header.row_frames
+        busy = max(self._seconds, 1e-9)
+        return {
+            "rows": self._rows,
+            "tokens": self._rows * codes,
+            "frames": frames,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(self._rows * codes / seconds, 1),
+            "frames_per_second": round(frames / seconds, 1),
+            "frames_per_worker_second": round(frames / busy, 1),
+            "decode_share": round(self._decode_wait / busy, 4),
+            "encode_share": round(self._encode / busy, 4),
+        }

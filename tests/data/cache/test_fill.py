@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenreel.data.cache.fill import ShardFiller
+from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.data.cache.manifest import InvalidRow
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.decode_pool import ReadRequest, ReadResult
+from tokenreel.data.plan import DataConfig, Plan, PlannedVideo
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import CacheError
+
+T, H, W, K = 3, 5, 7, 251
+SPEC = TokenSpec((StreamSpec("video", (T, H, W), K),), T, Framing(H, W))
+BROKEN_FROM = 11  # source frame of video 1 from which nothing decodes
+
+
+class FakePool:
+    """Pictures whose every pixel tells the video and the frame; counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.requests: list[ReadRequest] = []
+
+    def read(self, requests: Iterable[ReadRequest], ahead: int) -> Iterator[ReadResult]:
+        for request in requests:
+            self.requests.append(request)
+            if request.video == 1 and request.indices[-1] >= BROKEN_FROM:
+                yield ReadResult(request, None, DecodeFailure("truncated", "cut off"))
+            else:
+                values = (request.video * 50 + request.indices).astype(np.uint8)
+                yield ReadResult(request, np.tile(values[:, None, None, None], (1, H, W, 3)), None)
+
+
+def encode(frames: np.ndarray) -> dict[str, np.ndarray]:
+    return {"video": frames[..., :1].astype(np.int64)}
+
+
+def make_plan(hop: int | None = None) -> Plan:
+    videos = (
+        PlannedVideo("a", shown=np.arange(13)),
+        PlannedVideo("b", shown=np.arange(17)),
+        PlannedVideo("c", reason="unreadable", detail="/somewhere"),
+        PlannedVideo("d", shown=np.array([0, 0, 2, 4, 4, 6, 8])),
+    )
+    return Plan(DataConfig(SPEC.framing, T, hop), (), videos)
+
+
+def fill(path: Path, plan: Plan, batch: int = 2, shards: Callable[[list[int]], list[int]] = list) -> FakePool:
+    header = CacheHeader("clips", SPEC, T, len(plan), 4, "fingerprint", plan.sha256)
+    writer, pool = CacheWriter.create(path, header, plan.to_json(), {}), FakePool()
+    filler = ShardFiller(writer, plan, pool, encode, batch)  # type: ignore[arg-type]
+    assert {filled.shard for filled in filler.fill(shards(writer.pending()))} == set(range(header.shards))
+    assert writer.seal()
+    return pool
+
+
+@pytest.mark.parametrize("hop", [None, 1, 2])
+def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, hop: int | None) -> None:
+    """Frame by frame against the plan, also where clips overlap and frames repeat; a failure costs its own rows."""
+    plan = make_plan(hop)
+    fill(tmp_path / "x", plan)
+    cache = TokenCache.open(tmp_path / "x")
+    broken = [row for row in range(len(plan)) if plan.video[row] == 1 and plan.indices(row)[-1] >= BROKEN_FROM]
+    assert broken
+    np.testing.assert_array_equal(np.setdiff1d(np.arange(len(plan)), cache.rows()), broken)
+    codes = cache.read(cache.rows())["video"]
+    for row, clip in zip(cache.rows().tolist(), codes, strict=True):
+        expected = plan.video[row] * 50 + plan.indices(row)
+        np.testing.assert_array_equal(clip, np.broadcast_to(expected[:, None, None, None], clip.shape))
+    reasons = {(bad.row, bad.reason) for bad in CacheWriter(tmp_path / "x", cache.header).invalid_rows()}
+    assert reasons == {(row, "truncated") for row in broken}
+    with pytest.raises(CacheError, match=f"row {broken[0]} of .* did not decode"):
+        cache.read(np.array(broken))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_order_of_the_work_changes_no_byte(tmp_path: Path, batch: int) -> None:
+    plan = make_plan(hop=2)
+    fill(tmp_path / "x", plan)
+    fill(tmp_path / "y", plan, batch, lambda shards: shards[::-1])
+    assert TokenCache.open(tmp_path / "x").cache_id == TokenCache.open(tmp_path / "y").cache_id
+
+
+def test_clips_of_one_video_are_decoded_together(tmp_path: Path) -> None:
+    """One request for each video of a shard, instead of decoding from the video's start for every clip."""
+    plan = make_plan(hop=1)
+    pool = fill(tmp_path / "x", plan)
+    merged = {(row // 4, int(plan.video[row])) for row in range(len(plan))}
+    first_pass = pool.requests[: len(merged)]
+    assert [request.video for request in first_pass] == [video for _, video in sorted(merged)]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda codes: codes + K, "below 251"),
+        (lambda codes: codes - 1, "from -1"),
+        (lambda codes: codes[:, 1:], "made"),
+    ],
+)
+def test_codes_that_are_none_stop_the_job(tmp_path: Path, made: Callable[..., np.ndarray], message: str) -> None:
+    plan = make_plan()
+    header = CacheHeader("clips", SPEC, T, len(plan), 4, "fingerprint", plan.sha256)
+    writer = CacheWriter.create(tmp_path / "x", header, plan.to_json(), {})
+    wrong = ShardFiller(writer, plan, FakePool(), lambda frames: {"video": made(encode(frames)["video"])}, 2)  # type: ignore[arg-type]
+    with pytest.raises(CacheError, match=message):
+        list(wrong.fill(writer.pending()))
+    assert writer.pending() == list(range(header.shards))
+
+
+def test_two_writers_of_one_shard_agree_and_a_mixture_is_done_again(tmp_path: Path) -> None:
+    """A file that is not what its commit says at the seal loses the commit; another run makes it anew."""
+    plan = make_plan()
+    path = tmp_path / "x"
+    fill(path, plan)
+    cache = TokenCache.open(path)
+    writer, shard = CacheWriter(path, cache.header), path / "streams/video/c/1/0/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 1
+    shard.write_bytes(data)
+    assert writer.seal() is None
+    assert writer.pending() == [1]
+    fill_again = ShardFiller(writer, plan, FakePool(), encode, 2)  # type: ignore[arg-type]
+    assert [filled.shard for filled in fill_again.fill(writer.pending())] == [1]
+    assert writer.seal() == cache.cache_id
+
+
+def test_an_unfinished_cache_is_refused_or_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    plan = make_plan()
+    header = CacheHeader("clips", SPEC, T, len(plan), 4, "fingerprint", plan.sha256)
+    writer = CacheWriter.create(tmp_path / "x", header, plan.to_json(), {})
+    list(ShardFiller(writer, plan, FakePool(), encode, 2).fill([0]))  # type: ignore[arg-type]
+    assert writer.seal() is None
+    with pytest.raises(CacheError, match="1 of 3 shards are committed"):
+        TokenCache.open(tmp_path / "x")
+    cache = TokenCache.open(tmp_path / "x", allow_partial=True)
+    np.testing.assert_array_equal(cache.rows(), np.arange(4))
+    cache.read(cache.rows())
+    with pytest.raises(CacheError, match=r"row 4 .* is not written yet"):
+        cache.read(np.array([4]))
+
+
+def test_reasons_are_in_the_identity_and_explanations_are_not() -> None:
+    plan, videos = make_plan(), list(make_plan().videos)
+    videos[2] = PlannedVideo("c", reason="unreadable", detail="/elsewhere")
+    assert Plan(plan.config, (), tuple(videos)).sha256 == plan.sha256
+    videos[2] = PlannedVideo("c", reason="too-short")
+    assert Plan(plan.config, (), tuple(videos)).sha256 != plan.sha256
+    assert Plan.from_json(plan.to_json()).sha256 == plan.sha256
+
+
+def test_an_invalid_row_says_why(tmp_path: Path) -> None:
+    plan = make_plan()
+    fill(tmp_path / "x", plan)
+    [bad, *_] = CacheWriter(tmp_path / "x", TokenCache.open(tmp_path / "x").header).invalid_rows()
+    assert bad == InvalidRow(bad.row, "truncated", "cut off")

@@ -1,0 +1,230 @@
+"""npy, npz, HDF5 and BAIR's TFRecords: what they hold comes out, and nothing in them runs or leads elsewhere."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import google_crc32c
+import h5py
+import numpy as np
+import pytest
+
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.foreign_codes import read_foreign_codes
+from tokenreel.data.sources.open import open_source
+from tokenreel.data.spec import Framing
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import DataError
+
+N, T, H, W = 3, 5, 7, 11
+AS_IS = Framing(H, W)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def read_all(source: VideoSource) -> np.ndarray:
+    return np.stack([source.read(i, np.arange(T), AS_IS) for i in range(len(source.entries))])
+
+
+class Bomb:
+    """What unpickling would run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
+@pytest.mark.parametrize("shape", [(N, T, H, W, 3), (N, T, H, W, 1), (N, T, H, W), (T, H, W, 3), (T, H, W)])
+def test_arrays_of_every_layout(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
+    pixels = noise(*shape)
+    path = tmp_path / f"data.{kind}"
+    if kind == "npy":
+        np.save(path, pixels)
+    elif kind == "npz":
+        np.savez_compressed(path, data=pixels, actions=np.ones((N, 2)))
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("data", data=pixels, chunks=True, compression="gzip")
+            file["actions"] = np.ones((N, 2))
+    source = open_source(str(path))
+    expected = pixels if pixels.shape[-1] in (1, 3) else pixels[..., None]
+    expected = np.broadcast_to(expected, (*expected.shape[:-1], 3)).reshape(-1, T, H, W, 3)
+    assert np.array_equal(read_all(source), expected)
+    assert [entry.id for entry in source.entries] == (
+        [f"data/{i}" for i in range(N)] if len(expected) > 1 else ["data"]
+    )
+    some = np.array([1, 3, 3])
+    assert np.array_equal(source.read(0, some, AS_IS), expected[0, some])
+    assert source.probe(0).frames == T
+    with pytest.raises(DecodeFailure, match="too-short"):
+        source.read(0, np.array([T]), AS_IS)
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_labels_beside_a_stack(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"data.{kind}"
+    if kind == "npz":
+        np.savez(path, data=noise(N, T, H, W, 3), labels=np.array(["b", "a", "b"]))
+    else:
+        with h5py.File(path, "w") as file:
+            file["group/data"], file["labels"] = noise(N, T, H, W, 3), ["b", "a", "b"]
+    source = open_source(str(path))
+    assert [entry.label for entry in source.entries] == ["b", "a", "b"]
+    assert source.classes == ("a", "b")
+
+
+def test_ids_sort_as_rows_do(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", noise(12, 1, H, W, 3))
+    source = open_source(str(tmp_path / "data.npy"))
+    assert [entry.id for entry in source.entries] == [f"data/{i:02}" for i in range(12)]
+
+
+def test_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    objects = np.array([Bomb(touched)], dtype=object)
+    np.save(tmp_path / "o.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "o.npz", data=noise(N, T, H, W, 3), labels=objects)
+    np.savez(tmp_path / "p.npz", data=objects)
+    for name in ("o.npy", "o.npz", "p.npz"):
+        with pytest.raises(DataError, match="Python objects"):
+            open_source(str(tmp_path / name))
+    with pytest.raises(DataError, match="Python objects"):
+        read_foreign_codes(tmp_path / "o.npy")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "a.tfrecords", "a.tar"])
+@pytest.mark.parametrize("content", [b"", b"no array at all" * 50])
+def test_files_that_are_not_what_their_name_says(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        open_source(str(tmp_path / name))
+
+
+def test_an_array_without_videos_or_of_another_type(tmp_path: Path) -> None:
+    np.save(tmp_path / "float.npy", np.ones((N, T, H, W, 3), np.float32))
+    np.save(tmp_path / "channels_first.npy", noise(N, T, 3, H, W))
+    np.savez(tmp_path / "states.npz", states=np.ones((N, T, 2)))
+    for name, message in [("float.npy", "must be uint8"), ("channels_first.npy", "shape"), ("states.npz", "no uint8")]:
+        with pytest.raises(DataError, match=message):
+            open_source(str(tmp_path / name))
+
+
+def test_a_damaged_npz_array_fails_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, data=noise(N, T, 67, 71, 3))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DecodeFailure, match="corrupt"):
+        open_source(str(path)).read(0, np.arange(T), AS_IS)
+
+
+@pytest.mark.parametrize("link", ["external", "soft", "raw", "virtual", "cycle"])
+def test_hdf5_is_not_followed_anywhere(tmp_path: Path, link: str) -> None:
+    """A file from elsewhere could otherwise read any file that this user may read."""
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["data"] = noise(N, T, H, W, 3)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        if link == "external":
+            file["data"] = h5py.ExternalLink("secret.h5", "/data")
+        elif link == "soft":
+            file["real"], file["data"] = noise(N, T, H, W, 3), h5py.SoftLink("/real")
+        elif link == "raw":
+            file.create_dataset("data", (T, H, W), "u1", external=[(str(secret), 0, T * H * W)])
+        elif link == "virtual":
+            layout = h5py.VirtualLayout((T, H, W), "u1")
+            layout[:] = h5py.VirtualSource(str(secret), "data", (N, T, H, W, 3))[0, ..., 0]
+            file.create_virtual_dataset("data", layout)
+        else:
+            file.create_group("a")["again"] = file["/"]
+    with pytest.raises(DataError, match=r"a\.h5"):
+        open_source(str(path))
+
+
+def test_a_damaged_hdf5_chunk_fails_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", data=noise(N, T, H, W, 3), chunks=(1, T, H, W, 3), fletcher32=True)
+        offset = data.id.get_chunk_info(1).byte_offset
+    raw = bytearray(path.read_bytes())
+    raw[offset] ^= 1
+    path.write_bytes(raw)
+    source = open_source(str(path))
+    assert np.array_equal(source.read(0, np.arange(T), AS_IS), noise(N, T, H, W, 3)[0])
+    with pytest.raises(DecodeFailure, match="corrupt"):
+        source.read(1, np.arange(T), AS_IS)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    size, length = len(data), b""
+    while size > 0x7F:
+        length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+def _record(frames: np.ndarray) -> bytes:
+    """A tf.Example as BAIR's, with one float feature and pictures of two cameras, behind and before its checksums."""
+    entries = b""
+    for number, frame in enumerate(frames):
+        features = {
+            f"{number}/image_main/encoded": _field(1, _field(1, bytes(64 * 64 * 3))),
+            f"{number}/image_aux1/encoded": _field(1, _field(1, frame.tobytes())),
+            f"{number}/action": _field(2, _field(1, struct.pack("<4f", 1, 2, 3, 4))),
+        }
+        entries += b"".join(_field(1, _field(1, k.encode()) + _field(2, value)) for k, value in features.items())
+    example = _field(1, entries)
+
+    def masked(data: bytes) -> bytes:
+        crc = google_crc32c.value(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(example))
+    return length + masked(length) + example + masked(example)
+
+
+def test_bair_records(tmp_path: Path) -> None:
+    videos = noise(4, T, 64, 64, 3)
+    for name, some in (("train/traj_0_to_2.tfrecords", videos[:3]), ("test/traj_0_to_0.tfrecords", videos[3:])):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"".join(map(_record, some)))
+    source = open_source(str(tmp_path))
+    assert [(entry.id, entry.split) for entry in source.entries] == [
+        ("test/traj_0_to_0/0000", "test"),
+        *((f"train/traj_0_to_2/{i:04d}", "train") for i in range(3)),
+    ]
+    assert source.probe(1).frames == T
+    for index, video in enumerate(videos[[3, 0, 1, 2]]):
+        assert np.array_equal(source.read(index, np.arange(T), Framing(64, 64)), video)
+
+
+def test_bair_records_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecords"
+    data = bytearray(_record(noise(T, 64, 64, 3)))
+    path.write_bytes(data[:-5])
+    with pytest.raises(DataError, match="no whole TFRecord at byte 0"):
+        open_source(str(path))
+    data[5000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DecodeFailure, match=r"corrupt.*checksum"):
+        open_source(str(path)).probe(0)
+
+
+def test_foreign_codes(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(0, 1000, (N, 2, 5, 7), dtype=np.int32)
+    np.save(tmp_path / "codes.npy", codes)
+    assert np.array_equal(read_foreign_codes(tmp_path / "codes.npy"), codes[..., None])
+    np.save(tmp_path / "codes.npy", codes[..., None])
+    assert np.array_equal(read_foreign_codes(tmp_path / "codes.npy"), codes[..., None])
+    for wrong, message in [(codes - 1000, "start at 0"), (codes.astype(float), "whole"), (codes[0, 0], "expected")]:
+        np.save(tmp_path / "codes.npy", wrong)
+        with pytest.raises(DataError, match=message):
+            read_foreign_codes(tmp_path / "codes.npy")

@@ -1,0 +1,73 @@
+"""Clips by row: the right ones in any order, within the memory allowed; and what becomes of those that fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
+
+from tokenreel.data.clips import ClipReader
+from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.plan import DataConfig, make_plan
+from tokenreel.data.spec import Framing
+from tokenreel.errors import DataError
+
+FRAMES = 5
+CLIP_GB = FRAMES * HEIGHT * WIDTH * 3 / 2**30
+
+
+def reader_of(pool: DecodePool, clips: float) -> ClipReader:
+    config = DataConfig(Framing(HEIGHT, WIDTH), FRAMES, hop=3, validation=0.0)
+    plan = make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
+    return ClipReader(plan, pool, clips * CLIP_GB)
+
+
+def damage(path: Path) -> None:
+    """Breaks the last third; the header stays whole, so that a plan is made."""
+    data = bytearray(path.read_bytes())
+    start = len(data) * 2 // 3
+    data[start:] = np.random.default_rng(0).bytes(len(data) - start)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("capacity", [1, 4, 1000])
+def test_any_order_gives_the_rows_asked_for(tmp_path: Path, workers: int, capacity: int) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_numbered(tmp_path / name, 31)
+    with DecodePool(str(tmp_path), workers) as pool:
+        reader = reader_of(pool, capacity)
+        order = [*np.random.default_rng(0).permutation(len(reader.plan)).tolist(), 0, 0, 3]
+        for start in range(0, len(order), 3):
+            rows = np.array(order[start : start + 3])
+            reader.prefetch(np.array(order[start + 3 : start + 9]))
+            clips = reader.read(rows)
+            assert [numbers_of(clip) for clip in clips] == [reader.plan.indices(row).tolist() for row in rows]
+            assert len(reader._clips) + len(reader._coming) <= capacity + 3  # the rows of one read always fit
+
+
+def test_a_clip_that_does_not_decode_is_stood_in_for_by_the_next(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", 200, b_frames=0, options={"g": "200", "sc_threshold": "0"})
+    write_numbered(tmp_path / "b.mp4", 200)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    data[-2000:] = np.random.default_rng(0).bytes(2000)  # the last frames of a.mp4
+    (tmp_path / "a.mp4").write_bytes(data)
+    with DecodePool(str(tmp_path), 0) as pool:
+        reader = reader_of(pool, 1000)
+        last = int(np.flatnonzero(reader.plan.video == 0)[-1])
+        (clip,) = reader.read(np.array([last]))
+        assert numbers_of(clip) == [0, 1, 2, 3, 4]  # the first clip of b.mp4
+        assert reader.failures[last].reason == "corrupt"
+        assert np.array_equal(reader.read(np.array([last]))[0], clip)
+
+
+def test_many_clips_that_do_not_decode_are_an_error(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_numbered(tmp_path / name, 31)
+        damage(tmp_path / name)
+    with DecodePool(str(tmp_path), 0) as pool:
+        reader = reader_of(pool, 1000)
+        with pytest.raises(DataError, match=r"a\.mp4: corrupt.*do not decode"):
+            reader.read(reader.plan.rows())

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.spec import Framing
+from tokenreel.data.splits import draw_validation
+from tokenreel.data.video import DecodeFailure, VideoProbe
+from tokenreel.errors import ConfigError, DataError
+
+
+class NamedVideos(VideoSource):
+    def __init__(self, entries: Sequence[VideoEntry]) -> None:
+        self.location = "somewhere"
+        self.entries = tuple(entries)
+
+    def probe(self, index: int) -> VideoProbe:
+        raise NotImplementedError
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        raise NotImplementedError
+
+
+def probe(times: Sequence[float]) -> VideoProbe:
+    return VideoProbe(np.array(times, dtype=np.float64), 48, 64, "h264")
+
+
+def steady(frames: int, rate: float = 25.0) -> VideoProbe:
+    return probe(np.arange(frames) / rate)
+
+
+def names(count: int) -> list[VideoEntry]:
+    return [VideoEntry(f"v{i:03d}.mp4") for i in range(count)]
+
+
+def config(frames: int = 5, hop: int | None = None, frame_rate: float | None = None, **division: float) -> DataConfig:
+    return DataConfig(Framing(32, 32, frame_rate), frames, hop, **division)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("hop", "firsts"), [(None, [0, 5, 10]), (1, [*range(13)]), (7, [0, 7])])
+def test_clips_cover_a_video_and_never_reach_beyond_it(hop: int | None, firsts: list[int]) -> None:
+    plan = make_plan(NamedVideos(names(1)), config(hop=hop), [steady(17)])
+    assert plan.first.tolist() == firsts
+    assert [plan.indices(row).tolist() for row in range(len(plan))] == [[*range(f, f + 5)] for f in firsts]
+
+
+def test_clips_follow_time_where_the_frame_rate_varies() -> None:
+    """Frames shown at 10 a second: those of the slow half are repeated, those of the fast half are passed over."""
+    times = [0, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
+    plan = make_plan(NamedVideos(names(1)), config(frames=3, frame_rate=10.0), [probe(times)])
+    assert plan.indices(0).tolist() == [0, 0, 1]
+    assert plan.indices(2).tolist() == [3, 5, 7]
+    assert plan.request(2).video == 0
+
+
+def test_the_split_is_by_video_and_stays_when_videos_are_added() -> None:
+    few = make_plan(NamedVideos(names(40)), config(), [steady(17)] * 40)
+    more = make_plan(NamedVideos(names(60)), config(), [steady(17)] * 60)
+    assert [v.split for v in more.videos[:40]] == [v.split for v in few.videos]
+    for video in range(40):
+        assert len(set(few.split[few.video == video].tolist())) == 1
+    assert 0 < len(few.rows("validation")) < len(few.rows("train"))
+    other = make_plan(NamedVideos(names(40)), config(seed=1), [steady(17)] * 40)
+    assert [v.split for v in other.videos] != [v.split for v in few.videos]
+
+
+@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_of_two_videos_one_is_on_each_side(seed: int, share: float) -> None:
+    assert len(draw_validation(["a", "b"], share, seed)) == 1
+    assert draw_validation(["a"], share, seed) == set()
+    assert draw_validation(["a", "b"], 0, seed) == set()
+
+
+def test_a_split_that_the_source_declares_is_kept() -> None:
+    entries = [VideoEntry("a", split="train"), VideoEntry("b", split="val"), VideoEntry("c", split="TEST")]
+    plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 3)
+    assert [video.split for video in plan.videos] == ["train", "validation", "test"]
+    with pytest.raises(DataError, match="b: split 'tset' is not known; did you mean 'test'"):
+        make_plan(NamedVideos([VideoEntry("b", split="tset")]), config(), [steady(5)])
+
+
+def test_videos_without_a_clip_are_left_out_with_the_reason() -> None:
+    probes = [steady(4), steady(9), DecodeFailure("no-video", "sound only"), steady(9)]
+    plan = make_plan(NamedVideos(names(4)), config(), probes, exclude=["v003.mp4"])
+    assert plan.excluded == [
+        ("v000.mp4", "too-short", "4 frames, a clip has 5"),
+        ("v002.mp4", "no-video", "sound only"),
+        ("v003.mp4", "by-request", ""),
+    ]
+    assert plan.video.tolist() == [1]
+
+
+def test_a_plan_without_a_clip_is_an_error_that_says_why() -> None:
+    with pytest.raises(DataError, match=r"none of its 1 videos gives a clip\. v000\.mp4: too-short \(4 frames"):
+        make_plan(NamedVideos(names(1)), config(), [steady(4)])
+    with pytest.raises(DataError, match=r"exclude 'v001\.mp': no such video; did you mean 'v001\.mp4'"):
+        make_plan(NamedVideos(names(2)), config(), [steady(9)] * 2, exclude=["v001.mp"])
+
+
+def test_labels_are_indices_of_classes() -> None:
+    entries = [VideoEntry("a", label="push"), VideoEntry("b"), VideoEntry("c", label="lift")]
+    plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 3)
+    assert plan.classes == ("lift", "push")
+    assert plan.label.tolist() == [1, -1, 0]
+
+
+def test_json_round_trip() -> None:
+    entries = [VideoEntry("a", label="push"), VideoEntry("b"), VideoEntry("c")]
+    probes = [steady(31), steady(3), probe([0, 0.1, 0.25, 0.31, 0.45, 0.5, 0.62])]
+    plan = make_plan(NamedVideos(entries), config(frame_rate=10.0, hop=2), probes)
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert (again.sha256, again.config, again.excluded) == (plan.sha256, plan.config, plan.excluded)
+    for name in ("video", "first", "label", "split"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(plan, name))
+    assert [again.indices(r).tolist() for r in range(len(again))] == [
+        plan.indices(r).tolist() for r in range(len(plan))
+    ]
+
+
+def test_a_source_that_changed_is_refused() -> None:
+    plan = make_plan(NamedVideos(names(3)), config(), [steady(9)] * 3)
+    plan.require_source(NamedVideos(names(3)))
+    with pytest.raises(DataError, match=r"1 differ, as 'v003\.mp4'"):
+        plan.require_source(NamedVideos(names(4)))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for wrong in ({"frames": 0}, {"hop": 0}, {"validation": 1.0}):
+        with pytest.raises(ConfigError, match="must be"):
+            config(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,43 @@
+"""One of two gloo processes of test_vq.py: `replica_script.py FOLDER RANK` trains quantizers on data of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
+    torch.manual_seed(17)
+    plain = VQConfig(codes=7, init="uniform", decay=0.8).build(3).train()
+    alive = VQConfig(codes=23, init="kmeans", decay=0.8, revive_below=0.3).build(3).train()
+    start = {f"start.{name}": tensor.clone() for name, tensor in plain.state_dict().items()}
+    torch.manual_seed(rank)  # other data, other draws
+    latents = torch.randn(3, 2, 3, 1, 5, 7) + rank
+    for step in latents:
+        plain(step)
+    for step in range(12):
+        alive(torch.randn(2, 3, 1, 5, 7) * (rank + 1))
+        if step == 0:
+            _put_out_of_reach(alive, code=3)
+    state = {
+        f"{name}.{key}": t for name, vq in (("plain", plain), ("alive", alive)) for key, t in vq.state_dict().items()
+    }
+    save_file({**start, **state, "latents": latents}, folder / f"{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+def _put_out_of_reach(vq: VQ, code: int) -> None:
+    vq.codebook[0, code] = 1e3
+    vq.average_sum[0, code] = 1e3 * vq.average_count[0, code]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,49 @@
+"""The streaming look-up finds what brute force finds, row by row, without the N x K matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tokenreel.tokenizers.quantizers.nearest import CHUNK, nearest_codes
+
+
+@pytest.mark.parametrize(("rows", "size", "dim"), [(1, 2, 1), (7, 13, 5), (CHUNK, 11, 3), (2 * CHUNK + 17, 101, 31)])
+def test_against_brute_force(rows, size, dim):
+    """Distances in float64; the chosen one may be beaten by a rounding error only."""
+    vectors, codebook = torch.randn(rows, dim) + 3.0, torch.randn(size, dim)
+    distances = torch.cdist(vectors.double(), codebook.double())
+    chosen = distances.gather(1, nearest_codes(vectors, codebook)[:, None])[:, 0]
+    torch.testing.assert_close(chosen, distances.amin(1), rtol=1e-5, atol=1e-5)
+
+
+def test_codebook_vectors_find_themselves():
+    codebook = torch.randn(CHUNK + 89, 13)
+    assert torch.equal(nearest_codes(codebook, codebook), torch.arange(len(codebook)))
+
+
+def test_a_row_does_not_depend_on_the_others():
+    """Bit-equal scores: the codebook holds each vector twice, so that any difference in rounding would show in ties."""
+    half = torch.randn(53, 29)
+    codebook, vectors = torch.cat([half, half + 1e-7]), torch.randn(CHUNK + 71, 29)
+    together = nearest_codes(vectors, codebook)
+    alone = torch.cat([nearest_codes(row[None], codebook) for row in vectors])
+    assert torch.equal(together, alone)
+
+
+def test_the_matrix_of_distances_never_exists():
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            output = func(*args, **(kwargs or {}))
+            for tensor in output if isinstance(output, tuple | list) else [output]:
+                largest = max(largest, tensor.untyped_storage().nbytes() if isinstance(tensor, torch.Tensor) else 0)
+            return output
+
+    vectors, codebook = torch.randn(7 * CHUNK, 3), torch.randn(211, 3)
+    with Watch():
+        nearest_codes(vectors, codebook)
+    assert largest <= 4 * CHUNK * 211

@@ -1,0 +1,154 @@
+"""The EMA codebook does what its definition says, and is one codebook in every process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.quantizers.vq import VQConfig
+
+SCRIPT = Path(__file__).with_name("replica_script.py")
+LATENTS = (2, 6, 3, 5, 7)  # B, D, t, h, w
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(11)
+
+
+def test_codes_survive_decoding():
+    vq = VQConfig(codes=13, codebooks=2).build(6).eval()
+    vq.codebook.normal_()
+    codes = torch.randint(0, 13, (2, 3, 5, 7, 2))
+    assert torch.equal(vq.encode(vq.decode(codes)), codes)
+
+
+def test_slices_are_independent_quantizers():
+    """LVT section 3.1: the channels are split in order, each part has a codebook of its own."""
+    vq, latents = VQConfig(codes=13, codebooks=2).build(6).eval(), torch.randn(LATENTS)
+    vq.codebook.normal_()
+    for i, part in enumerate(latents.split(3, dim=1)):
+        single = VQConfig(codes=13).build(3).eval()
+        single.codebook.copy_(vq.codebook[i : i + 1])
+        assert torch.equal(vq.encode(latents)[..., i : i + 1], single.encode(part))
+        torch.testing.assert_close(vq(latents).latents.split(3, dim=1)[i], single(part).latents)
+
+
+def test_gradients_pass_straight_through():
+    """The output's gradient reaches the input as it is; the commitment loss adds 2 (x - e) / numel, weighted."""
+    vq, latents = VQConfig(codes=13, commitment=0.7).build(6).eval(), torch.randn(LATENTS, requires_grad=True)
+    weights, quantized = torch.randn(LATENTS), vq(latents)
+    ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
+    pull = 0.7 * 2 * (latents - vq.decode(quantized.codes)).detach() / latents.numel()
+    torch.testing.assert_close(latents.grad, weights + pull)
+
+
+def test_moving_averages_against_numpy():
+    vq = VQConfig(codes=5, decay=0.9, smoothing=0.01, init="uniform").build(3).train()
+    count, total, book = np.ones(5), vq.codebook[0].double().numpy().copy(), vq.codebook[0].double().numpy()
+    for _ in range(3):
+        latents = torch.randn(2, 3, 1, 5, 7)
+        rows = latents.movedim(1, -1).reshape(-1, 3).double().numpy()
+        codes = ((rows[:, None] - book[None]) ** 2).sum(-1).argmin(1)
+        chosen = np.eye(5)[codes]
+        count = 0.9 * count + 0.1 * chosen.sum(0)
+        total = 0.9 * total + 0.1 * chosen.T @ rows
+        book = total / ((count + 0.01) * count.sum() / (count.sum() + 5 * 0.01))[:, None]
+        quantized = vq(latents)
+        assert quantized.code_counts.tolist() == [chosen.sum(0).tolist()]
+    np.testing.assert_allclose(vq.codebook[0].numpy(), book, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_moves_in_evaluation():
+    vq, latents = VQConfig(codes=13, revive_below=0.5, init="kmeans").build(6), torch.randn(LATENTS)
+    vq.train()(latents)
+    before = {name: tensor.clone() for name, tensor in vq.state_dict().items()}
+    vq.eval()(latents)
+    assert all(torch.equal(before[name], tensor) for name, tensor in vq.state_dict().items())
+
+
+def test_data_initialisation_takes_vectors_of_the_first_batch():
+    vq, latents = VQConfig(codes=13, codebooks=2, init="data", decay=0.999999).build(6).train(), torch.randn(LATENTS)
+    vq(latents)
+    parts = latents.movedim(1, -1).reshape(-1, 2, 3)
+    for i in range(2):
+        nearest = torch.cdist(vq.codebook[i], parts[:, i]).amin(1)
+        assert nearest.max() < 1e-3
+        assert torch.pdist(vq.codebook[i]).min() > 1e-3, "a vector was drawn twice"
+
+
+def test_kmeans_fits_the_first_batch_better_than_random_vectors():
+    latents = torch.randn(LATENTS)
+    errors = {}
+    for init in ("data", "kmeans"):
+        torch.manual_seed(7)
+        vq = VQConfig(codes=13, init=init).build(6).train()
+        vq(latents)
+        errors[init] = vq.eval()(latents).losses["commitment"].item()
+    assert errors["kmeans"] < 0.9 * errors["data"]
+
+
+def test_a_revived_code_stays_where_it_was_put():
+    """Its moving averages are reset with it: with the old ones it would be back at once where nobody chose it."""
+    vq, latents = VQConfig(codes=7, init="uniform", revive_below=0.2, decay=0.5).build(6).train(), torch.randn(LATENTS)
+    vq.codebook[0, 3] = vq.average_sum[0, 3] = 1e3  # out of reach
+    vq.average_count[0, 3] = 1e-6
+    vq(latents)
+    rows = latents.movedim(1, -1).reshape(-1, 6)
+    assert (vq.codebook[0, 3] - rows).norm(dim=1).min() < 1e-5, "not moved to a vector of the batch"
+    moved = vq.codebook[0, 3].clone()
+    quantized = vq(latents)
+    assert quantized.code_counts[0, 3] > 0
+    assert (vq.codebook[0, 3] - moved).norm() < 3
+
+
+def test_dead_codes_come_to_life():
+    latents = torch.randn(LATENTS) * 0.1 + 5.0
+    used = {}
+    for revive_below in (0.0, 0.1):
+        vq = VQConfig(codes=23, init="uniform", revive_below=revive_below, decay=0.8).build(6).train()
+        for _ in range(40):
+            counts = vq(latents).code_counts
+        used[revive_below] = (counts > 0).sum().item()
+    assert used[0.1] >= 20 > used[0.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"codes": 1}, "codes"), ({"decay": 1.0}, "decay"), ({"revive_below": 1.5}, "revive_below")],
+)
+def test_bad_fields_are_refused(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        VQConfig(**fields)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """What two gloo processes, each with data of its own, hold after some steps; see replica_script.py."""
+    folder = tmp_path_factory.mktemp("replicas")
+    commands = [[sys.executable, str(SCRIPT), str(folder), str(rank)] for rank in range(2)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+
+
+def test_two_processes_hold_one_codebook_through_initialisation_and_revival(replicas):
+    assert replicas[0]["alive.codebook"].abs().max() < 100, "the code put out of reach was not revived"
+    for name in ("alive.codebook", "alive.average_count", "alive.average_sum"):
+        assert torch.equal(replicas[0][name], replicas[1][name]), name
+
+
+def test_two_processes_are_one_with_both_batches(replicas):
+    """Without random draws, the codebook is that of one process that saw the data of both."""
+    vq = VQConfig(codes=7, init="uniform", decay=0.8).build(3).train()
+    vq.load_state_dict({name: replicas[0][f"start.{name}"] for name in vq.state_dict()})
+    for step in range(3):
+        vq(torch.cat([replica["latents"][step] for replica in replicas]))
+    torch.testing.assert_close(vq.codebook, replicas[1]["plain.codebook"], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,169 @@
+"""The frame VQ-VAE keeps the tokenizer's contract with every quantizer, and is the paper's where it should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizer_contract import check_contract
+
+from tokenreel.config import from_mapping, preset_names, to_mapping
+from tokenreel.data.spec import Framing, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
+from tokenreel.tokenizers.quantizers.fsq import FSQConfig
+from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.vq import VQConfig
+
+QUANTIZERS = [
+    VQConfig(codes=13, init="kmeans"),
+    VQConfig(codes=11, codebooks=3, init="data", revive_below=0.1),
+    VQConfig(codes=17, init="uniform"),
+    FSQConfig(levels=(5, 3)),
+    LFQConfig(bits=3, codebooks=2),
+]
+TOKENIZER_PRESETS = ["gpt-tabletop-tiny", "lvt-bair-paper", "lvt-kinetics-paper", "lvt-tabletop-tiny"]
+
+
+def small_tokenizer(quantizer: VQConfig | FSQConfig | LFQConfig) -> FrameVQVAE:
+    torch.manual_seed(5)
+    config = FrameVQVAEConfig(quantizer, hidden=20, residual=7, blocks=1, downsamplings=2, latent=6)
+    tokenizer = FrameVQVAE(config, frames=3, framing=Framing(height=20, width=28))
+    for (
+        layer
+    ) in tokenizer.encoder.modules():  # PyTorch's initial weights make latents so small that codes hardly differ
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.orthogonal_(layer.weight, gain=2.0)
+    tokenizer(some_video(7))  # initialises a data-dependent codebook
+    return tokenizer
+
+
+def some_video(clips: int) -> torch.Tensor:
+    return torch.rand(clips, 3, 3, 20, 28) * 2 - 1
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
+def test_contract(quantizer):
+    check_contract(small_tokenizer(quantizer), some_video(2))
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
+def test_saved_and_loaded_is_the_same_tokenizer(quantizer, tmp_path):
+    tokenizer, video = small_tokenizer(quantizer).freeze(), some_video(2)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = VideoTokenizer.from_pretrained(tmp_path).freeze()
+    assert loaded.weights_fingerprint == tokenizer.weights_fingerprint
+    assert torch.equal(loaded.encode(video)["video"], tokenizer.encode(video)["video"])
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
+def test_every_weight_is_trained(quantizer):
+    """Gradients pass the quantizer: a straight-through estimator that is cut would leave the encoder without any."""
+    tokenizer = small_tokenizer(quantizer).train()
+    sum(tokenizer(some_video(2)).losses.values()).backward()
+    for name, parameter in tokenizer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_training_lowers_the_reconstruction_error():
+    tokenizer, video = small_tokenizer(VQConfig(codes=13)).train(), some_video(2)
+    optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
+    errors = []
+    for _ in range(30):
+        losses = tokenizer(video).losses
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        errors.append(losses["reconstruction"].item())
+    assert errors[-1] < 0.8 * errors[0]
+
+
+def test_autocast_leaves_the_quantizer_in_full_precision():
+    """The same latents give the same codes in bf16 training as they will in stage two."""
+    tokenizer, latents = small_tokenizer(VQConfig(codes=13)).freeze(), torch.randn(2, 6, 3, 5, 7)
+    plain = tokenizer.quantizer(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = tokenizer.quantizer(latents)
+        assert tokenizer(some_video(2)).video.dtype == torch.float32
+    assert torch.equal(plain.codes, cast.codes)
+    assert torch.equal(plain.latents, cast.latents)
+
+
+def test_encoding_works_without_freezing():
+    """A tokenizer in the middle of training is looked at, too."""
+    tokenizer, video = small_tokenizer(VQConfig(codes=13)), some_video(2)
+    assert torch.equal(tokenizer.encode(video)["video"], tokenizer.freeze().encode(video)["video"])
+
+
+def test_clips_of_any_length_are_coded_frame_by_frame():
+    tokenizer = small_tokenizer(VQConfig(codes=13)).freeze()
+    long = torch.rand(2, 3, 7, 20, 28) * 2 - 1
+    codes = tokenizer.encode(long)["video"]
+    assert torch.equal(codes[:, 5:6], tokenizer.encode(long[:, :, 5:6])["video"])
+
+
+def test_paper_parameters():
+    """LVT section 4.1, counted by hand: convolutions with biases, D = hidden = 256, so no projection to D."""
+
+    def conv(inputs: int, outputs: int, kernel: int) -> int:
+        return inputs * outputs * kernel**2 + outputs
+
+    blocks = 2 * (conv(256, 128, 3) + conv(128, 256, 1))
+    encoder = conv(3, 128, 4) + conv(128, 256, 4) + conv(256, 256, 3) + blocks
+    decoder = conv(256, 256, 3) + blocks + conv(256, 128, 4) + conv(128, 3, 4)
+    with torch.device("meta"):
+        tokenizer = VideoTokenizer.from_preset("lvt-bair-paper")
+    assert sum(p.numel() for p in tokenizer.encoder.parameters()) == encoder
+    assert sum(p.numel() for p in tokenizer.decoder.parameters()) == decoder
+    assert tokenizer.spec.stream("video").shape == (16, 16, 16, 4)
+    assert tokenizer.quantizer.codebook.shape == (4, 512, 64)
+
+
+def test_all_presets_with_a_tokenizer_are_tested_here():
+    built = {name for name in preset_names() if name.startswith(("lvt-", "gpt-tabletop"))}
+    assert built == set(TOKENIZER_PRESETS)
+
+
+@pytest.mark.parametrize("name", TOKENIZER_PRESETS)
+def test_preset_builds_and_its_spec_survives_json(name):
+    with torch.device("meta"):
+        tokenizer = VideoTokenizer.from_preset(name)
+    assert TokenSpec.from_json(tokenizer.spec.to_json()) == tokenizer.spec
+
+
+@pytest.mark.parametrize("name", [name for name in TOKENIZER_PRESETS if name.endswith("-tiny")])
+def test_tiny_preset_trains_two_steps(name):
+    torch.manual_seed(3)
+    tokenizer = VideoTokenizer.from_preset(name)
+    framing = tokenizer.spec.framing
+    video = torch.rand(2, 3, 3, framing.height, framing.width) * 2 - 1
+    optimizer = torch.optim.Adam(tokenizer.parameters(), 1e-3)
+    errors = []
+    for _ in range(3):
+        losses = tokenizer(video).losses
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        errors.append(losses["reconstruction"].item())
+    assert errors[2] < errors[0]
+
+
+def test_config_round_trip_picks_the_quantizer_by_type():
+    config = FrameVQVAEConfig(FSQConfig(levels=(7, 5)), hidden=12)
+    assert from_mapping(FrameVQVAEConfig, to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FrameVQVAE(FrameVQVAEConfig(), 3, Framing(20, 30)), "framing.width"),
+        (lambda: FrameVQVAE(FrameVQVAEConfig(VQConfig(codebooks=3)), 3, Framing(20, 28)), "codebooks"),
+        (lambda: FrameVQVAEConfig(hidden=3, downsamplings=3), "hidden"),
+        (lambda: FrameVQVAEConfig(latent=0), "latent"),
+        (lambda: small_tokenizer(VQConfig(codes=13)).encode(torch.zeros(1, 3, 2, 28, 20)), "must be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()

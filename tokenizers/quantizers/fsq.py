@@ -1,0 +1,78 @@
+"""Finite scalar quantization (Mentzer et al. 2023, https://arxiv.org/abs/2309.15505): each channel is rounded.
+
+There is no codebook to learn or to collapse: K is the product of the numbers of levels, and no loss is added.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.quantizers.base import Quantizer
+
+SLACK = 1e-3  # widens the range a little, so that tanh reaches the outermost values, and has a shift for two levels
+
+
+@dataclass(frozen=True)
+class FSQConfig:
+    type: ClassVar[str] = "fsq"
+
+    levels: tuple[int, ...] = (8, 5, 5, 5)  # values of each channel; the paper advises 5 or more, (8, 5, 5, 5) for 2^10
+    codebooks: int = 1  # q, groups of such channels
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2:
+            raise ConfigError(f"levels (={self.levels}) must have at least one member and each at least 2 values")
+        if self.codebooks < 1:
+            raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
+
+    def build(self, dim: int) -> FSQ:
+        return FSQ(self, dim)
+
+
+class FSQ(Quantizer):
+    """D channels -> q groups of len(levels) channels, each rounded to one of its levels -> D channels."""
+
+    levels: Tensor  # float [g]
+    place: Tensor  # int64 [g], the worth of each channel's digit in a code
+
+    def __init__(self, config: FSQConfig, dim: int) -> None:
+        super().__init__()
+        self.codes, self.codebooks = math.prod(config.levels), config.codebooks
+        channels = len(config.levels) * config.codebooks
+        self.narrow = nn.Linear(dim, channels)
+        self.widen = nn.Linear(channels, dim)
+        levels = torch.tensor(config.levels)
+        self.register_buffer("levels", levels.float(), persistent=False)
+        self.register_buffer("place", torch.cumprod(levels, 0) // levels, persistent=False)
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        return self._codes(self._bounded(rows).round())
+
+    def decode_rows(self, codes: Tensor) -> Tensor:
+        digits = codes[..., None] // self.place % self.levels.long()  # [N, q, g], 0 .. levels - 1
+        return self._widened(digits - self.levels // 2)
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        bounded = self._bounded(rows)
+        rounded = bounded.round()
+        straight = bounded + (rounded - bounded).detach()
+        return self._widened(straight), self._codes(rounded), {}
+
+    def _bounded(self, rows: Tensor) -> Tensor:
+        """[N, D] -> [N, q, g], squashed so that rounding gives the values -levels // 2 ... (levels - 1) // 2."""
+        half = (self.levels - 1) * (1 + SLACK) / 2
+        offset = 0.5 * (self.levels % 2 == 0)
+        shift = torch.atanh(offset / half)
+        return torch.tanh(self.narrow(rows).unflatten(1, (self.codebooks, -1)) + shift) * half - offset
+
+    def _codes(self, rounded: Tensor) -> Tensor:
+        return ((rounded + self.levels // 2).long() * self.place).sum(-1)
+
+    def _widened(self, values: Tensor) -> Tensor:
+        return self.widen((values / (self.levels // 2)).flatten(1))  # into about [-1, 1]

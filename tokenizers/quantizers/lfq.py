@@ -1,0 +1,109 @@
+"""Lookup-free quantization (Yu et al. 2023, MAGVIT-v2 section 3.1, https://arxiv.org/abs/2310.05737): channels' signs.
+
+K = 2^bits codes without a codebook. An entropy loss makes each choice sure and all codes used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.quantizers.base import Quantizer
+
+MOST_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numbers
+
+
+@dataclass(frozen=True)
+class LFQConfig:
+    type: ClassVar[str] = "lfq"
+
+    bits: int = 10  # channels of a group; K = 2^bits
+    codebooks: int = 1  # q, groups
+    commitment: float = 0.25  # weight of the squared distance to the signs
+    entropy: float = 0.1  # weight of (entropy of a choice) - diversity x (entropy of the average choice), in nats
+    diversity: float = 1.0  # how much more even use counts than sure choices
+    temperature: float = 1.0  # of the softmax over minus squared distances that stands for a choice
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= MOST_BITS:
+            raise ConfigError(f"bits (={self.bits}) must be between 1 and {MOST_BITS}; use more codebooks instead")
+        if self.codebooks < 1:
+            raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature (={self.temperature}) must be positive")
+
+    def build(self, dim: int) -> LFQ:
+        return LFQ(self, dim)
+
+
+class LFQ(Quantizer):
+    """D channels -> q groups of `bits` channels, each replaced by its sign -> D channels."""
+
+    place: Tensor  # int64 [bits]
+
+    def __init__(self, config: LFQConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.codes, self.codebooks = 2**config.bits, config.codebooks
+        channels = config.bits * config.codebooks
+        self.narrow = nn.Linear(dim, channels)
+        self.widen = nn.Linear(channels, dim)
+        self.register_buffer("place", 2 ** torch.arange(config.bits), persistent=False)
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        return self._codes(self._narrowed(rows))
+
+    def decode_rows(self, codes: Tensor) -> Tensor:
+        bits = codes[..., None] // self.place % 2  # [N, q, bits]
+        return self.widen((2.0 * bits - 1.0).flatten(1))
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        values = self._narrowed(rows)
+        signs = torch.where(values > 0, 1.0, -1.0)
+        losses = {
+            "commitment": self.config.commitment * functional.mse_loss(values, signs),
+            "entropy": self.config.entropy * self._entropy_loss(values),
+        }
+        straight = values + (signs - values).detach()
+        return self.widen(straight.flatten(1)), self._codes(values), losses
+
+    def _narrowed(self, rows: Tensor) -> Tensor:
+        return self.narrow(rows).unflatten(1, (self.codebooks, -1))  # [N, q, bits]
+
+    def _codes(self, values: Tensor) -> Tensor:
+        return ((values > 0) * self.place).sum(-1)
+
+    def _entropy_loss(self, values: Tensor) -> Tensor:
+        # softmax over -|z - c|^2 / temperature with c in {-1, 1}^bits falls apart into independent bits
+        ones = torch.sigmoid(4.0 * values / self.config.temperature)
+        sure = _entropy(torch.stack([ones, 1.0 - ones])).sum((0, -1)).mean()
+        even = torch.stack([_entropy(_average_choice(ones[:, i])).sum() for i in range(self.codebooks)]).mean()
+        return sure - self.config.diversity * even
+
+
+def _average_choice(ones: Tensor) -> Tensor:
+    """[N, bits] probabilities of a set bit -> [2^bits] in some order: each code's probability, averaged over the N.
+
+    A code is a pair (low half, high half) of independent bits, so one matrix product sums over the N and no N x K
+    matrix is needed.
+    """
+    half = ones.shape[1] // 2
+    return (_joint(ones[:, :half]).T @ _joint(ones[:, half:])).flatten() / len(ones)
+
+
+def _joint(ones: Tensor) -> Tensor:
+    """[N, n] -> [N, 2^n], the probabilities of all settings of n independent bits."""
+    joint = ones.new_ones(len(ones), 1)
+    for bit in ones.unbind(1):
+        joint = torch.cat([joint * bit[:, None], joint * (1.0 - bit)[:, None]], dim=1)
+    return joint
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Terms -p log p in nats; their sum over a distribution is its entropy."""
+    return -probabilities * probabilities.clamp(min=1e-9).log()
