@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tokenreel.data.tabletop import TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 
 SIZES = (64, 128, 256)
 GOAL = 1000  # frames a second at 64 x 64

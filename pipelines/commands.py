@@ -161,7 +161,7 @@ def train_tokenizer(**flags: Any) -> dict[str, Any]:
 
 
 @program.command("tokenize-dataset")
-@TOKENIZER
+@click.option("--tokenizer", help="As for decode; left out where --data is an npy file of codes made elsewhere.")
 @DATA
 @_path("--out", "Cache to write, or to finish.")
 @_count("--workers", 1, "Processes, each with a decoder of its own. The cache does not depend on it.")

@@ -41,7 +41,7 @@ def run(
     pixels = VideoTokenizer.from_pretrained(tokenizer).freeze().to(place)
     if model.code_fingerprint != pixels.code_fingerprint:
         raise CacheError(
-            f"--prior {prior} was trained on codes of the tokenizer {model.code_fingerprint}, and --tokenizer {tokenizer}"
+            f"--prior {prior} was trained on codes of {model.code_fingerprint}, and --tokenizer {tokenizer}"
             f" is {pixels.code_fingerprint}: use the tokenizer that the prior was trained with"
         )
     given = first_frames(pixels, video, drawing.prime)

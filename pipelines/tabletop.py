@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.config import to_mapping
-from tokenreel.data.tabletop import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.data.video_writer import write_video
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.output_folder import fresh_folder

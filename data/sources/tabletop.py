@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.errors import DataError, nearest_name
 
 PREFIX = "tabletop:"

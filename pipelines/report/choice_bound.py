@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenreel.config import from_mapping
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 
 
 def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> float:

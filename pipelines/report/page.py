@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -73,7 +74,7 @@ class Page:
         self._parts.append(f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>')
 
 
-def _inline(pixels: np.ndarray, **options: float) -> str:
+def _inline(pixels: np.ndarray, **options: Any) -> str:
     stream = io.BytesIO()
     imageio.imwrite(stream, pixels, extension=".png", plugin="pillow", **options)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

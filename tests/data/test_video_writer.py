@@ -9,7 +9,7 @@ import imageio.v3
 import numpy as np
 import pytest
 
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video_writer import SHEET_COLUMNS, write_video
 from tokenreel.errors import DataError
 

@@ -1,4 +1,4 @@
-"""sample, decode, generate and reconstruct, on an untrained tokenizer and prior: what comes out is what the parts say."""
+"""sample, decode, generate and reconstruct, on untrained models: what comes out is what the parts say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_frames
 from tokenreel.data.spec import Framing
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video_writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
 from tokenreel.pipelines import decode, generate, reconstruct, sample, tokenize_dataset

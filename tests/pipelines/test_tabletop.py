@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tokenreel.config import from_mapping
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.errors import ConfigError, UserError
 from tokenreel.pipelines import tabletop
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenreel.data.tabletop import TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 
 
 def _with_contact() -> TabletopClip:

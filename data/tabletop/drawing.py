@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenreel.data.tabletop_figures import Figure
+from tokenreel.data.tabletop.figures import Figure
 
 EDGE = 1.75  # pixels over which an edge fades; above 1, so that motion by parts of a pixel shows
 BLOCK_PIXELS = 2**18  # drawn at a time: its arrays stay in the processor's cache, and memory does not grow with length

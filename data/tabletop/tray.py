@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokenreel.data.tabletop_random import TRAY_STREAM, Draws
-from tokenreel.data.tabletop_scene import RIM, TabletopConfig
+from tokenreel.data.tabletop.draws import TRAY_STREAM, Draws
+from tokenreel.data.tabletop.scene import RIM, TabletopConfig
 
 WOOD = np.array([202, 184, 156], np.float32)
 EDGE_WOOD = np.array([150, 124, 96], np.float32)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenreel.data.tabletop_programmes import PROGRAMMES, Choice, Chooser, Situation, Stroke
-from tokenreel.data.tabletop_random import Draws
-from tokenreel.data.tabletop_scene import CLASSES, TIP_RADIUS, Point, Scene, TabletopConfig
+from tokenreel.data.tabletop.draws import Draws
+from tokenreel.data.tabletop.programmes import PROGRAMMES, Choice, Chooser, Situation, Stroke
+from tokenreel.data.tabletop.scene import CLASSES, TIP_RADIUS, Point, Scene, TabletopConfig
 
 STEPS = 6  # of contact for each frame; in a square picture the tip then moves less than its radius in each
 PASSES = 3  # over all overlaps in a step; a row of objects settles in about as many passes as it has members

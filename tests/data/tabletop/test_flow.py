@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
-from tokenreel.data.tabletop_drawing import draw
-from tokenreel.data.tabletop_figures import Disc, Figure, Link
-from tokenreel.data.tabletop_flow import flow_and_occlusion
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.drawing import draw
+from tokenreel.data.tabletop.figures import Disc, Figure, Link
+from tokenreel.data.tabletop.flow import flow_and_occlusion
 
 SIZE = 48
 

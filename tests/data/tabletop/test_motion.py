@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tokenreel.data.tabletop import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
-from tokenreel.data.tabletop_motion import Motion, simulate
-from tokenreel.data.tabletop_random import Draws
-from tokenreel.data.tabletop_scene import RIM, TIP_RADIUS, Scene
+from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.draws import Draws
+from tokenreel.data.tabletop.motion import Motion, simulate
+from tokenreel.data.tabletop.scene import RIM, TIP_RADIUS, Scene
 
 CONFIG = TabletopConfig(height=61, width=61, frames=67, seed=3)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenreel.data.tabletop_motion import Contact
-from tokenreel.data.tabletop_scene import Scene, TabletopConfig
+from tokenreel.data.tabletop.motion import Contact
+from tokenreel.data.tabletop.scene import Scene, TabletopConfig
 
 LENGTH = 0.25  # seconds of a tone
 DECAY = 0.06  # seconds in which it falls to 1/e

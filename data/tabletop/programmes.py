@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tokenreel.data.tabletop_random import Draws
-from tokenreel.data.tabletop_scene import CLASSES, TIP_RADIUS, Point, Scene
+from tokenreel.data.tabletop.draws import Draws
+from tokenreel.data.tabletop.scene import CLASSES, TIP_RADIUS, Point, Scene
 
 PUSHES = (0.22, 0.34, 0.46)  # lengths of a push
 RINGS = (0.20, 0.28, 0.36)  # radii of a circling tip

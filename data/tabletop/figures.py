@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenreel.data.tabletop_motion import Motion
-from tokenreel.data.tabletop_scene import Colour, Scene
+from tokenreel.data.tabletop.motion import Motion
+from tokenreel.data.tabletop.scene import Colour, Scene
 
 STEEL, DARK, JOINT, FINGER = (92, 98, 108), (58, 62, 70), (170, 60, 44), (36, 38, 44)
 

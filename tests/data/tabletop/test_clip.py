@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tokenreel.data.tabletop import CLASS_ENTROPY_BITS, CLASSES, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import CLASS_ENTROPY_BITS, CLASSES, TabletopConfig, tabletop_clip
 from tokenreel.errors import ConfigError, DataError
 
 SMALL = TabletopConfig(height=23, width=31, frames=19, seed=5)

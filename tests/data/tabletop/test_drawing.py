@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokenreel.data import tabletop_drawing
-from tokenreel.data.tabletop import TabletopConfig, tabletop_clip
-from tokenreel.data.tabletop_drawing import EDGE, draw
-from tokenreel.data.tabletop_figures import Box, Disc, Figure, Link
+from tokenreel.data.tabletop import drawing
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.drawing import EDGE, draw
+from tokenreel.data.tabletop.figures import Box, Disc, Figure, Link
 
 WHITE = (255, 255, 255)
 CENTRES = np.array([[0.31, 0.47], [0.35, 0.53]])
@@ -58,7 +58,7 @@ def test_motion_by_a_fraction_of_a_pixel_shows() -> None:
 def test_frames_do_not_depend_on_how_many_are_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TabletopConfig(height=29, width=47, frames=13)
     whole = tabletop_clip(config, 1).frames
-    monkeypatch.setattr(tabletop_drawing, "BLOCK_PIXELS", 1)
+    monkeypatch.setattr(drawing, "BLOCK_PIXELS", 1)
     assert np.array_equal(tabletop_clip(config, 1).frames, whole)
 
 

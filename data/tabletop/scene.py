@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenreel.data.tabletop_random import Draws
+from tokenreel.data.tabletop.draws import Draws
 from tokenreel.errors import ConfigError
 
 Point = tuple[float, float]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenreel.data.tabletop_figures import Figure
+from tokenreel.data.tabletop.figures import Figure
 
 TRAY = -1  # the number of the tray in a map of figures
 

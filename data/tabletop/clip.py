@@ -14,15 +14,15 @@ from functools import cached_property
 
 import numpy as np
 
-from tokenreel.data.tabletop_drawing import draw
-from tokenreel.data.tabletop_figures import Figure, figures
-from tokenreel.data.tabletop_flow import flow_and_occlusion
-from tokenreel.data.tabletop_motion import Contact, Motion, simulate
-from tokenreel.data.tabletop_programmes import Choice
-from tokenreel.data.tabletop_random import Draws
-from tokenreel.data.tabletop_scene import CLASSES, Scene, TabletopConfig, first_state
-from tokenreel.data.tabletop_sound import sound_track
-from tokenreel.data.tabletop_tray import tray
+from tokenreel.data.tabletop.drawing import draw
+from tokenreel.data.tabletop.draws import Draws
+from tokenreel.data.tabletop.figures import Figure, figures
+from tokenreel.data.tabletop.flow import flow_and_occlusion
+from tokenreel.data.tabletop.motion import Contact, Motion, simulate
+from tokenreel.data.tabletop.programmes import Choice
+from tokenreel.data.tabletop.scene import CLASSES, Scene, TabletopConfig, first_state
+from tokenreel.data.tabletop.sound import sound_track
+from tokenreel.data.tabletop.tray import tray
 from tokenreel.errors import DataError
 
 __all__ = ["CLASSES", "CLASS_ENTROPY_BITS", "Choice", "Contact", "TabletopClip", "TabletopConfig", "tabletop_clip"]
