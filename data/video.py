@@ -104,6 +104,18 @@ def decode_frames(file: VideoFile, indices: np.ndarray, framing: Framing) -> np.
         return reader.read(indices, framing)
 
 
+def read_video(path: str | Path, framing: Framing, frames: int | None = None) -> np.ndarray:
+    """The first `frames` frames (None: all), framed and resampled to its rate -> uint8 [T, H, W, 3].
+
+    Raises DecodeFailure where one is damaged, or where the video is shorter; DataError where it cannot be opened.
+    """
+    with VideoReader(Path(path)) as reader:
+        shown = shown_frames(reader.probe.frame_times, framing.frame_rate)
+        if frames is not None and len(shown) < frames:
+            raise DecodeFailure("too-short", f"{path} has {len(shown)} frames, {frames} are asked for")
+        return reader.read(shown[:frames], framing)
+
+
 class VideoReader:
     """A video file, open for reading forward; clips read in the order of their frames cost one pass over the file.
 
@@ -126,9 +138,7 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self._converter = (
-            VideoReformatter()
-        )  # keeps its tables from frame to frame, which a frame's own method does not
+        self._converter = VideoReformatter()  # keeps its tables between frames, which a frame's own method does not
         self._numbered: Iterator[tuple[int, Any]] | None = None  # None: not at the start, so the file is opened again
         self._next = 0  # the lowest frame number that the pass can still reach
         self._recent: dict[int, np.ndarray] = {}  # framed frames of the last read: clips may overlap

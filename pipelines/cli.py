@@ -42,7 +42,8 @@ def run_command(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(f"{error.format_message()}{_usage_hint(error)}", USAGE)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _fail(str(error) or "interrupted", INTERRUPTED)
+        words = str(error.__cause__ or error)  # click puts its own exception around ours
+        return _fail(words or "interrupted", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone, as in `tokenreel presets list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -16,7 +16,11 @@ _PUBLIC = {
     "TokenCache": "tokenreel.data.cache.reader",
     "TokenSpec": "tokenreel.data.spec",
     "VideoTokenizer": "tokenreel.tokenizers.base",
+    "read_video": "tokenreel.data.video",
     "sample": "tokenreel.priors.sampling",
+    "sample_video": "tokenreel.priors.sampling",
+    "to_frames": "tokenreel.data.pixels",
+    "to_model": "tokenreel.data.pixels",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -124,6 +126,20 @@ def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path
     assert np.array_equal(clips[0][:3], clips[1][:3])
     with pytest.raises(DataError, match="has 4 frames"):
         generate.run(**models, video=video, out=tmp_path / "no", **(flags | {"prime": 5}))
+
+
+def test_the_python_in_the_readme_does_what_it_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "demo").symlink_to(folder)
+    write_video(tmp_path / "start.mp4", tabletop_clip(TabletopConfig(SIZE, SIZE, frames=4), 0).frames, 10.0)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["start"].shape == (1, SIZE, SIZE, 3)
+    assert names["video"].shape == (1, 24, SIZE, SIZE, 3)
 
 
 def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: Path) -> None:
