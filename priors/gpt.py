@@ -1,0 +1,196 @@
+"""GPT: a decoder-only transformer over the codes of a clip, after CCVS (Le Moing et al. 2021, section 3.3).
+
+Codes are taken frame by frame, each frame's tracks before its levels; learned tables for time, place and codebook slice
+add up to a code's position. It knows no pixels and draws nothing: `priors/sampling.py` does.
+
+B rows, L positions of the order, n codes fed at once, D width, K codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenreel.data.spec import TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior, State, Tokens
+from tokenreel.priors.cached_transformer import CachedTransformer, PackedLinear
+from tokenreel.priors.code_layers import CodeEmbedding, CodeOutput
+from tokenreel.priors.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of the transformer; everything else follows from the tokens."""
+
+    type: ClassVar[str] = "gpt"
+    depth: int  # blocks
+    width: int  # D
+    heads: int
+    dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
+    previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.width, self.heads) < 1 or self.width % self.heads:
+            raise ConfigError(
+                f"depth (={self.depth}), width (={self.width}) and heads (={self.heads}) must be at least 1, "
+                "and width a multiple of heads"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+
+
+@dataclass
+class GPTState(State):
+    """Slot 0 of the cache holds the start vector, slot i + 1 the code at position i.
+
+    The order's last code has nothing after it and is never attended to: its slot takes whatever must not be kept.
+    """
+
+    cache: CachedTransformer
+    positions: Tensor  # [L, D], what the tables add up to
+    output: PackedLinear
+    codes: Tensor  # int64 [B, L], those fed so far; the others have no meaning
+
+
+class GPT(Prior):
+    """p(code | all codes before it in the order), for every stream of the spec; what is given conditions what is later.
+
+    With `previous_step` a small model need not first learn where to look for what mostly just stays as it is: after
+    some hundred steps of training that is worth more than a bit a code. Sampling runs in the precision of the weights:
+    `prior.to(torch.bfloat16)` halves what has to be read for a code.
+    """
+
+    config: GPTConfig
+    config_class = GPTConfig
+
+    time: Tensor  # int64 [L], row of the table of times
+    place: Tensor  # int64 [L], row of the table of places (stream, h, w)
+    book: Tensor  # int64 [L], row of the table of codebooks (stream, q)
+    source: Tensor  # int64 [L], the position of the code one step before at the same place; 0 where there is none
+    has_source: Tensor  # float [L, 1], 1 or 0
+
+    def __init__(self, config: GPTConfig, spec: TokenSpec) -> None:
+        super().__init__(config, spec, predicts=tuple(stream.name for stream in spec.streams))
+        order, first_frame = frame_order(spec)
+        self._order = torch.from_numpy(order)
+        stream, _, h, w, q = order.T
+        self.tables = nn.ModuleDict()
+        for name, keys in {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}.items():
+            rows, row = np.unique(np.stack(keys), axis=1, return_inverse=True)
+            self.register_buffer(name, torch.from_numpy(row), persistent=False)
+            self.tables[name] = nn.Embedding(rows.shape[1], config.width)
+        books = [s for s in spec.streams for _ in range(s.codebooks)]
+        sizes = [s.codes + (s.null_code is not None) for s in books]
+        self.codes = CodeEmbedding(sizes, self.book, config.width)
+        if config.previous_step:
+            source = previous_positions(order)
+            self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
+            self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
+            self.previous = CodeEmbedding(sizes, self.book, config.width)
+        self.start_vector = nn.Parameter(torch.empty(config.width))
+        self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
+        self.output = CodeOutput([s.codes for s in books], self.book, config.width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As GPT-2 does: normal with these deviations, biases 0."""
+        residual = 0.02 / (2 * self.config.depth) ** 0.5  # so that the sum over all blocks has the size of one
+        deviations = {"out": residual, "contract": residual}
+        nn.init.normal_(self.start_vector, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=deviations.get(name.rpartition(".")[2], 0.02))
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def order(self) -> Tensor:
+        return self._order
+
+    def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
+        return -self._nats(tokens, given, None)
+
+    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self._nats(tokens, given, generator).sum() / (~given).sum()
+
+    def _nats(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Minus log-probabilities [B, L], 0 where given."""
+        flat = self.flatten(tokens)
+        x = self.transformer(self._first_inputs(flat, flat.shape[1], self._positions()), generator)
+        nats = self.output.nats(x, flat.masked_fill(given, 0))  # a null code, beyond the codebook, is always given
+        return nats.masked_fill(given, 0)
+
+    def _positions(self) -> Tensor:
+        """[L, D]"""
+        return self.tables["time"](self.time) + self.tables["place"](self.place) + self.tables["book"](self.book)
+
+    def _first_inputs(self, flat: Tensor, n: int, positions: Tensor) -> Tensor:
+        """[B, n, D]: the start vector and the first n - 1 codes of `flat` [B, L], to predict the first n."""
+        start = self.start_vector.expand(len(flat), 1, -1)
+        x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
+        return x + self._previous(flat, slice(n)) if self.config.previous_step else x
+
+    def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
+        """[B, n, D]: the codes of `flat` [B, L] one step before the positions to be predicted."""
+        source = self.source[target].expand(len(flat), -1)
+        x = self.previous(flat.gather(1, source), target)
+        return x * self.has_source[target].to(x.dtype)
+
+    @torch.no_grad()
+    def start(self, tokens: Tokens, given: Tensor) -> GPTState:
+        rows, length = given.shape
+        position = torch.where(given.all(1), length, (~given).int().argmax(1))
+        target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
+        cache = CachedTransformer(self.transformer, rows, length + 1)
+        positions, output = self._positions(), PackedLinear(self.output.linear)
+        codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
+        x = cache.extend(self._first_inputs(codes, n, positions), torch.arange(n, device=codes.device)[None])
+        x = x[torch.arange(rows, device=x.device), target]
+        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes)
+
+    @torch.no_grad()
+    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+        assert isinstance(state, GPTState)
+        line = torch.arange(codes.shape[1], device=codes.device)
+        last = len(state.positions) - 1
+        at = (state.position[:, None] + line).clamp(max=last)
+        target = (at + 1).clamp(max=last)
+        codes = codes.where(line < count[:, None], 0)  # noise may lie beyond the codebook
+        x = self.codes(codes, at) + state.positions[at]
+        if self.config.previous_step:
+            state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
+            x = x + self._previous(state.codes, target)
+        x = state.cache.extend(x, at + 1)
+        state.position = state.position + count
+        return self.output.log_probs(state.output(x), target)
+
+    def rewind(self, state: State, position: Tensor) -> None:
+        state.position = position
+
+
+def frame_order(spec: TokenSpec) -> tuple[np.ndarray, np.ndarray]:
+    """The order of all codes, int64 [L, 5] as in `Prior.order`, and the first frame that each stands for, int64 [L].
+
+    By that frame; within it tracks before levels, what stands for more frames first, then as the spec lists the
+    streams; within a stream by h, w, q. In numpy, so that a prior can be built on the meta device.
+    """
+    rows, keys = [], []
+    for index, stream in enumerate(spec.streams):
+        codes = np.indices(stream.shape).reshape(4, -1)
+        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[codes[0]]
+        same = np.full_like(first, 1)
+        rows.append(np.vstack([same * index, codes]))
+        keys.append(np.vstack([-stream.stride * same, (stream.role == "level") * same, first]))
+    order, key = np.concatenate(rows, 1), np.concatenate(keys, 1)
+    by_key = np.lexsort(key)  # the last key counts most; stable
+    return order.T[by_key].copy(), key[-1, by_key]
+
+
+def previous_positions(order: np.ndarray) -> np.ndarray:
+    """int64 [L]: where in `order` [L, 5] the code one step before at the same place is; -1 where there is none."""
+    position = {tuple(code): i for i, code in enumerate(order.tolist())}
+    return np.array([position.get((stream, t - 1, *place), -1) for stream, t, *place in order.tolist()])
