@@ -118,6 +118,13 @@ class Plan:
         """(id, reason, detail) of the videos that give no row."""
         return [(v.id, v.reason, v.detail) for v in self.videos if v.reason is not None]
 
+    @property
+    def unreadable(self) -> list[tuple[str, str, str]]:
+        """Those of `excluded` whose file is at fault: not the ones that are too short, or that were to be left out."""
+        return [
+            (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, BY_REQUEST)
+        ]
+
     def rows(self, split: str | None = None) -> np.ndarray:
         """int64 [n]: the rows of a split, or all. Raises ConfigError for an unknown split."""
         if split is None:
@@ -183,8 +190,12 @@ def make_plan(
         for entry, probe in zip(source.entries, probes, strict=True)
     ]
     if all(video.shown is None for video in videos):
-        reasons = "; ".join(f"{v.id}: {v.reason} ({v.detail})" for v in videos[:3])
-        raise DataError(f"{source.location}: none of its {len(videos)} videos gives a clip. {reasons}")
+        reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in videos[:3])
+        more = f"; and {len(videos) - 3} more" if len(videos) > 3 else ""
+        raise DataError(
+            f"{source.location}: none of its {len(videos)} videos gives a clip of {config.frames} frames: "
+            f"{reasons}{more}. Give videos that can be read and are long enough, or train with a smaller data.frames"
+        )
     return Plan(config, tuple(source.classes), _divide(videos, source.entries, config))
 
 

@@ -215,7 +215,9 @@ def _open(file: VideoFile) -> tuple[Any, Any]:
     try:
         container = av.open(source, container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise DecodeFailure("unreadable", f"no video container of a known kind ({error.strerror})") from error
+        empty = isinstance(file, Path) and not file.stat().st_size
+        found = "the file is empty" if empty else f"no whole video container of a known kind ({error.strerror})"
+        raise DecodeFailure("unreadable", found) from error
     try:
         return container, _video_stream(container)
     except BaseException:

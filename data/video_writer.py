@@ -5,6 +5,7 @@ Pixels are never resized. A file appears under its name only when it is whole. T
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,7 +64,9 @@ def write_video(
         writer(unfinished, clip)
         unfinished.replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}; make room, or give a folder that can be written"
+        ) from error
     finally:
         with suppress(OSError):  # gone already when all went well; a folder that is gone needs no clearing up
             unfinished.unlink()
@@ -159,7 +162,9 @@ def contact_sheet(frames: np.ndarray) -> np.ndarray:
 
 
 def _write_npy(path: Path, clip: _Clip) -> None:
-    np.save(path, clip.frames, allow_pickle=False)
+    encoded = io.BytesIO()  # straight into a file numpy would tell of a full disk without saying so
+    np.save(encoded, clip.frames, allow_pickle=False)
+    path.write_bytes(encoded.getbuffer())
 
 
 _WRITERS: dict[str, Callable[[Path, _Clip], None]] = {

@@ -12,9 +12,9 @@ from typing import NoReturn
 import click
 
 from tokenreel.errors import ConfigError, UserError
-from tokenreel.pipelines.commands import program
+from tokenreel.pipelines.commands import INTERRUPTED, program
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # and QUARANTINED, which a command's result decides: see Command.invoke
+DONE, FAILED, USAGE = 0, 1, 2  # and QUARANTINED, which a command's result decides: see Command.invoke
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

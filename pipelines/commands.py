@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -18,7 +20,7 @@ from tokenreel import __version__
 from tokenreel.pipelines.progress import silence
 from tokenreel.pipelines.summary import summary_lines
 
-QUARANTINED = 3  # exit code: done, but inputs had to be put in quarantine
+QUARANTINED, INTERRUPTED = 3, 130  # exit codes: done, but inputs had to be put in quarantine; ended by Ctrl-C
 FILE_FORMATS = ("mp4", "gif", "png", "npy")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,8 +72,25 @@ def program() -> None:
 
 
 def _run(module: str, flags: dict[str, Any]) -> dict[str, Any]:
-    summary: dict[str, Any] = importlib.import_module(f"tokenreel.pipelines.{module}").run(**flags)
+    with _interrupt_ends_at_once():
+        command = importlib.import_module(f"tokenreel.pipelines.{module}")
+    summary: dict[str, Any] = command.run(**flags)
     return summary
+
+
+@contextmanager
+def _interrupt_ends_at_once() -> Iterator[None]:
+    """For imports, the seconds before anything has begun: libraries that are half imported turn Ctrl-C into errors."""
+
+    def leave(*_: Any) -> NoReturn:
+        os.write(2, b"tokenreel: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    previous = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -1,6 +1,9 @@
-"""Which device a command computes on."""
+"""Which device a command computes on, and with how many threads."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -20,3 +23,14 @@ def choose_device(name: str | None) -> torch.device:
             f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
         )
     return device
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """`count` torch threads inside; None leaves them as they are. Results depend on it in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

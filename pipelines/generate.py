@@ -60,10 +60,12 @@ def run(
 def first_frames(tokenizer: VideoTokenizer, video: Path, count: int) -> np.ndarray:
     """uint8 [count, H, W, 3]: the first frames of the file, framed and timed as the tokenizer takes them."""
     framing = tokenizer.spec.framing
+    if video.is_dir():
+        raise DataError(f"--video {video} is a folder: give one video file")
     with DecodePool(str(video), workers=1) as pool:
         probe = next(iter(pool.probe([0])))
         if isinstance(probe, Exception):
-            raise probe
+            raise DataError(f"--video {video}: {probe}") from probe
         shown = shown_frames(probe.frame_times, framing.frame_rate)
         if len(shown) < count:
             raise DataError(f"--prime {count}: {video} has {len(shown)} frames; give fewer, or a longer video")
@@ -71,8 +73,7 @@ def first_frames(tokenizer: VideoTokenizer, video: Path, count: int) -> np.ndarr
             return np.empty((0, framing.height, framing.width, 3), np.uint8)
         result = next(iter(pool.read([ReadRequest(0, shown[:count], framing)], ahead=1)))
     if result.frames is None:
-        assert result.failure is not None
-        raise result.failure
+        raise DataError(f"--video {video}: {result.failure}") from result.failure
     return result.frames
 
 

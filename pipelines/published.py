@@ -35,6 +35,8 @@ def examine(path: Path) -> Published:
         return _model(path)
     if (path / MANIFEST).is_file():
         return _cache(path)
+    if not path.is_dir():
+        raise HubError(f"{path} is not a folder: give that of a saved model or of a sealed token cache")
     raise HubError(f"{path} holds neither a saved model ({CONFIG_FILE}) nor a sealed token cache ({MANIFEST})")
 
 

@@ -18,8 +18,8 @@ def run(repo: str, path: Path, revision: str | None) -> dict[str, Any]:
     A download that broke off lies in `path`.partial and is gone on with by the next call. Raises HubError where there
     is no such repository or revision, or where it holds something that is not ours or not whole.
     """
-    repo_type, commit = find_repo(repo, revision)
     fresh_folder(path, "PATH").rmdir()  # it can be made, and is once there is something to put into it
+    repo_type, commit = find_repo(repo, revision)
     partial = path.with_name(f"{path.name}.partial")
     download_folder(repo, repo_type, commit, partial)
     try:

@@ -68,7 +68,9 @@ def run(
                 write_video(folder / f"{clip.row:06d}.mp4", frames, rate)
     scores = scorer.compute()
     (out / "scores.json").write_text(json.dumps(scores, indent=1))
-    return {"out": str(out), "clips": len(rows), "split": split, **scores}
+    quarantined = [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable]
+    summary = {"out": str(out), "clips": len(rows), "split": split, **scores}
+    return {**summary, "quarantined": len(quarantined), "quarantined_videos": quarantined[:20]}
 
 
 def data_config_of(tokenizer: VideoTokenizer) -> DataConfig:

@@ -67,7 +67,9 @@ def _job(
     header = documents.header
     if header.kind not in ("clips", "videos"):
         raise CacheError(f"{path} holds {header.kind}, which cannot be made again from videos: write it anew")
-    tokenizer, data = tokenizer or documents.origin["tokenizer"], data or documents.origin["data"]
+    tokenizer, data = tokenizer or documents.origin.get("tokenizer"), data or documents.origin.get("data")
+    if tokenizer is None or data is None:  # a cache from the Hub does not say
+        raise CacheError(f"{path} does not say where its tokenizer and its videos are: give --tokenizer and --data")
     kind = "cpu" if str(header.provenance["device"]).startswith("cpu") else "cuda"
     job = TokenizeJob(
         str(path), tokenizer, None, data, str(choose_device(device or kind)), header.provenance["precision"]

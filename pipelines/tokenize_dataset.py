@@ -12,11 +12,11 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-from tokenreel.data.cache.documents import PLAN, CacheDocuments
+from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.layout import CacheHeader, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import codes_to_cache
-from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decode_pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, DataConfig, Plan, make_plan
 from tokenreel.data.sources.foreign_codes import read_foreign_codes
@@ -112,7 +112,7 @@ def clip_config(spec: TokenSpec, hop: int | None, whole_videos: bool) -> DataCon
 def _plan(out: Path, data: str, config: DataConfig, exclude: Sequence[str]) -> Plan:
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     source = open_source(data)
-    if not (out / PLAN).exists():
+    if not holds_cache(out):
         with DecodePool(data, workers=1) as pool:
             probes = progress(pool.probe(range(len(source.entries))), "plan", "video", total=len(source.entries))
             return make_plan(source, config, probes, exclude)
@@ -132,7 +132,7 @@ def _require_same_flags(out: Path, plan: Plan, config: DataConfig, exclude: Iter
 
 
 def _require_few_bad_videos(plan: Plan, limit: float) -> None:
-    bad = [(name, reason, detail) for name, reason, detail in plan.excluded if reason not in (BY_REQUEST, TOO_SHORT)]
+    bad = plan.unreadable
     if len(bad) > limit * len(plan.videos):
         shown = "; ".join(f"{name}: {reason} ({detail})" for name, reason, detail in bad[:3])
         raise DataError(
@@ -164,7 +164,7 @@ def _outcome(out: Path, plan: Plan, writer: CacheWriter, cache_id: str | None) -
     """What the cache holds now, whoever wrote it."""
     cache = TokenCache.open(out, allow_partial=True)
     invalid = writer.invalid_rows()
-    excluded = [(name, reason) for name, reason, _ in plan.excluded if reason != BY_REQUEST]
+    too_short = [name for name, reason, _ in plan.excluded if reason == TOO_SHORT]
     return {
         "out": str(out),
         "cache_id": cache_id,
@@ -173,7 +173,8 @@ def _outcome(out: Path, plan: Plan, writer: CacheWriter, cache_id: str | None) -
         "missing_shards": len(writer.pending()),
         "videos": len(plan.videos) - len(plan.excluded),
         "valid_rows": int(cache.column("valid").sum()),
-        "quarantined": len(excluded) + len(invalid),
-        "quarantined_videos": [f"{name}: {reason}" for name, reason in excluded[:20]],
+        "videos_too_short": too_short[:20],
+        "quarantined": len(plan.unreadable) + len(invalid),
+        "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
         "quarantined_rows": [f"{bad.row}: {bad.reason}" for bad in invalid[:20]],
     }

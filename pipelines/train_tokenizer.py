@@ -11,7 +11,7 @@ import torch
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decode_pool import DecodePool
-from tokenreel.data.plan import TOO_SHORT, DataConfig, make_plan
+from tokenreel.data.plan import DataConfig, make_plan
 from tokenreel.pipelines.settings import require_section, resolve
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.launch import make_accelerator
@@ -59,6 +59,10 @@ def run(
         identity = RunIdentity("train-tokenizer", resolved, plan.sha256, data)
         session = Session(identity, out, resume, accelerator)
         result = session.estimate(objective, training) if dry_run else session.train(objective, training)
-    unreadable = [reason for _, reason, _ in plan.excluded if reason != TOO_SHORT]
-    quarantined = len(unreadable) + len(reader.failures)
-    return {**result, "videos_left_out": len(plan.excluded), "quarantined": quarantined}
+    return {
+        **result,
+        "videos_too_short": len(plan.excluded) - len(plan.unreadable),
+        "quarantined": len(plan.unreadable) + len(reader.failures),
+        "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
+        "quarantined_clips": [f"{row}: {failure}" for row, failure in list(reader.failures.items())[:20]],
+    }

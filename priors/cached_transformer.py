@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tokenreel.priors.transformer import Block, Transformer, merge_heads, split_heads
 
-
 _VECTORS = 16  # in a call, for which the layout is made: one made for a single vector is slower, even for that one
 
 

@@ -6,6 +6,7 @@ import errno
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -229,3 +230,15 @@ def test_the_doctor_finds_nothing_wrong_with_what_is_pinned(capsys: pytest.Captu
     pinned = (Path(__file__).parents[1] / "constraints.txt").read_text()
     assert found["warnings"] == []
     assert f"torch=={found['packages']['torch'].split('+')[0]}" in pinned
+
+
+def test_an_interrupt_while_libraries_are_imported_ends_quietly(tmp_path: Path) -> None:
+    """A KeyboardInterrupt inside an import comes out as whatever error the half imported library then raises."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tokenreel", "verify", "x"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "tokenreel: interrupted\n")

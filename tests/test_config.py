@@ -111,6 +111,13 @@ def test_one_field_is_set_with_a_yaml_value(assignment: str, value: Any) -> None
     assert sections["prior"]["depth"] == 4
 
 
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("-1.5e+3", -1500.0), (".5e1", 5.0)])
+def test_numbers_with_an_exponent_are_numbers(text: str, value: float) -> None:
+    """PyYAML alone takes 1e-4, without a point, for text."""
+    assert set_field({}, f"training.rate={text}") == {"training": {"rate": value}}
+    assert set_field({}, "training.name=1e-4x") == {"training": {"name": "1e-4x"}}
+
+
 @pytest.mark.parametrize("assignment", ["prior.depth", "=3", "prior.depth=[1"])
 def test_what_is_no_assignment_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
@@ -123,10 +130,15 @@ def test_files_that_are_not_sections_are_refused(tmp_path: Path) -> None:
         ("[1, 2]", "mapping of sections"),
         ("a: [1", "not YAML"),
         ("!!python/name:os.system", "YAML"),
+        ("a: 1\nb: {c: 2\n", "not YAML: expected ',' or '}', but got '<stream end>' in line 3, column 1"),
     ):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message) as caught:
             load_yaml(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not YAML: 'utf-8' codec"):
+        load_yaml(path)
     with pytest.raises(ConfigError, match="No such file"):
         load_yaml(tmp_path / "nothing.yaml")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError, HubError
-from tokenreel.hub import PretrainedModel, fingerprint
+from tokenreel.hub import PretrainedModel, Upload, fingerprint, push_folder
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,18 @@ def test_a_flipped_bit_and_a_truncated_file_are_refused(saved: Path) -> None:
     weights.write_bytes(whole[:-5])
     with pytest.raises(HubError, match="damaged"):
         Toy.from_pretrained(saved)
+
+
+def test_a_file_is_no_folder_of_a_model(hub: FakeHub, saved: Path) -> None:
+    with pytest.raises(HubError, match=r"config\.json is a file: give the folder"):
+        Toy.from_pretrained(saved / "config.json")
+    assert not hub.requests
+
+
+def test_a_push_without_a_token_says_how_to_get_one(hub: FakeHub, toy: Toy) -> None:
+    hub.refuses_writing = True
+    with pytest.raises(HubError, match=r"me/toy: the Hub refused \(401\); run `hf auth login`"):
+        push_folder(Path(), "me/toy", Upload("model", ()))
 
 
 def test_nothing_there_is_said_so(hub: FakeHub, tmp_path: Path) -> None:

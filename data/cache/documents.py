@@ -70,7 +70,8 @@ def load_root(root: Path) -> tuple[CacheHeader, str | None]:
     """The header and the cache_id (None while it is not sealed). Raises CacheError where `root` is no token cache."""
     path = root / ROOT
     if not path.is_file():
-        raise CacheError(f"{root} is no token cache: it has no {ROOT}")
+        found = f"is no token cache: it has no {ROOT}" if root.exists() else "does not exist"
+        raise CacheError(f"{root} {found}; give the folder that tokenize-dataset or sample wrote")
     document = read_json(path)
     try:
         attributes = document["attributes"][ATTRIBUTES]

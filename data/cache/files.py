@@ -88,8 +88,8 @@ def readable(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def read_json(path: Path) -> Any:
-    """Raises CacheError, naming the file, where it is missing, too large or no JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CacheError, naming the file, where it is missing, too large or no JSON object."""
     return parse_json(path, read_bytes(path))
 
 
@@ -104,8 +104,12 @@ def read_bytes(path: Path) -> bytes:
         raise CacheError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def parse_json(path: Path, text: bytes) -> Any:
+def parse_json(path: Path, text: bytes) -> dict[str, Any]:
+    """`text` out of `path`. Raises CacheError, naming the file, where it is no JSON object."""
     try:
-        return json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CacheError(f"{path} is damaged: it is no JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise CacheError(f"{path} is damaged: it is no JSON object but a {type(document).__name__}")
+    return document

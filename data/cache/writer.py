@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.data.cache.documents import CacheDocuments, root_json
+from tokenreel.data.cache.documents import ROOT, CacheDocuments, root_json
 from tokenreel.data.cache.files import cannot_write, durable_put, readable, sha256_json, sweep_partials
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import (
@@ -33,6 +33,15 @@ from tokenreel.data.cache.manifest import (
 )
 from tokenreel.data.cache.shard import encode_shard
 from tokenreel.errors import CacheError
+
+
+def holds_cache(path: Path) -> bool:
+    """False where a cache can be begun: nothing is there, or an empty folder. CacheError where something else is."""
+    if (path / ROOT).is_file():
+        return True
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise CacheError(f"--out {path} already holds something that is no token cache: give a new folder")
+    return False
 
 
 class CacheWriter:
@@ -52,7 +61,7 @@ class CacheWriter:
         where `path` holds anything else or cannot be written.
         """
         documents = CacheDocuments(header, plan, origin)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not holds_cache(path):
             _place_skeleton(path, documents)
         found = CacheDocuments.load(path)
         found.require_same(documents, path)

@@ -63,6 +63,8 @@ def load_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             _header(file)
         return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
     except _DAMAGE as error:
         raise DataError(f"{path} is no npy file that can be read safely: {error}") from error
 

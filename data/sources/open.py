@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,8 @@ def _open(location: str) -> VideoSource:
         return _open_folder(location, path, frame_rate)
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{location}: no such file or folder; {nearest_name(path.name, siblings[:20])}")
+        near = difflib.get_close_matches(path.name, siblings, 1)
+        raise DataError(f"{location}: no such file or folder{f'; did you mean {near[0]!r}?' if near else ''}")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return SingleVideo(location, path)
     if path.suffix.lower() in _ARRAYS:

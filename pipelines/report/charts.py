@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#1f2933"
+FEW = 8  # points that would be hard to see as a line alone
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626")
 
 
@@ -20,7 +21,7 @@ def curves(series: Mapping[str, Line], across: str, up: str, log: bool = False) 
     """Lines by name, with the axes' titles `across` and `up`."""
     figure, axes = _canvas(across, up)
     for (name, (x, y)), colour in zip(series.items(), COLOURS * len(series), strict=False):
-        axes.plot(x, y, label=name, color=colour, linewidth=1.6)
+        axes.plot(x, y, label=name, color=colour, linewidth=1.6, marker="o" if len(x) < FEW else None, markersize=4)
     if log:
         axes.set_yscale("log")
     if len(series) > 1:

@@ -24,7 +24,7 @@ from tokenreel.pipelines.reconstruct import (
     reconstruct,
 )
 from tokenreel.pipelines.report.charts import Line
-from tokenreel.pipelines.report.run_report import RunReport, write_report
+from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
 from tokenreel.pipelines.report.stages import Stages
 from tokenreel.pipelines.sample import spread
 from tokenreel.pipelines.training.metrics_log import read_metrics
@@ -66,7 +66,7 @@ def write_demo_report(
         reconstructions=np.stack([clip.decoded for clip in held_out.pictured]),
         codes=np.stack([clip.tokens[level] for clip in held_out.pictured]),
         code_counts=held_out.code_counts,
-        tokenizer_curves=_curves(out / "tokenizer", {"train/reconstruction": "training", "validation/mse": "held out"}),
+        tokenizer_curves=_tokenizer_curves(out / "tokenizer"),
         prior_curves=_prior_curves(out / "prior"),
         given_frames=given,
         truth=held_out.truth,
@@ -75,6 +75,7 @@ def write_demo_report(
         commands=_commands(source),
     )
     write_report(out / "report.html", page)
+    write_picture(out / "samples.png", page)
     return {"report": str(out / "report.html"), **held_out.scores, **prior}
 
 
@@ -112,6 +113,13 @@ def _curves(run: Path, names: Mapping[str, str]) -> dict[str, Line]:
     lines = read_metrics(run / "metrics.jsonl")
     curves = {shown: [(line["step"], line[name]) for line in lines if name in line] for name, shown in names.items()}
     return {shown: ([x for x, _ in points], [y for _, y in points]) for shown, points in curves.items() if points}
+
+
+def _tokenizer_curves(run: Path) -> dict[str, Line]:
+    """Mean squared error in training and on held-out clips, of pixels in [0, 1]."""
+    curves = _curves(run, {"train/reconstruction": "training", "validation/mse": "held out"})
+    steps, errors = curves["training"]
+    return curves | {"training": (steps, [error / 4 for error in errors])}  # the model's pixels are in [-1, 1]
 
 
 def _prior_curves(run: Path) -> dict[str, Line]:

@@ -24,8 +24,9 @@ figcaption { color: #52606d; font-size: .86rem; max-width: 34rem; }
 img { image-rendering: pixelated; max-width: 100%; border-radius: 4px; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .34rem 1.1rem .34rem 0; border-bottom: 1px solid #e4e7eb; }
-td:nth-child(n+2) { text-align: right; } th:nth-child(n+2) { text-align: right; }
-tr.ours td { font-weight: 650; }
+td:nth-child(2), th:nth-child(2) { text-align: right; } td:nth-child(3), th:nth-child(3) { color: #52606d; }
+dl { display: grid; grid-template-columns: max-content auto; gap: .2rem 1.4rem; }
+dt { color: #52606d; } dd { margin: 0; }
 pre { font-size: .86rem; background: #f5f7fa; border-radius: 4px; padding: .8rem 1rem; overflow-x: auto; }
 """
 
@@ -51,16 +52,14 @@ class Page:
     def chart(self, svg: str, caption: str) -> None:
         self._parts.append(f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], ours: int | None = None) -> None:
-        """`ours`: the row to set in bold."""
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-        for index, row in enumerate(rows):
-            opening = '<tr class="ours">' if index == ours else "<tr>"
-            cells.append(opening + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
+        cells += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
         self._parts.append(f"<table>{''.join(cells)}</table>")
 
     def facts(self, facts: Mapping[str, str]) -> None:
-        self.table(("", ""), list(facts.items()))
+        rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
+        self._parts.append(f"<dl>{rows}</dl>")
 
     def listing(self, text: str) -> None:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")

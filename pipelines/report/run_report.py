@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 
 from tokenreel.pipelines.report.charts import Line, curves, sorted_frequencies
@@ -51,6 +52,12 @@ def write_report(path: Path, run: RunReport) -> None:
     page.write(path)
 
 
+def write_picture(path: Path, run: RunReport) -> None:
+    """The sampled videos alone, as an animated PNG."""
+    frames = _sampled(run)
+    imageio.imwrite(path, frames, plugin="pillow", duration=1000 / run.frame_rate, loop=0)
+
+
 def _add_scores(page: Page, run: RunReport) -> None:
     page.section("Scores", "All on held-out videos: neither the tokenizer nor the prior has seen any of them.")
     page.table(("score", "value", "how to read it"), run.scores)
@@ -62,8 +69,13 @@ def _add_samples(page: Page, run: RunReport) -> None:
         f"{run.given_frames} given frame{'s' * (run.given_frames > 1)}, the rest drawn code by code from the prior and "
         "decoded. Left in each row: what really happened; beside it: different draws from the same start.",
     )
+    page.moving(_sampled(run), run.frame_rate, "truth | samples")
+
+
+def _sampled(run: RunReport) -> np.ndarray:
+    """What followed each start, and beside it the samples, uint8 [T, H, W, 3]."""
     rows = [beside([_shown(truth), *map(_shown, drawn)]) for truth, drawn in zip(run.truth, run.samples, strict=True)]
-    page.moving(below(rows), run.frame_rate, "truth | samples")
+    return below(rows)
 
 
 def _add_reconstructions(page: Page, run: RunReport) -> None:
@@ -96,7 +108,7 @@ def _add_codes(page: Page, run: RunReport) -> None:
 
 def _add_curves(page: Page, run: RunReport) -> None:
     page.section("Training", "Lines are what the run folders' metrics.jsonl hold.")
-    page.chart(curves(run.tokenizer_curves, "step", "loss", log=True), "tokenizer")
+    page.chart(curves(run.tokenizer_curves, "step", "squared error", log=True), "tokenizer")
     page.chart(curves(run.prior_curves, "step", "bits / code"), "prior")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder, one_thread
+from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
@@ -18,7 +19,7 @@ def estimate(model: VideoTokenizer, job: TokenizeJob, header: CacheHeader, worke
     batch = header.provenance["batch"]
     frames = np.zeros((batch, header.row_frames, framing.height, framing.width, 3), dtype=np.uint8)
     encode = make_encoder(model, job)
-    with one_thread():
+    with cpu_threads(1):
         encode(frames)  # the first call also chooses kernels
         started = time.perf_counter()
         encode(frames)

@@ -6,7 +6,6 @@ both are fixed: one thread, and a batch that follows from the clip's size alone.
 
 from __future__ import annotations
 
-import contextlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tokenreel.data.decode_pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.spec import TokenSpec
+from tokenreel.pipelines.device import cpu_threads
 from tokenreel.tokenizers.base import VideoTokenizer
 
 Precision = Literal["fp32", "bf16"]
@@ -54,7 +54,7 @@ def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard
     writer = CacheWriter(Path(job.cache), documents.header)
     encode = make_encoder(tokenizer, job)
     batch = documents.header.provenance["batch"]
-    with one_thread(), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
         filler = ShardFiller(writer, Plan.from_json(documents.plan), pool, encode, batch)
         yield from filler.fill(shards)
 
@@ -70,17 +70,6 @@ def make_encoder(tokenizer: VideoTokenizer, job: TokenizeJob) -> Encoder:
         return {name: codes.cpu().numpy() for name, codes in tokens.items()}
 
     return encode
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread inside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def batch_of(spec: TokenSpec, row_frames: int, shard_rows: int, device: str) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decode_pool import DecodePool
 from tokenreel.data.plan import Plan
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder, one_thread
+from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 
 SAMPLED_ROWS = 32
 
@@ -20,7 +21,7 @@ def share_changed(job: TokenizeJob, plan: Plan) -> float:
     rows = np.flatnonzero(cache.column("valid") == 1)[:SAMPLED_ROWS].tolist()
     encode = make_encoder(job.load_tokenizer(), dataclasses.replace(job, precision="fp32"))
     changed = total = 0
-    with one_thread(), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
         results = pool.read((plan.request(row) for row in rows), ahead=2)
         for row, result in zip(rows, results, strict=True):
             assert result.frames is not None  # it has decoded before

@@ -23,6 +23,7 @@ class TrainingConfig:
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: falls to zero at `steps`
     clip: float | None = 1.0  # largest norm of an update's gradient; None leaves gradients as they are
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer stay in fp32
+    threads: int | None = None  # of each process on a CPU, which rounding depends on; None: torch's own number
     ema: float = 0.0  # decay a step of the averaged weights that are validated and exported; 0 for none
     log_every: int = 10  # steps
     checkpoint_every: int = 500  # steps
@@ -39,6 +40,7 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("validation_clips", "sample_every", "sample_clips"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
         _require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "between 0 and 2^63 - 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")

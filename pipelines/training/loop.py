@@ -19,11 +19,11 @@ from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
 from tokenreel.pipelines.progress import Progress
-from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients
 from tokenreel.pipelines.training.interrupt import Interrupt
-from tokenreel.pipelines.training.loss_record import LossRecord
+from tokenreel.pipelines.training.loss_record import LossRecord, NonFiniteLoss
 from tokenreel.pipelines.training.metrics_log import MetricsLog
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_learning_rate
@@ -177,7 +177,13 @@ class Trainer:
     def _flush(self) -> None:
         """Writes the losses since the last time. Raises NonFiniteLoss: no checkpoint is written without this look."""
         if len(self.record):
-            losses, rate = self.record.take(self.state.step)
+            try:
+                losses, rate = self.record.take(self.state.step)
+            except NonFiniteLoss as error:
+                kept = list_checkpoints(self.folder.checkpoints)
+                raise NonFiniteLoss(
+                    f"{error}. The last checkpoint, from before, is {kept[-1] if kept else 'none'}"
+                ) from error
             means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
             self._write({**means, "clips_per_second": rate * self.config.batch})

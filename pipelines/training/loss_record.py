@@ -45,7 +45,7 @@ class LossRecord:
         if len(bad):
             row, column = bad[0]
             raise NonFiniteLoss(
-                f"{names[column]} is {values[row, column]} at step {step - len(values) + 1 + row}; the checkpoints are "
-                "from before it. Lower training.learning_rate or training.clip in a new folder"
+                f"{names[column]} is {values[row, column]} at step {step - len(values) + 1 + row}. Lower "
+                "training.learning_rate or training.clip in a new folder"
             )
         return dict(zip(names, values.mean(0).tolist(), strict=True)), len(values) / seconds

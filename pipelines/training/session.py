@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from tokenreel.pipelines.device import cpu_threads
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.launch import start_trackers
 from tokenreel.pipelines.training.loop import Trainer
@@ -38,11 +39,13 @@ class Session:
         folder = self._open()
         start_trackers(self.accelerator, self.identity.sections)
         try:
-            return Trainer(objective, config, folder, self.accelerator).run()
+            with cpu_threads(config.threads):
+                return Trainer(objective, config, folder, self.accelerator).run()
         finally:
             self.accelerator.end_training()
 
     def estimate(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
         """Two steps for the clock, and nothing written: what the run would take. The objective is used up by it."""
         folder = RunFolder.open(self.out, self.identity, self.resume)
-        return Trainer(objective, config, folder, self.accelerator).estimate()
+        with cpu_threads(config.threads):
+            return Trainer(objective, config, folder, self.accelerator).estimate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -164,14 +165,36 @@ class Registry:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain data. Raises ConfigError where it is missing, is not YAML, or is not a mapping."""
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    data = _parse_yaml(text, f"config file {path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(data).__name__}")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only. As in YAML 1.2, 1e-4 is a number; YAML 1.1, which PyYAML follows, takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse_yaml(text: str, complaint: str) -> Any:
+    """Raises ConfigError, which begins with `complaint` and says where, for what is no YAML."""
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{complaint}: {error.problem}{place}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{complaint}: {' '.join(str(error).split())}") from error
 
 
 def preset_names() -> list[str]:
@@ -205,10 +228,7 @@ def set_field(sections: Mapping[str, Any], assignment: str) -> dict[str, Any]:
     dotted, equals, text = assignment.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"--set {assignment!r}: write it as section.field=value, as in --set prior.depth=4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment!r}: the value is not YAML: {error}") from error
+    value = _parse_yaml(text, f"--set {assignment!r}: the value is not YAML")
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return merge(sections, value)

@@ -158,7 +158,7 @@ def _load_weights(model: Any, path: Path) -> None:
     except SafetensorError as error:
         raise HubError(f"{path} is damaged ({error}); fetch or save the model again") from error
     except RuntimeError as error:  # torch's: tensors missing, unexpected or of another shape
-        raise HubError(f"{path} does not fit its {CONFIG_FILE}: {error}") from error
+        raise HubError(f"{path} does not fit its {CONFIG_FILE}: {' '.join(str(error).split())}") from error
 
 
 def fingerprint(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -221,6 +221,8 @@ def resolve(path_or_repo: str | Path, revision: str | None = None, local_files_o
     folder, repo = Path(path_or_repo), str(path_or_repo)
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise HubError(f"{repo} is a file: give the folder of a saved model")
     if not _REPO_ID.fullmatch(repo):
         raise HubError(f"{repo} is not a folder, and not the name of a repository on the Hub (OWNER/NAME) either")
     with hub_errors(repo, revision):
@@ -247,8 +249,16 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     except HFValidationError as error:
         raise HubError(f"{repo!r} is no name of a repository, OWNER/NAME: {error}") from error
     except EntryNotFoundError as error:  # offline, with nothing or too little in the local cache
-        raise HubError(f"{repo} cannot be fetched, and is not in the local cache: {_first_line(error)}") from error
+        raise HubError(
+            f"{repo} is not a folder here, is not in the local cache, and cannot be fetched: {_first_line(error)}; "
+            "check the name, or the connection"
+        ) from error
     except _TRANSPORT_ERRORS as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise HubError(
+                f"{repo}: the Hub refused ({error.response.status_code}); run `hf auth login` with a token that may "
+                "do this there"
+            ) from error
         raise HubError(
             f"{repo}: the Hub could not be reached, or broke off: {_first_line(error)}; try again"
         ) from error

@@ -50,6 +50,7 @@ class FakeHub:
     cut: dict[str, int] = field(default_factory=dict)  # file name -> how many downloads of it break off half-way
     gated: set[str] = field(default_factory=set)
     refuses_uploads: bool = False
+    refuses_writing: bool = False  # as without a token
 
     def files(self, repo_type: str, name: str, revision: str = "main") -> Files:
         repo = self.repos[repo_type, name]
@@ -111,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _create_repo(request: _Handler) -> None:
+    if request.hub.refuses_writing:
+        return request.send(401, {"error": "Invalid username or password."})
     wanted = json.loads(request.body)
     name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
     kind = wanted.get("type") or "model"

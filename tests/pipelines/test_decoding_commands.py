@@ -153,6 +153,24 @@ def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: P
     assert 0 < scores["codes"]["video"][0]["used"] <= 1
 
 
+def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
+    (tmp_path / "videos" / "zero.mp4").write_bytes(b"")
+    summary = reconstruct.run(str(folder / "tokenizer"), str(tmp_path / "videos"), tmp_path / "out", num=1)
+    assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
+    assert summary["quarantined"] == 1
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("zero.mp4", "unreadable: the file is empty")])
+def test_generate_names_what_is_no_video(folder: Path, tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
+    with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
+        generate.first_frames(tokenizer, tmp_path / name, 1)
+
+
 def test_a_folder_that_holds_something_is_never_written_into(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     for command in (

@@ -127,7 +127,7 @@ def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: 
         tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=reference, hop=2)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(CacheError, match="is no token cache"):
+    with pytest.raises(CacheError, match="already holds something that is no token cache"):
         tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full")
     with pytest.raises(CacheError, match="cannot be written: Not a directory"):
         tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full" / "notes.txt" / "x")
@@ -157,14 +157,17 @@ def test_too_many_bad_videos_stop_the_job_and_few_are_quarantined(tokenizer: str
     videos = tmp_path / "videos"
     videos.mkdir()
     write_clips(videos, good=4)
+    write_video(videos / "short.mp4", np.zeros((FRAMES - 1, 8, 8, 3), np.uint8), frame_rate=10)
     (videos / "broken.mp4").write_bytes(b"")
     flags: dict[str, Any] = {"tokenizer": tokenizer, "data": str(videos)}
-    with pytest.raises(DataError, match=r"1 of 5 videos cannot be read, .* broken\.mp4: unreadable"):
+    with pytest.raises(DataError, match=r"1 of 6 videos cannot be read, .* broken\.mp4: unreadable"):
         tokenize_dataset.run(**flags, out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
     summary = tokenize_dataset.run(**flags, out=tmp_path / "x", max_bad_fraction=0.5)
     assert (summary["quarantined"], summary["sealed"], summary["videos"]) == (1, True, 4)
-    assert inspect_path.run(path=tmp_path / "x")["excluded"] == ["broken.mp4: unreadable"]
+    assert summary["quarantined_videos"] == ["broken.mp4: unreadable (the file is empty)"]
+    assert summary["videos_too_short"] == ["short.mp4"]
+    assert inspect_path.run(path=tmp_path / "x")["excluded"] == ["broken.mp4: unreadable", "short.mp4: too-short"]
     without = tokenize_dataset.run(**flags, out=tmp_path / "y", exclude=["broken.mp4"])
     assert (without["quarantined"], without["sealed"]) == (0, True)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenreel.data.video_writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines import train_tokenizer
 from tokenreel.pipelines.training.metrics_log import read_metrics
@@ -125,3 +126,15 @@ def test_a_read_only_place_is_refused_before_training(tmp_path: Path, videos: Pa
 def test_settings_without_a_tokenizer_say_where_to_get_one(tmp_path: Path, videos: Path) -> None:
     with pytest.raises(ConfigError, match="no section 'tokenizer': give --preset NAME"):
         train(videos, tmp_path / "run", assignments=SETTINGS[:1])
+
+
+def test_unreadable_videos_are_named_with_their_reasons(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, clip in enumerate(np.load(make_videos(tmp_path / "squares.npy", seed=3))[:4]):
+        write_video(folder / f"{number}.mp4", clip, 10)
+    write_video(folder / "short.mp4", clip[:2], 10)
+    (folder / "zero.mp4").write_bytes(b"")
+    summary = train(folder, tmp_path / "run", steps=1)
+    assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
+    assert (summary["quarantined"], summary["videos_too_short"]) == (1, 1)

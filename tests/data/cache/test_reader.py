@@ -219,3 +219,16 @@ def test_a_reader_crosses_processes(sealed: Path) -> None:
     if child == 0:
         os._exit(0 if np.array_equal(cache.read(np.array([3, 33]))["video"], expected) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "plan.json", "sources.jsonl", "origin.json", "manifest.json"])
+@pytest.mark.parametrize("text", ["[1, 2]", "null", "7"])
+def test_a_document_that_is_json_but_no_object_is_named(cache_copy: Path, name: str, text: str) -> None:
+    (cache_copy / name).write_text(text)
+    with pytest.raises(CacheError, match=name):
+        find_damage(TokenCache.open(cache_copy))  # which reads the manifest too
+
+
+def test_a_folder_that_is_not_there_is_said_not_to_exist(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="nowhere does not exist"):
+        TokenCache.open(tmp_path / "nowhere")

@@ -30,7 +30,7 @@ def test_pictures_in_the_page_are_lossless(tmp_path: Path) -> None:
 
 def test_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
     page = Page("<script>alert(1)</script>", "lead & more")
-    page.table(("name", "value"), [("<b>", "2")], ours=0)
+    page.table(("name", "value"), [("<b>", "2")])
     page.write(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "<script" not in text

@@ -135,7 +135,7 @@ def test_nan_stops_names_the_step_and_keeps_the_good_checkpoint(tmp_path: Path) 
                 losses["judged"] = losses["judged"] * float("nan")
             return losses
 
-    with pytest.raises(NonFiniteLoss, match="judged is nan at step 8"):
+    with pytest.raises(NonFiniteLoss, match=r"judged is nan at step 8.* The last checkpoint.* is .*step_00000006"):
         train_toy(tmp_path, objective=Poisoned(CONFIG))
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000003", "step_00000006"]
     assert all(np.isfinite(line["train/judged"]) for line in curve(tmp_path) if "train/judged" in line)
