@@ -43,8 +43,17 @@ class HeldOut:
     truth: np.ndarray  # uint8 [starts, T, H, W, 3], the clips that samples go on from
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """How the demo's samples were drawn."""
+
+    given_frames: int
+    starts: int  # held-out clips that were gone on with, in turn
+    top_k: int
+
+
 def write_demo_report(
-    out: Path, source: str, stages: Stages, given: int, starts: int, choice_bits: float | None
+    out: Path, source: str, stages: Stages, sampled: Sampled, choice_bits: float | None
 ) -> dict[str, Any]:
     """Writes `out/report.html` and returns its scores.
 
@@ -52,7 +61,7 @@ def write_demo_report(
     """
     tokenizer = VideoTokenizer.from_pretrained(str(out / "tokenizer")).freeze()
     cache, samples = TokenCache.open(out / "tokens.zarr"), TokenCache.open(out / "samples.zarr")
-    held_out = score_held_out(tokenizer, source, spread(cache.rows("validation"), starts))
+    held_out = score_held_out(tokenizer, source, spread(cache.rows("validation"), sampled.starts))
     drawn = decode_tokens(tokenizer, samples.read(samples.rows()))
     prior = {name: value for name, value in stages.summaries["prior"].items() if name.startswith("bits_per_code")}
     prior |= {} if choice_bits is None else {"choice_bits_per_code": round(choice_bits, 4)}
@@ -68,9 +77,10 @@ def write_demo_report(
         code_counts=held_out.code_counts,
         tokenizer_curves=_tokenizer_curves(out / "tokenizer"),
         prior_curves=_prior_curves(out / "prior"),
-        given_frames=given,
+        given_frames=sampled.given_frames,
+        top_k=sampled.top_k,
         truth=held_out.truth,
-        samples=drawn.reshape(-1, starts, *drawn.shape[1:]).swapaxes(0, 1),
+        samples=drawn.reshape(-1, sampled.starts, *drawn.shape[1:]).swapaxes(0, 1),
         scores=_score_rows(held_out.scores, prior),
         commands=_commands(source),
     )
@@ -169,7 +179,7 @@ def _commands(source: str) -> str:
             f"tokenreel train-tokenizer --preset gpt-tabletop-tiny --data {source} --out tokenizer",
             f"tokenreel tokenize-dataset --tokenizer tokenizer --data {source} --out tokens.zarr",
             "tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out prior",
-            "tokenreel sample --prior prior --cache tokens.zarr --prime 1 --num 16 --out samples.zarr",
+            "tokenreel sample --prior prior --cache tokens.zarr --prime 1 --num 16 --top-k 5 --out samples.zarr",
             "tokenreel decode --tokens samples.zarr --tokenizer tokenizer --out samples",
         )
     )

@@ -32,6 +32,7 @@ class RunReport:
     tokenizer_curves: Mapping[str, Line]
     prior_curves: Mapping[str, Line]
     given_frames: int
+    top_k: int  # codes that each draw was among
     truth: np.ndarray  # [m, T, H, W, 3] what really followed the given frames
     samples: np.ndarray  # [m, s, T, H, W, 3]
     scores: Sequence[tuple[str, str, str]]  # name, value, what it means
@@ -66,8 +67,9 @@ def _add_scores(page: Page, run: RunReport) -> None:
 def _add_samples(page: Page, run: RunReport) -> None:
     page.section(
         "Sampled videos",
-        f"{run.given_frames} given frame{'s' * (run.given_frames > 1)}, the rest drawn code by code from the prior and "
-        "decoded. Left in each row: what really happened; beside it: different draws from the same start.",
+        f"{run.given_frames} given frame{'s' * (run.given_frames > 1)}, the rest drawn code by code from the prior, "
+        f"each among the {run.top_k} likeliest, and decoded. "
+        "Left in each row: what really happened; beside it: different draws from the same start.",
     )
     page.moving(_sampled(run), run.frame_rate, "truth | samples")
 
