@@ -12,7 +12,7 @@ from typing import Any
 import av
 import torch
 
-PACKAGES = ("torch", "numpy", "zarr", "numcodecs", "av", "accelerate", "huggingface-hub", "safetensors", "webdataset")
+PACKAGES = ("torch", "numpy", "zarr", "numcodecs", "av", "accelerate", "huggingface-hub", "safetensors", "pillow")
 DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mpeg4")
 SAFE_TORCH = (2, 10)  # CVE-2026-24747: earlier ones can be made to run code by a crafted checkpoint
 SAFE_AVCODEC = (62, 28)  # CVE-2026-8461: FFmpeg before 8.1.2 writes out of bounds on crafted MagicYUV

@@ -80,7 +80,7 @@ def write_demo_report(
         given_frames=sampled.given_frames,
         top_k=sampled.top_k,
         truth=held_out.truth,
-        samples=drawn.reshape(-1, sampled.starts, *drawn.shape[1:]).swapaxes(0, 1),
+        samples=_by_start(drawn, len(held_out.truth)),
         scores=_score_rows(held_out.scores, prior),
         commands=_commands(source),
     )
@@ -102,6 +102,12 @@ def score_held_out(tokenizer: VideoTokenizer, source: str, starts: np.ndarray) -
         truth = np.stack([clip for _, clip in read_clips(plan, pool, starts)])
     level = tokenizer.spec.levels[0].name
     return HeldOut(scorer.compute(), scorer.counters[level].counts, pictured, truth)
+
+
+def _by_start(drawn: np.ndarray, starts: int) -> np.ndarray:
+    """Samples [n, ...], which went on from `starts` clips in turn -> [starts, n // starts, ...]."""
+    rounds = len(drawn) // starts
+    return drawn[: rounds * starts].reshape(rounds, starts, *drawn.shape[1:]).swapaxes(0, 1)
 
 
 def _facts(stages: Stages) -> dict[str, str]:
