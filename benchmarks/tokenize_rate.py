@@ -23,7 +23,8 @@ from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video_writer import write_video
 from tokenreel.pipelines import tokenize_dataset
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder, one_thread
+from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 from tokenreel.tokenizers.base import build_tokenizer
 
 SIZE, FRAMES, ROUNDS = 64, 16, 5
@@ -66,7 +67,7 @@ def bare_rate(job: TokenizeJob, frames: int) -> float:
     framing = header.spec.framing
     clips = np.random.default_rng(0).integers(0, 256, (batch, FRAMES, framing.height, framing.width, 3), dtype=np.uint8)
     encode = make_encoder(job.load_tokenizer(), job)
-    with one_thread():
+    with cpu_threads(1):
         encode(clips)
         started = time.perf_counter()
         for _ in range(frames // (batch * FRAMES)):

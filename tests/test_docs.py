@@ -71,3 +71,13 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_says_at_its_top_how_it_is_run(path: Path) -> None:
     assert any("--preset" in line and path.stem in line for line in command_lines(path)), path.name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.name)
+def test_a_benchmark_imports_what_exists(path: Path) -> None:
+    """They are run by hand, so nothing else would notice a name that has gone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenreel"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
