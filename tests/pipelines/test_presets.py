@@ -1,0 +1,39 @@
+"""Every shipped preset builds; every tiny one trains, each stage for two steps, on the way from pixels to samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenreel.config import load_preset, preset_names
+from tokenreel.pipelines import show_preset, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.training.metrics_log import read_metrics
+
+DATA = "tabletop:?videos=5&frames=16&size=64"
+FEW = ["training.validation_clips=1", "training.sample_clips=1"]
+TINY = [name for name in preset_names() if name.endswith("-tiny")]
+SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
+    "gpt-bair-paper": {"prior": 304_492_544},
+    "lvt-bair-paper": {"tokenizer": 3_553_795},
+    "lvt-kinetics-paper": {"tokenizer": 4_866_051},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith("-paper")])
+def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
+    assert show_preset.run(name=name)["parameters"] == SIZES[name]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
+    runs = [tmp_path / "tokenizer"]
+    train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
+    if "prior" in load_preset(name):
+        tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache")
+        runs.append(tmp_path / "prior")
+        train_prior.run(preset=name, assignments=FEW, cache=tmp_path / "cache", out=runs[1], steps=2)
+    for run in runs:
+        (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
+        assert losses["step"] == 2
+        assert (run / "model.safetensors").is_file()
