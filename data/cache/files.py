@@ -27,7 +27,7 @@ def durable_put(path: Path, data: bytes) -> None:
     try:
         _write_flushed(temporary, data)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)
@@ -66,8 +66,9 @@ def _write_flushed(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """fsync of a file, or of a folder: a rename is durable only then."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

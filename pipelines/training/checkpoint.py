@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError
 
 STATE, MANIFEST, PREFIX, STAGING = "state.json", "manifest.json", "step_", ".staging-"
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         if final.exists():  # a damaged one, or one behind the checkpoint that was resumed from
             final.rename(folder / f"{STAGING}replaced-{uuid.uuid4().hex}")
         staging.rename(final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(
@@ -115,10 +115,10 @@ def _stage(staging: Path, checkpoint: Checkpoint) -> None:
     _write_json(staging / STATE, {"step": checkpoint.step, **checkpoint.state})
     files = sorted(staging.iterdir())
     for path in files:
-        _flush(path)
+        flush(path)
     _write_json(staging / MANIFEST, {"format": FORMAT, "files": {path.name: _describe(path) for path in files}})
-    _flush(staging / MANIFEST)
-    _flush(staging)
+    flush(staging / MANIFEST)
+    flush(staging)
 
 
 def _clear_staging(folder: Path) -> None:
@@ -142,12 +142,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def _flush(path: Path) -> None:
-    """fsync: of a folder too, because a rename is durable only then."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

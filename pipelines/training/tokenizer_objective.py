@@ -22,12 +22,12 @@ from tokenreel.data.video_writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.pipelines.decode import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.tokenizers.base import VideoTokenizer
 
-SAMPLE_FRAME_RATE = 10.0  # frames a second, where the data set kept its sources' own rates
 MEAN_IMAGE_CLIPS = 64  # training clips whose mean is the baseline
 
 
@@ -85,7 +85,7 @@ class TokenizerObjective(Objective):
     def write_samples(self, folder: Path) -> None:
         """Held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
         folder.mkdir(parents=True, exist_ok=True)
-        rate = self.tokenizer.spec.framing.frame_rate or SAMPLE_FRAME_RATE
+        rate = frame_rate_of(self.tokenizer)
         for number, row in enumerate(self.held_out[: self.config.sample_clips]):
             real = self.clips.read(np.array([row]))
             again = to_frames(self.tokenizer.decode(self.tokenizer.encode(to_model(real, self.device))))

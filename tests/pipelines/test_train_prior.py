@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,6 @@ SETTINGS = [
     "prior={type: gpt, depth: 1, width: 16, heads: 2, dropout: 0.1}",
     "training={batch: 6, learning_rate: 0.01, checkpoint_every: 4, validate_every: 4, sample_every: 4, keep: 9}",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models here are so small that a second thread costs more than it computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

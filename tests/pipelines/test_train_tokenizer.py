@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tokenreel.data.video_writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
@@ -25,15 +23,6 @@ SETTINGS = [
     "tokenizer.quantizer={type: vq, codes: 13, init: kmeans, revive_below: 0.05}",
     "training={batch: 4, learning_rate: 0.003, checkpoint_every: 3, validate_every: 3, sample_every: 3, keep: 9}",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models here are so small that a second thread costs more than it computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,15 +26,6 @@ from tokenreel.pipelines.training.metrics_log import read_metrics
 from tokenreel.pipelines.training.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("toy_training.py")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As the launched processes have it: sums depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def launch(out: Path, processes: int, die_at: int = NEVER) -> int:
