@@ -292,8 +292,10 @@ def pull(**flags: Any) -> dict[str, Any]:
 
 @program.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@_path("--pictures", "New folder for pictures of a cache's or token file's codes.", required=False)
+@_count("--clips", 8, "Clips in the pictures, spread over the cache.")
 def inspect(**flags: Any) -> dict[str, Any]:
-    """Say what a cache, token file, run or saved model holds."""
+    """Say what a cache, token file, run or saved model holds, and picture its codes."""
     return _run("inspect_path", flags)
 
 

@@ -1,4 +1,7 @@
-"""`tokenreel inspect`: what a cache, token file, run or saved model holds. Reads metadata and small columns only."""
+"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of codes. Needs no torch.
+
+Quick for a cache of any size: it reads metadata, small columns and some thousand rows of codes at most.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,43 @@ import numpy as np
 
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.code_use import code_use, count_codes
 from tokenreel.pipelines.path_kind import PathKind, kind_of
 
 
-def run(*, path: Path) -> dict[str, Any]:
-    """A summary of the folder. Raises DataError where it is of no known kind, CacheError where it is damaged."""
+def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str, Any]:
+    """A summary of the folder; pictures of `clips` clips' codes in the new folder `pictures`, if that is given.
+
+    Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no codes, CacheError
+    where a cache is damaged.
+    """
     kind = kind_of(path)
     if kind is PathKind.CACHE:
-        return inspect_cache(path)
+        return inspect_cache(path, pictures, clips)
+    if pictures is not None:
+        raise ConfigError(f"--pictures draws codes, and {path} is a {kind.value}: give a token cache or a token file")
     return {"path": str(path), "kind": kind.value, **_describe(path, kind)}
 
 
-def inspect_cache(path: Path) -> dict[str, Any]:
+def inspect_cache(path: Path, pictures: Path | None, clips: int) -> dict[str, Any]:
     """What a cache or token file, sealed or not, holds by now."""
     cache = TokenCache.open(path, allow_partial=True)
+    counted, counters = count_codes(cache)
+    summary = {**_describe_cache(cache), "rows_counted": counted, "code_use": code_use(counters) if counted else {}}
+    if pictures is None:
+        return summary
+    from tokenreel.pipelines.report.code_pictures import write_code_pictures  # imports matplotlib, most of a second
+
+    return {**summary, "pictures": write_code_pictures(cache, counters, pictures, clips)}
+
+
+def _describe_cache(cache: TokenCache) -> dict[str, Any]:
     sources = cache.plan["videos"]
     splits = sorted({source.get("split", "") for source in sources} - {""})
     labels = cache.column("label")[cache.rows(hop=1)]
     return {
-        "path": str(path),
+        "path": str(cache.path),
         "kind": f"token cache of {cache.kind}",
         "sealed": cache.cache_id is not None,
         "cache_id": cache.cache_id,

@@ -18,6 +18,7 @@ from tokenreel.errors import CacheError, ConfigError
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
 from tokenreel.pipelines.progress import Progress
+from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
 from tokenreel.priors.sampling import Samples, sample_video
@@ -75,11 +76,6 @@ def run(
     codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items()}
     cache_id = write_token_file(out, model.spec, codes, given.code_fingerprint, sources, provenance)
     return {"out": str(out), "cache_id": cache_id, **drawing_summary(samples, seconds)}
-
-
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of `rows`, evenly over them; all if there are fewer."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
 
 
 def drawing_of_flags(num: int, prime: int, frames: int | None, seed: int, batch: int = 16, **sampling: Any) -> Drawing:

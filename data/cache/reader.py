@@ -102,9 +102,8 @@ class TokenCache:
         if self.kind != "videos":
             return np.flatnonzero(usable)
         hop = hop or self.row_steps
-        return np.concatenate(
-            [_window_starts(run, self.row_steps, hop) for run in _runs(usable, self.column("source"))]
-        )
+        starts = [_window_starts(run, self.row_steps, hop) for run in _runs(usable, self.column("source"))]
+        return np.concatenate([np.empty(0, np.int64), *starts])
 
     def _in_split(self, split: str) -> np.ndarray:
         splits = np.array([video.get("split", "") for video in self.plan["videos"]])

@@ -1,4 +1,4 @@
-"""Charts as SVG text: loss curves, code usage, scores. Drawn off screen, the same look everywhere."""
+"""Charts (loss curves, code usage, scores) as SVG text or PNG. Drawn off screen, the same look everywhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tokenreel.metrics.codes import codebook_use
+
 INK = "#1f2933"
-FEW = 8  # points that would be hard to see as a line alone
+FEW = 8  # points that would be hard to see as a line alone, and lines that a legend has room for
+PNG_DPI = 160  # pixels an inch
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626")
 
 
@@ -30,14 +33,33 @@ def curves(series: Mapping[str, Line], across: str, up: str, log: bool = False) 
 
 
 def sorted_frequencies(counts: np.ndarray, across: str) -> str:
-    """How often each code is used, most frequent first (LVT figure 5); `counts` [q, K], a line for each codebook."""
+    """How often each code is used, most frequent first (LVT figure 5); `counts` [q, K], a line for each codebook.
+
+    Left of a codebook's dashed line are the codes that hold 80 % of its mass.
+    """
+    return _svg(_frequencies(counts, across))
+
+
+def sorted_frequencies_png(counts: np.ndarray, across: str) -> bytes:
+    """The same chart as a PNG file."""
+    encoded = io.BytesIO()
+    _frequencies(counts, across).savefig(encoded, format="png", dpi=PNG_DPI)
+    return encoded.getvalue()
+
+
+def _frequencies(counts: np.ndarray, across: str) -> Figure:
     figure, axes = _canvas(across, "share of all codes")
-    for row, colour in zip(counts, COLOURS * len(counts), strict=False):
-        shares = np.sort(row)[::-1] / max(1, row.sum())
+    for book, (row, colour) in enumerate(zip(counts, COLOURS * len(counts), strict=False)):
+        shares = np.sort(row)[::-1] / row.sum()
+        use = codebook_use(row)
+        label = f"codebook {book}: {use.holding_80_percent} of {use.codes} codes hold 80 %"
         axes.fill_between(np.arange(len(shares)), shares, color=colour, alpha=0.35, linewidth=0)
-        axes.plot(shares, color=colour, linewidth=1.2)
+        axes.plot(shares, color=colour, linewidth=1.2, label=label)
+        axes.axvline(use.holding_80_percent - 0.5, color=colour, linewidth=1, linestyle="--")
     axes.set_ylim(bottom=0)
-    return _svg(figure)
+    if len(counts) <= FEW:  # more would hide the chart
+        axes.legend(framealpha=1, edgecolor="none", fontsize=8)
+    return figure
 
 
 def _canvas(across: str, up: str) -> tuple[Figure, Axes]:

@@ -26,7 +26,7 @@ from tokenreel.pipelines.reconstruct import (
 from tokenreel.pipelines.report.charts import Line
 from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
 from tokenreel.pipelines.report.stages import Stages
-from tokenreel.pipelines.sample import spread
+from tokenreel.pipelines.spread import spread
 from tokenreel.pipelines.training.metrics_log import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
 

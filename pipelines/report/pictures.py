@@ -13,6 +13,10 @@ GAP = 2  # pixels between tiles
 BACKGROUND = 255  # the page is white
 CHANGED = np.array([253, 231, 37], np.uint8)  # yellow, as in LVT appendix B
 SAME = np.array([68, 1, 84], np.uint8)  # violet
+BAR = np.zeros(3, np.uint8)  # black, between given and drawn steps
+BAR_WIDTH = 4  # pixels
+TILE = 64  # pixels, about the longer side of a code step's map
+WIDEST = 8192  # pixels of a row of steps, as long as a code has a pixel at all
 
 
 def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
@@ -49,6 +53,21 @@ def change_maps(codes: np.ndarray, size: int) -> np.ndarray:
     changed[1:] = codes[1:] != codes[:-1]
     colours = np.where(changed.transpose(3, 0, 1, 2)[..., None], CHANGED, SAME)
     return enlarge(colours, max(1, size // codes.shape[1]))
+
+
+def code_picture(codes: np.ndarray, given: int = 0) -> np.ndarray:
+    """LVT figures 6 to 11 below the video: a row of code maps for each codebook, then a row of change maps for each.
+
+    [t, h, w, q] -> [H, W, 3], time from left to right. A black bar parts the first `given` steps from the drawn ones;
+    there is none where all are given, or all drawn.
+    """
+    t, h, w, _ = codes.shape
+    size = h * max(1, min(TILE // max(h, w), WIDEST // (t * w)))
+    steps = below([*code_maps(codes, size), *change_maps(codes, size)])
+    if not 0 < given < t:
+        return film_strip(steps)
+    bar = np.broadcast_to(BAR, (1, steps.shape[1], BAR_WIDTH, 3))
+    return beside([film_strip(steps[:given])[None], bar, film_strip(steps[given:])[None]])[0]
 
 
 def indexed_colours(codes: np.ndarray) -> np.ndarray:

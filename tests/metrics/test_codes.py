@@ -23,6 +23,21 @@ def test_unused_codes_do_not_count():
     assert use.perplexity == pytest.approx(2)
 
 
+def test_codes_that_hold_80_percent_are_the_fewest_that_do():
+    generator = np.random.default_rng(5)
+    for size in (1, 2, 13, 101):
+        counts = generator.integers(0, 7, size) ** 3 + (np.arange(size) == 0)
+        enough = [n for n in range(1, size + 1) if 5 * sum(sorted(counts.tolist())[-n:]) >= 4 * counts.sum()]
+        assert codebook_use(counts).holding_80_percent == min(enough)
+
+
+def test_80_percent_to_the_code_is_80_percent():
+    """Eight of ten equal codes hold it exactly; their frequencies add up to a little less in floating point."""
+    assert sum([0.1] * 8) < 0.8
+    assert codebook_use(np.ones(10, dtype=np.int64)).holding_80_percent == 8
+    assert codebook_use(np.array([0, 1, 4])).holding_80_percent == 1
+
+
 def test_the_alarm_tells_collapse_from_health():
     assert "29% of 7" in str(codebook_use(np.array([4, 4, 0, 0, 0, 0, 0])).alarm)
     one_does_all = np.ones(101, dtype=np.int64)

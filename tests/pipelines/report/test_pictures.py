@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenreel.pipelines.report.pictures import CHANGED, SAME, change_maps, code_maps, film_strip, indexed_colours
+from tokenreel.pipelines.report.pictures import (
+    CHANGED,
+    SAME,
+    change_maps,
+    code_maps,
+    code_picture,
+    film_strip,
+    indexed_colours,
+)
 
 
 def test_change_map_is_yellow_exactly_where_the_code_changed() -> None:
@@ -32,3 +40,28 @@ def test_film_strip_takes_every_nth_frame_from_left_to_right() -> None:
     strip = film_strip(frames, every=3)
     assert strip.shape[1] == 3 * 3 + 2 * 2
     assert [strip[0, i * 5, 0] for i in range(3)] == [0, 3, 6]
+
+
+def test_code_picture_has_steps_across_and_maps_below_each_other_with_a_bar_after_given_steps() -> None:
+    """Pixel by pixel: a code is a square of 64 // 7 = 9 pixels, tiles stand 2 apart, the bar of 4 takes a gap more."""
+    t, h, w, q, square, gap = 5, 3, 7, 2, 9, 2
+    codes = np.random.default_rng(1).integers(0, 4, (t, h, w, q))
+    white, black = np.uint8(255), np.uint8(0)
+    plain = np.full((2 * q * (h * square + gap) - gap, t * (w * square + gap) - gap, 3), white)
+    for step, y, x, book in np.ndindex(t, h, w, q):
+        code, changed = codes[step, y, x, book], step > 0 and codes[step, y, x, book] != codes[step - 1, y, x, book]
+        for row, colour in ((book, indexed_colours(code)), (q + book, CHANGED if changed else SAME)):
+            top, left = row * (h * square + gap) + y * square, step * (w * square + gap) + x * square
+            plain[top : top + square, left : left + square] = colour
+    for given in (0, t):
+        assert np.array_equal(code_picture(codes, given), plain)
+    cut = 3 * (w * square + gap)
+    bar = np.full((len(plain), 4, 3), black)
+    parted = np.concatenate([plain[:, :cut], bar, np.full((len(plain), gap, 3), white), plain[:, cut:]], axis=1)
+    assert np.array_equal(code_picture(codes, given=3), parted)
+
+
+def test_a_long_or_wide_clip_keeps_at_least_a_pixel_for_each_code() -> None:
+    assert code_picture(np.zeros((5003, 1, 2, 1), int)).shape == (1 + 2 + 1, 5003 * 4 - 2, 3)
+    assert code_picture(np.zeros((2, 1, 101, 1), int)).shape == (1 + 2 + 1, 2 * 101 + 2, 3)
+    assert code_picture(np.zeros((3, 1, 1, 1), int)).shape == (64 + 2 + 64, 3 * 64 + 4, 3)
