@@ -28,6 +28,7 @@ PRIORS = Registry(
     "prior",
     {
         "gpt": "tokenreel.priors.gpt:GPT",
+        "subscale-transformer": "tokenreel.priors.subscale.transformer:SubscaleTransformer",
         "code-frequency": "tokenreel.priors.counted:CodeFrequency",
         "previous-step": "tokenreel.priors.counted:PreviousStep",
     },
@@ -70,6 +71,12 @@ class Prior(nn.Module, PretrainedModel):
 
         Any order will do (raster, subscale, tracks between the frames) and it may leave out steps of a predicted
         stream that are never targets; no code comes twice.
+        """
+
+    def prepare(self, clips: Iterable[Tokens]) -> None:
+        """Looks at the clips to be trained on, in batches, once before training: for what is counted, not learnt.
+
+        Nothing unless a member says so.
         """
 
     @abstractmethod

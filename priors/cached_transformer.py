@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenreel.priors.transformer import Block, Transformer, merge_heads, split_heads
 
@@ -24,8 +24,8 @@ class PackedLinear:
     bfloat16. Later changes of the layer are not seen.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self.weight, self.bias = linear.weight.detach(), linear.bias
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight.detach(), bias
         self.packed = _can_pack(self.weight)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), _VECTORS)
@@ -40,6 +40,12 @@ class PackedLinear:
         if self.packed:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
         return F.gelu(self(x))
+
+    def relu(self, x: Tensor) -> Tensor:
+        """relu(layer(x))"""
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "relu", [], "")
+        return F.relu(self(x))
 
     def add(self, x: Tensor, base: Tensor) -> Tensor:
         """base + layer(x)"""
@@ -78,8 +84,8 @@ class CachedTransformer:
 class _CachedBlock:
     def __init__(self, block: Block, rows: int, slots: int) -> None:
         self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
-        self.qkv, self.out = PackedLinear(block.attention.qkv), PackedLinear(block.attention.out)
-        self.expand, self.contract = PackedLinear(block.expand), PackedLinear(block.contract)
+        layers = (block.attention.qkv, block.attention.out, block.expand, block.contract)
+        self.qkv, self.out, self.expand, self.contract = (PackedLinear(layer.weight, layer.bias) for layer in layers)
         weight, self.heads = block.expand.weight, block.attention.heads
         # float32 on a CPU in any case: torch's attention to one query takes 2.6 times as long in bfloat16 there
         dtype = torch.float32 if weight.device.type == "cpu" else weight.dtype

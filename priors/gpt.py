@@ -146,7 +146,7 @@ class GPT(Prior):
         position = torch.where(given.all(1), length, (~given).int().argmax(1))
         target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
         cache = CachedTransformer(self.transformer, rows, length + 1)
-        positions, output = self._positions(), PackedLinear(self.output.linear)
+        positions, output = self._positions(), PackedLinear(self.output.linear.weight)
         codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
         x = cache.extend(self._first_inputs(codes, n, positions), torch.arange(n, device=codes.device)[None])
         x = x[torch.arange(rows, device=x.device), target]

@@ -28,7 +28,7 @@ from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig, Previou
 from tokenreel.priors.sampling import sample
 
 ROWS_AT_ONCE = 64  # clips, where they are counted
-MOST_COUNTED = 8192  # clips that the baselines are counted on, spread over the training rows
+MOST_COUNTED = 8192  # clips that the baselines and ranks of codes are counted on, spread over the training rows
 VALIDATED_AT_ONCE = 8  # clips
 
 
@@ -56,6 +56,7 @@ class PriorObjective(Objective):
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
         prior.code_fingerprint = cache.code_fingerprint
+        prior.prepare(self._counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"prior": build_optimizer(self.config, [self.prior])}
@@ -106,14 +107,18 @@ class PriorObjective(Objective):
             codes = self._read(rows[first : first + size])
             yield {name: torch.from_numpy(array).long().to(device) for name, array in codes.items()}
 
+    def _counted(self) -> Iterator[dict[str, Tensor]]:
+        """Training clips for what is counted, on the CPU."""
+        some = self.rows[:: max(1, len(self.rows) // MOST_COUNTED)]
+        return self._batches(some, ROWS_AT_ONCE, torch.device("cpu"))
+
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        some = self.rows[:: max(1, len(self.rows) // MOST_COUNTED)]
         cpu, spec, predicts = torch.device("cpu"), self.cache.spec, self.prior.predicts
         baselines = {
             "bits_per_code_frequency": CodeFrequency(CodeFrequencyConfig(predicts), spec),
             "bits_per_code_previous_step": PreviousStep(PreviousStepConfig(predicts), spec),
         }
         for baseline in baselines.values():
-            baseline.fit(self._batches(some, ROWS_AT_ONCE, cpu))
+            baseline.fit(self._counted())
         return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}

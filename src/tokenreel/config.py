@@ -20,6 +20,7 @@ import yaml
 
 from tokenreel.errors import ConfigError, nearest_name
 
+BASE_KEY = "base"  # the key of a preset that says which other one it changes
 TYPE_KEY = "type"  # the key that says which member of a registry or union a mapping configures
 
 
@@ -204,11 +205,16 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The sections of a shipped preset as plain data. Raises ConfigError, with the nearest name, for an unknown one."""
+    """The sections of a shipped preset as plain data; `base: NAME` in it names the preset that it is laid over.
+
+    Raises ConfigError, with the nearest name, for an unknown one.
+    """
     if name not in preset_names():
         raise ConfigError(f"preset {name!r} is not known; {nearest_name(name, preset_names())}")
     with resources.as_file(resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml") as path:
-        return load_yaml(path)
+        preset = load_yaml(path)
+    base = preset.pop(BASE_KEY, None)
+    return preset if base is None else merge(load_preset(base), preset)
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

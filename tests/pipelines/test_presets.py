@@ -15,12 +15,19 @@ FEW = ["training.validation_clips=1", "training.sample_clips=1"]
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
 SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "gpt-bair-paper": {"prior": 304_492_544},
-    "lvt-bair-paper": {"tokenizer": 3_553_795},
-    "lvt-kinetics-paper": {"tokenizer": 4_866_051},
+    "lvt-bair-paper": {"tokenizer": 3_553_795, "prior": 49_872_384},
+    "lvt-bair-paper-adamw": {"tokenizer": 3_553_795, "prior": 49_872_384},
+    "lvt-bair-paper-key": {"tokenizer": 3_553_795, "prior": 41_500_160},
+    "lvt-bair-paper-relative": {"tokenizer": 3_553_795, "prior": 33_095_168},
+    "lvt-bair-paper-spatial": {"tokenizer": 3_553_795, "prior": 50_394_880},
+    "lvt-bair-paper-spatiotemporal": {"tokenizer": 3_553_795, "prior": 59_830_528},
+    "lvt-kinetics-paper": {"tokenizer": 4_866_051, "prior": 49_872_384},
+    "lvt-kinetics-paper-spatial": {"tokenizer": 4_866_051, "prior": 50_394_880},
+    "lvt-kinetics-paper-spatiotemporal": {"tokenizer": 4_866_051, "prior": 59_830_528},
 }
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith("-paper")])
+@pytest.mark.parametrize("name", [name for name in preset_names() if "-paper" in name])
 def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
     assert show_preset.run(name=name)["parameters"] == SIZES[name]
 

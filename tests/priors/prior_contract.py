@@ -14,10 +14,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from tokenreel.priors.base import Prior, State, Tokens
 from tokenreel.priors.sampling import SamplingConfig, sample
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def _packed_layer_cost(x: torch.Size, weight: torch.Size, *rest: object, out_shape: torch.Size, **names: object) -> int:
+    """Packed layers are no operation that torch knows the cost of."""
+    return 2 * out_shape.numel() * x[-1]
+
 
 TOLERANCE = 1e-4  # nats: float32 sums in another order; a leak through scrambled weights is far larger
 

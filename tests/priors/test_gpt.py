@@ -13,7 +13,6 @@ from prior_contract import (
     random_tokens,
     scramble,
 )
-from torch.utils.flop_counter import register_flop_formula
 from toy_priors import spec_of
 
 from tokenreel.data.spec import StreamSpec, TokenSpec
@@ -61,12 +60,6 @@ def test_draws_what_it_says(draft: int) -> None:
 
 
 def test_a_new_code_computes_one_position() -> None:
-    """Packed layers count too: they are no operation that torch knows the cost of."""
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _cost(x: torch.Size, weight: torch.Size, *rest: object, out_shape: torch.Size, **names: object) -> int:
-        return 2 * out_shape.numel() * x[-1]
-
     prior = scramble(gpt(CONTROLLED))
     check_step_computes_one_position(prior, random_tokens(prior, 1))
 

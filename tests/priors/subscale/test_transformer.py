@@ -1,0 +1,251 @@
+"""The subscale transformer: the contract of every prior for each type, number of codebooks and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from prior_contract import (
+    check_contract,
+    check_given_seen_before,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
+from toy_priors import spec_of
+
+from tokenreel.data.spec import StreamSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior
+from tokenreel.priors.choice import SamplingConfig, draw
+from tokenreel.priors.sampling import sample
+from tokenreel.priors.subscale.cached import CachedDecoder
+from tokenreel.priors.subscale.config import SubscaleTransformerConfig
+from tokenreel.priors.subscale.transformer import SubscaleTransformer
+from tokenreel.priors.uniforms import uniforms
+
+SCALE = 0.1  # of the noise on the weights, so that no attention looks at one place only
+TYPES = {  # subscale factor, kernel and grid
+    "single-frame": ((3, 1, 1), (5, 1, 1), (3, 2, 3)),
+    "spatial": ((1, 2, 1), (1, 3, 3), (2, 4, 3)),
+    "spatiotemporal": ((2, 1, 3), (3, 3, 5), (4, 2, 3)),
+}
+ATTENTIONS = ("query-key", "key", "relative")
+
+
+def prior_of(kind: str = "single-frame", codebooks: int = 1, codes: int = 5, **fields: Any) -> SubscaleTransformer:
+    torch.manual_seed(0)
+    subscale, kernel, grid = TYPES[kind]
+    sizes = {"depth": 1, "width": 13, "heads": 2, "head_width": 7, "embedding": 11}
+    config = SubscaleTransformerConfig(subscale, kernel, **{**sizes, **fields})
+    return SubscaleTransformer(config, spec_of(StreamSpec("video", grid, codes, codebooks), frames=grid[0]))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("codebooks", [1, 3])
+@pytest.mark.parametrize("kind", TYPES)
+def test_contract(kind: str, codebooks: int, attention: str) -> None:
+    prior = scramble(prior_of(kind, codebooks, attention=attention), scale=SCALE)
+    check_contract(prior, random_tokens(prior, 2), random_given(prior, 2, 0.3), seen_by(prior))
+
+
+def seen_by(prior: SubscaleTransformer) -> torch.Tensor:
+    """bool [L, L]: whether the code at the first index reaches the second, by the distances that the kernels cover.
+
+    Within a slice a code comes in at the places whose masked convolution covers it, and reaches what comes after those:
+    the last code of a row is not seen by the first place of the next row, but by the one after that.
+    """
+    order = prior.order()[:, 1:]
+    factor, kernel = (torch.tensor(x) for x in (prior.config.subscale, prior.config.kernel))
+    slices, places = order[:, :3] % factor, order[:, :3] // factor
+    same = (slices[:, None] == slices).all(-1)
+    ahead = places - places[:, None]
+    steps, rows, columns = ahead.unbind(-1)
+    covered = (steps >= 0) & (steps <= 2) & (rows >= 0) & (rows <= 2) & (columns.abs() <= 1)
+    comes_in = same & covered & ((steps > 0) | (rows > 0) | (columns > 0))
+    within = same & ((comes_in.cumsum(1) > 0) | (ahead == 0).all(-1))
+    around = ((order[:, None, :3] - order[:, :3]).abs() <= kernel // 2).all(-1)  # the encoder's convolution
+    index = torch.arange(len(order)) // (len(order) // int(factor.prod()))
+    in_slice = (around[:, None] * (index == torch.arange(int(index.max()) + 1)[:, None])).any(-1)  # [L, slices]
+    return (within | (~same & in_slice[:, index])).triu(1)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "spatiotemporal"])
+def test_given_codes_condition_what_comes_before_them(kind: str) -> None:
+    """Frames that are given lie scattered through subscale order; the first slice knows all of them."""
+    prior = scramble(prior_of(kind, 2), scale=SCALE)
+    given = prior.given_frames(1).expand(1, -1)
+    assert (~given).cumsum(1)[given].any(), "nothing given lies behind anything drawn"
+    check_given_seen_before(prior, random_tokens(prior, 1), given)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_draws_what_it_says(attention: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "width": 7, "heads": 1, "head_width": 5, "embedding": 3}
+    config = SubscaleTransformerConfig((1, 1, 2), (1, 1, 3), attention=attention, **sizes)  # type: ignore[arg-type]
+    spec = spec_of(StreamSpec("video", (1, 2, 2), 2, codebooks=2), frames=1)
+    prior = scramble(SubscaleTransformer(config, spec), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.2)
+    check_normalised(prior, tokens, given)
+    check_sample_frequencies(prior, tokens, given, draft=2)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_new_code_computes_one_place(kind: str) -> None:
+    prior = scramble(prior_of(kind, 3))
+    check_step_computes_one_position(prior, random_tokens(prior, 1), most=1.1)
+
+
+def test_the_encoder_runs_once_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the decoder once for each place of a whole video, whatever the number of codebooks."""
+    prior = prior_of("spatiotemporal", 3).eval()
+    encoded, computed = [], []
+    monkeypatch.setattr(prior.encoder, "forward", _counting(prior.encoder.forward, encoded, lambda *x: len(x[2])))
+    monkeypatch.setattr(CachedDecoder, "extend", _counting(CachedDecoder.extend, computed, lambda *x: x[2].numel()))
+    sample(prior, {}, samples=torch.arange(1))
+    assert sum(encoded) == prior.slices.count
+    assert sum(computed) == prior.slices.count * prior.slices.places
+
+
+def _counting(function: Callable[..., Any], counts: list[int], count: Callable[..., int]) -> Callable[..., Any]:
+    def counted(*arguments: Any) -> Any:
+        counts.append(count(*arguments))
+        return function(*arguments)
+
+    return counted
+
+
+@pytest.mark.parametrize("draft", [0, 5])
+def test_cached_sampling_draws_the_codes_of_recomputed_slices(draft: int) -> None:
+    """Codes drawn from the caches are those drawn from whole slices computed anew for each code."""
+    prior = scramble(prior_of("spatial", 2, codes=3), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), prior.given_frames(1).expand(2, -1)
+    config, ids = SamplingConfig(draft=draft), torch.arange(2)
+    drawn = prior.flatten(sample(prior, tokens, given, config, seed=3, samples=ids).tokens)
+    numbers = torch.from_numpy(uniforms(3, ids.numpy(), _raster_ids(prior)))
+    flat = prior.flatten(tokens)
+    for at in (~given[0]).nonzero().squeeze(1).tolist():
+        clips = [torch.where(torch.arange(len(flat[0])) == at, code, flat) for code in range(prior.codes)]
+        with torch.no_grad():
+            log_probs = [prior.log_prob(prior.unflatten(clip), given)[:, at] for clip in clips]
+        flat[:, at] = draw(torch.stack(log_probs, -1).exp(), numbers[:, at])
+    assert torch.equal(drawn, flat)
+
+
+def _raster_ids(prior: SubscaleTransformer) -> np.ndarray:
+    """The number of each position of the order in raster order, which random numbers belong to."""
+    return np.ravel_multi_index(tuple(prior.order()[:, 1:].T.numpy()), prior.spec.levels[0].shape)
+
+
+def test_encoder_and_decoder_learn_a_clip_by_heart() -> None:
+    prior = prior_of("spatiotemporal", 3)
+    tokens, given = random_tokens(prior, 1), prior.given_frames(1)[None]
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        loss = prior.loss(tokens, given, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(parameter.grad is not None for parameter in prior.parameters())
+    with torch.no_grad():
+        assert -prior.log_prob(tokens, given).sum() / (~given).sum() < 0.05  # nats; guessing costs 1.61
+
+
+def test_a_step_trains_one_slice_of_each_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never one that is wholly given, as frame 0 is; each other one about equally often."""
+    prior, drawn = prior_of(codebooks=1), []
+    monkeypatch.setattr(prior, "_nats", lambda codes, given, index: drawn.append(index) or torch.ones(len(index), 6, 1))
+    tokens, given = random_tokens(prior, 331), prior.given_frames(1).expand(331, -1)
+    assert prior.loss(tokens, given, torch.Generator().manual_seed(0)) == 1
+    assert torch.bincount(drawn[0]).tolist() == pytest.approx([0, 165, 165], abs=30)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tied": "embeddings"},
+        {"adaptive_input": True},
+        {"adaptive_softmax": True},
+        {"adaptive_input": True, "adaptive_softmax": True},
+        {"adaptive_input": True, "adaptive_softmax": True, "tied": "embeddings"},
+        {"adaptive_input": True, "adaptive_softmax": True, "tied": "projections"},
+    ],
+    ids=str,
+)
+def test_contract_with_the_layers_of_appendix_a(fields: dict[str, Any]) -> None:
+    cutoffs = (3,) if "adaptive" in str(fields) else ()
+    prior = prior_of("spatial", 2, codes=7, embedding=17, cutoffs=cutoffs, **fields)
+    prior.prepare([random_tokens(prior, 3, seed=5)])
+    check_contract(scramble(prior, scale=SCALE), random_tokens(prior, 2), random_given(prior, 2, 0.3), seen_by(prior))
+
+
+def test_ranks_of_codes_are_counted_and_saved() -> None:
+    prior = prior_of(codebooks=2, adaptive_softmax=True, cutoffs=(2,))
+    rare_first = {"video": torch.tensor([4, 4, 4, 3, 3, 0]).view(1, 1, 2, 3, 1).expand(7, 3, 2, 3, 2)}
+    prior.prepare([rare_first, rare_first])
+    assert [ranks.code_at.tolist() for ranks in prior.ranks] == [[4, 3, 0, 1, 2]] * 2
+    again = Prior.from_document(prior.to_document())
+    again.load_state_dict(prior.state_dict())
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    assert torch.equal(again.log_prob(tokens, given), prior.log_prob(tokens, given))
+
+
+def test_bfloat16_stays_near() -> None:
+    """Sampling in bfloat16 weights, and training under autocast; the losses themselves are float32."""
+    prior = scramble(prior_of("spatiotemporal", 3, attention="key"), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    exact, exact_loss = prior.start(tokens, given), prior.loss(tokens, given, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = prior.loss(tokens, given, torch.Generator().manual_seed(0))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact_loss, atol=0.02, rtol=0)
+    rounded = prior.to(torch.bfloat16).start(tokens, given)
+    torch.testing.assert_close(rounded.log_probs, exact.log_probs, atol=0.05, rtol=0)
+
+
+def test_a_factor_that_does_not_divide_is_refused() -> None:
+    spec = spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
+    config = SubscaleTransformerConfig((1, 1, 2), (1, 1, 3), 1, 7, 1, 5, 3)
+    with pytest.raises(ConfigError, match=r"factor 2 does not divide the 5 columns"):
+        SubscaleTransformer(config, spec)
+
+
+def test_two_levels_are_refused() -> None:
+    spec = spec_of(StreamSpec("top", (2, 1, 1), 3), StreamSpec("bottom", (2, 1, 1), 3), frames=2)
+    with pytest.raises(ConfigError, match="one level"):
+        SubscaleTransformer(SubscaleTransformerConfig((1, 1, 1), (1, 1, 1), 1, 7, 1, 5, 3), spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kernel": (2, 1, 1)}, "kernel"),
+        ({"depth": 0}, "depth"),
+        ({"cutoffs": (2,)}, "cutoffs"),
+        ({"adaptive_input": True}, "cutoffs"),
+        ({"tied": "projections"}, "projections"),
+        ({"tied": "embeddings", "adaptive_input": True, "cutoffs": (2,)}, "tied"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
+    sizes = {
+        "subscale": (3, 1, 1),
+        "kernel": (3, 1, 1),
+        "depth": 1,
+        "width": 7,
+        "heads": 1,
+        "head_width": 5,
+        "embedding": 3,
+    }
+    with pytest.raises(ConfigError, match=message):
+        SubscaleTransformer(
+            SubscaleTransformerConfig(**{**sizes, **fields}), spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
+        )
