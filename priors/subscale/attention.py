@@ -72,7 +72,7 @@ class Attention(nn.Module):
     def split(self, projected: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """[N, P, rows] -> what scores are made of, and values [N, heads, P, d].
 
-        Of `query-key` these are queries and keys [N, heads, P, d], of `key` scores [N, heads, P], of `relative` nothing.
+        For `query-key` queries and keys [N, heads, P, d], for `key` the scores [N, heads, P], for `relative` nothing.
         """
         if self.kind == "query-key":
             query, key, value = projected.unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)

@@ -21,8 +21,7 @@ class SubscaleTransformerConfig:
     head_width: int  # (d_a)
     embedding: int  # width of a code's vector where it comes in (d_e)
     attention: Literal["query-key", "key", "relative"] = "query-key"  # section 4.4; relative distance is in each
-    tied: Literal["none", "embeddings", "projections"] = "none"  # appendix A: input vectors are the output's; with ...
-    # `projections` those of the adaptive softmax's tail clusters as well
+    tied: Literal["none", "embeddings", "projections"] = "none"  # appendix A: what input and (adaptive) softmax share
     adaptive_input: bool = False  # appendix A: rare codes have narrower vectors, where they come in
     adaptive_softmax: bool = False  # appendix A: rare codes are predicted in two steps
     cutoffs: tuple[int, ...] = ()  # ranks by frequency at which a rarer cluster begins, for both adaptive options
@@ -42,5 +41,5 @@ class SubscaleTransformerConfig:
             raise ConfigError("tied: projections needs adaptive_input and adaptive_softmax, which have the projections")
         if self.tied == "embeddings" and self.adaptive_input != self.adaptive_softmax:
             raise ConfigError(
-                "tied: embeddings needs adaptive_input and adaptive_softmax both or neither: their vectors differ in width"
+                "tied: embeddings needs adaptive_input and adaptive_softmax both or neither: vectors differ in width"
             )

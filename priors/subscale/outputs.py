@@ -17,7 +17,7 @@ from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 
 
 class CodeSoftmax(nn.Module):
-    """Vectors [N, D] -> probabilities of K codes. Where it is tied to an input, its rows are the vectors of the codes."""
+    """Vectors [N, D] -> probabilities of K codes. Where an input is tied to it, its rows are the vectors of codes."""
 
     def __init__(self, width: int, codes: int, tied: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a place lies, in sines and cosines of its three coordinates (Video Transformer, arXiv 1906.02634, section 3.2)."""
+"""Where a place lies, in sines and cosines of three coordinates (Video Transformer, arXiv 1906.02634, section 3.2)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class SubscaleTransformer(Prior):
     """p(code | codes before it in subscale order, every given code).
 
     Given codes condition everything, wherever they lie: the encoder sees them in all slices. The public code shows it
-    those of earlier slices only, so that with spatial subscaling most of the first frame is hidden from the first slice.
+    those of earlier slices only: with spatial subscaling most of the first frame is then hidden from the first slice.
     """
 
     config: SubscaleTransformerConfig
@@ -83,7 +83,7 @@ class SubscaleTransformer(Prior):
             codes = tokens[self.predicts[0]].cpu().flatten(0, 3)
             counts += torch.stack([codes[:, k].bincount(minlength=self.codes) for k in range(self.codebooks)])
         for ranks, count in zip(self.ranks, counts, strict=True):
-            ranks.fit(count.to(self.device))
+            ranks.fit(count.to(self.device))  # type: ignore[operator]
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         flat, seen = self._by_slice(self.flatten(tokens)), self._by_slice(given)
