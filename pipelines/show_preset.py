@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenreel.config import from_mapping, load_preset, to_mapping
 from tokenreel.data.plan import DataConfig
-from tokenreel.data.spec import TokenSpec
+from tokenreel.pipelines.preset_tokens import tokens_of_sections
 from tokenreel.pipelines.settings import resolve
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
@@ -46,9 +46,8 @@ def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior
         if "tokenizer" in preset:
             data = from_mapping(DataConfig, preset["data"], "data")
             networks["tokenizer"] = build_tokenizer(preset["tokenizer"], data.frames, data.framing)
-        if "prior" in preset:
-            given = "tokens" in preset
-            spec = from_mapping(TokenSpec, preset["tokens"], "tokens") if given else networks["tokenizer"].spec
+        spec = tokens_of_sections(preset)
+        if spec is not None and "prior" in preset:
             networks["prior"] = build_prior(preset["prior"], spec)
     return networks
 

@@ -13,6 +13,7 @@ import torch
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.pipelines.preset_tokens import require_tokens
 from tokenreel.pipelines.settings import require_section, resolve
 from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
@@ -37,14 +38,16 @@ def run(
 ) -> dict[str, Any]:
     """Trains the preset's prior on the training rows of `cache` and exports it into `out`.
 
-    Raises ConfigError, CacheError and CheckpointError as the parts do (the last one where the run was begun on codes of
-    another tokenizer, or of another vocabulary), and KeyboardInterrupt after a signal, once the checkpoint is written.
+    Raises ConfigError (also for a cache of other codes than the preset is meant for), CacheError and CheckpointError as
+    the parts do (the last one where the run was begun on codes of another tokenizer, or of another vocabulary), and
+    KeyboardInterrupt after a signal, once the checkpoint is written.
     """
     flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
     sections = resolve(preset, config, assignments, flags, "prior")
     training = from_mapping(PriorTrainingConfig, sections.get("training", {}), "training")
     model = PRIORS.config(require_section(sections, "prior"), "prior")
     tokens = TokenCache.open(cache)
+    require_tokens(sections, tokens.spec)
     accelerator = make_accelerator(device, training.log_with, out)
     torch.manual_seed(training.seed)
     prior = build_prior(to_mapping(model), tokens.spec)

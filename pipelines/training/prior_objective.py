@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from tokenreel.config import to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
@@ -55,6 +56,9 @@ class PriorObjective(Objective):
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
+        if self.given.all():
+            frames = prior.spec.frames
+            raise ConfigError(f"training.prime (={config.prime}) leaves nothing to predict in clips of {frames} frames")
         prior.code_fingerprint = cache.code_fingerprint
         prior.prepare(self._counted())
 

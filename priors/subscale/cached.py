@@ -35,7 +35,7 @@ class CachedDecoder:
 
     def enter(self, rows: Tensor, encoded: Tensor) -> None:
         """Begins a slice in `rows`: what the encoder [n rows, P, D] says of it."""
-        self.context[rows] = self.context_layer(encoded)
+        self.context[rows] = self.context_layer(encoded.to(self.context.dtype))
 
     def extend(self, rows: Tensor, at: Tensor, vectors: Tensor) -> None:
         """Computes places `at` [n rows, n] of `rows`, rising in each row, into `hidden`.
@@ -82,5 +82,9 @@ class _CachedBlock:
         for kept, new in zip(self.kept, (*asking[-1:], value), strict=True):
             kept[row, at] = new.transpose(1, 2)
         used = int(at.max()) + 1 if at.device.type == "cpu" else self.bias.shape[-1]
-        *key, value = ((k if len(row) == len(k) else k[row[:, 0]])[:, :used].transpose(1, 2) for k in self.kept)
+        *key, value = (self._of_rows(k[:, :used], row).transpose(1, 2) for k in self.kept)
         return attend((*asking[:-1], *key), value, self.bias[:, at, :used].transpose(0, 1))
+
+    @staticmethod
+    def _of_rows(kept: Tensor, row: Tensor) -> Tensor:
+        return kept if len(row) == len(kept) else kept[row[:, 0]]

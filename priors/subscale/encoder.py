@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 
     neighbours: Tensor  # int64 [slices, P, taps]
     first: Tensor  # int64 [taps, q], row of the table of code 0
-    positions: Tensor  # [P, embedding]
+    positions: Tensor  # [P, D]
 
     def __init__(self, config: SubscaleTransformerConfig, slices: Slices, codes: int, codebooks: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         first = torch.arange(taps * codebooks, device="cpu").view(taps, codebooks) * codes
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("first", first, persistent=False)
-        self.register_buffer("positions", sinusoids(slices.shape, config.embedding), persistent=False)
+        self.register_buffer("positions", sinusoids(slices.shape, config.width), persistent=False)
         self.table = nn.Embedding(taps * codebooks * codes, config.embedding)  # a convolution of codes in one-hot form
         self.bias = nn.Parameter(torch.zeros(config.embedding))
         self.slice = nn.Embedding(slices.count, config.embedding)
@@ -41,8 +41,8 @@ class Encoder(nn.Module):
 
     def forward(self, codes: Tensor, seen: Tensor, index: Tensor) -> Tensor:
         """codes int64 and seen bool [B, slices, P, q]; index int64 [B] of the slice that each row asks for."""
-        x = self.convolve(codes, seen, index) + self.bias + self.slice(index)[:, None] + self.positions
-        x = self.widen(x)
+        x = self.convolve(codes, seen, index) + self.bias + self.slice(index)[:, None]
+        x = self.widen(x) + self.positions
         for block in self.blocks:
             x = block(x)
         return x

@@ -35,13 +35,15 @@ class CodeVectors(nn.Module):
         ranks: Sequence[CodeRanks],
     ) -> None:
         super().__init__()
+        as_outputs = config.adaptive_input or config.tied != "none"
+        self.scale = config.embedding**0.5 if as_outputs else 1.0  # of length 1 in outputs; as inputs as long as others
         self.books = nn.ModuleList(
             _vectors(config, codes, output.softmax, ranks[book] if ranks else None)
             for book, output in enumerate(outputs)
         )
 
     def forward(self, codes: Tensor) -> Tensor:
-        return torch.stack([book(codes[..., k]) for k, book in enumerate(self.books)]).sum(0)
+        return self.scale * torch.stack([book(codes[..., k]) for k, book in enumerate(self.books)]).sum(0)
 
 
 def _vectors(

@@ -15,7 +15,7 @@ def sinusoids(shape: tuple[int, int, int], width: int) -> Tensor:
     What a width leaves over, that is no multiple of 6, is zero. On the CPU whatever the default device.
     """
     waves = width // 6
-    frequencies = _LONGEST ** -(np.arange(waves) / max(waves, 1))
+    frequencies = _LONGEST ** -(np.arange(waves) / waves)
     angles = np.indices(shape).reshape(3, -1).T[:, :, None] * frequencies  # [P, 3, waves]
     signal = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(angles), -1)
     padded = np.pad(signal, ((0, 0), (0, width - signal.shape[1])))

@@ -2,8 +2,8 @@
 
 Slice (a, b, c) holds every st-th step from a on, every sh-th row from b, every sw-th column from c. Slices come one
 after the other, (0, 0, 0) first and c counting fastest; inside a slice places come in raster order, at a place the
-codebooks. So the codes of a clip in generation order are an array [slices, P, q]. Knows places only, no codes; numpy, so
-that a prior can be built on the meta device.
+codebooks: a clip's codes in generation order are an array [slices, P, q]. Knows places only, no codes; numpy, so that a
+prior can be built on the meta device.
 
 P places of a slice.
 """
@@ -64,7 +64,7 @@ class Slices:
     def _index_of(self, coordinates: np.ndarray) -> np.ndarray:
         """Coordinates [..., 3] in the clip -> index into [slices * P]; slices * P where outside."""
         outside = ((coordinates < 0) | (coordinates >= np.array(self.grid))).any(-1)
-        inside = np.where(outside[..., None], 0, coordinates)
+        inside = coordinates * ~np.expand_dims(outside, -1)
         own, among = inside // np.array(self.factor), inside % np.array(self.factor)
         index = np.ravel_multi_index(tuple(np.moveaxis(among, -1, 0)), self.factor) * self.places
         index += np.ravel_multi_index(tuple(np.moveaxis(own, -1, 0)), self.shape)
@@ -81,7 +81,7 @@ def earlier_neighbours(shape: tuple[int, int, int], kernel: tuple[int, int, int]
     taps = _raster(kernel) - np.array([t - 1, h - 1, w // 2])
     before = np.arange(len(taps)) < len(taps) - 1 - w // 2  # the place itself and what is right of it are the last taps
     covered = _raster(shape)[:, None] + taps
-    inside = np.asarray(((covered >= 0) & (covered < np.array(shape))).all(-1) & before)
+    inside = ((covered >= 0) & (covered < np.array(shape))).all(-1) & before
     used = np.flatnonzero(inside.any(axis=0))
     places = np.ravel_multi_index(tuple(np.moveaxis(np.where(inside[..., None], covered, 0), -1, 0)), shape)
     return used, np.where(inside, places, np.prod(shape))[:, used]

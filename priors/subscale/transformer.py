@@ -26,7 +26,7 @@ from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.decoder import Decoder
 from tokenreel.priors.subscale.encoder import Encoder
 from tokenreel.priors.subscale.inputs import CodeVectors
-from tokenreel.priors.subscale.outputs import CodebookOutputs, CodeSoftmax
+from tokenreel.priors.subscale.outputs import CodebookOutput, CodebookOutputs, CodeSoftmax
 from tokenreel.priors.subscale.slices import Slices
 from tokenreel.priors.subscale.targets import Part, parts_by_slice
 
@@ -44,7 +44,7 @@ class SubscaleState(State):
 
 
 class SubscaleTransformer(Prior):
-    """p(code | codes before it in subscale order, every given code).
+    """p(code | codes before it in subscale order, every given code), for the one level of codes; it reads no tracks.
 
     Given codes condition everything, wherever they lie: the encoder sees them in all slices. The public code shows it
     those of earlier slices only: with spatial subscaling most of the first frame is then hidden from the first slice.
@@ -125,7 +125,7 @@ class SubscaleTransformer(Prior):
         codes = nn.functional.pad(self.flatten(tokens).masked_fill(~given, 0), (0, 1))
         cache = CachedDecoder(self.decoder, rows)
         empty = torch.full((rows, self.codes), -torch.inf, device=codes.device)
-        state = SubscaleState(position, empty, codes, self._by_slice(given), [_NOWHERE] * rows, cache)
+        state = SubscaleState(position, empty, codes, self._by_slice(given.clone()), [_NOWHERE] * rows, cache)
         first = position.tolist()
         state.log_probs = self._predict(state, first, [int(at < length) for at in first])[:, 0]
         return state
@@ -210,8 +210,10 @@ class SubscaleTransformer(Prior):
         return self.slices.places * self.codebooks
 
     def reset_parameters(self) -> None:
-        """As the public code does, Xavier's uniform weights and normal vectors, but with the true fans everywhere: its
-        projections to queries, keys and values come out tenfold too small, for their three dimensions mislead torch.
+        """Xavier's uniform weights and normal vectors, as in the public code, with other fans in two places.
+
+        Where codes come in as ones among zeros only the ones count: else they are hardly heard beside the slice vector.
+        Queries, keys and values count one by one: else the size of the values depends on the kind of attention.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -220,17 +222,19 @@ class SubscaleTransformer(Prior):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight)
-            elif isinstance(module, Attention) and module.asked is not None:
-                nn.init.normal_(module.asked)
-        for part in (*self.outputs.modules(), *self.vectors.modules()):
-            if isinstance(part, AdaptiveSoftmax | AdaptiveEmbedding | CodeSoftmax):
-                part.reset_parameters()  # their vectors may be tied, so their scale is that of an input
-        weight = self.decoder.convolution.weight
-        _xavier(weight, weight.shape[0] * weight.shape[1], weight.shape[0] * weight.shape[2])
-        taps = self.encoder.neighbours.shape[-1]
-        _xavier(self.encoder.table.weight, taps * self.codebooks * self.codes, taps * self.config.embedding)
-        for k, table in enumerate(book.earlier for book in self.outputs if book.earlier is not None):
-            _xavier(table.weight, self.config.width + (k + 1) * self.codes, self.config.width)
+        nn.init.normal_(self.encoder.slice.weight, std=0.1)
+        _xavier(self.encoder.table.weight, self.encoder.first.numel(), self.config.embedding)
+        taps, width, embedding = self.decoder.convolution.weight.shape
+        _xavier(self.decoder.convolution.weight, taps * embedding, taps * width)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                _xavier(module.project.weight, width, module.heads * module.head_width)
+                if module.asked is not None:
+                    nn.init.normal_(module.asked)
+            elif isinstance(module, CodebookOutput) and module.earlier is not None:
+                _xavier(module.earlier.weight, width, width)
+            elif isinstance(module, AdaptiveSoftmax | AdaptiveEmbedding | CodeSoftmax):
+                module.reset_parameters()  # their vectors may be tied, so their scale is that of an input
 
 
 def _order(slices: Slices, stream: int, codebooks: int) -> np.ndarray:

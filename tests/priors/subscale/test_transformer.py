@@ -249,3 +249,18 @@ def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message
         SubscaleTransformer(
             SubscaleTransformerConfig(**{**sizes, **fields}), spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
         )
+
+
+def test_slices_of_one_place() -> None:
+    """The masked convolution then sees nothing at all, and all that is known comes from the encoder."""
+    spec = spec_of(StreamSpec("video", (1, 2, 3), 5), frames=1)
+    config = SubscaleTransformerConfig((1, 2, 3), (1, 3, 5), 1, 7, 1, 5, 3)
+    prior = scramble(SubscaleTransformer(config, spec), scale=SCALE)
+    check_contract(prior, random_tokens(prior, 2), random_given(prior, 2, 0.3))
+
+
+def test_samples_under_autocast() -> None:
+    prior = prior_of(codebooks=2).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = sample(prior, {}, samples=torch.arange(2)).tokens["video"]
+    assert drawn.shape == (2, 3, 2, 3, 2)

@@ -1,0 +1,155 @@
+"""LVT's prior written a second time, slowly and from the paper (arXiv 2006.10704, sections 3.2 and 4.4).
+
+It takes the weights of a `SubscaleTransformer` by name and shares no code with it: dense convolutions of one-hot codes,
+places by their coordinates, biases looked up pair by pair, everything in float64. As the prior does and the published
+code does not, its encoder sees given codes in every slice and adds positions as the decoder does.
+
+B rows, t h w the clip's grid, q codebooks, K codes, P places of a slice, D width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenreel.priors.subscale.config import SubscaleTransformerConfig
+
+Weights = dict[str, Tensor]
+
+
+def reference_log_prob(
+    config: SubscaleTransformerConfig, weights: Weights, codes: Tensor, given: Tensor, size: int
+) -> Tensor:
+    """Log-probabilities [B, t, h, w, q], float64, of every code, given or not; both [B, t, h, w, q], K = `size`."""
+    weights = {name: weight.double() for name, weight in weights.items()}
+    result = torch.full(codes.shape, torch.nan, dtype=torch.float64)
+    visible = given.clone()
+    (st, sh, sw), q = config.subscale, codes.shape[-1]
+    for index, (a, b, c) in enumerate(itertools.product(range(st), range(sh), range(sw))):
+        own = codes[:, a::st, b::sh, c::sw]
+        encoded = _encode(config, _part(weights, "encoder."), _one_hot(codes, size) * visible[..., None], index)
+        places = _decode(config, _part(weights, "decoder."), _vectors(weights, own), encoded)
+        log_probs = [_channel(weights, places, own.flatten(1, 3), k, size) for k in range(q)]
+        result[:, a::st, b::sh, c::sw] = torch.stack(log_probs, -1).view(own.shape)
+        visible[:, a::st, b::sh, c::sw] = True
+    return result
+
+
+def _encode(config: SubscaleTransformerConfig, weights: Weights, video: Tensor, index: int) -> Tensor:
+    """One-hot video [B, t, h, w, q, K], zero where it may not be seen -> [B, D, t', h', w'] for slice `index`."""
+    size, books, kernel = video.shape[-1], video.shape[-2], config.kernel
+    kernels = weights["table.weight"].view(*kernel, books, size, -1).permute(5, 3, 4, 0, 1, 2).flatten(1, 2)
+    video = video.permute(0, 4, 5, 1, 2, 3).flatten(1, 2)  # [B, q * K, t, h, w]
+    video = F.pad(video, [size // 2 for size in reversed(kernel) for _ in range(2)])
+    a, b, c = list(itertools.product(*map(range, config.subscale)))[index]
+    x = F.conv3d(video[:, :, a:, b:, c:], kernels, weights["bias"], stride=config.subscale)
+    x = x + weights["slice.weight"][index].view(-1, 1, 1, 1)
+    x = torch.einsum("bethw,de->bdthw", x, weights["widen.weight"])
+    x = x + _positions(x)
+    for i in range(config.depth):
+        x = _block(config, _part(weights, f"blocks.{i}."), x, masked=False)
+    return x
+
+
+def _decode(config: SubscaleTransformerConfig, weights: Weights, x: Tensor, encoded: Tensor) -> Tensor:
+    """Vectors of the slice's codes [B, e, t', h', w'] and what the encoder says -> [B, P, D]."""
+    kernels = weights["convolution.weight"].permute(1, 2, 0).unflatten(-1, (3, 3, 3)).clone()
+    kernels[:, :, 2, 2, 1:] = 0  # the place itself, and what is right of it
+    x = F.conv3d(F.pad(x, (1, 1, 2, 0, 2, 0)), kernels, weights["convolution.bias"])
+    x = x + _positions(x) + torch.einsum("bcthw,dc->bdthw", encoded, weights["context.weight"])
+    for i in range(config.depth):
+        x = _block(config, _part(weights, f"blocks.{i}."), x, masked=True)
+    return x.flatten(2).transpose(1, 2)
+
+
+def _vectors(weights: Weights, codes: Tensor) -> Tensor:
+    """Codes of a slice [B, t', h', w', q] -> [B, e, t', h', w']: embeddings, added up over the codebooks."""
+    names = ("vectors.books.{}.weight", "outputs.books.{}.softmax.linear.weight")
+    tied = names[0].format(0) not in weights
+    name = names[tied]  # tied: those of the softmax, scaled up as in Vaswani et al. 2017, section 3.4
+    vectors = torch.stack([weights[name.format(k)][codes[..., k]] for k in range(codes.shape[-1])]).sum(0)
+    vectors = vectors * vectors.shape[-1] ** 0.5 if tied else vectors
+    return vectors.permute(0, 4, 1, 2, 3)
+
+
+def _channel(weights: Weights, places: Tensor, codes: Tensor, k: int, size: int) -> Tensor:
+    """Log-probabilities [B, P] of the codes of codebook k: an MLP on [y ; one-hot codes of the codebooks before]."""
+    part = _part(weights, f"outputs.books.{k}.")
+    x = torch.cat([_norm(_part(weights, "outputs.norm."), places), _one_hot(codes[..., :k], size).flatten(2)], -1)
+    layer = torch.cat([part["hidden.weight"], part["earlier.weight"].T] if k else [part["hidden.weight"]], 1)
+    x = (x @ layer.T + part["hidden.bias"]).clamp(min=0)
+    if "narrow.weight" in part:
+        x = x @ part["narrow.weight"].T + part["narrow.bias"]
+    logits = x @ part["softmax.linear.weight"].T + part.get("softmax.linear.bias", torch.zeros(size).double())
+    return logits.log_softmax(-1).gather(-1, codes[..., k : k + 1])[..., 0]
+
+
+def _block(config: SubscaleTransformerConfig, weights: Weights, x: Tensor, masked: bool) -> Tensor:
+    """[B, D, t', h', w'] -> the same shape."""
+    shape, x = x.shape[2:], x.flatten(2).transpose(1, 2)
+    x = x + _attention(config, _part(weights, "attention."), x, tuple(shape), masked)
+    hidden = _norm(_part(weights, "norm."), x) @ weights["expand.weight"].T + weights["expand.bias"]
+    x = x + hidden.clamp(min=0) @ weights["contract.weight"].T + weights["contract.bias"]
+    return x.transpose(1, 2).unflatten(2, shape)
+
+
+def _attention(
+    config: SubscaleTransformerConfig, weights: Weights, x: Tensor, shape: tuple[int, ...], masked: bool
+) -> Tensor:
+    """Section 4.4: W_m of the values V_m x_k, weighed by softmax(score + bias), added up over the heads m."""
+    x = _norm(_part(weights, "norm."), x)
+    width, inner = config.head_width, config.heads * config.head_width
+    parts = weights["project.weight"].split(inner)
+    total = torch.zeros_like(x)
+    for m in range(config.heads):
+        head = slice(m * width, (m + 1) * width)
+        scores = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=x.dtype)
+        if config.attention == "query-key":
+            scores += (x @ parts[0][head].T) @ (x @ parts[1][head].T).transpose(1, 2) / math.sqrt(width)
+        elif config.attention == "key":
+            scores += ((x @ parts[0][head].T) @ weights["asked"][m] / math.sqrt(width))[:, None, :]
+        scores += _pair_biases(weights, m, shape)
+        if masked:
+            places = torch.arange(x.shape[1])
+            scores[:, places > places[:, None]] = -math.inf  # a key after its query
+        total += scores.softmax(-1) @ (x @ parts[-1][head].T) @ weights["out.weight"][:, head].T
+    return total
+
+
+def _pair_biases(weights: Weights, head: int, shape: tuple[int, ...]) -> Tensor:
+    """[P, P] of one head: for each query and key, one number from each axis' table, by the distance between them."""
+    tables = [weights[f"relative.tables.{axis}"][head].tolist() for axis in range(3)]
+    places = list(itertools.product(*map(range, shape)))
+    rows = [[sum(tables[i][query[i] - key[i] + shape[i] - 1] for i in range(3)) for key in places] for query in places]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Sines, then cosines, of the coordinates, in a third of the channels for each axis; like x [B, C, t', h', w']."""
+    waves = x.shape[1] // 6
+    signal = torch.zeros(x.shape[1:], dtype=x.dtype)
+    for place in itertools.product(*map(range, x.shape[2:])):
+        for axis, wave in itertools.product(range(3), range(waves)):
+            angle = place[axis] / 1e4 ** (wave / waves)
+            channel = axis * 2 * waves + wave
+            signal[(channel, *place)], signal[(channel + waves, *place)] = math.sin(angle), math.cos(angle)
+    return signal
+
+
+def _norm(weights: Weights, x: Tensor) -> Tensor:
+    """Layer norm over the last axis."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weights["weight"] + weights["bias"]
+
+
+def _one_hot(codes: Tensor, size: int) -> Tensor:
+    return F.one_hot(codes, size).double()
+
+
+def _part(weights: Weights, prefix: str) -> Weights:
+    """The weights whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
