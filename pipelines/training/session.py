@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.device import cpu_threads, keep_freed_memory
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.launch import start_trackers
 from tokenreel.pipelines.training.loop import Trainer
@@ -38,6 +38,7 @@ class Session:
         """Trains to the end of `config`; returns the summary of Trainer.run and raises what it raises."""
         folder = self._open()
         start_trackers(self.accelerator, self.identity.sections)
+        keep_freed_memory()
         try:
             with cpu_threads(config.threads):
                 return Trainer(objective, config, folder, self.accelerator).run()

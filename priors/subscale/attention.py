@@ -97,8 +97,13 @@ def attend(asking: tuple[Tensor, ...], value: Tensor, bias: Tensor) -> Tensor:
     """
     if len(asking) == 2:
         query, key = asking
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-    weights = (bias + asking[0][:, :, None] if asking else bias).softmax(-1).to(value.dtype)
+        if value.device.type != "cpu" or not torch.is_grad_enabled():
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        # where a CPU has to train the bias, torch's own attention computes in float32, whatever comes in
+        scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + bias
+    else:
+        scores = bias + asking[0][:, :, None] if asking else bias
+    weights = scores.softmax(-1).to(value.dtype)
     if weights.ndim == 4:
         return weights @ value
     return torch.einsum("hqk,nhkd->nhqd", weights, value)  # one product for all N; @ would copy the weights N times
