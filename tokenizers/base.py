@@ -19,7 +19,13 @@ from tokenreel.hub import PretrainedModel, fingerprint
 
 Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 
-TOKENIZERS = Registry("tokenizer", {"frame-vqvae": "tokenreel.tokenizers.frame_vqvae:FrameVQVAE"})
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        "frame-vqvae": "tokenreel.tokenizers.frame_vqvae:FrameVQVAE",
+        "hierarchical-vqvae": "tokenreel.tokenizers.hierarchical_vqvae:HierarchicalVQVAE",
+    },
+)
 
 
 @dataclass
