@@ -10,6 +10,7 @@ P places of a slice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class Slices:
 
     @property
     def count(self) -> int:
-        return int(np.prod(self.factor))
+        return math.prod(self.factor)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,7 +45,7 @@ class Slices:
     @property
     def places(self) -> int:
         """P"""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def coordinates(self) -> np.ndarray:
         """int64 [slices, P, 3]: t, h, w in the clip of each place."""

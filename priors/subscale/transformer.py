@@ -61,6 +61,7 @@ class SubscaleTransformer(Prior):
         super().__init__(config, spec, predicts=(stream.name,))
         self.slices = Slices(stream.grid, config.subscale)
         self.codebooks, self.codes = stream.codebooks, stream.codes
+        self._per_slice = self.slices.places * stream.codebooks  # codes
         self._order = torch.from_numpy(_order(self.slices, spec.streams.index(stream), stream.codebooks))
         adaptive = config.adaptive_input or config.adaptive_softmax
         ranks = [CodeRanks(stream.codes) for _ in range(stream.codebooks)] if adaptive else []
@@ -203,11 +204,6 @@ class SubscaleTransformer(Prior):
             row, column, place, begin = torch.tensor(entries, device=log_probs.device).T
             earlier = state.codes[row[:, None], begin[:, None] + torch.arange(book, device=row.device)]
             log_probs[row, column] = self.outputs.log_probs(state.decoder.hidden[row, place], earlier)
-
-    @property
-    def _per_slice(self) -> int:
-        """Codes of a slice."""
-        return self.slices.places * self.codebooks
 
     def reset_parameters(self) -> None:
         """Xavier's uniform weights and normal vectors, as in the public code, with other fans in two places.
