@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling import Samples, sample_video
-from tokenreel.priors.subscale.targets import Part
-from tokenreel.priors.subscale.transformer import SubscaleState, SubscaleTransformer
+from tokenreel.priors.slice_parts import Part
+from tokenreel.priors.sliced import SlicedState
+from tokenreel.priors.subscale.transformer import SubscaleTransformer
 from tokenreel.tokenizers.base import VideoTokenizer
 
 PRESETS = ("lvt-bair-paper", "lvt-bair-paper-key", "lvt-bair-paper-relative")
@@ -32,15 +33,15 @@ GOAL = 10  # times as fast as recomputing, for one video on a CPU
 class Recomputing(SubscaleTransformer):
     """Keeps the encoder's output of a slice, as the published code does, and nothing else."""
 
-    def _compute_places(self, state: SubscaleState, parts: list[Part], first: list[int]) -> None:
-        if all(part.last // self.codebooks < place for part, place in zip(parts, first, strict=True)):
+    def compute(self, state: SlicedState, parts: list[Part], first: list[int]) -> None:
+        if not any(at % self.codebooks == 0 for at in first):
             return  # computed already, for the place's first codebook
         rows, index = [part.row for part in parts], [part.slice for part in parts]
-        own = self._by_slice(state.codes[:, :-1])[rows, index]
-        x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.decoder.context[rows]
+        own = self._by_place(state.clips.codes)[rows, index]
+        x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.cache.context[rows]
         for block in self.decoder.blocks:
             x = block(x)
-        state.decoder.hidden[rows] = x
+        state.cache.hidden[rows] = x
 
 
 def main() -> None:

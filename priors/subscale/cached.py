@@ -35,7 +35,8 @@ class CachedDecoder:
 
     def enter(self, rows: Tensor, encoded: Tensor) -> None:
         """Begins a slice in `rows`: what the encoder [n rows, P, D] says of it."""
-        self.context[rows] = self.context_layer(encoded.to(self.context.dtype))
+        dtype = self.context.dtype  # autocast may have another, before and after a layer
+        self.context[rows] = self.context_layer(encoded.to(dtype)).to(dtype)
 
     def extend(self, rows: Tensor, at: Tensor, vectors: Tensor) -> None:
         """Computes places `at` [n rows, n] of `rows`, rising in each row, into `hidden`.

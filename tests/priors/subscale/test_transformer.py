@@ -162,7 +162,7 @@ def test_encoder_and_decoder_learn_a_clip_by_heart() -> None:
 def test_a_step_trains_one_slice_of_each_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never one that is wholly given, as frame 0 is; each other one about equally often."""
     prior, drawn = prior_of(codebooks=1), []
-    monkeypatch.setattr(prior, "_nats", lambda codes, given, index: drawn.append(index) or torch.ones(len(index), 6, 1))
+    monkeypatch.setattr(prior, "slice_nats", lambda clips, index, _: drawn.append(index) or torch.ones(len(index), 6))
     tokens, given = random_tokens(prior, 331), prior.given_frames(1).expand(331, -1)
     assert prior.loss(tokens, given, torch.Generator().manual_seed(0)) == 1
     assert torch.bincount(drawn[0]).tolist() == pytest.approx([0, 165, 165], abs=30)

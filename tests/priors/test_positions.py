@@ -6,7 +6,7 @@ import itertools
 
 import torch
 
-from tokenreel.priors.subscale.positions import sinusoids
+from tokenreel.priors.positions import sinusoids
 
 SHAPE = (7, 3, 5)
 WIDTH = 31  # 5 waves an axis, and one channel left over
