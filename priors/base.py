@@ -29,6 +29,8 @@ PRIORS = Registry(
     {
         "gpt": "tokenreel.priors.gpt:GPT",
         "subscale-transformer": "tokenreel.priors.subscale.transformer:SubscaleTransformer",
+        "pixelcnn-top": "tokenreel.priors.pixelcnn.levels:TopPixelCNN",
+        "pixelcnn-bottom": "tokenreel.priors.pixelcnn.levels:BottomPixelCNN",
         "code-frequency": "tokenreel.priors.counted:CodeFrequency",
         "previous-step": "tokenreel.priors.counted:PreviousStep",
     },

@@ -1,0 +1,57 @@
+"""The top and the bottom prior of Predicting Video with VQVAE (Walker et al. 2021, arXiv 2103.01950, section 3.2).
+
+Both see of the given frames only the codes of these frames encoded alone: wherever the first steps of a level would be
+looked at, in training as in sampling, the track of that level stands in for them.
+
+B rows, P places of a volume, C width of the condition.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokenreel.data.spec import TokenSpec
+from tokenreel.priors.pixelcnn.conditioning import BottomConditioning, TopConditioning
+from tokenreel.priors.pixelcnn.config import BottomPixelCNNConfig, TopPixelCNNConfig
+from tokenreel.priors.pixelcnn.prior import PixelCNN
+from tokenreel.priors.pixelcnn.streams import two_levels
+from tokenreel.priors.sliced import Clips
+
+
+class TopPixelCNN(PixelCNN):
+    """p(top code | top codes before it, the given frames): one volume of all steps that are not given."""
+
+    config_class = TopPixelCNNConfig
+
+    def __init__(self, config: TopPixelCNNConfig, spec: TokenSpec) -> None:
+        top, bottom = two_levels(spec)
+        given = top.given.grid[0]
+        steps = top.codes.grid[0] - given
+        super().__init__(config, spec, top.codes, (top.given.name, bottom.given.name), given, steps)
+        sizes = (top.vocabulary, bottom.vocabulary)
+        self.conditioning = TopConditioning(config, sizes, given, steps)
+        self.reset_parameters()
+
+    def condition(self, clips: Clips, index: Tensor) -> Tensor:
+        return self.conditioning(clips.read["top_given"][..., 0], clips.read["bottom_given"][..., 0])
+
+
+class BottomPixelCNN(PixelCNN):
+    """p(bottom code | those before it in its slice, all top codes, the four slices before): a volume is a slice."""
+
+    config_class = BottomPixelCNNConfig
+
+    def __init__(self, config: BottomPixelCNNConfig, spec: TokenSpec) -> None:
+        top, bottom = two_levels(spec)
+        reads = (top.codes.name, top.given.name, bottom.given.name)
+        super().__init__(config, spec, bottom.codes, reads, bottom.given.grid[0], steps=1)
+        sizes = (top.vocabulary, bottom.vocabulary)
+        self.conditioning = BottomConditioning(config, sizes, top.codes.grid[0])
+        self.reset_parameters()
+
+    def condition(self, clips: Clips, index: Tensor) -> Tensor:
+        top, top_given, bottom_given = (clips.read[name][..., 0] for name in self.reads)
+        top = torch.cat([top_given, top[:, top_given.shape[1] :]], 1)
+        bottom = torch.cat([bottom_given, clips.codes.unflatten(2, self.shape[1:])], 1)
+        return self.conditioning(top, bottom, index + bottom_given.shape[1])
