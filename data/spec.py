@@ -6,6 +6,7 @@ Letters here as everywhere: T H W frames and pixels, t h w token grid, q codeboo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,6 +107,24 @@ class TokenSpec:
     @property
     def levels(self) -> tuple[StreamSpec, ...]:
         return tuple(stream for stream in self.streams if stream.role == "level")
+
+    @property
+    def bits(self) -> float:
+        """Of the levels' codes of one clip, where nothing is known of how often each code comes."""
+        return sum(level.positions * math.log2(level.codes) for level in self.levels)
+
+    @property
+    def compression(self) -> float:
+        """The part of a clip's bits, 8 for each of 3 channels of a pixel, that its levels' codes save."""
+        return 1 - self.bits / (self.frames * self.framing.height * self.framing.width * 24)
+
+    @property
+    def frames_encoded_alone(self) -> int:
+        """The first frames that a `window` tokenizer also encodes without those after them, as tracks `<level>_given`:
+        all that a prior may be given. 0 where there are none.
+        """
+        names = {f"{level.name}_given" for level in self.levels}
+        return min((s.grid[0] * s.stride for s in self.streams if s.role == "track" and s.name in names), default=0)
 
     def steps_of_frames(self, frames: int, stream: StreamSpec) -> int:
         """How many code steps the first `frames` frames make. Raises ConfigError where the stride does not divide."""

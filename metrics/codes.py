@@ -5,12 +5,14 @@ Knows nothing of what the codes mean. No torch, so that caches can be inspected 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 LEAST_USED = 0.5  # part of the codes; below it a tokenizer pays for codes that it does not have
 LEAST_EVEN = 0.1  # perplexity as part of K; a few codes do all the work below it
+LEAST_BITS = 0.25  # entropy as part of log2 K; below it a codebook carries next to nothing: it has collapsed
 MASS_PERCENT = 80  # LVT appendix A: 218 of 512 codes hold so much of the probability mass on BAIR
 
 
@@ -23,6 +25,11 @@ class CodebookUse:
     entropy: float  # bits a code, of the frequencies; what a prior that knows only these pays
     perplexity: float  # 2^entropy, the size of an evenly used codebook as rich; 1..K
     holding_80_percent: int  # the fewest codes that make 80 % of all that were counted (LVT appendix A); 1..K
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it carries so little that a prior trained on such codes could learn next to nothing."""
+        return self.entropy < LEAST_BITS * math.log2(self.codes)
 
     @property
     def alarm(self) -> str | None:

@@ -112,6 +112,7 @@ class Scorer:
 
     def __init__(self, tokenizer: VideoTokenizer, mean_image: np.ndarray) -> None:
         self._pixels = ReconstructionScores(mean_image)
+        self._compression = tokenizer.spec.compression
         self.counters = {level.name: CodeCounter(level.codes, level.codebooks) for level in tokenizer.spec.levels}
 
     def update(self, clip: ReconstructedClip) -> None:
@@ -120,9 +121,12 @@ class Scorer:
             counter.update(clip.tokens[name])
 
     def compute(self) -> dict[str, Any]:
-        """Those of `ReconstructionScores`, and `codes`: share used and perplexity of each stream's codebooks."""
+        """Those of `ReconstructionScores`, `compression` (the part of the bits that the codes save) and `codes`:
+        share used and perplexity of each level's codebooks.
+        """
         codes = {
             name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.use()]
             for name, counter in self.counters.items()
         }
-        return {**{name: round(value, 4) for name, value in self._pixels.compute().items()}, "codes": codes}
+        pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}
+        return {**pixels, "compression": round(self._compression, 4), "codes": codes}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.progress import Progress, progress
+from tokenreel.pipelines.tokenizing.collapse import require_no_collapse
 from tokenreel.pipelines.tokenizing.estimate import estimate
 from tokenreel.pipelines.tokenizing.job import Precision, TokenizeJob, provenance
 from tokenreel.pipelines.tokenizing.precision import share_changed
@@ -48,14 +50,15 @@ def run(
     hop: int | None = None,
     whole_videos: bool = False,
     max_bad_fraction: float = 0.05,
+    allow_collapsed: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Writes the tokens of `data` into `out`, or goes on with what is there; the fields of the result are its summary.
 
     Without a `tokenizer` `data` is an npy file of codes that another program made, which become a cache as they are.
     `shard_index` of `num_shards`: the part of the work that this call does; whichever call finds all of it done seals.
-    Raises ConfigError, DataError (more than `max_bad_fraction` of the videos or rows do not decode), CacheError (`out`
-    holds something else, cannot be written).
+    Raises ConfigError, DataError (more than `max_bad_fraction` of the videos or rows do not decode; a level has
+    collapsed and `allow_collapsed` is not set), CacheError (`out` holds something else, cannot be written).
     """
     started = time.perf_counter()
     if not 0 <= shard_index < num_shards:
@@ -79,7 +82,7 @@ def run(
             for filled in fill(job, shards, workers):
                 tally.add(filled)
                 bar.advance(filled.rows)
-        cache_id = writer.seal()
+        cache_id = writer.seal(approve=None if allow_collapsed else partial(require_no_collapse, out))
         if cache_id or not shards:
             break
     summary = {**tally.summary(time.perf_counter() - started), **_outcome(out, plan, writer, cache_id)}

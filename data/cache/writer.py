@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,12 @@ class CacheWriter:
             raise cannot_write(path, error) from error
         durable_put(path, data)
 
-    def seal(self, expected: str | None = None) -> str | None:
+    def seal(self, expected: str | None = None, approve: Callable[[], None] | None = None) -> str | None:
         """Writes the manifest and returns the cache_id, or None while shards are missing. May be done again.
 
         Every file is hashed once more; a shard that is not what was committed loses its commit, to be made again.
-        Raises CacheError where the identity is not the `expected` one; nothing is written then.
+        Raises CacheError where the identity is not the `expected` one, and what `approve` raises, which is called once
+        all shards are found sound; nothing is written then.
         """
         if self.pending():
             return None
@@ -133,6 +134,8 @@ class CacheWriter:
                 f"{self.path} was sealed as {expected}, but its shards now make {manifest['cache_id']}: those made "
                 "anew differ, as on another device, precision or version they may (see provenance in zarr.json)"
             )
+        if approve is not None:
+            approve()
         durable_put(self.path / MANIFEST, readable(manifest))
         durable_put(self.path / "zarr.json", readable(root_json(self.header, manifest["cache_id"])))
         sweep_partials(self.path)

@@ -63,14 +63,14 @@ class TokenizerObjective(Objective):
         return self.tokenizer(batch).losses
 
     def validate(self) -> dict[str, float]:
-        """PSNR (dB), SSIM and gain over the mean image; of each stream's least used codebook the part in use
+        """PSNR (dB), SSIM and gain over the mean image; of each level's least used codebook the part in use
         and its perplexity, with an alarm where they are low.
         """
         if not len(self.held_out):
             return {}
         self.clips.prefetch(self.held_out)
         scores = ReconstructionScores(self._mean_image)
-        counters = {s.name: CodeCounter(s.codes, s.codebooks) for s in self.tokenizer.spec.streams}
+        counters = {s.name: CodeCounter(s.codes, s.codebooks) for s in self.tokenizer.spec.levels}
         for row in self.held_out:
             real = self.clips.read(np.array([row]))
             tokens = self.tokenizer.encode(to_model(real, self.device))
@@ -78,7 +78,7 @@ class TokenizerObjective(Objective):
             for name, counter in counters.items():
                 counter.update(tokens[name].cpu().numpy())
         worst = {name: min(counter.use(), key=lambda use: use.used) for name, counter in counters.items()}
-        self.alarms = tuple(f"stream {name!r}: {use.alarm}" for name, use in worst.items() if use.alarm)
+        self.alarms = tuple(f"level {name!r}: {use.alarm}" for name, use in worst.items() if use.alarm)
         used = {f"{name}/codes_used": use.used for name, use in worst.items()}
         return {**scores.compute(), **used, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
 

@@ -27,9 +27,10 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
 
 def check_codes_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
     tokens = tokenizer.encode(video)
-    assert list(tokens) == [stream.name for stream in tokenizer.spec.levels]
-    for stream in tokenizer.spec.levels:
-        codes = tokens[stream.name]
+    assert list(tokens) == [stream.name for stream in tokenizer.spec.streams if stream.name in tokens]
+    assert set(tokens) >= {level.name for level in tokenizer.spec.levels}
+    for name, codes in tokens.items():
+        stream = tokenizer.spec.stream(name)
         assert codes.dtype == torch.int64
         assert codes.shape == (len(video), *stream.shape)
         assert 0 <= codes.min() < codes.max() < stream.codes, "the example has to use more than one code"

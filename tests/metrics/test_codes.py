@@ -45,6 +45,13 @@ def test_the_alarm_tells_collapse_from_health():
     assert "perplexity 1.0" in str(codebook_use(one_does_all).alarm)
 
 
+def test_collapsed_is_less_than_a_quarter_of_the_bits():
+    """Of 16 codes, 4 bits: two that are even are one bit, just enough."""
+    assert not codebook_use(np.array([7, 7] + [0] * 14)).collapsed
+    assert codebook_use(np.array([7, 6] + [0] * 14)).collapsed
+    assert not codebook_use(np.array([5])).collapsed, "a codebook of one code has no bits to lose"
+
+
 def test_counts_add_up_over_batches_and_books():
     generator = np.random.default_rng(3)
     codes = generator.integers(0, 11, (5, 2, 3, 2), dtype=np.uint8)

@@ -24,6 +24,7 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "lvt-kinetics-paper": {"tokenizer": 4_866_051, "prior": 49_872_384},
     "lvt-kinetics-paper-spatial": {"tokenizer": 4_866_051, "prior": 50_394_880},
     "lvt-kinetics-paper-spatiotemporal": {"tokenizer": 4_866_051, "prior": 59_830_528},
+    "video-vqvae-kinetics-paper": {"tokenizer": 3_635_203},
 }
 
 

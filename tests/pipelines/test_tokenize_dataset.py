@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_model
@@ -21,6 +22,7 @@ from tokenreel.data.video_writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
 from tokenreel.pipelines import inspect_path, repair, tokenize_dataset, verify
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
 
 DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
 SMALL = "tabletop:?videos=5&seed=3&frames=23&size=16"  # 20 rows in 1 shard
@@ -31,7 +33,7 @@ TOKENIZER = {"type": "frame-vqvae", "hidden": 16, "residual": 8, "blocks": 1, "d
 def save_tokenizer(path: Path, seed: int) -> str:
     torch.manual_seed(seed)
     section = {**TOKENIZER, "quantizer": {"type": "fsq", "levels": [7, 5, 5, 5]}}
-    build_tokenizer(section, FRAMES, Framing(16, 16)).save_pretrained(path)
+    spread_codes(build_tokenizer(section, FRAMES, Framing(16, 16))).save_pretrained(path)
     return str(path)
 
 
@@ -235,3 +237,36 @@ def test_inspect_says_what_a_cache_holds(reference: Path) -> None:
     summary = json.loads(json.dumps(inspect_path.run(path=reference)))
     assert (summary["rows"], summary["valid_rows"], summary["sealed"]) == (124, 124, True)
     assert sum(summary["splits"].values()) == sum(summary["classes"].values()) == 124
+
+
+def save_two_levels(path: Path, collapsed: bool) -> str:
+    section = {"type": "hierarchical-vqvae", "hidden": 8, "residual": 5, "blocks": 1, "latent": 6}
+    torch.manual_seed(3)
+    model = spread_codes(build_tokenizer({**section, "quantizer": {"type": "vq", "codes": 13}}, 8, Framing(16, 16)))
+    assert isinstance(model, HierarchicalVQVAE)
+    model(torch.rand(5, 3, 8, 16, 16) * 2 - 1)  # initialises the codebooks
+    if collapsed:
+        model.top_quantizer.codebook.zero_()
+    model.save_pretrained(path)
+    return str(path)
+
+
+def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> None:
+    tokenizer = save_two_levels(tmp_path / "a", collapsed=False)
+    assert tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x")["sealed"]
+    cache = TokenCache.open(tmp_path / "x")
+    codes = cache.read(cache.rows())
+    shapes = {name: array.shape for name, array in codes.items()}
+    top, bottom = (2, 2, 2, 1), (4, 4, 4, 1)
+    given = {"top_given": (10, 1, *top[1:]), "bottom_given": (10, 2, *bottom[1:])}
+    assert shapes == {"top": (10, *top), "bottom": (10, *bottom), **given}
+
+
+def test_a_collapsed_level_is_sealed_only_if_that_is_allowed(tmp_path: Path) -> None:
+    """No shard is lost by the refusal."""
+    tokenizer, out = save_two_levels(tmp_path / "a", collapsed=True), tmp_path / "x"
+    with pytest.raises(DataError, match=r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out)
+    assert not (out / "manifest.json").exists()
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out, allow_collapsed=True)
+    assert (summary["sealed"], summary["rows"], summary["missing_shards"]) == (True, 0, 0)

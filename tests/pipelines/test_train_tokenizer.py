@@ -82,6 +82,21 @@ def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: 
     assert summary["alarms"][0] in caplog.text
 
 
+def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> None:
+    """Codes drawn at random, of which the top's few vectors reach hardly any; the bottom's reach enough."""
+    videos = tmp_path / "squares.npy"
+    make_videos(videos, seed=3)
+    settings = [
+        "data={frames: 4, framing: {height: 16, width: 16}, validation: 0.3}",
+        "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, mask_bottom: 0.0}",
+        "tokenizer.quantizer={type: vq, codes: 13, init: uniform}",
+        *SETTINGS[3:],
+    ]
+    summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
+    assert summary["top/codes_used"] < 0.5 <= summary["bottom/codes_used"]
+    assert [alarm.split(":")[0] for alarm in summary["alarms"]] == ["level 'top'"]
+
+
 def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Path) -> None:
     train(videos, tmp_path / "run", steps=2)
     fewer = tmp_path / "fewer.npy"

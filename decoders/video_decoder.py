@@ -1,0 +1,22 @@
+"""A decoder of whole clips: vectors on a grid -> a larger grid, pixels or features. It knows no codes and no levels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tokenreel.decoders.video_layers import Stride, VideoResidualBlock, upsampling
+
+
+class VideoDecoder(nn.Module):
+    """[B, inputs, t, h, w] -> [B, outputs, T, H, W]: 3x3x3 conv, residual blocks, one transposed conv of `stride`."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int, residual: int, blocks: int, stride: Stride) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv3d(inputs, hidden, 3, padding=1)]
+        layers += [VideoResidualBlock(hidden, residual) for _ in range(blocks)]
+        layers += [nn.ReLU(), upsampling(hidden, outputs, stride)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        output: Tensor = self.layers(latents)
+        return output
