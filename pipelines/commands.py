@@ -120,7 +120,12 @@ CACHE = _path("--cache", "Sealed token cache.")
 TOKENIZER = click.option(
     "--tokenizer", required=True, help="Folder of a saved tokenizer, or its repository on the Hub."
 )
-PRIOR = click.option("--prior", required=True, help="Folder of a saved prior, or its repository on the Hub.")
+PRIOR = click.option(
+    "--prior",
+    required=True,
+    multiple=True,
+    help="Folder of a saved prior, or its repository on the Hub; given again for each level of codes.",
+)
 REVISION = click.option("--revision", help="Branch, tag or commit of the repository.")
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -193,6 +198,7 @@ def train_tokenizer(**flags: Any) -> dict[str, Any]:
 @_count("--hop", None, "Frames from one clip to the next; left out: clips do not overlap.")
 @click.option("--whole-videos", is_flag=True, help="Keep videos whole (frame tokenizers only).")
 @click.option("--max-bad-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True)
+@click.option("--allow-collapsed", is_flag=True, help="Seal even if a level's codes hardly differ.")
 @DRY_RUN
 def tokenize_dataset(**flags: Any) -> dict[str, Any]:
     """Write the tokens of a data set into a sealed cache."""
@@ -201,6 +207,7 @@ def tokenize_dataset(**flags: Any) -> dict[str, Any]:
 
 @program.command("train-prior")
 @CACHE
+@click.option("--level", help="Which level's prior, where the preset has one for each: top or bottom.")
 @TRAINING
 def train_prior(**flags: Any) -> dict[str, Any]:
     """Train a prior on a token cache (stage two).

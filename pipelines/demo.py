@@ -48,7 +48,7 @@ def _run(out: Path, seed: int, data: str | None, preset: str) -> dict[str, Any]:
     drawing = {"num": STARTS * DRAWS, "clips": STARTS, "prime": GIVEN, "frames": None, "seed": seed}
     choice = {"top_k": TOP_K, "draft": DRAFT}
     samples = out / "samples.zarr"
-    stages.run("samples", sample.run, prior=str(out / "prior"), cache=cache, out=samples, **drawing, **choice)
+    stages.run("samples", sample.run, prior=[str(out / "prior")], cache=cache, out=samples, **drawing, **choice)
     stages.run("decoded", decode.run, tokens=samples, tokenizer=tokenizer, out=out / "decoded")
     bound = choice_bits_per_code(TokenCache.open(cache), out / "videos", GIVEN) if data is None else None
     scores = write_demo_report(out, source, stages, Sampled(GIVEN, STARTS, TOP_K), bound)

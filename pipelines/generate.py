@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from tokenreel.errors import CacheError, DataError
 from tokenreel.pipelines.decode import decode_tokens, frame_rate_of
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
-from tokenreel.pipelines.sample import draw, drawing_of_flags, drawing_summary
-from tokenreel.priors.base import Prior
+from tokenreel.pipelines.prior_chain import draw, given_codes, load_priors
+from tokenreel.pipelines.sample import drawing_of_flags, drawing_summary
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
 def run(
-    prior: str,
+    prior: Sequence[str],
     tokenizer: str,
     video: Path,
     out: Path,
@@ -37,20 +38,22 @@ def run(
     """
     drawing = drawing_of_flags(**flags)
     place = choose_device(device)
-    model = Prior.from_pretrained(prior).eval().to(place)
+    models = load_priors(prior, place)
     pixels = VideoTokenizer.from_pretrained(tokenizer).freeze().to(place)
-    if model.code_fingerprint != pixels.code_fingerprint:
-        raise CacheError(
-            f"--prior {prior} was trained on codes of {model.code_fingerprint}, and --tokenizer {tokenizer}"
-            f" is {pixels.code_fingerprint}: use the tokenizer that the prior was trained with"
-        )
+    for model in models:
+        if model.code_fingerprint != pixels.code_fingerprint:
+            raise CacheError(
+                f"--prior {', '.join(prior)} was trained on codes of {model.code_fingerprint}, and --tokenizer "
+                f"{tokenizer} is {pixels.code_fingerprint}: use the tokenizer that the prior was trained with"
+            )
     given = first_frames(pixels, video, drawing.prime)
     fresh_folder(out)
     started = time.perf_counter()
     with torch.inference_mode():
-        primes = pixels.encode(to_model(given[None], place)) if len(given) else empty_tokens(pixels)
+        tokens = pixels.encode(to_model(given[None], place)) if len(given) else empty_tokens(pixels)
+        primes = given_codes(models, {name: codes.cpu().numpy() for name, codes in tokens.items()}, drawing.prime)
         repeated = {name: codes.expand(drawing.num, -1, -1, -1, -1) for name, codes in primes.items()}
-        samples = draw(model, repeated, drawing)
+        samples = draw(models, repeated, drawing)
     clips = decode_tokens(pixels, {name: codes.cpu().numpy() for name, codes in samples.tokens.items()})
     for number, clip in enumerate(clips):
         write_video(out / f"{number:06d}.{format}", clip, frame_rate_of(pixels))

@@ -1,7 +1,8 @@
 """The settings of a command out of its sources: defaults < preset < --config FILE < --set < flags. Builds nothing.
 
 A file has sections. `training:` may hold a part for each stage, so that one preset serves a whole system: what stands
-in `training.tokenizer` counts for train-tokenizer alone, what stands beside it for every stage.
+in `training.tokenizer` counts for train-tokenizer alone, what stands beside it for every stage. Where a system has a
+prior for each level of its codes, `prior:` and `training.prior` hold a part for each level in the same way.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def resolve(
     assignments: Iterable[str],
     flags: Mapping[str, Any],
     stage: str,
+    level: str | None = None,
 ) -> dict[str, Any]:
-    """The sections as plain data, with `training` as it is for `stage`.
+    """The sections as plain data, with `training` as it is for `stage` and, of a prior, for its `level`.
 
     `assignments` are those of --set (`prior.depth=4`); `flags` go by such names too, and None stands for a flag that
     was not given. Raises ConfigError for a preset, section or assignment that is not known.
@@ -39,7 +41,7 @@ def resolve(
         for name in layer:
             if name not in SECTIONS:
                 raise ConfigError(f"section {name!r} is not known; {nearest_name(name, SECTIONS)}")
-        sections = merge(sections, {**layer, "training": _training(layer.get("training") or {}, stage)})
+        sections = merge(sections, {**layer, "training": _training(layer.get("training") or {}, stage, level)})
     return sections
 
 
@@ -50,12 +52,16 @@ def require_section(sections: Mapping[str, Any], name: str) -> Any:
     return sections[name]
 
 
-def _training(section: Any, stage: str) -> dict[str, Any]:
-    """What counts for `stage`; its own part wins over what is shared, within one source."""
+def _training(section: Any, stage: str, level: str | None) -> dict[str, Any]:
+    """What counts for `stage` and `level`; a part of its own wins over what is shared, within one source."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"training: expected a mapping, got {section!r}")
     shared = {key: value for key, value in section.items() if key not in STAGES}
-    return merge(shared, section.get(stage) or {})
+    own = section.get(stage) or {}
+    if level is None:
+        return merge(shared, own)
+    of_all_levels = {key: value for key, value in own.items() if not isinstance(value, Mapping)}
+    return merge(merge(shared, of_all_levels), own.get(level) or {})
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

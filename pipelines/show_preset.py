@@ -14,7 +14,7 @@ from tokenreel.pipelines.preset_tokens import tokens_of_sections
 from tokenreel.pipelines.settings import resolve
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
-from tokenreel.priors.base import Prior, build_prior
+from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
 TRAINING = {"tokenizer": TrainingConfig, "prior": PriorTrainingConfig}  # what each stage makes of `training:`
@@ -48,13 +48,19 @@ def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior
             networks["tokenizer"] = build_tokenizer(preset["tokenizer"], data.frames, data.framing)
         spec = tokens_of_sections(preset)
         if spec is not None and "prior" in preset:
-            networks["prior"] = build_prior(preset["prior"], spec)
+            for level in levels_of(preset["prior"]):
+                networks[_name("prior", level)] = build_prior(part_of_level(preset["prior"], level), spec)
     return networks
 
 
-def _training(name: str, stage: str) -> dict[str, Any]:
-    section = resolve(name, None, (), {}, stage)["training"]
-    return to_mapping(from_mapping(TRAINING[stage], section, f"training.{stage}"))
+def _name(stage: str, level: str | None) -> str:
+    return stage if level is None else f"{stage}.{level}"
+
+
+def _training(name: str, network: str) -> dict[str, Any]:
+    stage, _, level = network.partition(".")
+    section = resolve(name, None, (), {}, stage, level or None)["training"]
+    return to_mapping(from_mapping(TRAINING[stage], section, f"training.{network}"))
 
 
 def _parameters(network: nn.Module) -> int:

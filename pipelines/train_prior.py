@@ -19,7 +19,7 @@ from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session
-from tokenreel.priors.base import PRIORS, build_prior
+from tokenreel.priors.base import PRIORS, build_prior, part_of_level
 
 
 def run(
@@ -29,6 +29,7 @@ def run(
     assignments: Sequence[str] = (),
     cache: Path,
     out: Path,
+    level: str | None = None,
     steps: int | None = None,
     device: str | None = None,
     resume: str = "auto",
@@ -36,16 +37,16 @@ def run(
     log_with: Sequence[str] = (),
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Trains the preset's prior on the training rows of `cache` and exports it into `out`.
+    """Trains the preset's prior, or the one for `level`, on the training rows of `cache` and exports it into `out`.
 
     Raises ConfigError (also for a cache of other codes than the preset is meant for), CacheError and CheckpointError as
     the parts do (the last one where the run was begun on codes of another tokenizer, or of another vocabulary), and
     KeyboardInterrupt after a signal, once the checkpoint is written.
     """
     flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
-    sections = resolve(preset, config, assignments, flags, "prior")
+    sections = resolve(preset, config, assignments, flags, "prior", level)
     training = from_mapping(PriorTrainingConfig, sections.get("training", {}), "training")
-    model = PRIORS.config(require_section(sections, "prior"), "prior")
+    model = PRIORS.config(part_of_level(require_section(sections, "prior"), level), "prior")
     tokens = TokenCache.open(cache)
     require_tokens(sections, tokens.spec)
     accelerator = make_accelerator(device, training.log_with, out)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
+from tokenreel.config import TYPE_KEY, Registry, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel
@@ -158,10 +158,17 @@ class Prior(nn.Module, PretrainedModel):
     def given_frames(self, frames: int) -> Tensor:
         """bool [L]: true at the positions of the level codes that the first `frames` frames make.
 
-        Raises ConfigError where the stride does not divide, or where `frames` exceeds the clip.
+        Raises ConfigError where the stride does not divide, where `frames` exceeds the clip, and where codes of these
+        frames would tell what comes after them: a `window` tokenizer's do, but for those encoded alone.
         """
         if not 0 <= frames <= self.spec.frames:
             raise ConfigError(f"given frames (={frames}) must be between 0 and the clip's {self.spec.frames}")
+        alone = self.spec.frames_encoded_alone
+        if self.spec.time == "window" and frames != alone:
+            raise ConfigError(
+                f"given frames (={frames}) must be {alone}: this tokenizer's codes know later frames, and only the "
+                f"first {alone} frames were also encoded alone"
+            )
         step = self.order()[:, 1]
         given = torch.zeros(len(step), dtype=torch.bool)
         for stream in self.spec.levels:
@@ -190,9 +197,10 @@ class Prior(nn.Module, PretrainedModel):
         return prior
 
     @classmethod
-    def from_preset(cls, name: str, spec: TokenSpec | None = None) -> Prior:
+    def from_preset(cls, name: str, spec: TokenSpec | None = None, level: str | None = None) -> Prior:
         """An untrained prior as the preset describes it, for the tokens of `spec` (left out: the preset's own `tokens:`
-        section). Raises ConfigError for an unknown preset or a section that it lacks.
+        section); the one for `level` where it has several. Raises ConfigError for an unknown preset, or a section or
+        level that it lacks.
         """
         preset = load_preset(name)
         if "prior" not in preset:
@@ -201,7 +209,25 @@ class Prior(nn.Module, PretrainedModel):
             if "tokens" not in preset:
                 raise ConfigError(f"preset {name!r} does not say for which tokens: pass spec=tokenizer.spec")
             spec = from_mapping(TokenSpec, preset["tokens"], "tokens")
-        return build_prior(preset["prior"], spec)
+        return build_prior(part_of_level(preset["prior"], level), spec)
+
+
+def levels_of(section: Mapping[str, Any]) -> list[str | None]:
+    """The levels that a `prior:` section has a part for, in the order in which they are sampled; [None]: it is one."""
+    return [None] if TYPE_KEY in section else list(section)
+
+
+def part_of_level(section: Mapping[str, Any], level: str | None) -> Mapping[str, Any]:
+    """What a `prior:` section says of one prior. Raises ConfigError where `level` names none, or is needed."""
+    levels = levels_of(section)
+    if level not in levels:
+        known = (
+            "a single prior: leave --level out"
+            if levels == [None]
+            else f"a prior for each of {levels}: --level says which"
+        )
+        raise ConfigError(f"--level (={level}): this preset has {known}")
+    return section if level is None else section[level]
 
 
 def build_prior(section: Mapping[str, Any], spec: TokenSpec) -> Prior:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_frames
@@ -36,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed in (("tokenizer", 3), ("other", 5)):
         torch.manual_seed(seed)
         tokenizer = build_tokenizer({**TOKENIZER, "quantizer": QUANTIZER}, T, Framing(SIZE, SIZE))
-        tokenizer.save_pretrained(root / name)
+        spread_codes(tokenizer).save_pretrained(root / name)
     tokenize_dataset.run(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache")
     cache = TokenCache.open(root / "cache")
     prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2}, cache.spec)
@@ -47,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def draw(folder: Path, out: Path, **flags: object) -> Path:
     settings = {"num": 3, "prime": 2, "frames": None, "seed": 7, "batch": 2} | flags
-    sample.run(prior=str(folder / "prior"), cache=folder / "cache", out=out, **settings)  # type: ignore[arg-type]
+    sample.run(prior=[str(folder / "prior")], cache=folder / "cache", out=out, **settings)  # type: ignore[arg-type]
     return out
 
 
@@ -100,11 +102,11 @@ def test_codes_of_another_tokenizer_are_refused_by_both_fingerprints(folder: Pat
         decode.run(tokens=folder / "cache", tokenizer=other, out=tmp_path / "out")
     with pytest.raises(CacheError, match="use the tokenizer that the prior was trained with"):
         generate.run(
-            str(folder / "prior"), other, video_file(tmp_path), tmp_path / "out", num=1, prime=1, frames=None, seed=0
+            [str(folder / "prior")], other, video_file(tmp_path), tmp_path / "out", num=1, prime=1, frames=None, seed=0
         )
     tokenize_dataset.run(tokenizer=other, data=DATA, out=tmp_path / "cache")
     with pytest.raises(CacheError, match="the prior was trained on those of"):
-        sample.run(str(folder / "prior"), tmp_path / "cache", tmp_path / "out", num=1, prime=1, frames=None, seed=0)
+        sample.run([str(folder / "prior")], tmp_path / "cache", tmp_path / "out", num=1, prime=1, frames=None, seed=0)
 
 
 def video_file(folder: Path) -> Path:
@@ -114,7 +116,7 @@ def video_file(folder: Path) -> Path:
 
 def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path, tmp_path: Path) -> None:
     video = video_file(tmp_path)
-    models = {"prior": str(folder / "prior"), "tokenizer": str(folder / "tokenizer")}
+    models = {"prior": [str(folder / "prior")], "tokenizer": str(folder / "tokenizer")}
     flags = {"num": 2, "prime": 3, "frames": None, "seed": 0}
     generate.run(**models, video=video, out=tmp_path / "out", format="npy", **flags)
     model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
@@ -151,6 +153,7 @@ def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: P
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["psnr"] == summary["psnr"]
     assert 0 < scores["codes"]["video"][0]["used"] <= 1
+    assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
 def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_path: Path) -> None:

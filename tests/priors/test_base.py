@@ -34,13 +34,23 @@ def test_given_frames_are_levels_only_and_given_streams_are_whole():
 
 
 def test_given_frames_must_fill_code_steps():
-    spec = TokenSpec((StreamSpec("video", (3, 2, 2), 7, stride=2),), 6, Framing(height=8, width=8), time="window")
+    spec = TokenSpec((StreamSpec("video", (3, 2, 2), 7, stride=2),), 6, Framing(height=8, width=8))
     prior = CodeFrequency(CodeFrequencyConfig(), spec)
     assert int(prior.given_frames(4).sum()) == 2 * 4
     with pytest.raises(ConfigError, match=r"frames \(=3\) do not fill"):
         prior.given_frames(3)
     with pytest.raises(ConfigError, match=r"given frames \(=7\)"):
         prior.given_frames(7)
+
+
+def test_of_a_window_tokenizer_only_what_was_encoded_alone_can_be_given():
+    level = StreamSpec("video", (3, 2, 2), 7, stride=2)
+    track = StreamSpec("video_given", (2, 2, 2), 7, stride=2, role="track")
+    spec = TokenSpec((level, track), 6, Framing(height=8, width=8), time="window")
+    prior = CodeFrequency(CodeFrequencyConfig(("video",)), spec)
+    assert int(prior.given_frames(4).sum()) == 2 * 4
+    with pytest.raises(ConfigError, match=r"given frames \(=2\) must be 4"):
+        prior.given_frames(2)
 
 
 def test_codes_that_the_order_leaves_out_survive():
