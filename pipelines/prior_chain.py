@@ -98,13 +98,13 @@ def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: 
         begun = {name: tokens[name] for name in (*prior.reads, *prior.predicts) if name in tokens}
         frames = drawing.frames or prior.spec.frames
         part = sample_video(prior, begun, frames, drawing.sampling, seed=drawing.seed, samples=ids)
-        tokens |= {name: _with_given_steps(prior.spec, name, codes, tokens) for name, codes in part.tokens.items()}
+        tokens |= {name: with_given_steps(prior.spec, name, codes, tokens) for name, codes in part.tokens.items()}
         nats |= part.nats
         forwards, drawn = forwards + part.forwards, drawn + part.codes_drawn
     return Samples(tokens, nats, forwards, drawn)
 
 
-def _with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
+def with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
     """Of a `window` tokenizer's level no prior draws the first steps: they are those of the given frames alone."""
     track = tokens.get(f"{name}_given")
     if spec.time != "window" or track is None:

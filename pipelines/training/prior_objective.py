@@ -21,6 +21,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
+from tokenreel.pipelines.prior_chain import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
@@ -83,12 +84,17 @@ class PriorObjective(Objective):
         return {**scores, **self._baselines}
 
     def write_samples(self, folder: Path) -> None:
-        """A token file for `tokenreel decode`: what the prior makes of the first frames of held-out clips."""
+        """A token file for `tokenreel decode`: what the prior makes of the first frames of held-out clips.
+
+        Levels that other priors predict are the clips' own.
+        """
         rows = self.held_out[: self.config.sample_clips]
         if folder.exists() or not len(rows):  # written before the run was interrupted: the same samples
             return
-        samples = sample(self.prior, self.batch(rows, rows), self.given, seed=self.config.seed)
-        tokens = {name: codes.cpu().numpy() for name, codes in samples.tokens.items()}
+        batch = self.batch(rows, rows)
+        drawn = sample(self.prior, batch, self.given, seed=self.config.seed).tokens
+        drawn = {name: with_given_steps(self.cache.spec, name, codes, batch) for name, codes in drawn.items()}
+        tokens = {**self.cache.read(rows), **{name: codes.cpu().numpy() for name, codes in drawn.items()}}
         sources = [{"id": name, "seed": self.config.seed} for name in self.cache.source_ids(rows)]
         provenance = {"prior": to_mapping(self.prior.config), "given_frames": self.config.prime}
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from tokenreel.config import load_preset, preset_names
 from tokenreel.pipelines import show_preset, tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.priors.base import levels_of
 
 DATA = "tabletop:?videos=5&frames=16&size=64"
 FEW = ["training.validation_clips=1", "training.sample_clips=1"]
@@ -24,7 +25,7 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "lvt-kinetics-paper": {"tokenizer": 4_866_051, "prior": 49_872_384},
     "lvt-kinetics-paper-spatial": {"tokenizer": 4_866_051, "prior": 50_394_880},
     "lvt-kinetics-paper-spatiotemporal": {"tokenizer": 4_866_051, "prior": 59_830_528},
-    "video-vqvae-kinetics-paper": {"tokenizer": 3_635_203},
+    "video-vqvae-kinetics-paper": {"tokenizer": 3_635_203, "prior.top": 316_200_256, "prior.bottom": 425_042_432},
 }
 
 
@@ -37,10 +38,11 @@ def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
 def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
     runs = [tmp_path / "tokenizer"]
     train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
-    if "prior" in load_preset(name):
-        tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache")
-        runs.append(tmp_path / "prior")
-        train_prior.run(preset=name, assignments=FEW, cache=tmp_path / "cache", out=runs[1], steps=2)
+    tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
+    for level in levels_of(load_preset(name)["prior"]):
+        runs.append(tmp_path / f"prior-{level}")
+        flags = {"preset": name, "level": level, "steps": 2}
+        train_prior.run(assignments=FEW, cache=tmp_path / "cache", out=runs[-1], **flags)  # type: ignore[arg-type]
     for run in runs:
         (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
         assert losses["step"] == 2
