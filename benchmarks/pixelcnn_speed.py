@@ -5,8 +5,8 @@
 Sampling: a clip of the preset's priors, one video, one thread, on top grids of 4 x S x S for each size S (the bottom's
 is 8 x 2S x 2S, the tiny preset's S is 8); both ways use the same sampler and random numbers, and must draw the same
 codes. Recomputing is timed on the last `--recomputed` codes of a clip of which all others are given. Training: seconds
-for a step of the top prior and of an attention-only transformer of about as many parameters over the same codes. Weights
-are random: the cost does not depend on them.
+for a step of the top prior and of an attention-only transformer of about as many parameters over the same codes.
+Weights are random: the cost does not depend on them.
 """
 
 from __future__ import annotations
