@@ -214,7 +214,8 @@ def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys
 def test_presets_are_shown_resolved_with_their_sizes(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run_command(["presets", "show", name, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["parameters"].keys() == {"tokenizer", "prior"} & shown.keys()
+    networks = {"tokenizer", "prior", "prior.top", "prior.bottom"}
+    assert shown["parameters"].keys() == networks & shown.keys()
     assert all(count > 0 for count in shown["parameters"].values())
     assert shown["training"].keys() == shown["parameters"].keys()
 
