@@ -123,8 +123,13 @@ class TokenSpec:
         """The first frames that a `window` tokenizer also encodes without those after them, as tracks `<level>_given`:
         all that a prior may be given. 0 where there are none.
         """
-        names = {f"{level.name}_given" for level in self.levels}
-        return min((s.grid[0] * s.stride for s in self.streams if s.role == "track" and s.name in names), default=0)
+        tracks = (self.given_track(level) for level in self.levels)
+        return min((track.grid[0] * track.stride for track in tracks if track is not None), default=0)
+
+    def given_track(self, level: StreamSpec) -> StreamSpec | None:
+        """The codes of the first frames alone that a `window` tokenizer makes beside those of `level`, if it does."""
+        name = given_name(level.name)
+        return next((s for s in self.streams if s.role == "track" and s.name == name), None)
 
     def steps_of_frames(self, frames: int, stream: StreamSpec) -> int:
         """How many code steps the first `frames` frames make. Raises ConfigError where the stride does not divide."""
@@ -151,3 +156,8 @@ class TokenSpec:
     def from_json(cls, data: Mapping[str, Any]) -> TokenSpec:
         """Raises ConfigError for unknown keys, missing ones and values out of range."""
         return from_mapping(cls, data, "spec")
+
+
+def given_name(level: str) -> str:
+    """What the track of the given frames alone is called, for a level of that name."""
+    return f"{level}_given"

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.errors import ConfigError
 from tokenreel.pipelines import decode, sample, tabletop, tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.device import cpu_threads
 from tokenreel.pipelines.output_folder import fresh_folder
 from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
 from tokenreel.pipelines.report.demo_report import Sampled, write_demo_report
 from tokenreel.pipelines.report.stages import Stages
+from tokenreel.pipelines.settings import require_section, resolve
+from tokenreel.priors.base import levels_of
 
 VIDEOS, FRAMES, SIZE = 480, 32, 64  # of Tabletop
 WORKERS = 2  # processes that tokenize
@@ -31,6 +34,8 @@ def run(out: Path, seed: int = 0, data: str | None = None, preset: str = "gpt-ta
     `data`: videos of your own, as train-tokenizer takes them; None draws Tabletop videos first. Raises what the stages
     raise, UserError where `out` holds something already.
     """
+    if levels_of(require_section(resolve(preset, None, (), {}, "prior"), "prior")) != [None]:
+        raise ConfigError(f"--preset {preset} has a prior for each level; the demo trains one: use another preset")
     with cpu_threads(1):  # models as small as these lose more by a second thread than they gain
         return _run(fresh_folder(out), seed, data, preset)
 

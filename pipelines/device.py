@@ -47,8 +47,9 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_MMAP_THRESHOLD, 1 << 30)  # bytes; tensors below it come out of the heap
+    # tensors below this many bytes, the most that every glibc takes, come out of the heap; one that refuses it is left
+    # as it is, for the second option alone would make things worse
+    if set_option is not None and set_option(_MMAP_THRESHOLD, 1 << 25):
         set_option(_TRIM_THRESHOLD, (1 << 31) - 1)  # free bytes at the end of the heap before it shrinks
 
 

@@ -18,7 +18,7 @@ from tokenreel.errors import CacheError, DataError
 from tokenreel.pipelines.decode import decode_tokens, frame_rate_of
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
-from tokenreel.pipelines.prior_chain import draw, given_codes, load_priors
+from tokenreel.pipelines.prior_chain import check_drawing, draw, given_codes, load_priors
 from tokenreel.pipelines.sample import drawing_of_flags, drawing_summary
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -46,6 +46,7 @@ def run(
                 f"--prior {', '.join(prior)} was trained on codes of {model.code_fingerprint}, and --tokenizer "
                 f"{tokenizer} is {pixels.code_fingerprint}: use the tokenizer that the prior was trained with"
             )
+    check_drawing(models, drawing)
     given = first_frames(pixels, video, drawing.prime)
     fresh_folder(out)
     started = time.perf_counter()

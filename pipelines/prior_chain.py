@@ -49,6 +49,10 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
         if able is None:
             missing = sorted(levels & set(waiting[0].reads) - known)
             raise ConfigError(f"--prior: the prior of {waiting[0].predicts} reads {missing}: give its prior as well")
+        if known & set(able.predicts):
+            raise ConfigError(
+                f"--prior: two priors predict {sorted(known & set(able.predicts))}: give one for each level"
+            )
         waiting.remove(able)
         ready.append(able)
         known |= set(able.predicts)
@@ -57,15 +61,25 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     return ready
 
 
+def check_drawing(priors: Sequence[Prior], drawing: Drawing) -> None:
+    """Raises ConfigError for numbers of given frames, or of frames in all, that these priors cannot draw."""
+    spec = priors[0].spec
+    if not 0 <= drawing.prime <= spec.frames:
+        raise ConfigError(f"--prime {drawing.prime} must be between 0 and the clip's {spec.frames} frames")
+    if spec.time == "window":
+        priors[0].given_frames(drawing.prime)  # only so many were encoded without those after them
+        if drawing.frames not in (None, spec.frames):
+            raise ConfigError(
+                f"--frames {drawing.frames} must be {spec.frames}, or left out: this tokenizer codes whole clips"
+            )
+
+
 def given_codes(priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], frames: int) -> dict[str, Tensor]:
     """What the priors are given of `tokens`, int64 by stream: the code steps of the first `frames` frames, or, of a
-    `window` tokenizer, the tracks of these frames. Raises ConfigError for another number of frames than is possible.
+    `window` tokenizer, the tracks of these frames.
     """
     spec = priors[0].spec
-    if not 0 <= frames <= spec.frames:
-        raise ConfigError(f"--prime {frames} must be between 0 and the clip's {spec.frames} frames")
     if spec.time == "window":
-        priors[0].given_frames(frames)  # only so many were encoded without those after them
         whole = {name for prior in priors for name in prior.reads if spec.stream(name).role == "track"}
         return {name: torch.from_numpy(tokens[name].astype(np.int64)) for name in whole}
     steps = {name: spec.steps_of_frames(frames, spec.stream(name)) for prior in priors for name in prior.predicts}
@@ -75,10 +89,11 @@ def given_codes(priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], frame
 def draw(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing) -> Samples:
     """Samples 0 .. num - 1, each continuing its row of `given`, in batches: all streams that are given or predicted."""
     parts = list(_batches(priors, given, drawing))
+    rows = [len(next(iter(part.tokens.values()))) for part in parts]
     return Samples(
         {name: torch.cat([part.tokens[name] for part in parts]) for name in parts[0].tokens},
         {name: torch.cat([part.nats[name] for part in parts]) for name in parts[0].nats},
-        sum(part.forwards for part in parts),
+        sum(part.forwards * count for part, count in zip(parts, rows, strict=True)) / sum(rows),
         sum(part.codes_drawn for part in parts),
     )
 
@@ -93,7 +108,7 @@ def _batches(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Draw
 
 def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing, ids: Tensor) -> Samples:
     """The same samples by one prior after the other; random numbers belong to streams, so all use the same seed."""
-    tokens, nats, forwards, drawn = dict(given), dict[str, Tensor](), 0, 0
+    tokens, nats, forwards, drawn = dict(given), dict[str, Tensor](), 0.0, 0
     for prior in priors:
         begun = {name: tokens[name] for name in (*prior.reads, *prior.predicts) if name in tokens}
         frames = drawing.frames or prior.spec.frames
@@ -106,7 +121,8 @@ def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: 
 
 def with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
     """Of a `window` tokenizer's level no prior draws the first steps: they are those of the given frames alone."""
-    track = tokens.get(f"{name}_given")
-    if spec.time != "window" or track is None:
+    track = spec.given_track(spec.stream(name))
+    if track is None:
         return codes
-    return torch.cat([track.to(codes), codes[:, track.shape[1] :]], 1)
+    given = tokens[track.name].to(codes)
+    return torch.cat([given, codes[:, given.shape[1] :]], 1)

@@ -14,7 +14,7 @@ from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
-from tokenreel.pipelines.prior_chain import Drawing, draw, given_codes, load_priors
+from tokenreel.pipelines.prior_chain import Drawing, check_drawing, draw, given_codes, load_priors
 from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
@@ -40,6 +40,7 @@ def run(
     """
     drawing = drawing_of_flags(**flags)
     models = load_priors(prior, choose_device(device), revision)
+    check_drawing(models, drawing)
     given = TokenCache.open(cache)
     for model in models:
         require_codes_of(model, given)

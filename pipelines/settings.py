@@ -7,7 +7,7 @@ prior for each level of its codes, `prior:` and `training.prior` hold a part for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,12 @@ def resolve(
         for name in layer:
             if name not in SECTIONS:
                 raise ConfigError(f"section {name!r} is not known; {nearest_name(name, SECTIONS)}")
-        sections = merge(sections, {**layer, "training": _training(layer.get("training") or {}, stage, level)})
-    return sections
+        sections = merge(sections, layer)
+    levels = set(sections["prior"]) if isinstance(sections.get("prior"), Mapping) else set()
+    training: dict[str, Any] = {}
+    for layer in layers:
+        training = merge(training, _training(layer.get("training") or {}, stage, level, levels))
+    return {**sections, "training": training}
 
 
 def require_section(sections: Mapping[str, Any], name: str) -> Any:
@@ -52,15 +56,15 @@ def require_section(sections: Mapping[str, Any], name: str) -> Any:
     return sections[name]
 
 
-def _training(section: Any, stage: str, level: str | None) -> dict[str, Any]:
-    """What counts for `stage` and `level`; a part of its own wins over what is shared, within one source."""
+def _training(section: Any, stage: str, level: str | None, levels: Container[str]) -> dict[str, Any]:
+    """What counts for `stage` and `level`, one of `levels`; within a source a part wins over what is shared."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"training: expected a mapping, got {section!r}")
     shared = {key: value for key, value in section.items() if key not in STAGES}
     own = section.get(stage) or {}
     if level is None:
         return merge(shared, own)
-    of_all_levels = {key: value for key, value in own.items() if not isinstance(value, Mapping)}
+    of_all_levels = {key: value for key, value in own.items() if key not in levels}
     return merge(merge(shared, of_all_levels), own.get(level) or {})
 
 

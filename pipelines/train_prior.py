@@ -45,8 +45,8 @@ def run(
     """
     flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
     sections = resolve(preset, config, assignments, flags, "prior", level)
-    training = from_mapping(PriorTrainingConfig, sections.get("training", {}), "training")
     model = PRIORS.config(part_of_level(require_section(sections, "prior"), level), "prior")
+    training = from_mapping(PriorTrainingConfig, sections.get("training", {}), "training")
     tokens = TokenCache.open(cache)
     require_tokens(sections, tokens.spec)
     accelerator = make_accelerator(device, training.log_with, out)

@@ -213,8 +213,21 @@ class Prior(nn.Module, PretrainedModel):
 
 
 def levels_of(section: Mapping[str, Any]) -> list[str | None]:
-    """The levels that a `prior:` section has a part for, in the order in which they are sampled; [None]: it is one."""
-    return [None] if TYPE_KEY in section else list(section)
+    """The levels that a `prior:` section has a part for, in the order in which they are sampled; [None]: it is one.
+
+    Raises ConfigError where it is neither one prior nor a part for each level.
+    """
+    if not isinstance(section, Mapping) or not section:
+        raise ConfigError(f"prior: expected a mapping, got {section!r}")
+    if TYPE_KEY in section:
+        return [None]
+    for name, part in section.items():
+        if not isinstance(part, Mapping):
+            raise ConfigError(
+                f"prior.{name}: not a prior's part. Without {TYPE_KEY!r} the section holds one for each level: write "
+                f"prior.LEVEL.{name}; or give prior.{TYPE_KEY}"
+            )
+    return list(section)
 
 
 def part_of_level(section: Mapping[str, Any], level: str | None) -> Mapping[str, Any]:

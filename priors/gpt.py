@@ -75,6 +75,10 @@ class GPT(Prior):
     has_source: Tensor  # float [L, 1], 1 or 0
 
     def __init__(self, config: GPTConfig, spec: TokenSpec) -> None:
+        if spec.time == "window":
+            raise ConfigError(
+                "a GPT would be given codes that know later frames, as this tokenizer's do: use pixelcnn-top, -bottom"
+            )
         super().__init__(config, spec, predicts=tuple(stream.name for stream in spec.streams))
         order, first_frame = frame_order(spec)
         self._order = torch.from_numpy(order)

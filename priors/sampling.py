@@ -34,7 +34,7 @@ class Samples:
 
     tokens: dict[str, Tensor]  # stream name -> int64 [B, t, h, w, q]
     nats: dict[str, Tensor]  # stream name -> float32 [B, t, h, w, q], minus log-probability under the prior; 0 if given
-    forwards: int  # passes through the prior, each for all rows
+    forwards: float  # passes through the prior that a row took part in; their mean where rows differ
     codes_drawn: int  # over all rows
 
     @property

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec, given_name
 from tokenreel.decoders.video_decoder import VideoDecoder
 from tokenreel.decoders.video_layers import upsampling
 from tokenreel.errors import ConfigError
@@ -24,7 +24,7 @@ from tokenreel.tokenizers.quantizers.vq import VQConfig
 from tokenreel.tokenizers.video_encoder import VideoEncoder
 
 LEVELS = ("top", "bottom")
-TRACKS = {"top": "top_given", "bottom": "bottom_given"}  # of the given frames encoded alone, by level
+TRACKS = {level: given_name(level) for level in LEVELS}  # of the given frames encoded alone, by level
 
 
 @dataclass(frozen=True)

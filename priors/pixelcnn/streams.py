@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.data.spec import StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ class Level:
 
 def two_levels(spec: TokenSpec) -> tuple[Level, Level]:
     """Top and bottom. Raises ConfigError where one is missing, or their grids are none that tables 5 and 6 connect."""
-    top, bottom = (Level(_stream(spec, name), _stream(spec, f"{name}_given")) for name in ("top", "bottom"))
+    top, bottom = (Level(_stream(spec, name), _stream(spec, given_name(name))) for name in ("top", "bottom"))
     for level in (top, bottom):
         same = level.codes.codes == level.given.codes and level.codes.grid[1:] == level.given.grid[1:]
         if not same or level.given.grid[0] >= level.codes.grid[0]:

@@ -70,6 +70,7 @@ def test_priors_may_be_named_in_any_order(folder: Path, tmp_path: Path) -> None:
     [
         (("bottom",), 4, r"reads \['top'\]"),
         (("top",), 4, r"no prior predicts \['bottom'\]"),
+        (("top", "top", "bottom"), 4, r"two priors predict \['top'\]"),
         (("top", "bottom"), 2, "must be 4"),
         (("top", "bottom"), 3, "must be 4"),
     ],
@@ -95,6 +96,53 @@ def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
     clips = [np.load(tmp_path / name / "000000.npy") for name in ("clip", "other")]
     assert clips[0].shape == (8, 16, 16, 3)
     assert np.array_equal(*clips), "what comes after the given frames reached the continuation"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [({"prime": 1}, "must be 4"), ({"prime": 9}, "between 0 and"), ({"frames": 4}, "--frames 4 must be 8")],
+)
+def test_generate_refuses_before_it_makes_a_folder(
+    folder: Path, tmp_path: Path, flags: dict[str, int], message: str
+) -> None:
+    write_video(tmp_path / "clip.npy", tabletop_clip(TabletopConfig(16, 16, frames=8), 3).frames, 10.0)
+    priors, settings = (
+        [str(folder / level) for level in ("top", "bottom")],
+        {"num": 1, "prime": 4, "frames": None, "seed": 0},
+    )
+    with pytest.raises(ConfigError, match=message):
+        generate.run(
+            priors, str(folder / "tokenizer"), tmp_path / "clip.npy", tmp_path / "out", **{**settings, **flags}
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
+    priors = [str(folder / level) for level in ("top", "bottom")]
+    flags = {"num": 3, "prime": 4, "frames": None, "seed": 0, "split": None}
+    for batch in (1, 2, 3):
+        drawn = sample.run(priors, folder / "cache", tmp_path / str(batch), batch=batch, **flags)  # type: ignore[arg-type]
+        assert drawn["codes_per_forward"] == 1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("prior.layers=7", r"prior.LEVEL.layers"),
+        ("training.prior.tpo={steps: 3}", "tpo: unknown key"),
+        ("prior=null", "expected a mapping"),
+    ],
+)
+def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
+    settings = [*PRIORS, *TRAINING, "training.prime=4", assignment]
+    with pytest.raises(ConfigError, match=message):
+        train_prior.run(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+
+
+def test_a_gpt_is_refused_for_codes_that_know_later_frames(folder: Path, tmp_path: Path) -> None:
+    settings = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
+    with pytest.raises(ConfigError, match="know later frames"):
+        train_prior.run(assignments=settings, cache=folder / "cache", out=tmp_path / "run", steps=1)
 
 
 def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path: Path) -> None:
