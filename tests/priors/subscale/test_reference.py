@@ -25,11 +25,11 @@ TYPES = {  # grid, subscale factor and kernel; single frame looks further than t
 @pytest.mark.parametrize("codebooks", [1, 3])
 @pytest.mark.parametrize("kind", TYPES)
 def test_log_prob_is_the_references(kind: str, codebooks: int, attention: str) -> None:
-    _compare(_prior(kind, codebooks, attention=attention))
+    _assert_equals_reference(_prior(kind, codebooks, attention=attention))
 
 
 def test_tied_embeddings_are_the_softmaxes_rows() -> None:
-    _compare(_prior("spatial", 3, tied="embeddings"))
+    _assert_equals_reference(_prior("spatial", 3, tied="embeddings"))
 
 
 def _prior(kind: str, codebooks: int, **fields: object) -> SubscaleTransformer:
@@ -40,7 +40,7 @@ def _prior(kind: str, codebooks: int, **fields: object) -> SubscaleTransformer:
     return scramble(prior).double()  # type: ignore[return-value]
 
 
-def _compare(prior: SubscaleTransformer) -> None:
+def _assert_equals_reference(prior: SubscaleTransformer) -> None:
     """With given codes scattered over the clip: more in the first row, none in the second."""
     tokens = random_tokens(prior, 2)
     codes = tokens["video"]
