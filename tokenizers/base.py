@@ -22,6 +22,7 @@ Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 TOKENIZERS = Registry(
     "tokenizer",
     {
+        "context-autoencoder": "tokenreel.tokenizers.context_autoencoder:ContextAutoencoder",
         "frame-vqvae": "tokenreel.tokenizers.frame_vqvae:FrameVQVAE",
         "hierarchical-vqvae": "tokenreel.tokenizers.hierarchical_vqvae:HierarchicalVQVAE",
     },
@@ -35,6 +36,9 @@ class Reconstruction:
     video: Tensor  # [B, C, T, H, W] in [-1, 1]
     losses: dict[str, Tensor]  # scalars by name; their sum is what is minimised
     code_counts: dict[str, Tensor] = field(default_factory=dict)  # stream -> [q, K], how often each code was chosen
+    # What discriminators and perceptual networks judge, decoded and true; None: all frames of `video`, and `video`.
+    pictures: tuple[Tensor, Tensor] | None = None  # [N, 3, H, W] each
+    run: tuple[Tensor, Tensor] | None = None  # [B, 3, n, H, W] each
 
 
 class VideoTokenizer(nn.Module, PretrainedModel):
@@ -60,6 +64,24 @@ class VideoTokenizer(nn.Module, PretrainedModel):
     @abstractmethod
     def decode(self, tokens: Mapping[str, Tensor], memory: Any = None) -> Tensor:
         """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: known frames, for decoders with context."""
+
+    @property
+    def context(self) -> int:
+        """Frames before it that help to decode a frame, unless the caller says otherwise; 0: codes are all there is."""
+        return 0
+
+    def new_memory(self, context: int | None = None, known: Tensor | None = None, end: Tensor | None = None) -> Any:
+        """What `decode` goes on from: at most `context` frames (None: as the tokenizer has it), `known` ones
+        [B, 3, n, H, W] among them, and an `end` frame [B, 3, H, W] that lies ahead. Here nothing: None.
+
+        Raises ConfigError where a tokenizer that decodes without context is asked for any.
+        """
+        if context or known is not None or end is not None:
+            raise ConfigError(
+                f"context: this tokenizer ({self.config.type}) decodes without context; "
+                "leave out context, known frames and end frame"
+            )
+        return None
 
     @abstractmethod
     def forward(self, video: Tensor) -> Reconstruction:
@@ -95,6 +117,23 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         framing = from_mapping(Framing, preset["data"]["framing"], "data.framing")
         return build_tokenizer(preset["tokenizer"], preset["data"]["frames"], framing)
 
+    def require_framing(self, video: Tensor, name: str = "video") -> None:
+        """Raises ConfigError unless video [B, C, T, H, W] has the channels and size of the spec's frames."""
+        framing = self.spec.framing
+        if video.ndim != 5 or video.shape[1] != 3 or video.shape[3:] != (framing.height, framing.width):
+            raise ConfigError(
+                f"{name} (shape {tuple(video.shape)}) must be [B, 3, T, {framing.height}, {framing.width}] "
+                "for this tokenizer: frame the clips as its spec says"
+            )
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weights of the layer that makes the pixels, which an adaptive adversarial weight is measured at.
+
+        Here the last registered weights; a member whose decoder registers others after them says which it is.
+        """
+        return [parameter for parameter in self.parameters() if parameter.ndim > 1][-1]
+
     def freeze(self) -> Self:
         """Evaluation mode, no gradients: what stage two builds on must not move."""
         return self.eval().requires_grad_(False)
@@ -104,3 +143,11 @@ def build_tokenizer(section: Mapping[str, Any], frames: int, framing: Framing) -
     """The registered tokenizer that a `tokenizer:` section names, for clips of `frames` frames framed as given."""
     config = TOKENIZERS.config(section, "tokenizer")
     return TOKENIZERS.member(config.type)(config, frames, framing)
+
+
+def code_grid(framing: Framing, factor: int) -> tuple[int, int]:
+    """h, w of codes that stand for `factor` x `factor` pixels. Raises ConfigError where a side is no multiple of it."""
+    for name, size in (("height", framing.height), ("width", framing.width)):
+        if size % factor:
+            raise ConfigError(f"framing.{name} (={size}) must be a multiple of {factor}, the pixels a code stands for")
+    return framing.height // factor, framing.width // factor

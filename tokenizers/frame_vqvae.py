@@ -18,7 +18,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.frame_decoder import FrameDecoder
 from tokenreel.decoders.residual import ResidualBlock, stage_widths
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer
+from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
 from tokenreel.tokenizers.quantizers.fsq import FSQConfig
 from tokenreel.tokenizers.quantizers.lfq import LFQConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig
@@ -79,7 +79,7 @@ class FrameVQVAE(VideoTokenizer):
 
     def __init__(self, config: FrameVQVAEConfig, frames: int, framing: Framing) -> None:
         quantizer = config.quantizer.build(config.latent)
-        grid = (frames, *_code_grid(framing, 2**config.downsamplings))
+        grid = (frames, *code_grid(framing, 2**config.downsamplings))
         stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))
         self.encoder = FrameEncoder(config)
@@ -102,12 +102,7 @@ class FrameVQVAE(VideoTokenizer):
 
     def _latents(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, D, T, h, w]."""
-        framing = self.spec.framing
-        if video.shape[1] != 3 or video.shape[3:] != (framing.height, framing.width):
-            raise ConfigError(
-                f"video (shape {tuple(video.shape)}) must be [B, 3, T, {framing.height}, {framing.width}] "
-                "for this tokenizer: frame the clips as its spec says"
-            )
+        self.require_framing(video)
         return _by_frame(self.encoder, video)
 
     def _pixels(self, latents: Tensor) -> Tensor:
@@ -120,10 +115,3 @@ def _by_frame(network: nn.Module, video: Tensor) -> Tensor:
     frames = video.transpose(1, 2).flatten(0, 1)
     output: Tensor = network(frames.contiguous(memory_format=torch.channels_last))  # 1.2 times as fast on CPU
     return output.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2)
-
-
-def _code_grid(framing: Framing, factor: int) -> tuple[int, int]:
-    for name, size in (("height", framing.height), ("width", framing.width)):
-        if size % factor:
-            raise ConfigError(f"framing.{name} (={size}) must be a multiple of {factor}, the pixels a code stands for")
-    return framing.height // factor, framing.width // factor

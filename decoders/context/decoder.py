@@ -1,0 +1,69 @@
+"""The decoder of CCVS (Le Moing et al. 2021, section 3.2): latents of a frame -> pixels, helped by known frames.
+
+At each resolution the features decoded so far are matched with those that the encoder made of known frames, and mixed
+with what the flow brings from there. Without known frames it decodes from latents alone. It knows no codes, no encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from tokenreel.decoders.context.flow import DoubledFlow, Flow, FlowConfig, FlowLevel
+from tokenreel.decoders.context.fusion import fuse
+from tokenreel.decoders.equalized import DoublingBlock, EqualizedConv2d
+
+
+@dataclass(frozen=True)
+class Decoded:
+    pixels: Tensor  # [N, 3, H, W], about [-1, 1]; nothing keeps them in there
+    flows: list[Flow]  # by level, coarse to fine; empty where nothing was known
+
+
+class ContextDecoder(nn.Module):
+    """`widths`: channels by level, coarse to fine; a level has twice the height and width of the one before."""
+
+    def __init__(self, latent: int, widths: Sequence[int], flow: FlowConfig | None) -> None:
+        super().__init__()
+        self.widen = EqualizedConv2d(latent, widths[0], 1)
+        self.blocks = nn.ModuleList(DoublingBlock(a, b) for a, b in pairwise(widths))
+        self.narrow = EqualizedConv2d(widths[-1], 3, 1)
+        self.shared = [shared_channels(width, flow) for width in widths]
+        self.flow: nn.ModuleList | None = None
+        if flow is not None:
+            refined = max(1, len(widths) - flow.unrefined)
+            self.flow = nn.ModuleList(FlowLevel(shared, i, flow) for i, shared in enumerate(self.shared[:refined]))
+            self.flow.extend(DoubledFlow() for _ in widths[refined:])
+
+    def forward(self, latents: Tensor, contexts: Sequence[Tensor] | None = None) -> Decoded:
+        """Latents [N, D, h, w]; features of the known frames by level, coarse to fine, [N, k, C, h, w] each."""
+        flows: list[Flow] = []
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        x = self._with_context(self.widen(latents), contexts, flows)
+        for block in self.blocks:
+            x = self._with_context(block(x), contexts, flows)
+        return Decoded(self.narrow(x), flows)
+
+    def _with_context(self, x: Tensor, contexts: Sequence[Tensor] | None, flows: list[Flow]) -> Tensor:
+        """Finds the flow of the next level, adds it to `flows` and mixes in what it brings."""
+        if contexts is None or self.flow is None:
+            return x
+        level, shared = len(flows), self.shared[len(flows)]
+        decoded, known = x[:, :shared], contexts[level]
+        flows.append(self.flow[level](decoded, known, flows[-1] if flows else None))
+        mixed = fuse(decoded, known, flows[-1])
+        return _with_first(x, mixed)
+
+
+def shared_channels(width: int, flow: FlowConfig | None) -> int:
+    """How many of a level's channels context is mixed into: the first ones."""
+    return 0 if flow is None else max(1, int(flow.share * width))
+
+
+def _with_first(x: Tensor, first: Tensor) -> Tensor:
+    """`x` with its first channels replaced."""
+    return torch.cat([first, x[:, first.shape[1] :]], 1)

@@ -1,0 +1,147 @@
+"""Augmented views of frames with known flow and occlusion, which teach the flow module. Knows no networks.
+
+CCVS (https://arxiv.org/abs/2107.08037), section 3.2: the context is the distorted view, x_c = o_c * B(A(x)), and the
+target the frame itself, because targets with distortions would teach the decoder to make such defects. The true flow is
+therefore the inverse of the distortion. Where it follows or leaves the public code is written at each part.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tokenreel.decoders.context.inversion import invert_flow
+from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, smooth_noise
+from tokenreel.decoders.context.warp import pixel_grid, warp
+from tokenreel.errors import ConfigError
+
+BLUR_RADIUS = 6  # pixels to either side of the kernel's middle (13 in all, as the public code's largest)
+LARGEST_BLUR = BLUR_RADIUS / 3  # pixels; beyond, the kernel cuts off what a Gaussian has
+STEEPEST = 0.5  # largest elastic / smoothness; the field's slopes then have a standard deviation of 0.35
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How strong each part of a view is; 0 switches it off.
+
+    The public code filters noise from U(-1, 1) by a Gaussian of s x H pixels and multiplies by a x H, which makes
+    displacements with a standard deviation of sqrt(1/3) a / (2 sqrt(pi) s) pixels, whatever H is. That is 4.9 pixels
+    for a = 3, s = 0.1 (BAIR and UCF-101 with H = 256: elastic 0.019; drums with H = 96: 0.051, here at most 0.05) and
+    1.1 pixels for a = 2, s = 0.3 (Kinetics with H = 256, scaled to 64 afterwards: 0.0042). Rotation and translation are
+    named in the paper only, without a size; its code has none.
+    """
+
+    elastic: float = 0.02  # standard deviation of the displacement along each axis, as a share of the height
+    smoothness: float = 0.1  # Gaussian sigma of elastic field and occlusion, as a share of the height
+    zoom: float = 0.1  # magnification is drawn from 1 - zoom to 1 + zoom
+    rotation: float = 5.0  # largest angle to either side, degrees
+    translation: float = 0.05  # largest shift to either side, as a share of the width and of the height
+    blur: float = 2.0  # sigma is drawn from 0 to this, pixels
+    occlusion: float = 0.5  # mean share of pixels that are hidden
+
+    def __post_init__(self) -> None:
+        limits = {"zoom": 0.5, "rotation": 180, "translation": 0.5, "blur": LARGEST_BLUR, "occlusion": 0.99}
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be from 0 (off) to {limit:g}")
+        if not 0 < self.smoothness <= 1:
+            raise ConfigError(f"smoothness (={self.smoothness}) must be above 0 and at most 1, a share of the height")
+        if not 0 <= self.elastic <= STEEPEST * self.smoothness:
+            raise ConfigError(
+                f"elastic (={self.elastic}) must be from 0 (off) to half of smoothness (={self.smoothness}): "
+                "stronger, it folds frames over themselves, and no flow undoes that"
+            )
+
+
+@dataclass(frozen=True)
+class View:
+    """A context for each of N frames, and the truth about it."""
+
+    context: Tensor  # [N, 3, H, W], the dtype of the frames; hidden parts are grey, 0
+    flow: Tensor  # float32 [N, 2, H, W], pixels (x, y): from the frame's pixels to where the context shows them
+    occluded: Tensor  # float32 [N, 1, H, W] in {0, 1}, in the frame's coordinates: 1 where the context does not show it
+
+
+@torch.no_grad()
+def make_view(frames: Tensor, config: ViewConfig, generator: torch.Generator | None) -> View:
+    """Frames [N, 3, H, W] in [-1, 1] -> a random view of each. `generator` is on the frames' device; None: torch's own.
+
+    The distortion is elastic after affine, a(p) = P(p) - p + e(P(p)), so that its inverse is g of the pixel, by
+    `invert_flow`, then exactly the affine part's: f(q) = P^-1(q + g(q)) - q. (The public code adds the two inverses.)
+    Everything is float32, under autocast too.
+    """
+    (count, _, height, width), device = frames.shape, frames.device
+    with torch.autocast(device.type, enabled=False):
+        pixels = pixel_grid(height, width, device)
+        motion = draw_similarity((count, height, width), config, generator, device)
+        seen, back = motion.apply(pixels), pixels
+        if config.elastic > 0:
+            noise = smooth_noise((count, 2, height, width), config.smoothness, generator, device)
+            elastic = config.elastic * height * noise
+            seen, back = seen + warp(elastic, seen - pixels), pixels + invert_flow(elastic)
+        flow = motion.invert(back) - pixels
+        context = warp(frames.float(), seen - pixels)
+        if config.blur > 0:
+            context = blur(context, _uniform((count,), 0, config.blur, generator, device))
+        hidden = draw_hidden((count, 1, height, width), config.occlusion, config.smoothness, generator, device)
+        return View((context * (1 - hidden)).to(frames.dtype), flow, occluded_in_target(hidden, flow))
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Rotation, zoom and translation about the middle: where in the frame each pixel of a view comes from."""
+
+    zoom: Tensor  # [N], above 1 magnifies
+    angle: Tensor  # [N], radians
+    shift: Tensor  # [N, 2], pixels (x, y)
+    middle: Tensor  # [1, 2, 1, 1], pixels (x, y)
+
+    def apply(self, places: Tensor) -> Tensor:
+        """Places [N or 1, 2, H, W] in the view -> [N, 2, H, W] in the frame, both in pixels."""
+        turned = _turn(places - self.middle, self.angle) / self.zoom.view(-1, 1, 1, 1)
+        return turned + self.middle + self.shift[:, :, None, None]
+
+    def invert(self, places: Tensor) -> Tensor:
+        """Places in the frame -> in the view."""
+        centred = places - self.middle - self.shift[:, :, None, None]
+        return _turn(centred * self.zoom.view(-1, 1, 1, 1), -self.angle) + self.middle
+
+
+def _turn(vectors: Tensor, angle: Tensor) -> Tensor:
+    # Written out: as a matrix product, places would lose a tenth of a pixel where TF32 is allowed.
+    x, y = vectors.unbind(1)
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], 1)
+
+
+def draw_similarity(
+    shape: tuple[int, int, int], config: ViewConfig, generator: torch.Generator | None, device: torch.device
+) -> Similarity:
+    """`shape` (N, H, W). Each part is uniform in its range, translation along each axis on its own."""
+    count, height, width = shape
+    sides = torch.tensor([width, height], dtype=torch.float32, device=device)
+    largest = math.radians(config.rotation)
+    zoom = _uniform((count,), 1 - config.zoom, 1 + config.zoom, generator, device)
+    angle = _uniform((count,), -largest, largest, generator, device)
+    shift = _uniform((count, 2), -config.translation, config.translation, generator, device) * sides
+    return Similarity(zoom, angle, shift, ((sides - 1) / 2).view(1, 2, 1, 1))
+
+
+def _uniform(
+    shape: tuple[int, ...], low: float, high: float, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+
+
+def blur(frames: Tensor, sigma: Tensor) -> Tensor:
+    """Frames [N, C, H, W] under a Gaussian of `sigma` [N] pixels each (0: as they are), border pixels repeated."""
+    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=frames.device)
+    weights = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)  # 1e-3: no 0 / 0 at the middle
+    kernel = (weights / weights.sum(1, keepdim=True)).repeat_interleave(frames.shape[1], 0)[:, None]
+    planes = functional.pad(frames, (BLUR_RADIUS,) * 4, "replicate").flatten(0, 1)[None]
+    across = functional.conv2d(planes, kernel[:, :, None, :], groups=len(kernel))
+    return functional.conv2d(across, kernel[:, :, :, None], groups=len(kernel)).view_as(frames)

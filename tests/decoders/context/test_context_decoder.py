@@ -1,0 +1,189 @@
+"""Context decoding: what a closed mask, an open one, several contexts and a memory do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from tokenreel.decoders.context.decoder import ContextDecoder
+from tokenreel.decoders.context.flow import Flow, FlowConfig
+from tokenreel.decoders.context.fusion import fuse
+from tokenreel.decoders.context.memory import ContextMemory
+from tokenreel.decoders.context.rollout import roll_out
+from tokenreel.decoders.context.warp import warp
+from tokenreel.errors import ConfigError
+
+WIDTHS = [17, 11, 7, 5]  # coarse to fine
+FLOW = FlowConfig(widths=(5, 3), share=0.75)
+
+
+def some_decoder(seed: int = 0) -> ContextDecoder:
+    """Untrained, but with heads that find some flow."""
+    torch.manual_seed(seed)
+    decoder = ContextDecoder(13, WIDTHS, FLOW)
+    for module in decoder.flow.modules():
+        if hasattr(module, "head"):
+            nn.init.normal_(module.head.weight, std=0.5)
+    return decoder.eval()
+
+
+def some_contexts(count: int, rows: int = 2, seed: int = 1) -> list[Tensor]:
+    """By level [N, k, C, h, w], from 3 x 5 on."""
+    torch.manual_seed(seed)
+    sizes = [(3 * 2**level, 5 * 2**level) for level in range(len(WIDTHS))]
+    return [torch.randn(rows, count, int(0.75 * w), *size) for w, size in zip(WIDTHS, sizes, strict=True)]
+
+
+def set_mask(decoder: ContextDecoder, logit: float) -> None:
+    """The coarsest level says so, and the finer ones change nothing."""
+    for number, level in enumerate(decoder.flow):
+        for part in (level.matching, level.subpixel):
+            nn.init.zeros_(part.head.weight)
+            nn.init.zeros_(part.head.bias)
+        if number == 0:
+            level.matching.head.bias.data[2] = logit
+
+
+@torch.no_grad()
+def test_with_the_mask_closed_it_decodes_as_without_context() -> None:
+    decoder, latents = some_decoder(), torch.randn(2, 13, 3, 5)
+    set_mask(decoder, 1e4)
+    closed = decoder(latents, some_contexts(3))
+    torch.testing.assert_close(closed.pixels, decoder(latents).pixels, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_with_the_mask_open_and_no_flow_the_shared_channels_are_the_contexts() -> None:
+    decoder, latents = some_decoder(), torch.randn(2, 13, 3, 5)
+    set_mask(decoder, -1e4)
+    first, other = some_contexts(1), some_contexts(1, seed=3)
+    assert not torch.equal(decoder(latents, first).pixels, decoder(latents, other).pixels)
+    seen = []
+    decoder.narrow.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    decoder(latents, first)
+    torch.testing.assert_close(seen[0][:, : decoder.shared[-1]], first[-1][:, 0], rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_every_level_finds_a_flow_of_its_own_size() -> None:
+    flows = some_decoder()(torch.randn(2, 13, 3, 5), some_contexts(3)).flows
+    assert [tuple(flow.displacement.shape) for flow in flows] == [
+        (2, 3, 2, 3 * 2**level, 5 * 2**level) for level in range(len(WIDTHS))
+    ]
+    assert all(flow.displacement.abs().max() > 0 for flow in flows)
+
+
+@torch.no_grad()
+def test_contexts_are_a_set_and_the_same_one_twice_is_once() -> None:
+    decoder, latents, contexts = some_decoder(), torch.randn(2, 13, 3, 5), some_contexts(3)
+    pixels = decoder(latents, contexts).pixels
+    turned = decoder(latents, [level[:, [2, 0, 1]] for level in contexts]).pixels
+    torch.testing.assert_close(pixels, turned, rtol=1e-4, atol=1e-4)
+    one = [level[:, :1] for level in contexts]
+    twice = decoder(latents, [level.repeat(1, 2, 1, 1, 1) for level in one]).pixels
+    torch.testing.assert_close(twice, decoder(latents, one).pixels, rtol=1e-4, atol=1e-4)
+
+
+def test_fusion_equals_the_formula_pixel_by_pixel() -> None:
+    torch.manual_seed(2)
+    decoded, contexts = torch.randn(2, 5, 3, 7), torch.randn(2, 3, 5, 3, 7)
+    flow = Flow(torch.randn(2, 3, 2, 3, 7), 2 * torch.randn(2, 3, 1, 3, 7))
+    expected = torch.empty_like(decoded)
+    for n in range(2):
+        warped = [warp(contexts[n : n + 1, k], flow.displacement[n : n + 1, k])[0] for k in range(3)]
+        for y in range(3):
+            for x in range(7):
+                logits = [float(flow.logits[n, k, 0, y, x]) for k in range(3)]
+                visible = [1 - 1 / (1 + math.exp(-m)) + 1e-6 for m in logits]
+                shares = [v / sum(visible) for v in visible]
+                mask = 1 / (1 + math.exp(-sum(s * m for s, m in zip(shares, logits, strict=True))))
+                shown = sum(s * w[:, y, x] for s, w in zip(shares, warped, strict=True))
+                expected[n, :, y, x] = mask * decoded[n, :, y, x] + (1 - mask) * shown
+    torch.testing.assert_close(fuse(decoded, contexts, flow), expected)
+
+
+def test_gradients_reach_encoder_features_latents_and_every_weight() -> None:
+    decoder, contexts = some_decoder().train(), some_contexts(2)
+    latents = torch.randn(2, 13, 3, 5, requires_grad=True)
+    for level in contexts:
+        level.requires_grad_()
+    decoder(latents, contexts).pixels.square().mean().backward()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in (latents, *contexts))
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_bf16_stays_near_fp32() -> None:
+    decoder, latents, contexts = some_decoder(), torch.randn(2, 13, 3, 5), some_contexts(2)
+    with torch.no_grad():
+        exact = decoder(latents, contexts)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = decoder(latents, contexts)
+    assert all(flow.displacement.dtype == torch.float32 for flow in near.flows)
+    assert (near.pixels.float() - exact.pixels).abs().mean() < 0.1 * exact.pixels.abs().mean()
+
+
+def numbered(frame: int) -> list[Tensor]:
+    return [torch.full((1, 1, 1, 1), float(frame))]
+
+
+def held(memory: ContextMemory) -> list[int]:
+    contexts = memory.contexts()
+    return [] if contexts is None else contexts[0].flatten().int().tolist()
+
+
+@pytest.mark.parametrize(
+    ("capacity", "keep_first", "expected"), [(0, 0, []), (1, 0, [6]), (3, 0, [6, 5, 4]), (5, 2, [6, 5, 4, 1, 0])]
+)
+def test_the_memory_shifts_out_the_oldest_but_the_first(capacity, keep_first, expected) -> None:
+    memory = ContextMemory(capacity, keep_first)
+    for frame in range(7):
+        memory.push(numbered(frame))
+    assert held(memory) == expected
+    assert len(memory) == len(expected)
+
+
+def test_an_end_frame_stays_beside_the_memory() -> None:
+    memory = ContextMemory(2, end=numbered(99))
+    assert held(memory) == [99]
+    for frame in range(5):
+        memory.push(numbered(frame))
+    assert held(memory) == [4, 3, 99]
+
+
+@pytest.mark.parametrize(("capacity", "keep_first"), [(-1, 0), (3, 3), (3, -1)])
+def test_a_memory_that_cannot_be_is_refused(capacity, keep_first) -> None:
+    with pytest.raises(ConfigError, match=f"={capacity}|={keep_first}"):
+        ContextMemory(capacity, keep_first)
+
+
+@torch.no_grad()
+def test_rolled_out_in_pieces_it_is_the_same_video() -> None:
+    decoder, latents = some_decoder(), torch.randn(2, 13, 7, 3, 5)
+
+    def video(pieces: list[int]) -> Tensor:
+        memory = ContextMemory(3)
+        parts = latents.split(pieces, 2)
+        return torch.stack([d.pixels for part in parts for d in roll_out(decoder, some_features, part, memory)], 2)
+
+    assert torch.equal(video([7]), video([2, 1, 4]))
+    assert not torch.equal(video([7])[:, :, 1], decoder(latents[:, :, 1]).pixels)
+
+
+def some_features(frames: Tensor) -> list[Tensor]:
+    """Stands in for an encoder: pooled pixels in every channel."""
+    return [
+        avg_pool2d(frames, 8 >> level).mean(1, keepdim=True).repeat(1, int(0.75 * width), 1, 1)
+        for level, width in enumerate(WIDTHS)
+    ]
+
+
+@pytest.mark.parametrize("fields", [{"widths": ()}, {"widths": (3, 0)}, {"share": 0.0}, {"share": 1.5}])
+def test_a_flow_module_that_cannot_be_is_refused(fields) -> None:
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        FlowConfig(**fields)
