@@ -12,12 +12,10 @@ from tokenreel.config import from_mapping, load_preset, to_mapping
 from tokenreel.data.plan import DataConfig
 from tokenreel.pipelines.preset_tokens import tokens_of_sections
 from tokenreel.pipelines.settings import resolve
-from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.adversarial_config import tokenizer_training
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
-
-TRAINING = {"tokenizer": TrainingConfig, "prior": PriorTrainingConfig}  # what each stage makes of `training:`
 
 
 def run(name: str) -> dict[str, Any]:
@@ -60,7 +58,10 @@ def _name(stage: str, level: str | None) -> str:
 def _training(name: str, network: str) -> dict[str, Any]:
     stage, _, level = network.partition(".")
     section = resolve(name, None, (), {}, stage, level or None)["training"]
-    return to_mapping(from_mapping(TRAINING[stage], section, f"training.{network}"))
+    path = f"training.{network}"
+    if stage == "tokenizer":
+        return to_mapping(tokenizer_training(section, path))
+    return to_mapping(from_mapping(PriorTrainingConfig, section, path))
 
 
 def _parameters(network: nn.Module) -> int:

@@ -11,14 +11,16 @@ import torch
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decode_pool import DecodePool
-from tokenreel.data.plan import DataConfig, make_plan
+from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.pipelines.settings import require_section, resolve
+from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
+from tokenreel.pipelines.training.adversarial_objective import AdversarialTokenizerObjective
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
-from tokenreel.tokenizers.base import TOKENIZERS, build_tokenizer
+from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 
 CLIPS_MEMORY_GB = 1.0  # of decoded clips held, in each process
 
@@ -45,7 +47,7 @@ def run(
     """
     flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
     sections = resolve(preset, config, assignments, flags, "tokenizer")
-    training = from_mapping(TrainingConfig, sections.get("training", {}), "training")
+    training = tokenizer_training(sections.get("training", {}))
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
     accelerator = make_accelerator(device, training.log_with, out)
@@ -54,7 +56,7 @@ def run(
         torch.manual_seed(training.seed)
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
         reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
-        objective = TokenizerObjective(tokenizer, plan, reader, training, accelerator.device)
+        objective = make_objective(tokenizer, plan, reader, training, accelerator.device)
         resolved = {"data": to_mapping(clips), "tokenizer": to_mapping(model), "training": to_mapping(training)}
         identity = RunIdentity("train-tokenizer", resolved, plan.sha256, data)
         session = Session(identity, out, resume, accelerator)
@@ -66,3 +68,12 @@ def run(
         "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
         "quarantined_clips": [f"{row}: {failure}" for row, failure in list(reader.failures.items())[:20]],
     }
+
+
+def make_objective(
+    tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, training: TrainingConfig, device: torch.device
+) -> TokenizerObjective:
+    """The one that the `training:` section asks for. Raises what AdversarialTokenizerObjective raises."""
+    if isinstance(training, AdversarialTrainingConfig):
+        return AdversarialTokenizerObjective(tokenizer, plan, clips, training, device)
+    return TokenizerObjective(tokenizer, plan, clips, training, device)

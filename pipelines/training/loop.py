@@ -22,6 +22,7 @@ from tokenreel.pipelines.progress import Progress
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients
+from tokenreel.pipelines.training.guard import Diverged
 from tokenreel.pipelines.training.interrupt import Interrupt
 from tokenreel.pipelines.training.loss_record import LossRecord, NonFiniteLoss
 from tokenreel.pipelines.training.metrics_log import MetricsLog
@@ -56,7 +57,8 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Trains to the end, validates and exports. Returns the summary.
 
-        Raises NonFiniteLoss, and KeyboardInterrupt once the checkpoint is written where a signal asked for an end.
+        Raises NonFiniteLoss and Diverged, and KeyboardInterrupt once the checkpoint is written where a signal asked for
+        an end.
         """
         started, first = time.perf_counter(), self.state.step
         self.log = MetricsLog(self.folder.metrics, first) if self.accelerator.is_main_process else None
@@ -106,22 +108,29 @@ class Trainer:
     def _train_step(self) -> None:
         started, losses = time.perf_counter(), dict[str, Tensor]()
         step, micros = self.state.step, range(self.config.accumulate)
+        self.objective.begin_step(step)
         batches = [self.objective.batch(*self._samples(step, micro)) for micro in micros]
         self.objective.prefetch(np.concatenate([self._samples(step + 1, micro)[0] for micro in micros]))
         for number, update in enumerate(self.objective.updates):
-            optimizer = self.state.optimizers[update]
-            set_learning_rate(optimizer, learning_rate_factor(self.config, step))
-            optimizer.zero_grad(set_to_none=True)
-            for micro, batch in enumerate(batches):
-                self._backward(update, batch, (self.config.seed, step, number, micro), losses)
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            average_gradients(parameters, self.accelerator)
-            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip)
-            optimizer.step()
+            losses |= self._update(update, batches, (self.config.seed, step, number))
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
         self.record.add(losses, time.perf_counter() - started)
+
+    def _update(self, update: str, batches: list[Any], place: tuple[int, ...]) -> dict[str, Tensor]:
+        """Moves the parameters of one update; returns its losses, none where it is left out of this step."""
+        optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
+        set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
+        optimizer.zero_grad(set_to_none=True)
+        for micro, batch in enumerate(batches):
+            self._backward(update, batch, (*place, micro), losses)
+        if losses:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            average_gradients(parameters, self.accelerator)
+            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip)
+            optimizer.step()
+        return losses
 
     def _samples(self, step: int, micro: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and sample numbers of this process in a micro step: its slice of the one order of all processes."""
@@ -135,6 +144,8 @@ class Trainer:
         generator = seed_everything(device, *place, self.accelerator.process_index)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             losses = self.objective.losses(update, batch, generator)
+        if not losses:
+            return
         scaled = {name: loss.float() / self.config.accumulate for name, loss in losses.items()}
         torch.stack(list(scaled.values())).sum().backward()
         for name, loss in scaled.items():
@@ -175,18 +186,21 @@ class Trainer:
         return scores
 
     def _flush(self) -> None:
-        """Writes the losses since the last time. Raises NonFiniteLoss: no checkpoint is written without this look."""
+        """Writes the losses since the last time. Raises NonFiniteLoss and Diverged: no checkpoint is written without
+        this look.
+        """
         if len(self.record):
             try:
-                losses, rate = self.record.take(self.state.step)
-            except NonFiniteLoss as error:
+                taken = self.record.take(self.state.step)
+                self.objective.watch(taken.first, taken.steps)
+            except (NonFiniteLoss, Diverged) as error:
                 kept = list_checkpoints(self.folder.checkpoints)
-                raise NonFiniteLoss(
+                raise type(error)(
                     f"{error}. The last checkpoint, from before, is {kept[-1] if kept else 'none'}"
                 ) from error
-            means = {f"train/{name}": value for name, value in losses.items()}
+            means = {f"train/{name}": value for name, value in taken.means().items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            self._write({**means, "clips_per_second": rate * self.config.batch})
+            self._write({**means, "clips_per_second": taken.rate * self.config.batch})
 
     def _write(self, values: dict[str, float]) -> None:
         if self.log is not None and values:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +18,20 @@ class NonFiniteLoss(UserError):
     """A loss or gradient became NaN or infinite; the checkpoints from before are kept."""
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Means over processes of consecutive steps; a loss that a step did not have is not among its own."""
+
+    first: int  # number of the first step, 1 for the run's first
+    steps: list[dict[str, float]]
+    rate: float  # steps a second
+
+    def means(self) -> dict[str, float]:
+        """Of each loss over the steps that have it."""
+        names = dict.fromkeys(name for losses in self.steps for name in losses)
+        return {name: float(np.mean([losses[name] for losses in self.steps if name in losses])) for name in names}
+
+
 class LossRecord:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -26,26 +42,27 @@ class LossRecord:
         return len(self._pending)
 
     def add(self, losses: dict[str, Tensor], seconds: float) -> None:
-        """`losses`: scalars of one step by name, the same names each time; `seconds` that the step took."""
+        """`losses`: scalars of one step by name, the same names in every process; `seconds` that the step took."""
         self._pending.append(losses)
         self._seconds += seconds
 
-    def take(self, step: int) -> tuple[dict[str, float], float]:
-        """Means over the recorded steps, of which `step` is the last, and over processes; steps a second. Forgets all.
+    def take(self, step: int) -> Losses:
+        """What was recorded; `step` is the number of the last one. Forgets all.
 
         Raises NonFiniteLoss, naming the first step that has a bad one: no checkpoint is written without this look.
         """
         waiting = time.perf_counter()
-        names = list(self._pending[0])
-        stacked = torch.stack([torch.stack([losses[name] for name in names]) for losses in self._pending])
-        values = self.accelerator.reduce(stacked, reduction="mean").cpu().double().numpy()
+        flat = torch.stack([loss for losses in self._pending for loss in losses.values()])
+        values = iter(self.accelerator.reduce(flat, reduction="mean").cpu().double().tolist())
+        steps = [{name: next(values) for name in losses} for losses in self._pending]
         seconds = self._seconds + time.perf_counter() - waiting
         self._pending, self._seconds = [], 0.0
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            row, column = bad[0]
-            raise NonFiniteLoss(
-                f"{names[column]} is {values[row, column]} at step {step - len(values) + 1 + row}. Lower "
-                "training.learning_rate or training.clip in a new folder"
-            )
-        return dict(zip(names, values.mean(0).tolist(), strict=True)), len(values) / seconds
+        first = step - len(steps) + 1
+        for number, losses in enumerate(steps, first):
+            for name, loss in losses.items():
+                if not math.isfinite(loss):
+                    raise NonFiniteLoss(
+                        f"{name} is {loss} at step {number}. Lower training.learning_rate or training.clip in a new "
+                        "folder"
+                    )
+        return Losses(first, steps, len(steps) / seconds)

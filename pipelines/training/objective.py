@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,17 @@ class Objective(ABC):
     networks: dict[str, nn.Module]
     rows: np.ndarray  # int64 [n], rows of the training split
     data_identity: str  # changes with anything that changes what a row holds
-    updates: ClassVar[tuple[str, ...]]  # in this order within a step, each with the optimizer of its name
+    updates: tuple[str, ...]  # in this order within a step, each with the optimizer of its name
 
     alarms: tuple[str, ...] = ()  # what the last validation found to be wrong, in words for the user
+
+    def begin_step(self, step: int) -> None:  # noqa: B027
+        """Told before each step its number, 0 for the run's first: whatever depends on it follows from this alone."""
+
+    def watch(self, first: int, losses: Sequence[Mapping[str, float]]) -> None:  # noqa: B027
+        """Told the losses of the steps from number `first` on (1 is the run's first), means over processes: now and
+        then, and before each checkpoint. Raises Diverged where the run must not go on.
+        """
 
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
@@ -39,8 +47,9 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, update: str, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars by name, means over the batch; their sum is what `update` minimises. Further random numbers come from
-        `generator` (on the device) or torch's global one; both are seeded for this very call.
+        """Scalars by name, means over the batch; their sum is what `update` minimises. None at all: it is left out of
+        this step. Further random numbers come from `generator` (on the device) or torch's global one; both are seeded
+        for this very call.
         """
 
     @abstractmethod

@@ -1,15 +1,16 @@
 """Training a prior on a token cache: nats a code minimised, judged in bits a code beside what counting achieves.
 
-Knows no particular prior and no pixels.
+Tracks that the prior predicts count in the loss (CCVS equation 8) and are given where it is judged: bits/code are of
+levels only. Knows no particular prior and no pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch.optim import Optimizer
 from tokenreel.config import to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.end_frame import end_tokens
+from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.prior_chain import with_given_steps
@@ -28,6 +31,7 @@ from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
 from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig, PreviousStep, PreviousStepConfig
 from tokenreel.priors.sampling import sample
+from tokenreel.priors.uniforms import uniforms
 
 ROWS_AT_ONCE = 64  # clips, where they are counted
 MOST_COUNTED = 8192  # clips that the baselines and ranks of codes are counted on, spread over the training rows
@@ -39,12 +43,18 @@ class PriorTrainingConfig(TrainingConfig):
     """The `training:` section as train-prior takes it."""
 
     prime: int = 1  # frames given, in training, validation and samples alike; 0: the prior begins videos itself
+    drop_controls: float = 0.0  # share of clips trained on without tracks: all null codes, as guidance needs them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.drop_controls < 1:
+            raise ConfigError(f"training.drop_controls (={self.drop_controls}) must be in [0, 1)")
 
 
 class PriorObjective(Objective):
     """Trains on the `train` rows of `cache`; of whole videos that is every window, wherever it begins."""
 
-    updates: ClassVar[tuple[str, ...]] = ("prior",)
+    updates: tuple[str, ...] = ("prior",)
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
         self.prior = prior
@@ -57,9 +67,12 @@ class PriorObjective(Objective):
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
-        if self.given.all():
+        self.tracks = _tracks(prior)
+        if (self.given | prior.given_streams(self.tracks)).all():
             frames = prior.spec.frames
             raise ConfigError(f"training.prime (={config.prime}) leaves nothing to predict in clips of {frames} frames")
+        if config.drop_controls:
+            _require_null_codes(prior, config.drop_controls)
         prior.code_fingerprint = cache.code_fingerprint
         prior.prepare(self._counted())
 
@@ -67,13 +80,21 @@ class PriorObjective(Objective):
         return {"prior": build_optimizer(self.config, [self.prior])}
 
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(codes).long().to(self.device) for name, codes in self._read(rows).items()}
+        """The end step of each clip, and whether it goes without its tracks, are drawn from (seed, sample)."""
+        ends, drops = uniforms(self.config.seed, samples, np.arange(2)).T
+        codes = self._read(rows, ends)
+        tokens = {name: torch.from_numpy(array).long().to(self.device) for name, array in codes.items()}
+        if not self.config.drop_controls:
+            return tokens
+        return self._without_tracks(tokens, torch.from_numpy(drops < self.config.drop_controls).to(self.device))
 
     def prefetch(self, rows: np.ndarray) -> None:
         """The cache is mapped into memory: reading ahead would gain nothing."""
 
     def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         given = self.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
+        if self.config.drop_controls:  # a null code is never predicted
+            given = given | (self.prior.flatten(batch) == self.prior.position_codes().to(self.device))
         return {"nats_per_code": self.prior.loss(batch, given, generator)}
 
     def validate(self) -> dict[str, float]:
@@ -81,18 +102,21 @@ class PriorObjective(Objective):
         if not len(self.held_out):
             return {}
         scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.prime}
+        if self.config.drop_controls:
+            scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, controlled=False)
         return {**scores, **self._baselines}
 
     def write_samples(self, folder: Path) -> None:
         """A token file for `tokenreel decode`: what the prior makes of the first frames of held-out clips.
 
-        Levels that other priors predict are the clips' own.
+        Tracks, the end frame among them, and levels that other priors predict are the clips' own.
         """
         rows = self.held_out[: self.config.sample_clips]
         if folder.exists() or not len(rows):  # written before the run was interrupted: the same samples
             return
-        batch = self.batch(rows, rows)
-        drawn = sample(self.prior, batch, self.given, seed=self.config.seed).tokens
+        (batch,) = self._batches(rows, len(rows), self.device)
+        given = self.given | self.prior.given_streams(self.tracks)
+        drawn = sample(self.prior, batch, given, seed=self.config.seed).tokens
         drawn = {name: with_given_steps(self.cache.spec, name, codes, batch) for name, codes in drawn.items()}
         tokens = {**self.cache.read(rows), **{name: codes.cpu().numpy() for name, codes in drawn.items()}}
         sources = [{"id": name, "seed": self.config.seed} for name in self.cache.source_ids(rows)]
@@ -104,12 +128,30 @@ class PriorObjective(Objective):
         self.prior.about = about
         self.prior.save_pretrained(folder)
 
-    def _read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return self.cache.read(rows, streams=(*self.prior.reads, *self.prior.predicts))
+    def _read(self, rows: np.ndarray, ends: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the prior knows of the clips. The end frame, if it is among that, is each one's last (None), or the one
+        that `ends` [n] in (0, 1) picks of the steps that are not given.
+        """
+        names = [name for name in (*self.prior.reads, *self.prior.predicts) if name not in (END, END_STEP)]
+        codes, spec = self.cache.read(rows, streams=names), self.prior.spec
+        if END not in self.prior.reads:
+            return codes
+        prime, steps = spec.steps_of_frames(self.config.prime, spec.levels[0]), spec.levels[0].grid[0]
+        picked = np.full(len(rows), steps - 1) if ends is None else prime + (ends * (steps - prime)).astype(np.int64)
+        return codes | end_tokens(spec, codes, picked)
 
-    def _bits(self, prior: Prior, device: torch.device) -> float:
-        given = prior.given_frames(self.config.prime)  # in the prior's own order
-        clips = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
+    def _without_tracks(self, tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
+        """`tokens` with null codes for every track in the `dropped` rows, bool [n]."""
+        where = dropped.view(-1, 1, 1, 1, 1)
+        null = {name: tokens[name].masked_fill(where, self.prior.spec.stream(name).codes) for name in self.tracks}
+        return tokens | null
+
+    def _bits(self, prior: Prior, device: torch.device, controlled: bool = True) -> float:
+        """Of level codes after the given frames, whatever the prior is told by tracks."""
+        given = prior.given_frames(self.config.prime) | prior.given_streams(_tracks(prior))
+        clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
+        if not controlled:
+            clips = (self._without_tracks(some, torch.ones(1, dtype=torch.bool, device=device)) for some in clips)
         return bits_per_code(prior, clips, given).bits_per_code
 
     def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
@@ -124,7 +166,8 @@ class PriorObjective(Objective):
 
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        cpu, spec, predicts = torch.device("cpu"), self.cache.spec, self.prior.predicts
+        cpu, spec = torch.device("cpu"), self.cache.spec
+        predicts = tuple(name for name in self.prior.predicts if name not in self.tracks)
         baselines = {
             "bits_per_code_frequency": CodeFrequency(CodeFrequencyConfig(predicts), spec),
             "bits_per_code_previous_step": PreviousStep(PreviousStepConfig(predicts), spec),
@@ -132,3 +175,17 @@ class PriorObjective(Objective):
         for baseline in baselines.values():
             baseline.fit(self._counted())
         return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}
+
+
+def _tracks(prior: Prior) -> list[str]:
+    """The tracks that the prior reads or predicts."""
+    return [name for name in (*prior.reads, *prior.predicts) if prior.spec.stream(name).role == "track"]
+
+
+def _require_null_codes(prior: Prior, drop_controls: float) -> None:
+    lacking = [name for name in _tracks(prior) if prior.spec.stream(name).null_code is None]
+    if lacking or not _tracks(prior):
+        raise ConfigError(
+            f"training.drop_controls (={drop_controls}) needs controls with null codes; this prior has tracks "
+            f"{_tracks(prior)}, without null code {lacking}: set it to 0, or set prior.controls"
+        )

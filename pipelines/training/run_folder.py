@@ -26,6 +26,7 @@ RUN = "run.json"
 FREE = (
     *("steps", "log_every", "checkpoint_every", "keep", "validate_every", "validation_clips"),
     *("sample_every", "sample_clips", "log_with"),
+    *("perceptual.file", "guard"),  # where the weights lie; their hash is in `perceptual.sha256`
 )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokenreel.data.clips import ClipReader
@@ -34,13 +34,13 @@ MEAN_IMAGE_CLIPS = 64  # training clips whose mean is the baseline
 class TokenizerObjective(Objective):
     """`clips` reads the rows of `plan`; held-out clips are its validation rows, of which the first ones are used."""
 
-    updates: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    updates: tuple[str, ...] = ("tokenizer",)
 
     def __init__(
         self, tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, config: TrainingConfig, device: torch.device
     ) -> None:
         self.tokenizer = tokenizer
-        self.networks = {"tokenizer": tokenizer}
+        self.networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.clips = clips
         self.config = config
         self.device = device
@@ -53,14 +53,15 @@ class TokenizerObjective(Objective):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}
 
-    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Tensor:
+    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Any:
         return to_model(self.clips.read(rows), self.device)
 
     def prefetch(self, rows: np.ndarray) -> None:
         self.clips.prefetch(rows)
 
-    def losses(self, update: str, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.tokenizer(batch).losses
+    def losses(self, update: str, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.tokenizer(batch).losses
+        return losses
 
     def validate(self) -> dict[str, float]:
         """PSNR (dB), SSIM and gain over the mean image; of each level's least used codebook the part in use

@@ -1,0 +1,239 @@
+"""Each update moves its own networks by the losses that were asked for; a run is a function of its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from toy_adversarial import CLIPS, FRAMES, HEIGHT, SECTION, WIDTH, ToyAdversarial, toy_objective, train_toy
+
+from tokenreel.decoders.adversarial.losses import adversarial_loss, r1_penalty
+from tokenreel.decoders.adversarial.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines import train_tokenizer
+from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
+from tokenreel.pipelines.training.adversarial_objective import ClipBatch
+from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
+
+SCRIPT = Path(__file__).with_name("toy_adversarial.py")
+ROWS = np.arange(5)
+
+
+def section(**changes: Any) -> dict[str, Any]:
+    return {**SECTION, **changes}
+
+
+def losses_of(objective: ToyAdversarial, batch: ClipBatch, update: str) -> dict[str, Tensor]:
+    losses: dict[str, Tensor] = objective.losses(update, batch, torch.Generator())
+    return losses
+
+
+def moved(objective: ToyAdversarial, batch: ClipBatch, update: str) -> set[str]:
+    """The networks that one step of an update changes."""
+    before = {name: [p.clone() for p in network.parameters()] for name, network in objective.networks.items()}
+    optimizer = objective.optimizers()[update]
+    optimizer.zero_grad()
+    torch.stack(list(losses_of(objective, batch, update).values())).sum().backward()
+    optimizer.step()
+    return {
+        name
+        for name, network in objective.networks.items()
+        if any(not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True))
+    }
+
+
+def test_each_update_moves_its_own_networks_alone_and_all_of_their_parameters() -> None:
+    objective = toy_objective()
+    objective.begin_step(4)
+    batch = objective.batch(ROWS, ROWS)
+    assert moved(objective, batch, "tokenizer") == {"tokenizer"}
+    discriminators = [objective.networks["image_discriminator"], objective.networks["temporal_discriminator"]]
+    assert all(parameter.grad is None for network in discriminators for parameter in network.parameters())
+    assert moved(objective, batch, "discriminators") == {"image_discriminator", "temporal_discriminator"}
+    assert all(parameter.grad is not None for network in discriminators for parameter in network.parameters())
+
+
+def test_discriminators_see_the_very_frames_that_the_tokenizer_decoded() -> None:
+    objective = toy_objective()
+    objective.begin_step(5)
+    batch = objective.batch(ROWS, ROWS)
+    with torch.no_grad():
+        decoded = objective.tokenizer.eval()(batch.video).video
+    objective.tokenizer.train()
+    losses_of(objective, batch, "tokenizer")
+    run, true_run = batch.judged["temporal_discriminator"]
+    pictures, true = batch.judged["image_discriminator"]
+    torch.testing.assert_close(run, decoded)
+    assert torch.equal(true_run, batch.video)
+    assert pictures.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
+    assert torch.equal(pictures[FRAMES + 1], run[1, :, 1])
+    assert torch.equal(true[2 * FRAMES], batch.video[2, :, 0])
+    assert not pictures.requires_grad
+
+
+def test_a_tokenizers_own_pictures_and_run_are_judged_where_it_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = toy_objective(section(adversarial={}))
+    batch = objective.batch(ROWS, ROWS)
+    pictures, run = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
+    own = objective.tokenizer(batch.video)
+    own = Reconstruction(own.video, own.losses, {}, tuple(pictures), tuple(run))  # type: ignore[arg-type]
+    monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
+    losses_of(objective, batch, "tokenizer")
+    assert torch.equal(batch.judged["image_discriminator"][0], pictures[0])
+    assert torch.equal(batch.judged["temporal_discriminator"][1], run[1])
+
+
+def test_before_the_start_step_there_is_nothing_adversarial() -> None:
+    objective = toy_objective()
+    batch = objective.batch(ROWS, ROWS)
+    objective.begin_step(3)
+    assert losses_of(objective, batch, "tokenizer").keys() == objective.tokenizer(batch.video).losses.keys()
+    assert losses_of(objective, batch, "discriminators") == {}
+    objective.begin_step(4)
+    new = losses_of(objective, batch, "tokenizer").keys() - objective.tokenizer(batch.video).losses.keys()
+    assert new == {"adversarial/image_discriminator", "adversarial/temporal_discriminator"}
+
+
+def test_the_penalty_comes_every_few_steps_and_as_many_times_larger() -> None:
+    objective = toy_objective(section(adversarial={"start_step": 4, "r1": 6.0, "r1_every": 3}))
+    batch, penalised = objective.batch(ROWS, ROWS), []
+    for step in range(4, 11):
+        objective.begin_step(step)
+        losses_of(objective, batch, "tokenizer")
+        losses = losses_of(objective, batch, "discriminators")
+        if "temporal_discriminator/r1" in losses:
+            penalised.append(step)
+            expected = 6 / 2 * 3 * r1_penalty(objective.networks["temporal_discriminator"], batch.video)
+            torch.testing.assert_close(losses["temporal_discriminator/r1"], expected)
+    assert penalised == [4, 7, 10]
+
+
+def test_the_adversarial_weight_is_fixed_or_makes_both_gradients_alike() -> None:
+    def gradients(**settings: Any) -> tuple[Tensor, Tensor]:
+        """Of the tokenizer's own losses and of the adversarial ones, where pixels are made."""
+        objective = toy_objective(section(adversarial=settings))
+        losses = losses_of(objective, objective.batch(ROWS, ROWS), "tokenizer")
+        own = torch.stack([loss for name, loss in losses.items() if "/" not in name]).sum()
+        judged = torch.stack([loss for name, loss in losses.items() if "/" in name]).sum()
+        last = objective.tokenizer.last_layer
+        assert last.shape[1] == 3, "a transposed conv to three colours"
+        first, second = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (own, judged))
+        return first, second
+
+    (own, fixed), (_, double) = gradients(), gradients(weight=2.0)
+    torch.testing.assert_close(double, 2 * fixed)
+    _, adapted = gradients(weight=0.5, adaptive=True, cap=1e6)
+    torch.testing.assert_close(adapted.norm(), 0.5 * own.norm())
+    _, capped = gradients(adaptive=True, cap=float(own.norm() / fixed.norm()) / 7)
+    torch.testing.assert_close(capped.norm(), own.norm() / 7)
+
+
+def test_perceptual_losses_judge_pictures_and_the_decoded_frames_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = PerceptualNetwork(TABLETOP)
+    save_file(network.state_dict(), tmp_path / "small.safetensors")
+    digest = hashlib.sha256((tmp_path / "small.safetensors").read_bytes()).hexdigest()
+    small = {"network": "tabletop", "file": str(tmp_path / "small.safetensors"), "sha256": digest, "weight": 7.0}
+    objective = toy_objective(section(perceptual=small))
+    objective.tokenizer.eval()  # codebooks stay as they are
+    assert "perceptual" not in objective.networks, "it is fixed: no checkpoint holds it"
+    batch = objective.batch(ROWS, ROWS)
+    frames = batch.video.transpose(1, 2).flatten(0, 1)
+    own = objective.tokenizer(batch.video)
+    of_pictures = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
+    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_pictures)
+    own.run = (own.video[:, :, :2], batch.video[:, :, :2])
+    monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
+    of_run = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
+    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run))
+
+
+def test_the_adversarial_loss_is_that_of_the_frames_as_they_are_decoded() -> None:
+    objective = toy_objective(section(adversarial={}, image_discriminator=None))
+    objective.tokenizer.eval()  # codebooks stay as they are
+    batch = objective.batch(ROWS, ROWS)
+    with torch.no_grad():
+        losses = losses_of(objective, batch, "tokenizer")
+        expected = adversarial_loss(
+            objective.networks["temporal_discriminator"](objective.tokenizer(batch.video).video)
+        )
+    torch.testing.assert_close(losses["adversarial/temporal_discriminator"], expected)
+    assert "adversarial/image_discriminator" not in losses
+    assert objective.networks.keys() == {"tokenizer", "temporal_discriminator", "guard"}
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    """Goes on from before discriminators begin, and from after that."""
+    whole, killed, branch = (tmp_path / name for name in ("whole", "killed", "branch"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(SCRIPT), str(killed), "6"], env=environment, timeout=99, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in (killed / "checkpoints").iterdir()] == ["step_00000004"]
+    train_toy(killed)
+    train_toy(whole)
+    train_toy(branch, resume=str(whole / "checkpoints/step_00000008"))
+    last = "checkpoints/step_00000011/manifest.json"
+    manifests = [json.loads((run / last).read_text())["files"] for run in (whole, killed, branch)]
+    assert manifests[0] == manifests[1] == manifests[2]
+    assert {"network_guard.safetensors", "optimizer_discriminators.safetensors"} <= manifests[0].keys()
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+def test_what_is_exported_is_the_averaged_tokenizer_without_discriminators(tmp_path: Path) -> None:
+    train_toy(tmp_path)
+    exported = VideoTokenizer.from_pretrained(tmp_path).state_dict()
+    average = load_file(tmp_path / "checkpoints/step_00000011/average.safetensors")
+    assert not [name for name in exported if "discriminator" in name]
+    assert all(torch.equal(exported[name[10:]], average[name]) for name in average if name.startswith("tokenizer."))
+
+
+def test_losses_that_only_some_steps_have_are_logged_as_means_over_these(tmp_path: Path) -> None:
+    train_toy(tmp_path)
+    lines = {line["step"]: line for line in read_metrics(tmp_path / "metrics.jsonl") if "train/reconstruction" in line}
+    names = ("adversarial/image_discriminator", "image_discriminator/r1", "gradient_norm_discriminators")
+    assert all(f"train/{name}" not in lines[4] for name in names)
+    assert all(f"train/{name}" in lines[6] for name in names)
+
+
+def test_train_tokenizer_takes_the_objective_that_its_section_asks_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "noise.npy", np.random.default_rng(3).integers(0, 256, (CLIPS, FRAMES, 8, 12, 3), np.uint8))
+    assignments = [
+        "data={frames: 3, framing: {height: 8, width: 12}, validation: 0.2}",
+        "tokenizer={type: frame-vqvae, hidden: 4, residual: 2, blocks: 1, latent: 5, quantizer: {type: vq, codes: 13}}",
+        "training={batch: 2, temporal_discriminator: {width: 2}, validation_clips: 1, sample_clips: 1}",
+    ]
+    for number, image in enumerate(("null", "{width: 2}")):
+        settings = [*assignments, f"training.image_discriminator={image}"]
+        out = tmp_path / str(number)
+        train_tokenizer.run(
+            assignments=settings, data=str(tmp_path / "noise.npy"), out=out, steps=1, device="cpu", workers=0
+        )
+        names = {path.name for path in (out / "checkpoints/step_00000001").glob("network_*discriminator*")}
+        image_too = {"network_image_discriminator.safetensors"} if number else set()
+        assert names == {"network_temporal_discriminator.safetensors"} | image_too
+
+
+def test_the_section_decides_which_training_it_is() -> None:
+    assert type(tokenizer_training({"steps": 3})) is TrainingConfig
+    assert type(tokenizer_training({"perceptual": None})) is AdversarialTrainingConfig, "a ladder's lowest rung"
+    with pytest.raises(ConfigError, match="did you mean 'image_discriminator'"):
+        tokenizer_training({"image_discriminater": SECTION["image_discriminator"], "guard": 2.0})
+    with pytest.raises(ConfigError, match=r"training\.guard"):
+        tokenizer_training({"guard": 1.0})
+    with pytest.raises(ConfigError, match="r1_every at least 1"):
+        tokenizer_training({"adversarial": {"r1_every": 0}})

@@ -1,0 +1,58 @@
+"""A run whose reconstructions collapse is stopped, and what it had learnt before is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_adversarial import SECTION, train_toy
+
+from tokenreel.pipelines.training.guard import Diverged, ReconstructionGuard
+
+
+def test_a_run_whose_reconstructions_collapse_is_stopped_and_keeps_what_was_good(tmp_path: Path) -> None:
+    """An adversarial weight of 10^5 at a high rate: the tokenizer does whatever fools its discriminators."""
+    adversarial = {"weight": 1e5, "start_step": 8, "r1": 0.0}
+    changes = {"steps": 200, "learning_rate": 0.05, "accumulate": 1, "guard": 1.5, "adversarial": adversarial}
+    wild = {**SECTION, **changes}
+    with pytest.raises(Diverged) as error:
+        train_toy(tmp_path, wild)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "more than 1.5 times its best" in message
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert message.endswith(f"The last checkpoint, from before, is {tmp_path / 'checkpoints' / kept[-1]}")
+    step = int(message.partition(" at step ")[2].partition(",")[0])
+    assert 8 <= int(kept[-1].removeprefix("step_")) < step
+    assert not (tmp_path / "model.safetensors").exists(), "nothing is exported"
+    good = load_file(tmp_path / "checkpoints" / kept[-1] / "network_guard.safetensors")
+    assert good["running"] <= 1.5 * good["best"]
+    good_steps = int(kept[-1].removeprefix("step_"))
+    summary = train_toy(tmp_path, {**wild, "steps": good_steps})  # what was kept can be exported
+    assert summary["clips"] == 0
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_the_guard_compares_the_running_mean_with_its_best_after_the_start_only() -> None:
+    guard = ReconstructionGuard(2.0, start=5)
+    guard.watch(1, [1.0, 1.0, 50.0, 1.0])  # before the start anything goes
+    assert guard.best == 1
+    guard = ReconstructionGuard(2.0, start=5)
+    guard.watch(1, [1.0] * 6)
+    guard.watch(7, [10.0])  # 0.9 + 0.1 * 10
+    assert guard.running.item() == pytest.approx(1.9)
+    with pytest.raises(Diverged, match=r"loss is 2\.71 at step 8, more than 2 times its best, 1 at step 1"):
+        guard.watch(8, [10.0])
+
+
+def test_the_guards_state_does_not_depend_on_how_steps_come() -> None:
+    losses = np.random.default_rng(0).uniform(0.5, 1, 11).tolist()
+    at_once, one_by_one = ReconstructionGuard(9.0, 0), ReconstructionGuard(9.0, 0)
+    at_once.watch(1, losses)
+    for step, loss in enumerate(losses, 1):
+        one_by_one.watch(step, [loss])
+    for name, value in at_once.state_dict().items():
+        assert torch.equal(value, one_by_one.state_dict()[name]), name
