@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from tokenreel.config import to_mapping
+from tokenreel.data.controls.needs import RawRequest
+from tokenreel.data.controls.read import read_raw
 from tokenreel.data.decode_process import WorkerLimits, WorkerLost, WorkerProcess
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import open_source
@@ -48,6 +50,15 @@ class ReadResult:
 
     request: ReadRequest
     frames: np.ndarray | None  # uint8 [n, H, W, 3]
+    failure: DecodeFailure | None
+
+
+@dataclass(frozen=True, eq=False)
+class RawResult:
+    """The answer to a request for a raw control: numbers, or why there are none."""
+
+    request: RawRequest
+    raw: np.ndarray | None  # float32 [m, ...]
     failure: DecodeFailure | None
 
 
@@ -88,6 +99,11 @@ class DecodePool:
         """Results in the order of `requests`, of which `ahead` are in flight at most. Raises as `submit`'s futures."""
         return self._in_order(map(self.submit, requests), ahead)
 
+    def read_raw(self, requests: Iterable[RawRequest], ahead: int) -> Iterator[RawResult]:
+        """Raw controls in the order of `requests`, as `read`."""
+        asked = (self._submit(r.video, partial(_ask_for_raw, r), partial(self._read_raw_here, r)) for r in requests)
+        return self._in_order(asked, ahead)
+
     def probe(self, indices: Iterable[int]) -> Iterator[VideoProbe | DecodeFailure]:
         """What the containers of these videos say, in order. Raises as `submit`'s futures."""
         asked = (self._submit(i, partial(_ask_to_probe, i), partial(self._probe_here, i)) for i in indices)
@@ -118,6 +134,12 @@ class DecodePool:
             return ReadResult(request, self.source.read(request.video, request.indices, request.framing), None)
         except DecodeFailure as failure:
             return ReadResult(request, None, failure)
+
+    def _read_raw_here(self, request: RawRequest) -> RawResult:
+        try:
+            return RawResult(request, read_raw(self.source, request), None)
+        except DecodeFailure as failure:
+            return RawResult(request, None, failure)
 
     def _probe_here(self, video: int) -> VideoProbe | DecodeFailure:
         try:
@@ -190,6 +212,21 @@ def _ask_to_read(request: ReadRequest, worker: _Worker) -> ReadResult:
     if header["kind"] == "failure":
         return ReadResult(request, None, DecodeFailure(header["reason"], header["detail"]))
     return ReadResult(request, np.frombuffer(payload, np.uint8).reshape(header["shape"]), None)
+
+
+def _ask_for_raw(request: RawRequest, worker: _Worker) -> RawResult:
+    question = {
+        "kind": "raw",
+        "video": request.video,
+        "need": to_mapping(request.need),
+        "ticks": request.ticks.tolist(),
+        "shown": request.shown.tolist(),
+        "frame_rate": request.frame_rate,
+    }
+    header, payload = worker.ask(question)
+    if header["kind"] == "failure":
+        return RawResult(request, None, DecodeFailure(header["reason"], header["detail"]))
+    return RawResult(request, np.frombuffer(payload, np.float32).reshape(header["shape"]), None)
 
 
 def _ask_to_probe(video: int, worker: _Worker) -> VideoProbe | DecodeFailure:

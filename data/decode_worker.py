@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
+from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
+from tokenreel.data.controls.read import read_raw
 from tokenreel.data.decode_messages import ConnectionLost, receive, send
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import open_source
@@ -23,6 +25,7 @@ from tokenreel.data.video import DecodeFailure
 from tokenreel.errors import DataError
 
 Answer = tuple[dict[str, Any], np.ndarray]
+_NEEDS: dict[str, type[TableNeed] | type[SoundNeed]] = {need.type: need for need in (TableNeed, SoundNeed)}
 _NOTHING = np.empty(0, np.uint8)
 
 
@@ -51,12 +54,15 @@ def main() -> None:
 
 
 def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
-    """The header and the payload that answer one question: `probe` or `read`."""
+    """The header and the payload that answer one question: `probe`, `raw` or `read`."""
     try:
         if question["kind"] == "probe":
             probe = source.probe(question["video"])
             header = {"kind": "probe", "height": probe.height, "width": probe.width, "codec": probe.codec}
             return header, probe.frame_times
+        if question["kind"] == "raw":
+            raw = read_raw(source, _raw_request(question))
+            return {"kind": "raw", "shape": raw.shape}, raw
         framing = from_mapping(Framing, question["framing"], "framing")
         indices = np.array(question["indices"], dtype=np.int64)
         frames = source.read(question["video"], indices, framing)
@@ -65,6 +71,12 @@ def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
         return {"kind": "failure", "reason": failure.reason, "detail": failure.detail}, _NOTHING
     except DataError as error:
         return {"kind": "error", "message": str(error)}, _NOTHING
+
+
+def _raw_request(question: dict[str, Any]) -> RawRequest:
+    need = from_mapping(_NEEDS[question["need"]["type"]], question["need"], "need")
+    ticks, shown = (np.array(question[name], dtype=np.int64) for name in ("ticks", "shown"))
+    return RawRequest(question["video"], need, ticks, shown, question["frame_rate"])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.documents import plan_sha256
+from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
 from tokenreel.data.decode_pool import ReadRequest
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
@@ -142,6 +143,27 @@ class Plan:
     def request(self, row: int) -> ReadRequest:
         """What a decode pool is asked for to get the row's clip."""
         return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
+
+    def ticks(self, row: int) -> np.ndarray:
+        """int64 [T]: where the row's frames lie on its video's resampled timeline."""
+        return self.first[row] + np.arange(self.config.frames)
+
+    def raw_request(self, video: int, need: TableNeed | SoundNeed, ticks: np.ndarray) -> RawRequest:
+        """What a decode pool is asked for to get a raw control of `video` at these ticks."""
+        shown = self.videos[video].shown
+        assert shown is not None  # a video that is left out gives no row
+        return RawRequest(video, need, ticks, shown[ticks], self.config.framing.frame_rate)
+
+    def video_id(self, row: int) -> str:
+        """Of the video that the row's clip is of."""
+        return self.videos[self.video[row]].id
+
+    def class_name(self, row: int) -> str:
+        """Of the row's clip. Raises DataError where its video has none."""
+        video = self.videos[self.video[row]]
+        if video.label == NO_LABEL:
+            raise DataError(f"{video.id}: it has no class; name one in metadata.csv, or leave its video out")
+        return self.classes[video.label]
 
     def require_source(self, source: VideoSource) -> None:
         """Raises DataError unless `source` still holds the videos that were planned."""

@@ -6,17 +6,19 @@ Letters here as everywhere: T H W frames and pixels, t h w token grid, q codeboo
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from tokenreel.config import from_mapping, to_mapping
+from tokenreel.config import ABSENT_IF_NONE, from_mapping, to_mapping
 from tokenreel.errors import ConfigError, nearest_name
 
 Time = Literal["framewise", "causal", "window"]
+END, END_STEP = "end", "end_step"  # the tracks of `TokenSpec.with_end_frame`
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class StreamSpec:
     stride: int = 1  # frames for each code step
     role: Literal["level", "track"] = "level"  # level: the video's own codes, coarse first; track: what steers it
     null_code: int | None = None  # stands for "not given"; beyond the codebook, so K where there is one
+    coder: str | None = field(default=None, metadata=ABSENT_IF_NONE)  # fingerprint of what made a control's codes
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1 or self.codes < 1 or self.codebooks < 1 or self.stride < 1:
@@ -130,6 +133,22 @@ class TokenSpec:
         """The codes of the first frames alone that a `window` tokenizer makes beside those of `level`, if it does."""
         name = given_name(level.name)
         return next((s for s in self.streams if s.role == "track" and s.name == name), None)
+
+    def with_end_frame(self) -> TokenSpec:
+        """This spec with the tracks of an end frame: `end`, the codes of one step of its level, where the clip is to
+        arrive, and `end_step`, which step that is. They are derived (`data/end_frame.py`), no cache holds them.
+
+        Raises ConfigError where there are several levels.
+        """
+        if {END, END_STEP} <= {stream.name for stream in self.streams}:
+            return self
+        if len(self.levels) != 1:
+            raise ConfigError(f"an end frame needs tokens of one level; these have {[s.name for s in self.levels]}")
+        (level,) = self.levels
+        whole: dict[str, Any] = {"stride": self.frames, "role": "track"}
+        end = StreamSpec(END, (1, *level.grid[1:]), level.codes, level.codebooks, null_code=level.codes, **whole)
+        step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], null_code=level.grid[0], **whole)
+        return dataclasses.replace(self, streams=(*self.streams, end, step))
 
     def steps_of_frames(self, frames: int, stream: StreamSpec) -> int:
         """How many code steps the first `frames` frames make. Raises ConfigError where the stride does not divide."""

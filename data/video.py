@@ -27,8 +27,9 @@ av.logging.set_level(av.logging.PANIC)  # FFmpeg's own words about broken files;
 
 VideoFile = Path | BinaryIO
 Reason = Literal[
-    "unreadable", "no-video", "unsupported-codec", "too-large", "too-short", "truncated", "corrupt", "bad-timestamps"
-]
+    "unreadable", "no-video", "no-sound", "unsupported-codec", "too-large", "too-short", "truncated", "corrupt",
+    "bad-timestamps",
+]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 MAX_PIXELS = 4096 * 4096  # of one frame

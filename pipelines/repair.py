@@ -6,6 +6,7 @@ The mended cache has the identity that it was sealed with, or the repair fails: 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,15 @@ from tokenreel.pipelines.tokenizing.processes import fill
 
 
 def run(
-    *, path: Path, tokenizer: str | None = None, data: str | None = None, device: str | None = None, workers: int = 1
+    *,
+    path: Path,
+    tokenizer: str | None = None,
+    controls: str | None = None,
+    data: str | None = None,
+    device: str | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Finds the damage and mends it; `tokenizer` and `data` where they are no longer where the cache was made from.
+    """Finds the damage and mends it; `tokenizer`, `controls` and `data` where they are not where they were.
 
     Raises CacheError where it cannot be mended: a damaged plan, a token file of samples, another tokenizer.
     """
@@ -37,7 +44,7 @@ def run(
     writer = CacheWriter(path, documents.header)
     shards = _damaged_shards(path, writer, documents)
     if shards:
-        job = _job(path, documents, tokenizer, data, device)
+        job = _job(path, documents, {"tokenizer": tokenizer, "controls": controls, "data": data}, device)
         for shard in shards:
             (path / commit_key(shard)).unlink(missing_ok=True)
         for _ in progress(fill(job, shards, workers), "repair", "shard", total=len(shards)):
@@ -60,25 +67,32 @@ def _damaged_shards(path: Path, writer: CacheWriter, documents: CacheDocuments) 
     return sorted(damaged | missing if documents.cache_id else damaged)
 
 
-def _job(
-    path: Path, documents: CacheDocuments, tokenizer: str | None, data: str | None, device: str | None
-) -> TokenizeJob:
+def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None], device: str | None) -> TokenizeJob:
     """What tokenizes the damaged shards as it did before. Raises CacheError where that cannot be."""
     header = documents.header
     if header.kind not in ("clips", "videos"):
         raise CacheError(f"{path} holds {header.kind}, which cannot be made again from videos: write it anew")
-    tokenizer, data = tokenizer or documents.origin.get("tokenizer"), data or documents.origin.get("data")
-    if tokenizer is None or data is None:  # a cache from the Hub does not say
-        raise CacheError(f"{path} does not say where its tokenizer and its videos are: give --tokenizer and --data")
+    tokenizer, controls, data = (place or documents.origin.get(name) for name, place in places.items())
+    coders = [stream.coder for stream in header.spec.streams if stream.coder is not None]
+    if tokenizer is None or data is None or (coders and controls is None):  # a cache from the Hub does not say
+        raise CacheError(
+            f"{path} does not say where its tokenizer and its videos are: give --tokenizer and --data"
+            + (", and --controls for its tracks" if coders else "")
+        )
     kind = "cpu" if str(header.provenance["device"]).startswith("cpu") else "cuda"
     job = TokenizeJob(
-        str(path), tokenizer, None, data, str(choose_device(device or kind)), header.provenance["precision"]
+        str(path), tokenizer, None, data, str(choose_device(device or kind)), header.provenance["precision"], controls
     )
     found = job.load_tokenizer().code_fingerprint
     if found != header.code_fingerprint:
         raise CacheError(
             f"{path} holds codes of the tokenizer {header.code_fingerprint}, but {tokenizer} is {found}: "
             "give the one that made them"
+        )
+    loaded = job.load_controls()
+    if loaded is not None and [stream.coder for stream in loaded.tracks(header.spec.frames)] != coders:
+        raise CacheError(
+            f"{path} holds tracks of other controls than those of {controls}: give the ones that made them"
         )
     Plan.from_json(documents.plan).require_source(open_source(data))
     return job

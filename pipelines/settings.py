@@ -14,7 +14,7 @@ from typing import Any
 from tokenreel.config import load_preset, load_yaml, merge, set_field
 from tokenreel.errors import ConfigError, nearest_name
 
-SECTIONS = ("data", "tokenizer", "tokens", "prior", "generator", "training")
+SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "training")
 STAGES = ("tokenizer", "prior", "generator")  # parts that `training:` may have
 
 

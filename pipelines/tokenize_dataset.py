@@ -33,6 +33,7 @@ from tokenreel.pipelines.tokenizing.precision import share_changed
 from tokenreel.pipelines.tokenizing.processes import fill
 from tokenreel.pipelines.tokenizing.tally import Tally
 from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.controls.controls import Controls
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
     tokenizer: str | None,
     data: str,
     out: Path,
+    controls: str | None = None,
     workers: int = 1,
     shard_index: int = 0,
     num_shards: int = 1,
@@ -55,6 +57,7 @@ def run(
 ) -> dict[str, Any]:
     """Writes the tokens of `data` into `out`, or goes on with what is there; the fields of the result are its summary.
 
+    `controls`: fitted coders, whose tracks are written beside the tokenizer's codes.
     Without a `tokenizer` `data` is an npy file of codes that another program made, which become a cache as they are.
     `shard_index` of `num_shards`: the part of the work that this call does; whichever call finds all of it done seals.
     Raises ConfigError, DataError (more than `max_bad_fraction` of the videos or rows do not decode; a level has
@@ -65,15 +68,15 @@ def run(
         raise ConfigError(f"--shard-index (={shard_index}) must be at least 0 and below --num-shards (={num_shards})")
     if tokenizer is None:
         return import_codes(Path(data), out)
-    job = TokenizeJob(str(out), str(tokenizer), revision, data, str(choose_device(device)), precision)
-    model = job.load_tokenizer()
+    job = TokenizeJob(str(out), str(tokenizer), revision, data, str(choose_device(device)), precision, controls)
+    model, coders = job.load_tokenizer(), job.load_controls()
     config = clip_config(model.spec, hop, whole_videos)
     plan = _plan(out, data, config, exclude)
     _require_few_bad_videos(plan, max_bad_fraction)
-    header = _header(model, job, plan, whole_videos)
+    header = _header(model, coders, job, plan, whole_videos)
     if dry_run:
         return estimate(model, job, header, workers)
-    writer = CacheWriter.create(out, header, plan.to_json(), {"data": data, "tokenizer": job.tokenizer})
+    writer = CacheWriter.create(out, header, plan.to_json(), _origin(job))
     tally = Tally(header, max_bad_fraction)
     cache_id = None
     for _ in range(2):  # a second time if a shard was damaged before it was sealed
@@ -144,19 +147,43 @@ def _require_few_bad_videos(plan: Plan, limit: float) -> None:
         )
 
 
-def _header(model: VideoTokenizer, job: TokenizeJob, plan: Plan, whole_videos: bool) -> CacheHeader:
+def _origin(job: TokenizeJob) -> dict[str, str]:
+    """Where the data and what made the codes were found."""
+    return {
+        "data": job.data,
+        "tokenizer": job.tokenizer,
+        **({} if job.controls is None else {"controls": job.controls}),
+    }
+
+
+def _header(
+    model: VideoTokenizer, controls: Controls | None, job: TokenizeJob, plan: Plan, whole_videos: bool
+) -> CacheHeader:
     frames = plan.config.frames
-    shard_rows = choose_shard_rows(model.spec, frames, len(plan))
+    spec = model.spec if controls is None else controls.added_to(model.spec)
+    if whole_videos:
+        _require_frame_tracks(spec)
+    shard_rows = choose_shard_rows(spec, frames, len(plan))
     return CacheHeader(
         kind="videos" if whole_videos else "clips",
-        spec=model.spec,
+        spec=spec,
         row_frames=frames,
         rows=len(plan),
         shard_rows=shard_rows,
         code_fingerprint=model.code_fingerprint,
         plan_sha256=plan.sha256,
-        provenance=provenance(model, job, frames, shard_rows),
+        provenance=provenance(model, controls, job, frames, shard_rows),
     )
+
+
+def _require_frame_tracks(spec: TokenSpec) -> None:
+    """Raises ConfigError where a track stands for a whole clip, for a video kept whole has none."""
+    for stream in spec.streams:
+        if stream.role == "track" and stream.stride > 1:
+            raise ConfigError(
+                f"--whole-videos keeps no code of a whole clip, which control {stream.name!r} is: leave it out, or "
+                "leave that control out of the section controls"
+            )
 
 
 def _rows_of(header: CacheHeader, shards: Iterable[int]) -> int:

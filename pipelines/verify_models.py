@@ -9,8 +9,13 @@ from tokenreel.hub import read_document
 from tokenreel.pipelines.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.controls.controls import Controls
 
-_CLASSES: dict[str, type[VideoTokenizer] | type[Prior]] = {"tokenizer": VideoTokenizer, "prior": Prior}
+_CLASSES: dict[str, type[VideoTokenizer] | type[Prior] | type[Controls]] = {
+    "tokenizer": VideoTokenizer,
+    "prior": Prior,
+    "controls": Controls,
+}
 
 
 def verify_run(path: Path) -> dict[str, Any]:

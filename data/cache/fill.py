@@ -1,4 +1,4 @@
-"""Filling the shards of a cache: decode the clips of the plan, encode them in batches, put the shard. No torch here.
+"""Filling the shards of a cache: decode the plan's clips, read their controls, encode batches, put the shard. No torch.
 
 What a shard holds does not depend on who fills it: batches have one size, padded with black, and never cross a shard;
 whether a row is valid is decided by decoding that row alone.
@@ -15,12 +15,14 @@ import numpy as np
 
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.controls.clips import RawClip, read_raw_spans
+from tokenreel.data.controls.tracks import TrackEncoder
 from tokenreel.data.decode_pool import DecodePool, ReadRequest
 from tokenreel.data.plan import Plan
-from tokenreel.errors import CacheError
+from tokenreel.data.video import DecodeFailure
+from tokenreel.errors import CacheError, DataError
 
 Encoder = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [n, T, H, W, 3] -> codes by stream [n, t, h, w, q]
-Clip = np.ndarray | InvalidRow | None  # frames [T, H, W, 3]; None: one of several rows decoded together failed
 
 REQUEST_BYTES = 16 << 20  # of frames in one request; clips of one video that lie in one shard are decoded together
 REQUESTS_AHEAD = 4
@@ -33,6 +35,7 @@ class FilledShard:
     shard: int
     rows: int
     invalid: int
+    first_invalid: str  # the first of these rows in words; empty where there is none
     decode_wait: float  # seconds in which the encoder had to wait for frames
     encode: float  # seconds
     seconds: float  # with writing
@@ -47,15 +50,39 @@ class _Span:
     places: np.ndarray  # int64 [rows, T], where each clip's frames lie among the request's
 
 
-class ShardFiller:
-    """Fills shards of one cache in one process, while `pool` decodes ahead of `encode`; `batch` in clips."""
+@dataclass(frozen=True, eq=False)
+class ReadClip:
+    """What one row is made of."""
 
-    def __init__(self, writer: CacheWriter, plan: Plan, pool: DecodePool, encode: Encoder, batch: int) -> None:
+    row: int
+    frames: np.ndarray  # uint8 [T, H, W, 3]
+    raw: RawClip  # controls by track
+
+
+Clip = ReadClip | InvalidRow | None  # None: one of several rows decoded together failed
+
+
+class ShardFiller:
+    """Fills shards of one cache in one process, while `pool` decodes ahead of `encode`; `batch` in clips.
+
+    `tracks` makes the codes of the streams that steer the video, which `encode` does not know.
+    """
+
+    def __init__(
+        self,
+        writer: CacheWriter,
+        plan: Plan,
+        pool: DecodePool,
+        encode: Encoder,
+        batch: int,
+        tracks: TrackEncoder | None = None,
+    ) -> None:
         self.writer = writer
         self.plan = plan
         self.pool = pool
         self.encode = encode
         self.batch = batch
+        self.tracks = tracks
 
     def fill(self, shards: Sequence[int]) -> Iterator[FilledShard]:
         """Fills and commits `shards`. Raises what decoding, encoding or writing raises; a bad clip raises nothing.
@@ -97,29 +124,50 @@ class ShardFiller:
             return None
         codes = {name: np.concatenate([batch[name] for batch in batches]) for name in self.writer.header.streams}
         self.writer.put(shard, {**codes, **self._columns(rows, invalid)}, invalid, time.perf_counter() - started)
-        return FilledShard(shard, len(rows), len(invalid), decode_wait, encode, time.perf_counter() - started)
+        bad = f"{self.plan.video_id(invalid[0].row)}: {invalid[0].reason} ({invalid[0].detail})" if invalid else ""
+        return FilledShard(shard, len(rows), len(invalid), bad, decode_wait, encode, time.perf_counter() - started)
 
     def _encode(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
         """Codes of one batch by stream, fill where a clip is invalid. Raises CacheError for codes that are none."""
         framing = self.plan.config.framing
         frames = np.zeros((self.batch, self.plan.config.frames, framing.height, framing.width, 3), dtype=np.uint8)
-        valid = np.array([isinstance(clip, np.ndarray) for clip in clips])
+        valid = np.array([isinstance(clip, ReadClip) for clip in clips])
         for i, clip in enumerate(clips):
-            if isinstance(clip, np.ndarray):
-                frames[i] = clip
-        encoded = self.encode(frames)
+            if isinstance(clip, ReadClip):
+                frames[i] = clip.frames
+        encoded = {**self.encode(frames), **self._encode_tracks(clips)}
         codes = {}
         for stream in self.writer.header.spec.streams:
             layout = self.writer.header.streams[stream.name]
             made = encoded[stream.name]
             if made.shape != (self.batch, *layout.row_shape) or made.min() < 0 or made.max() >= stream.codes:
                 raise CacheError(
-                    f"the tokenizer made codes {made.shape} from {made.min()} to {made.max()} for its stream "
-                    f"{stream.name!r}; its spec says {(self.batch, *layout.row_shape)} below {stream.codes}"
+                    f"codes {made.shape} from {made.min()} to {made.max()} were made for the stream {stream.name!r}; "
+                    f"its spec says {(self.batch, *layout.row_shape)} below {stream.codes}"
                 )
             codes[stream.name] = made[: len(clips)].astype(layout.dtype)
             codes[stream.name][~valid] = layout.fill
         return codes
+
+    def _encode_tracks(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+        """Codes [batch, t, h, w, q] by track, 0 where there is no clip. Each clip is encoded alone."""
+        if self.tracks is None:
+            return {}
+        header = self.writer.header
+        shapes = {name: header.streams[name].row_shape for name in self.tracks.needs}
+        codes = {name: np.zeros((self.batch, *shape), dtype=np.int64) for name, shape in shapes.items()}
+        for i, clip in enumerate(clips):
+            if isinstance(clip, ReadClip):
+                for name, made in self._codes_of_tracks(self.tracks, clip).items():
+                    assert made.shape == shapes[name]  # else numpy would stretch it
+                    codes[name][i] = made
+        return codes
+
+    def _codes_of_tracks(self, tracks: TrackEncoder, clip: ReadClip) -> Mapping[str, np.ndarray]:
+        try:
+            return tracks.encode(clip.raw)
+        except DataError as error:
+            raise DataError(f"{self.plan.video_id(clip.row)}: {error}") from error
 
     def _columns(self, rows: range, invalid: Iterable[InvalidRow]) -> dict[str, np.ndarray]:
         part = slice(rows.start, rows.stop)
@@ -141,15 +189,25 @@ class ShardFiller:
                     asked.append(span)
                     yield span.request
 
-        for result in self.pool.read(requests(), REQUESTS_AHEAD):
+        results = self.pool.read(requests(), REQUESTS_AHEAD)
+        for result, raws in zip(results, self._raws(shards, together), strict=True):
             span = asked.popleft()
-            if result.frames is not None:
-                yield from (result.frames[place] for place in span.places)
+            failure = result.failure or (raws if isinstance(raws, DecodeFailure) else None)
+            if result.frames is not None and not isinstance(raws, DecodeFailure):
+                frames = (result.frames[place] for place in span.places)
+                yield from (ReadClip(*clip) for clip in zip(span.rows, frames, raws, strict=True))
             elif len(span.rows) > 1:
                 yield from (None for _ in span.rows)
             else:
-                assert result.failure is not None  # a pool answers with frames or with the reason
-                yield InvalidRow(span.rows[0], result.failure.reason, result.failure.detail)
+                assert failure is not None  # a pool answers with frames or with the reason
+                yield InvalidRow(span.rows[0], failure.reason, failure.detail)
+
+    def _raws(self, shards: Sequence[int], together: bool) -> Iterator[list[RawClip] | DecodeFailure]:
+        """The controls of the rows of each span, or why they have none."""
+        rows = (span.rows for shard in shards for span in self._spans(shard, together))
+        if self.tracks is None:
+            return ([{} for _ in span] for span in rows)
+        return read_raw_spans(self.plan, self.pool, self.tracks.needs, rows, REQUESTS_AHEAD)
 
     def _spans(self, shard: int, together: bool) -> Iterator[_Span]:
         framing = self.plan.config.framing

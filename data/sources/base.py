@@ -16,6 +16,7 @@ import numpy as np
 
 from tokenreel.data.spec import Framing
 from tokenreel.data.video import VideoProbe
+from tokenreel.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ class VideoSource(ABC):
 
         Raises DecodeFailure where one of these frames does not come out whole.
         """
+
+    def columns(self, file: str) -> tuple[str, ...]:
+        """The names of the numbers that the table `file` has for each frame. Raises DataError where there is none."""
+        raise DataError(f"{self.location}: this kind of source has no table {file!r} of numbers for each frame")
+
+    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
+        """float32 [source frames, S]: these columns of the table `file` for a video. Raises DataError as `columns`."""
+        raise DataError(f"{self.location}: this kind of source has no table {file!r} of numbers for each frame")
+
+    def sound(self, index: int, rate: int) -> np.ndarray:
+        """float32 [n] in [-1, 1], `rate` samples a second; sample 0 is heard when the video's first frame appears.
+
+        Raises DataError where this kind of source has no sound, DecodeFailure where this video's does not decode.
+        """
+        raise DataError(f"{self.location}: this kind of source has no sound")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

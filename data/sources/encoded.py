@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tokenreel.data.controls.sound import read_sound, resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.video import VideoFile, VideoProbe, VideoReader
+
+PROBES_HELD = 16
 
 
 class EncodedSource(VideoSource):
@@ -19,16 +22,25 @@ class EncodedSource(VideoSource):
         self.location = location
         self.entries = tuple(sorted(entries, key=lambda entry: entry.id))
         self._open: tuple[int, VideoReader] | None = None
+        self._probes: dict[int, VideoProbe] = {}  # of the videos opened last: sound is read while another one is open
+        self._heard: tuple[tuple[int, int], np.ndarray] | None = None  # (video, rate) and the sound asked for last
 
     @abstractmethod
     def _file(self, index: int) -> VideoFile:
         """The bytes of a video."""
 
     def probe(self, index: int) -> VideoProbe:
-        return self._reader(index).probe
+        return self._probes[index] if index in self._probes else self._reader(index).probe
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         return self._reader(index).read(indices, framing)
+
+    def sound(self, index: int, rate: int) -> np.ndarray:
+        if self._heard is None or self._heard[0] != (index, rate):
+            self._heard = None
+            samples, own_rate = read_sound(self._file(index), float(self.probe(index).frame_times[0]))
+            self._heard = (index, rate), resample(samples, own_rate, rate)
+        return self._heard[1]
 
     def _reader(self, index: int) -> VideoReader:
         if self._open is None or self._open[0] != index:
@@ -36,4 +48,7 @@ class EncodedSource(VideoSource):
                 self._open[1].close()
                 self._open = None
             self._open = index, VideoReader(self._file(index))
+            self._probes[index] = self._open[1].probe
+            if len(self._probes) > PROBES_HELD:
+                del self._probes[next(iter(self._probes))]
         return self._open[1]

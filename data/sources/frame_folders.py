@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.metadata import describe
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.video import MAX_PIXELS, DecodeFailure
@@ -32,7 +33,14 @@ class FrameFolders(PixelSource):
             folders.setdefault(picture.parent, []).append(picture)
         root = root.parent if root in folders else root
         super().__init__(location, describe(root, list(folders), metadata), frame_rate)
+        self._tables = FrameTables(root)
         self._pictures = [sorted(folders[root / entry.id], key=_natural) for entry in self.entries]
+
+    def columns(self, file: str) -> tuple[str, ...]:
+        return self._tables.columns(file)
+
+    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
+        return self._tables.numbers(self.entries[index].id, file, columns)
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]

@@ -7,12 +7,15 @@ from dataclasses import fields
 
 import numpy as np
 
+from tokenreel.data.controls.needs import STATES
+from tokenreel.data.controls.sound import resample
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.errors import DataError, nearest_name
 
 PREFIX = "tabletop:"
+STATE_COLUMNS = ("x", "y")  # tip of the arm, as shares of width and height
 VIDEOS = 200  # where the location does not say
 _CONFIG_KEYS = tuple(field.name for field in fields(TabletopConfig))
 
@@ -32,6 +35,21 @@ class TabletopSource(PixelSource):
         names = [tabletop_clip(self._config, index).class_name for index in range(videos)]
         entries = [VideoEntry(f"{index:06d}", name) for index, name in enumerate(names)]
         super().__init__(location, entries, self._config.frame_rate)
+
+    def columns(self, file: str) -> tuple[str, ...]:
+        if file != STATES:
+            raise DataError(f"{self.location}: the embedded data has the table {STATES!r} and no {file!r}")
+        return STATE_COLUMNS
+
+    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
+        known = self.columns(file)
+        for name in columns:
+            if name not in known:
+                raise DataError(f"{self.location}: {file} has no column {name!r}; {nearest_name(name, known)}")
+        return tabletop_clip(self._config, index).state[:, [known.index(name) for name in columns]]
+
+    def sound(self, index: int, rate: int) -> np.ndarray:
+        return resample(tabletop_clip(self._config, index).sound, self._config.sample_rate, rate)
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         return self._config.frames, self._config.height, self._config.width

@@ -26,6 +26,7 @@ from tokenreel.data.plan import Plan
 from tokenreel.data.spec import TokenSpec
 from tokenreel.pipelines.device import cpu_threads
 from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.controls.controls import Controls
 
 Precision = Literal["fp32", "bf16"]
 BATCH_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # by kind of device: 32 (fits a cache) or 4,096 frames of 64 x 64
@@ -41,10 +42,14 @@ class TokenizeJob:
     data: str
     device: str
     precision: Precision
+    controls: str | None = None
 
     def load_tokenizer(self) -> VideoTokenizer:
         model = VideoTokenizer.from_pretrained(self.tokenizer, revision=self.revision)
         return model.freeze().to(self.device)
+
+    def load_controls(self) -> Controls | None:
+        return None if self.controls is None else Controls.from_pretrained(self.controls)
 
 
 def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
@@ -55,7 +60,8 @@ def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard
     encode = make_encoder(tokenizer, job)
     batch = documents.header.provenance["batch"]
     with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
-        filler = ShardFiller(writer, Plan.from_json(documents.plan), pool, encode, batch)
+        plan = Plan.from_json(documents.plan)
+        filler = ShardFiller(writer, plan, pool, encode, batch, job.load_controls())
         yield from filler.fill(shards)
 
 
@@ -79,7 +85,9 @@ def batch_of(spec: TokenSpec, row_frames: int, shard_rows: int, device: str) -> 
     return min(shard_rows, 1 << max(0, wanted.bit_length() - 1))
 
 
-def provenance(tokenizer: VideoTokenizer, job: TokenizeJob, row_frames: int, shard_rows: int) -> dict[str, Any]:
+def provenance(
+    tokenizer: VideoTokenizer, controls: Controls | None, job: TokenizeJob, row_frames: int, shard_rows: int
+) -> dict[str, Any]:
     """What the codes came from, besides the data. It is hashed into the cache's identity, so it names no place."""
     device = torch.device(job.device)
     processor = torch.backends.cpu.get_cpu_capability()
@@ -97,4 +105,5 @@ def provenance(tokenizer: VideoTokenizer, job: TokenizeJob, row_frames: int, sha
             **{name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())},
             "machine": platform.machine(),
         },
+        **({} if controls is None else {"controls": controls.to_document()}),
     }

@@ -27,6 +27,6 @@ def share_changed(job: TokenizeJob, plan: Plan) -> float:
             assert result.frames is not None  # it has decoded before
             codes = encode(result.frames[None])
             written = cache.read([row], steps=1)
-            changed += sum(int((codes[name] != written[name]).sum()) for name in written)
-            total += sum(array.size for array in written.values())
+            changed += sum(int((codes[name] != written[name]).sum()) for name in codes)
+            total += sum(array.size for array in codes.values())
     return changed / total

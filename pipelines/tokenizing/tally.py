@@ -16,20 +16,22 @@ class Tally:
         self._header = header
         self._limit = limit
         self._rows = self._invalid = 0
+        self._first_invalid = ""
         self._decode_wait = self._encode = self._seconds = 0.0  # summed over workers
 
     def add(self, filled: FilledShard) -> None:
         """Raises DataError once the limit is passed."""
         self._rows += filled.rows
         self._invalid += filled.invalid
+        self._first_invalid = self._first_invalid or filled.first_invalid
         self._decode_wait += filled.decode_wait
         self._encode += filled.encode
         self._seconds += filled.seconds
         if self._invalid > self._limit * self._header.rows:
             raise DataError(
-                f"{self._invalid} of {self._rows} clips do not decode, more than --max-bad-fraction (={self._limit}): "
-                "the commits of the cache hold the reasons. Leave those videos out by --exclude into a new folder, "
-                "or raise --max-bad-fraction and run the same command again"
+                f"{self._invalid} of {self._rows} clips do not decode, more than --max-bad-fraction (={self._limit}), "
+                f"as {self._first_invalid}; the commits of the cache hold all reasons. Leave those videos out by "
+                "--exclude into a new folder, or raise --max-bad-fraction and run the same command again"
             )
 
     def summary(self, seconds: float) -> dict[str, Any]:

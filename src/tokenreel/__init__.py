@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Controls": "tokenreel.tokenizers.controls.controls",
     "Prior": "tokenreel.priors.base",
     "SamplingConfig": "tokenreel.priors.choice",
     "TokenCache": "tokenreel.data.cache.reader",

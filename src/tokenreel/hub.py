@@ -43,7 +43,8 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 # An HTTP error of the Hub is an OSError and an error of the HTTP library (httpx before huggingface_hub 2, httpx2 from
 # there on). Its bases therefore also catch a refused connection or a timeout, in either version.
 _TRANSPORT_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
-_PUBLIC_NAMES = {"tokenizer": "VideoTokenizer", "prior": "Prior"}  # kind -> what `from tokenreel import` offers
+# kind -> what `from tokenreel import` offers
+_PUBLIC_NAMES = {"tokenizer": "VideoTokenizer", "prior": "Prior", "controls": "Controls"}
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video_writer import SHEET_COLUMNS, write_video
+from tokenreel.data.video_encoders import SHEET_COLUMNS
+from tokenreel.data.video_writer import write_video
 from tokenreel.errors import DataError
 
 
@@ -135,3 +137,47 @@ def test_what_cannot_be_written_is_refused(name: str, wrong: dict[str, object], 
     with pytest.raises(DataError, match=words):
         write_video(tmp_path / name, **arguments)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip.png", "clip.npy"])
+def test_frames_in_pieces_make_the_same_file(name: str, frames: np.ndarray, tmp_path: Path) -> None:
+    for folder in ("whole", "pieces"):
+        (tmp_path / folder).mkdir()
+    write_video(tmp_path / "whole" / name, frames, 10)
+    write_video(tmp_path / "pieces" / name, (frames[a:b] for a, b in ((0, 2), (2, 2), (2, 13), (13, 19))), 10)
+    assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_streamed_npy_is_what_numpy_saves(frames: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "numpy.npy", frames)
+    write_video(tmp_path / "clip.npy", np.split(frames, [3, 11]), 10)
+    assert (tmp_path / "clip.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.npy"])
+def test_memory_does_not_grow_with_the_length(name: str, tmp_path: Path) -> None:
+    def peak(frames: int) -> int:
+        tracemalloc.start()
+        write_video(tmp_path / name, (np.full((16, 48, 64, 3), i, np.uint8) for i in range(frames // 16)), 10)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    peak(16)  # what is made once
+    assert peak(512) < peak(64) + 48 * 64 * 3  # not one frame more
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"),
+    [
+        (np.zeros((2, 8, 6, 3), np.uint8), r"one size, got \(8, 6\) after \(8, 8\)"),
+        (np.zeros((2, 8, 8, 3), np.int64), "uint8"),
+    ],
+)
+def test_a_piece_that_does_not_go_on_is_refused_and_nothing_is_left(
+    piece: np.ndarray, words: str, tmp_path: Path
+) -> None:
+    for name in ("clip.mp4", "clip.npy"):
+        with pytest.raises(DataError, match=words):
+            write_video(tmp_path / name, [np.zeros((3, 8, 8, 3), np.uint8), piece], 10)
+        assert not list(tmp_path.iterdir())

@@ -1,0 +1,57 @@
+"""What a control is made of: the raw thing that its coder wants for each frame of a clip. Plain data, no torch.
+
+A need goes to a decode worker as JSON. This module opens no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+Raw = np.ndarray | str  # float32 [T, S] of a table, float32 [T, samples] of a sound; a class by its name
+
+STATES = "states.csv"  # beside the metadata of a folder, as `tokenreel tabletop` writes it
+
+
+@dataclass(frozen=True)
+class ClassNeed:
+    """The name of the clip's class, which the plan knows."""
+
+    type: ClassVar[str] = "class"
+
+
+@dataclass(frozen=True)
+class TableNeed:
+    """Numbers for each frame of a video, out of a table of the source."""
+
+    type: ClassVar[str] = "table"
+
+    file: str  # a CSV below the data's folder
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SoundNeed:
+    """The sound that begins when a frame appears, a window for each frame."""
+
+    type: ClassVar[str] = "sound"
+
+    rate: int  # samples a second
+    samples: int  # of a window
+    frame_rate: float  # frames a second that the coder is made for
+
+
+Need = ClassNeed | TableNeed | SoundNeed
+
+
+@dataclass(frozen=True, eq=False)
+class RawRequest:
+    """What a decode pool is asked for: of each tick of a video's resampled timeline, what the need says."""
+
+    video: int  # index into the source's entries
+    need: TableNeed | SoundNeed
+    ticks: np.ndarray  # int64 [m] ascending
+    shown: np.ndarray  # int64 [m], the source frame that each tick shows
+    frame_rate: float | None  # of the timeline; None: the source's own frames are the ticks

@@ -1,0 +1,118 @@
+"""Sound of files and of clips: samples of one channel, another rate, a window for each frame. Knows no spectra.
+
+Like frames, samples are read forward and nothing is sought; a stream's own times say where its samples belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+
+from tokenreel.data.video import MAX_SECONDS, DecodeFailure
+from tokenreel.errors import DataError
+
+SLACK = 0.1  # seconds that may lack at the end: AAC codes 1,024 samples at a time, and muxers drop what is not whole
+MAX_RATE = 384_000  # samples a second
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,wav,mp3,flac,ogg"  # FFmpeg's names; no playlists
+_CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3"))  # and PCM of any kind
+
+
+def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, int]:
+    """The first sound stream as one channel: (float32 [n], samples a second); sample 0 is heard at `start` seconds.
+
+    Raises DecodeFailure where there is no sound that can be decoded, DataError where the file cannot be opened.
+    """
+    with _open(file) as container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None:
+            raise DecodeFailure("no-sound", "it has no sound stream")
+        _require_decodable(stream)
+        try:
+            pieces = list(_pieces(container, stream, start))
+        except av.FFmpegError as error:
+            raise DecodeFailure("corrupt", f"its sound does not decode ({error.strerror})") from error
+        return _joined(pieces), int(stream.rate)
+
+
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """float32 [n] at `rate` samples a second -> float32 [m] at `wanted`, low-pass filtered where that is lower."""
+    if rate == wanted or len(samples) == 0:
+        return samples
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=wanted)
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
+
+
+def windows(samples: np.ndarray, rate: int, times: np.ndarray, length: int) -> np.ndarray:
+    """float32 [n] at `rate` and the times [T] at which frames appear, in seconds -> float32 [T, length].
+
+    A sound that ends up to SLACK seconds early is filled with silence. Raises DecodeFailure where it ends before that.
+    """
+    first = np.round(times * rate).astype(np.int64)
+    lacking = int(first.max()) + length - len(samples)
+    if lacking > SLACK * rate:
+        raise DecodeFailure(
+            "too-short", f"its sound lasts {len(samples) / rate:.2f} s, its frames need {first.max() / rate:.2f} s and "
+            f"{length / rate:.2f} s for the last one"
+        )  # fmt: skip
+    filled = np.pad(samples, (0, max(0, lacking)))
+    return filled[first[:, None] + np.arange(length)]
+
+
+def _open(file: Path | BinaryIO) -> Any:
+    source: str | BinaryIO
+    if isinstance(file, Path):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror}") from error
+        source = f"file:{file.absolute()}"
+    else:
+        file.seek(0)
+        source = file
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    try:
+        return av.open(source, container_options=options, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise DecodeFailure("unreadable", f"no container of sound of a known kind ({error.strerror})") from error
+
+
+def _require_decodable(stream: Any) -> None:
+    context = stream.codec_context
+    name = "unknown" if context is None else context.codec.canonical_name
+    if name not in _CODECS and not name.startswith("pcm_"):
+        raise DecodeFailure("unsupported-codec", f"sound codec {name}; known: PCM, {', '.join(sorted(_CODECS))}")
+    if not 0 < stream.rate <= MAX_RATE:
+        raise DecodeFailure("unreadable", f"its sound has {stream.rate} samples a second; the limit is {MAX_RATE}")
+    context.thread_count = 1
+
+
+def _pieces(container: Any, stream: Any, start: float) -> Iterator[tuple[int, np.ndarray]]:
+    """(place of its first sample, samples) of each stretch of sound, in order of decoding."""
+    to_float = av.AudioResampler(format="fltp")
+    place = 0
+    for frame in container.decode(stream):
+        if frame.pts is not None:
+            place = round((float(frame.pts * frame.time_base) - start) * stream.rate)
+        if place > MAX_SECONDS * stream.rate:
+            raise DecodeFailure("bad-timestamps", f"its sound goes on for more than {MAX_SECONDS / 3600:g} hours")
+        frame.pts = None  # or the resampler would fill gaps by itself
+        for planes in to_float.resample(frame):
+            samples = planes.to_ndarray().mean(axis=0)  # FFmpeg's own way to one channel makes two like ones louder
+            yield place, samples
+            place += len(samples)
+
+
+def _joined(pieces: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Every sample at its place, silence where there is none; what comes before place 0 is dropped."""
+    joined = np.zeros(max((place + len(samples) for place, samples in pieces), default=0), np.float32)
+    for place, samples in pieces:
+        kept = samples[max(0, -place) :]
+        joined[max(0, place) : max(0, place) + len(kept)] = kept
+    return joined

@@ -1,0 +1,216 @@
+"""Each coder: what comes back of what it codes, what it refuses, and that fitting twice gives the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.data.controls.sound import resample, windows
+from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.errors import ConfigError, DataError
+from tokenreel.tokenizers.controls.base import Coder, DataFacts, build_coder
+from tokenreel.tokenizers.controls.class_name import ClassCoder, ClassConfig
+from tokenreel.tokenizers.controls.integers import IntegerCoder, IntegerConfig
+from tokenreel.tokenizers.controls.kmeans import kmeans_codebook
+from tokenreel.tokenizers.controls.sound import SoundCoder, SoundConfig
+from tokenreel.tokenizers.controls.state import StateCoder, StateConfig
+
+T = 16
+SOUND = SoundConfig(codes=31, bands=4, slices=2, moments=1, rate=2000, window=128, frame_rate=10.0)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[TabletopClip]:
+    return [tabletop_clip(TabletopConfig(frames=T, height=16, width=16), index) for index in range(150)]
+
+
+def sounds(clips: list[TabletopClip], config: SoundConfig = SOUND) -> list[np.ndarray]:
+    times, length = np.arange(T) / 10, SoundCoder(config).need.samples
+    return [windows(resample(c.sound, c.sample_rate, config.rate), config.rate, times, length) for c in clips]
+
+
+@pytest.fixture(scope="module")
+def sound_coder(clips: list[TabletopClip]) -> SoundCoder:
+    coder = SoundCoder(SOUND)
+    coder.fit(sounds(clips[:100]))
+    return coder
+
+
+def figures(coder: Coder, raws: list[np.ndarray]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for raw in raws:
+        for key, value in coder.error(raw, coder.decode(coder.encode(raw))).items():
+            sums[key] = sums.get(key, 0.0) + value
+    return coder.figures(sums)
+
+
+def test_a_class_is_its_place_among_the_sorted_names() -> None:
+    coder = ClassCoder(ClassConfig(("ant", "bee", "cow")))
+    assert coder.encode("bee").item() == 1
+    assert coder.decode(coder.encode("cow")) == "cow"
+    stream = coder.stream("class", 7)
+    assert (stream.grid, stream.stride, stream.codes, stream.null_code) == ((1, 1, 1), 7, 3, 3)
+    with pytest.raises(DataError, match="class 'be' is not known; did you mean 'bee'"):
+        coder.encode("be")
+
+
+def test_states_come_back_within_the_error_that_is_stated(clips: list[TabletopClip]) -> None:
+    """Of 128 codes over a range R an even codebook has an error of R / (128 sqrt 12); a fitted one has less."""
+    raws = [clip.state for clip in clips]
+    coder = StateCoder(StateConfig(codes=128, columns=("x", "y")))
+    coder.fit(raws)
+    error = figures(coder, raws)["rms_error"]
+    values = np.concatenate(raws)
+    assert error == pytest.approx(
+        np.sqrt(np.mean([np.square(coder.decode(coder.encode(raw)) - raw) for raw in raws])), rel=1e-5
+    )
+    assert error < np.ptp(values, axis=0).max() / 128 / np.sqrt(12)
+    codes = coder.encode(raws[0])
+    assert codes.shape == (T, 1, 2, 1)
+    brute = np.abs(raws[0][:, :, None] - coder.codebooks.numpy()[None]).argmin(axis=2)
+    np.testing.assert_array_equal(codes[:, 0, :, 0], brute)
+    np.testing.assert_array_equal(coder.encode(coder.decode(codes)), codes)
+
+
+def test_a_state_that_is_none_is_refused(clips: list[TabletopClip]) -> None:
+    coder = StateCoder(StateConfig(codes=7, columns=("x", "y")))
+    coder.fit([clips[0].state])
+    for wrong in (clips[0].state[:, :1], np.full((T, 2), np.nan)):
+        with pytest.raises(DataError, match="finite numbers for x, y"):
+            coder.encode(wrong)
+    coder.require_in_range(clips[0].state)
+    with pytest.raises(DataError, match=r"y \(=.*\) in frame 0 is far from what the codebook was fitted on"):
+        coder.require_in_range(clips[0].state * [1, 64])
+
+
+def test_integers_pass_as_they_are_and_nothing_else_does() -> None:
+    coder = IntegerCoder(IntegerConfig("grip.csv", "grip", codes=5))
+    raw = np.array([[0], [4], [2]], dtype=np.float32)
+    np.testing.assert_array_equal(coder.encode(raw)[:, 0, 0, 0], [0, 4, 2])
+    np.testing.assert_array_equal(coder.decode(coder.encode(raw)), raw)
+    for wrong in (5, -1, 1.5):
+        with pytest.raises(DataError, match=rf"grip \(={wrong:g}\) in frame 1 .* from 0 to 4"):
+            coder.encode(np.array([[0], [wrong]], dtype=np.float32))
+
+
+def test_a_spectrum_says_how_loud_and_how_high() -> None:
+    """A full-scale sine in the middle of bin 13 stands there with 0 dB, that is, 80 over the floor."""
+    coder = SoundCoder(SoundConfig(rate=2000, window=128, bands=4, slices=3, moments=2, frame_rate=10.0))
+    time = np.arange(5 * 200) / 2000
+    sine = np.sin(2 * np.pi * 13 * 2000 / 128 * time).astype(np.float32).reshape(5, 200)
+    spectrum = coder.spectrum(sine)
+    assert spectrum.shape == (5, 64, 6)
+    np.testing.assert_array_equal(spectrum.argmax(axis=1), 12)  # the constant part is left out
+    np.testing.assert_allclose(spectrum[:, 12], 80, atol=0.01)
+    np.testing.assert_allclose(coder.spectrum(sine / 10)[:, 12], 60, atol=0.01)
+    assert coder.spectrum(np.zeros((2, 200), np.float32)).max() == 0
+
+
+def test_codes_know_nothing_of_later_sound(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+    raw = sounds(clips[:1])[0]
+    changed = raw.copy()
+    changed[7:] = np.random.default_rng(0).normal(size=changed[7:].shape) * 0.1
+    codes, other = sound_coder.encode(raw), sound_coder.encode(changed)
+    np.testing.assert_array_equal(codes[:7], other[:7])
+    assert (codes[7:] != other[7:]).reshape(9, -1).any(axis=1).all()
+
+
+def test_each_patch_has_the_nearest_code_of_its_band(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+    """By brute force, a patch cut out by hand; and what is decoded is made of these codes."""
+    clip = next(clip for clip in clips if clip.contacts)
+    raw = sounds([clip])[0]
+    codes, spectrum = sound_coder.encode(raw), sound_coder.spectrum(raw)
+    decoded = sound_coder.decode(codes)
+    assert codes.shape == (T, 4, 2, 1)
+    for frame in range(T):
+        for band in range(4):
+            for part in range(2):
+                bins = slice(16 * band, 16 * band + 16)
+                book = sound_coder.codebooks[band].numpy()
+                distances = np.square(book - spectrum[frame, bins, part]).sum(axis=1)
+                chosen = codes[frame, band, part, 0]
+                assert distances[chosen] <= distances.min() + 1e-2
+                np.testing.assert_array_equal(decoded[frame, bins, part], book[chosen])
+
+
+def test_contacts_are_heard_and_silence_is_one_code(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+    """On clips that the codebooks were not fitted on."""
+    silence = sound_coder.encode(np.zeros((1, 200), np.float32))[0]
+    heard, quiet = [], []
+    for clip, raw in zip(clips[100:], sounds(clips[100:]), strict=True):
+        differs = (sound_coder.encode(raw) != silence).reshape(T, -1).any(axis=1)
+        contacts = {contact.frame for contact in clip.contacts}
+        ringing = {frame + after for frame in contacts for after in range(3)}
+        heard += [bool(differs[frame]) for frame in contacts]
+        quiet += [bool(differs[frame]) for frame in set(range(T)) - ringing]
+    assert len(heard) > 40
+    assert np.mean(heard) >= 0.95
+    assert not any(quiet)
+
+
+def test_a_codebook_for_each_band_loses_less_than_one_for_all(
+    clips: list[TabletopClip], sound_coder: SoundCoder
+) -> None:
+    patches = torch.cat([sound_coder._patches(sound_coder.spectrum(raw)) for raw in sounds(clips[:100])])
+    shared = SoundCoder(SOUND)
+    shared.codebooks.copy_(kmeans_codebook(patches.flatten(0, 2), SOUND.codes).expand_as(shared.codebooks))
+    held_out = sounds(clips[100:])
+    own, common = (figures(coder, held_out)["relative_error"] for coder in (sound_coder, shared))
+    assert own < 0.5 * common
+
+
+def test_fitting_again_gives_the_same(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+    again = SoundCoder(SOUND)
+    assert again.code_fingerprint != sound_coder.code_fingerprint
+    again.fit(sounds(clips[:100]))
+    assert again.code_fingerprint == sound_coder.code_fingerprint
+
+
+def test_kmeans_finds_clusters_and_repeats_the_last_of_too_few_vectors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(5, 3, generator=generator) * 100
+    vectors = centres[torch.arange(97) % 5] + torch.randn(97, 3, generator=generator) * 0.01
+    book = kmeans_codebook(vectors, 5)
+    assert (torch.cdist(centres, book).min(dim=1).values < 0.1).all()
+    few = kmeans_codebook(centres.repeat(3, 1), 7)
+    assert torch.cdist(centres, few).min(dim=1).values.max() == 0
+
+
+def test_what_a_configuration_leaves_open_comes_from_the_data() -> None:
+    facts = DataFacts(("b", "a"), 12.5, lambda file: ("x", file))
+    assert ClassCoder.settle(ClassConfig(), facts).names == ("a", "b")
+    assert StateCoder.settle(StateConfig(), facts).columns == ("x", "states.csv")
+    assert SoundCoder.settle(SoundConfig(), facts).frame_rate == 12.5
+    stated = SoundConfig(frame_rate=10.0)
+    assert SoundCoder.settle(stated, facts) is stated
+    nothing = DataFacts((), None, lambda file: ())
+    with pytest.raises(DataError, match="needs classes, and this data has none"):
+        ClassCoder.settle(ClassConfig(), nothing)
+    with pytest.raises(DataError, match="needs frames with times"):
+        SoundCoder.settle(SoundConfig(), nothing)
+    assert isinstance(build_coder(stated), SoundCoder)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SoundConfig(window=100),
+        lambda: SoundConfig(bands=3),
+        lambda: SoundConfig(floor_db=3.0),
+        lambda: SoundConfig(codes=1),
+        lambda: StateConfig(codes=1),
+        lambda: StateConfig(columns=("x", "x")),
+        lambda: IntegerConfig("a.csv", "b", 0),
+        lambda: IntegerConfig("a.csv", "b", 1 << 17),
+        lambda: ClassConfig(("b", "a")),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(build: object) -> None:
+    with pytest.raises(ConfigError, match=r"\(=|got"):
+        build()  # type: ignore[operator]
+
+
+def test_a_sound_of_another_length_is_refused(sound_coder: SoundCoder) -> None:
+    with pytest.raises(DataError, match=r"200 finite samples a frame, got the shape \[3, 199\]"):
+        sound_coder.encode(np.zeros((3, 199), np.float32))

@@ -1,0 +1,100 @@
+"""A set of coders: saved and loaded as it was, and what its tracks look like in a spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError, DataError, HubError
+from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.controls.base import DataFacts
+from tokenreel.tokenizers.controls.controls import Controls, planned_controls, settled_controls
+
+SECTION = {
+    "state": {"type": "state", "codes": 5, "columns": ["x", "y"]},
+    "class": {"type": "class", "names": ["ant", "bee"]},
+    "sound": {"type": "sound", "codes": 3, "bands": 2, "slices": 1, "rate": 1000, "window": 16, "frame_rate": 20},
+    "type": {"type": "integers", "file": "grip.csv", "column": "grip", "codes": 7},
+}
+SPEC = TokenSpec((StreamSpec("video", (11, 2, 3), 13),), 11, Framing(8, 12))
+
+
+@pytest.fixture(scope="module")
+def controls() -> Controls:
+    made = planned_controls(SECTION)
+    generator = np.random.default_rng(0)
+    made.coder("state").fit([generator.random((11, 2), dtype=np.float32)])
+    made.coder("sound").fit([generator.normal(size=(11, 50)).astype(np.float32)])
+    return made
+
+
+def test_it_comes_back_from_its_folder_with_the_order_of_its_tracks(controls: Controls, tmp_path: Path) -> None:
+    controls.save_pretrained(tmp_path / "x")
+    back = Controls.from_pretrained(tmp_path / "x")
+    assert back.names == tuple(SECTION)
+    assert back.tracks(11) == controls.tracks(11)
+    assert back.weights_fingerprint == controls.weights_fingerprint
+    raw = {"state": np.random.default_rng(1).random((11, 2), dtype=np.float32), "class": "bee"}
+    for name, codes in controls.encode(raw).items():
+        np.testing.assert_array_equal(back.encode(raw)[name], codes)
+    assert "from tokenreel import Controls" in (tmp_path / "x/README.md").read_text()
+    with pytest.raises(HubError, match="holds a controls, not a tokenizer"):
+        VideoTokenizer.from_pretrained(tmp_path / "x")
+
+
+def test_coders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
+    planned_controls({"class": SECTION["class"]}).save_pretrained(tmp_path / "x")
+    assert Controls.from_pretrained(tmp_path / "x").encode({"class": "ant"})["class"].tolist() == [[[[0]]]]
+
+
+def test_tracks_stand_behind_the_levels_and_name_their_coder(controls: Controls) -> None:
+    spec = controls.added_to(SPEC)
+    assert spec.levels == SPEC.levels
+    assert [(s.name, s.grid, s.codes, s.null_code, s.stride) for s in spec.streams[1:]] == [
+        ("state", (11, 1, 2), 5, 5, 1),
+        ("class", (1, 1, 1), 2, 2, 11),
+        ("sound", (11, 2, 1), 3, 3, 1),
+        ("type", (11, 1, 1), 7, 7, 1),
+    ]
+    assert len({stream.coder for stream in spec.streams}) == 5
+    assert TokenSpec.from_json(spec.to_json()) == spec
+    assert "coder" not in SPEC.to_json()["streams"][0]  # caches and tokenizers from before hash to what they did
+
+
+def test_a_wrong_control_is_named(controls: Controls) -> None:
+    with pytest.raises(DataError, match="control 'class': class 'cat' is not known"):
+        controls.encode({"class": "cat"})
+    with pytest.raises(ConfigError, match="no control is called 'stat'; did you mean 'state'"):
+        controls.coder("stat")
+    with pytest.raises(ConfigError, match=r"controls\.video: the tokenizer has a stream of that name"):
+        planned_controls({"video": SECTION["class"]}).added_to(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({}, "at least one is needed"),
+        ([], "expected a mapping of names"),
+        ({"a b": SECTION["class"]}, "named by letters, digits"),
+        ({"state": {"type": "stat"}}, r"controls\.state\.type: no control is called 'stat'; did you mean 'state'"),
+        ({"state": {"type": "state", "code": 5}}, r"controls\.state\.code: unknown key; did you mean 'codes'"),
+        ({"state": {"type": "state"}}, r"columns of states\.csv are left to the data"),
+    ],
+)
+def test_a_section_that_cannot_be_built_is_refused(section: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned_controls(section)
+
+
+def test_the_data_fills_what_a_section_leaves_open() -> None:
+    facts = DataFacts(("bee", "ant"), 20.0, lambda file: ("x", "y"))
+    open_section = {
+        "state": {"type": "state", "codes": 5},
+        "class": {"type": "class"},
+        "sound": {key: value for key, value in SECTION["sound"].items() if key != "frame_rate"},  # type: ignore[attr-defined]
+        "type": SECTION["type"],
+    }
+    assert settled_controls(open_section, facts).tracks(11) == planned_controls(SECTION).tracks(11)

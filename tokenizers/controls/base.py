@@ -1,0 +1,117 @@
+"""What every coder of a control is: raw numbers of a clip -> integer codes, a track that steers a prior.
+
+CCVS section 3.3 (https://arxiv.org/abs/2107.08037): what steers a video is tokens before or between those of its
+frames. Codebooks are fitted in closed form or by Lloyd's iterations, never by gradients. No coder knows files.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from tokenreel.config import Registry, to_mapping
+from tokenreel.data.controls.needs import Need, Raw
+from tokenreel.data.spec import StreamSpec
+from tokenreel.hub import fingerprint
+
+CODERS = Registry(
+    "control",
+    {
+        "class": "tokenreel.tokenizers.controls.class_name:ClassCoder",
+        "state": "tokenreel.tokenizers.controls.state:StateCoder",
+        "sound": "tokenreel.tokenizers.controls.sound:SoundCoder",
+        "integers": "tokenreel.tokenizers.controls.integers:IntegerCoder",
+    },
+)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a configuration may leave to the data that coders are fitted on."""
+
+    classes: tuple[str, ...]  # sorted; empty where the data has none
+    frame_rate: float | None  # frames a second of a clip; None where frames carry no times
+    columns: Callable[[str], tuple[str, ...]]  # those of a table; raises DataError where there is no such table
+
+
+class Coder(nn.Module):
+    """Base of all coders. A member is built of a configuration that leaves nothing open (`settle`), and may have
+    codebooks as buffers that `fit` fills.
+    """
+
+    config_class: ClassVar[type[Any]]
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def settle(cls, config: Any, facts: DataFacts) -> Any:
+        """`config` with what it leaves open taken from the data. Raises ConfigError or DataError if it cannot be."""
+        return config
+
+    @property
+    @abstractmethod
+    def need(self) -> Need:
+        """What `encode` wants to be given."""
+
+    @property
+    @abstractmethod
+    def codes(self) -> int:
+        """K"""
+
+    @abstractmethod
+    def grid(self, frames: int) -> tuple[int, int, int]:
+        """t, h, w of a clip of that many frames; t is 1 where one code stands for the whole clip, else `frames`."""
+
+    @abstractmethod
+    def encode(self, raw: Raw) -> np.ndarray:
+        """Of one clip -> int64 [t, h, w, 1]. Raises DataError where `raw` is nothing that this coder knows."""
+
+    @abstractmethod
+    def decode(self, codes: np.ndarray) -> Any:
+        """Integers [t, h, w, 1] -> what they stand for, as near to `raw` as the codebook comes."""
+
+    def fit(self, raws: Sequence[Raw]) -> None:
+        """Fills the codebooks; one item for each clip. Deterministic. Coders without codebooks have nothing to do."""
+
+    def error(self, raw: Raw, decoded: Any) -> Mapping[str, float]:
+        """Sums by which a reconstruction is judged, over one clip: squared errors and counts, see `figures`."""
+        return {}
+
+    def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Figures for people, out of the sums of `error` over many clips."""
+        return {}
+
+    def require_in_range(self, raw: Raw) -> None:
+        """Raises DataError where a person gives what no training clip comes near to, which `encode` would bend."""
+
+    def stream(self, name: str, frames: int) -> StreamSpec:
+        """The track called `name` of a clip of that many frames."""
+        grid = self.grid(frames)
+        return StreamSpec(
+            name,
+            grid,
+            codes=self.codes,
+            stride=frames // grid[0],
+            role="track",
+            null_code=self.codes,
+            coder=self.code_fingerprint,
+        )
+
+    @property
+    def code_fingerprint(self) -> str:
+        """What the codes depend on: configuration and codebooks. Hex sha256."""
+        return fingerprint(to_mapping(self.config), self.state_dict())
+
+
+def build_coder(config: Any) -> Coder:
+    """The coder of a settled configuration, its codebooks empty."""
+    coder: Coder = CODERS.member(config.type)(config)
+    return coder

@@ -1,0 +1,58 @@
+"""The class of a clip: one code that stands for the whole of it (a video-level annotation, CCVS section 3.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tokenreel.data.controls.needs import ClassNeed, Raw
+from tokenreel.errors import ConfigError, DataError, nearest_name
+from tokenreel.tokenizers.controls.base import Coder, DataFacts
+
+
+@dataclass(frozen=True)
+class ClassConfig:
+    type: ClassVar[str] = "class"
+
+    names: tuple[str, ...] = ()  # sorted; empty: those of the data
+
+    def __post_init__(self) -> None:
+        if list(self.names) != sorted(set(self.names)):
+            raise ConfigError(f"names (={list(self.names)}) must be sorted, each once")
+
+
+class ClassCoder(Coder):
+    """The code of a class is its place among the sorted names."""
+
+    config_class = ClassConfig
+    config: ClassConfig
+
+    @classmethod
+    def settle(cls, config: ClassConfig, facts: DataFacts) -> ClassConfig:
+        if config.names:
+            return config
+        if not facts.classes:
+            raise DataError("a control of the type 'class' needs classes, and this data has none: name them in folders")
+        return dataclasses.replace(config, names=tuple(sorted(facts.classes)))
+
+    @property
+    def need(self) -> ClassNeed:
+        return ClassNeed()
+
+    @property
+    def codes(self) -> int:
+        return len(self.config.names)
+
+    def grid(self, frames: int) -> tuple[int, int, int]:
+        return 1, 1, 1
+
+    def encode(self, raw: Raw) -> np.ndarray:
+        if raw not in self.config.names:
+            raise DataError(f"class {raw!r} is not known; {nearest_name(str(raw), self.config.names)}")
+        return np.full((1, 1, 1, 1), self.config.names.index(str(raw)), dtype=np.int64)
+
+    def decode(self, codes: np.ndarray) -> str:
+        return self.config.names[codes.item()]

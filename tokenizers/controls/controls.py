@@ -1,0 +1,107 @@
+"""Controls: an ordered set of named coders, fitted once and kept like a tokenizer: saved, loaded, published.
+
+Knows no data set and no cache; `pipelines/fit_controls.py` fits one, `tokenize-dataset --controls` uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from torch import nn
+
+from tokenreel.config import to_mapping
+from tokenreel.data.controls.needs import Need, Raw
+from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError, DataError, nearest_name
+from tokenreel.hub import PretrainedModel
+from tokenreel.tokenizers.controls.base import CODERS, Coder, DataFacts, build_coder
+
+TYPE = "controls"
+
+
+class Controls(nn.Module, PretrainedModel):
+    """Coders by track, in the order in which a prior is given their codes within a frame."""
+
+    kind: ClassVar[str] = "controls"
+
+    def __init__(self, coders: Mapping[str, Coder]) -> None:
+        super().__init__()
+        if not coders:
+            raise ConfigError("controls: at least one is needed, as in controls: {state: {type: state}}")
+        for name in coders:
+            if not name.isidentifier() or not name.isascii():
+                raise ConfigError(f"controls.{name}: a control is named by letters, digits and _")
+        self.coders = nn.ModuleDict({f"{name}_": coder for name, coder in coders.items()})  # `type` is a module's own
+
+    def coder(self, name: str) -> Coder:
+        """Raises ConfigError, with the nearest known name, where there is none of that name."""
+        if f"{name}_" not in self.coders:
+            raise ConfigError(f"no control is called {name!r}; {nearest_name(name, self.names)}")
+        return cast(Coder, self.coders[f"{name}_"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name[:-1] for name in self.coders)
+
+    @property
+    def needs(self) -> dict[str, Need]:
+        """What `encode` wants, by track."""
+        return {name: self.coder(name).need for name in self.names}
+
+    def encode(self, raw: Mapping[str, Raw]) -> dict[str, np.ndarray]:
+        """Raw controls of one clip -> int64 [t, h, w, q] by track. Raises DataError, naming the control."""
+        codes = {}
+        for name in raw:
+            try:
+                codes[name] = self.coder(name).encode(raw[name])
+            except DataError as error:
+                raise DataError(f"control {name!r}: {error}") from error
+        return codes
+
+    def tracks(self, frames: int) -> tuple[StreamSpec, ...]:
+        """The streams of a clip of that many frames."""
+        return tuple(self.coder(name).stream(name, frames) for name in self.names)
+
+    def added_to(self, spec: TokenSpec) -> TokenSpec:
+        """`spec` with the tracks behind its own streams. Raises ConfigError where a name is taken."""
+        taken = {stream.name for stream in spec.streams} & set(self.names)
+        if taken:
+            raise ConfigError(
+                f"controls.{min(taken)}: the tokenizer has a stream of that name; give the control another"
+            )
+        return dataclasses.replace(spec, streams=(*spec.streams, *self.tracks(spec.frames)))
+
+    def to_document(self) -> dict[str, Any]:
+        coders = [{"name": name, **to_mapping(self.coder(name).config)} for name in self.names]
+        return {"config": {"type": TYPE, "coders": coders}}  # a list, for JSON of a saved model sorts keys
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Controls:
+        coders = {}
+        for entry in document["config"]["coders"]:
+            settings = {key: value for key, value in entry.items() if key != "name"}
+            coders[entry["name"]] = build_coder(CODERS.config(settings, f"controls.{entry['name']}"))
+        return cls(coders)
+
+
+def settled_controls(section: Any, facts: DataFacts) -> Controls:
+    """The coders of a `controls:` section, unfitted; what it leaves open is taken from `facts`."""
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"controls: expected a mapping of names to controls, got {section!r}")
+    coders = {}
+    for name, entry in section.items():
+        config = CODERS.config(entry, f"controls.{name}")
+        coders[name] = build_coder(CODERS.member(config.type).settle(config, facts))
+    return Controls(coders)
+
+
+def planned_controls(section: Any) -> Controls:
+    """The coders of a section that leaves nothing to the data, unfitted: what a preset's tracks will look like."""
+    return settled_controls(section, DataFacts((), None, _no_table))
+
+
+def _no_table(file: str) -> tuple[str, ...]:
+    raise ConfigError(f"the columns of {file} are left to the data: name them, as in columns: [x, y]")
