@@ -10,7 +10,7 @@ B clips, L positions of the prior's order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,18 @@ def bits_per_code(prior: Scores, batches: Iterable[Mapping[str, Tensor]], given:
     by_stream, by_step = _by_stream_and_step(prior, total / len(clip_bits), free)
     mean = float(clip_bits.mean()) / codes
     return Likelihood(mean, float(error), by_stream, by_step, clip_bits, codes, len(free) - codes)
+
+
+def with_streams_of_others(
+    batches: Iterable[Mapping[str, Tensor]], names: Collection[str]
+) -> Iterator[dict[str, Tensor]]:
+    """`batches` in which each clip has the named streams (tracks) of the next clip of its batch, the last one of the
+    first: what a control is worth is what the codes cost more so. Raises DataError for a batch of one clip.
+    """
+    for tokens in batches:
+        if len(next(iter(tokens.values()))) < 2:
+            raise DataError("a batch of one clip has no other clip to take streams from: use batches of two or more")
+        yield {name: codes.roll(-1, 0) if name in names else codes for name, codes in tokens.items()}
 
 
 def _by_stream_and_step(prior: Scores, bits: Tensor, free: Tensor) -> tuple[dict[str, float], dict[str, list[float]]]:

@@ -112,6 +112,25 @@ def _count(flag: str, default: int | None, help: str, least: int = 1) -> Callabl
     return click.option(flag, type=click.IntRange(least), default=default, show_default=default is not None, help=help)
 
 
+def _stream_count(text: str) -> tuple[str, int]:
+    name, _, count = text.partition("=")
+    if not name or not count.isdecimal():
+        raise click.BadParameter(f"{text!r}: write it as STREAM=K, as in state=10")
+    return name, int(count)
+
+
+def _track(text: str) -> tuple[str, str]:
+    name, _, said = text.partition("=")
+    if not name or not said:
+        raise click.BadParameter(f"{text!r}: write it as NAME=FILE, as in quarter=quarters.csv")
+    return name, said
+
+
+def _names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
+    """A list by commas; `none` for an empty one."""
+    return None if text is None else [] if text == "none" else [name.strip() for name in text.split(",")]
+
+
 OUT = _path("--out", "Folder to write; it must be new or empty.")
 DATA = click.option(
     "--data", required=True, help="Videos: a folder, one file, tar shards, arrays, or tabletop: for the embedded data."
@@ -132,6 +151,10 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Estimate time, memory and disk, and write nothing.")
 SPLIT = click.option("--split", type=click.Choice(["train", "validation", "test"]), default="validation")
 
+CONTEXT = _count(
+    "--context", None, "Frames before it that help to decode a frame; 0: none; left out: the tokenizer's.", 0
+)
+
 TRAINING = _options(
     click.option("--preset", help="Name of a shipped preset; see `tokenreel presets list`."),
     _path("--config", "YAML file laid over the preset.", required=False),
@@ -149,8 +172,36 @@ SAMPLING = _options(
     _count("--top-k", 0, "Draw among the K likeliest codes; 0: all.", least=0),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
     click.option("--greedy", is_flag=True, help="Always the likeliest code."),
+    click.option(
+        "--top-k-of",
+        multiple=True,
+        metavar="STREAM=K",
+        callback=lambda _, __, values: [_stream_count(value) for value in values],
+        help="Another K for one stream, as in state=10; may be given several times.",
+    ),
+    click.option(
+        "--guidance",
+        type=click.FloatRange(0),
+        default=1.0,
+        show_default=True,
+        help="How far given controls are followed: 1 as trained, 0 not at all, 3 beyond; twice the time unless 1.",
+    ),
     _count("--draft", 0, "Codes of the frame before that are tried at once; changes the speed only.", least=0),
     _count("--slide", 0, "Frames by which the window moves past the trained length; 0: half a clip.", least=0),
+)
+CONTROLS = _options(
+    click.option("--controls", help="Folder or repository that fit-controls wrote; needed with the four below."),
+    click.option("--class", "class_name", metavar="NAME", help="Class of the sample, as its folder was called."),
+    _path("--states", "CSV with a line for each frame of the sample: frame, and the columns as fitted.", False),
+    _path("--sound", "Audio file, or video with sound, that begins with the sample's first frame.", False),
+    click.option(
+        "--track",
+        multiple=True,
+        metavar="NAME=FILE",
+        callback=lambda _, __, values: [_track(value) for value in values],
+        help="A control by its own name: a CSV, an audio file, or a class; may be given several times.",
+    ),
+    _path("--end", "Picture that the sample is to end in, or a video that has it at that place.", False),
 )
 
 
@@ -184,9 +235,23 @@ def train_tokenizer(**flags: Any) -> dict[str, Any]:
     return _run("train_tokenizer", flags)
 
 
+@program.command("fit-controls")
+@click.option("--preset", help="Name of a shipped preset with the sections data and controls.")
+@_path("--config", "YAML file laid over the preset.", required=False)
+@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="One field: controls.state.codes=64.")
+@DATA
+@OUT
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
+@_count("--workers", 1, "Processes that read videos; 0: none but this one.", least=0)
+def fit_controls(**flags: Any) -> dict[str, Any]:
+    """Fit the coders of what steers videos: class, state, sound, integers."""
+    return _run("fit_controls", flags)
+
+
 @program.command("tokenize-dataset")
 @click.option("--tokenizer", help="As for decode; left out where --data is an npy file of codes made elsewhere.")
 @DATA
+@click.option("--controls", help="Folder or repository that fit-controls wrote; left out: no tracks beside the codes.")
 @_path("--out", "Cache to write, or to finish.")
 @_count("--workers", 1, "Processes, each with a decoder of its own. The cache does not depend on it.")
 @_count("--shard-index", 0, "Which part of the shards is for this call.", least=0)
@@ -224,6 +289,12 @@ def train_prior(**flags: Any) -> dict[str, Any]:
 @_count("--prime", 1, "Frames that are given.", least=0)
 @_count("--num", 16, "Samples.")
 @_count("--clips", None, "Clips of the cache that are gone on with, in turn; left out: one for each sample.")
+@click.option(
+    "--given-tracks",
+    callback=_names,
+    metavar="NAME,NAME",
+    help="Tracks taken from those clips, as in state,end; none: no track; left out: all that the prior knows.",
+)
 @_count("--frames", None, "Frames of each sample, the given ones included; left out: the trained length.")
 @SEED
 @SAMPLING
@@ -242,6 +313,12 @@ def sample(**flags: Any) -> dict[str, Any]:
 @OUT
 @click.option("--format", type=click.Choice(FILE_FORMATS), default="mp4", show_default=True)
 @_count("--batch", 16, "Clips decoded at once.")
+@CONTEXT
+@click.option(
+    "--context-video", metavar="PATH", help="True first frames: a video or picture, or the data that the clips are of."
+)
+@_count("--prime", None, "How many of them are known; left out: as many as samples were given, else 1.")
+@click.option("--end", metavar="PATH", help="A true last frame: a picture, a video, or the data that the clips are of.")
 @DEVICE
 @REVISION
 def decode(**flags: Any) -> dict[str, Any]:
@@ -252,17 +329,19 @@ def decode(**flags: Any) -> dict[str, Any]:
 @program.command()
 @PRIOR
 @TOKENIZER
-@_path("--video", "The video whose first frames are given.")
+@_path("--video", "The video whose first frames are given; may be left out with --prime 0.", required=False)
 @_count("--prime", 1, "Frames that are given.", least=0)
+@CONTROLS
 @_count("--num", 4, "Samples.")
 @_count("--frames", None, "Frames of each sample, the given ones included; left out: the trained length.")
 @SEED
 @SAMPLING
+@CONTEXT
 @OUT
 @click.option("--format", type=click.Choice(FILE_FORMATS), default="mp4", show_default=True)
 @DEVICE
 def generate(**flags: Any) -> dict[str, Any]:
-    """Go on with the first frames of a video."""
+    """Go on with the first frames of a video, or make one from nothing, steered if the prior has controls."""
     return _run("generate", flags)
 
 
@@ -272,6 +351,8 @@ def generate(**flags: Any) -> dict[str, Any]:
 @OUT
 @_count("--num", 16, "Clips.")
 @SPLIT
+@CONTEXT
+@_count("--prime", 0, "First frames that are known: true context, and not scored.", least=0)
 @DEVICE
 @REVISION
 def reconstruct(**flags: Any) -> dict[str, Any]:
@@ -316,6 +397,7 @@ def verify(**flags: Any) -> dict[str, Any]:
 @program.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--tokenizer", help="Where the tokenizer is now; left out: where it was.")
+@click.option("--controls", help="Where the fitted controls are now; left out: where they were.")
 @click.option("--data", help="Where the videos are now; left out: where they were.")
 @DEVICE
 @_count("--workers", 1, "Processes, each with a decoder of its own.")

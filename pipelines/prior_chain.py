@@ -5,6 +5,7 @@ Knows what is given of a clip, no cache and no pixels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.spec import TokenSpec
+from tokenreel.data.end_frame import end_tokens
+from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.progress import Progress
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
+from tokenreel.priors.guidance import require_guidable
 from tokenreel.priors.sampling import Samples, sample_video
+from tokenreel.priors.schedule import runs_with_video
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,16 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     return ready
 
 
-def check_drawing(priors: Sequence[Prior], drawing: Drawing) -> None:
-    """Raises ConfigError for numbers of given frames, or of frames in all, that these priors cannot draw."""
+def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[str] = ()) -> None:
+    """Raises ConfigError for numbers of given frames, or of frames in all, that these priors cannot draw, and for
+    settings of streams that they lack or guidance that the given `tracks` do not allow.
+    """
     spec = priors[0].spec
     if not 0 <= drawing.prime <= spec.frames:
         raise ConfigError(f"--prime {drawing.prime} must be between 0 and the clip's {spec.frames} frames")
+    for prior in priors:
+        drawing.sampling.of_streams([stream.name for stream in prior.spec.streams])
+        require_guidable(prior, drawing.sampling.guidance, tracks)
     if spec.time == "window":
         priors[0].given_frames(drawing.prime)  # only so many were encoded without those after them
         if drawing.frames not in (None, spec.frames):
@@ -74,16 +83,86 @@ def check_drawing(priors: Sequence[Prior], drawing: Drawing) -> None:
             )
 
 
-def given_codes(priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], frames: int) -> dict[str, Tensor]:
-    """What the priors are given of `tokens`, int64 by stream: the code steps of the first `frames` frames, or, of a
-    `window` tokenizer, the tracks of these frames.
+def chosen_tracks(priors: Sequence[Prior], names: Sequence[str] | None) -> list[str]:
+    """The tracks to be given: `names`, or all that the priors know (None), the end frame as `end`.
+
+    Raises ConfigError for a name that is none of them.
+    """
+    tracks = [stream.name for prior in priors for stream in _tracks(prior) if stream.name != END_STEP]
+    for name in names or ():
+        if name not in tracks:
+            raise ConfigError(f"--given-tracks {name}: this prior has the tracks {sorted(set(tracks))}")
+    return list(dict.fromkeys(tracks if names is None else names))
+
+
+def require_tracks_of(prior: Prior, spec: TokenSpec, names: Sequence[str]) -> None:
+    """Raises ConfigError unless tokens of `spec` hold the named tracks, and whatever else is taken from them, as the
+    prior knows them, made by the same coder. An end frame is part of the level.
+    """
+    has = {stream.name: stream for stream in spec.streams if stream.role == "track"}
+    for track in _tracks(prior):
+        if track.name in names and track.name != END and track.name not in has:
+            raise ConfigError(f"the prior wants the track {track.name!r}, and the tokens have {list(has)}")
+        if track.name in has and (track.name in names or runs_with_video(prior.spec, track)):
+            here = has[track.name]
+            if dataclasses.replace(here, grid=(track.grid[0], *here.grid[1:]), stride=track.stride) != track:
+                raise ConfigError(
+                    f"the prior wants the track {_brief(track)}, and that of the tokens is {_brief(here)}"
+                )
+
+
+def _brief(track: StreamSpec) -> str:
+    coder = f"made by {track.coder[:12]}..." if track.coder else "of no known coder"
+    return f"{track.name!r} ({list(track.shape)}, {track.codes} codes, {coder})"
+
+
+def given_codes(
+    priors: Sequence[Prior],
+    tokens: Mapping[str, np.ndarray],
+    prime: int,
+    tracks: Sequence[str] = (),
+    frames: int | None = None,
+) -> dict[str, Tensor]:
+    """What the priors are given of `tokens`, int64 by stream: the code steps of the first `prime` frames, or, of a
+    `window` tokenizer, the tracks of these frames; and `tracks`, as far as a video of `frames` (None: a clip) has them.
+    Of other tracks that run with the video, if `tokens` hold them, the given frames' part: what is drawn goes on from
+    there. Where `tokens` hold no end frame it is the clip's last one, or its own at the end of a shorter video; it is
+    where the video ends.
     """
     spec = priors[0].spec
     if spec.time == "window":
         whole = {name for prior in priors for name in prior.reads if spec.stream(name).role == "track"}
         return {name: torch.from_numpy(tokens[name].astype(np.int64)) for name in whole}
-    steps = {name: spec.steps_of_frames(frames, spec.stream(name)) for prior in priors for name in prior.predicts}
-    return {name: torch.from_numpy(tokens[name][:, :count].astype(np.int64)) for name, count in steps.items()}
+    frames, given = frames or spec.frames, dict[str, np.ndarray]()
+    for prior in priors:
+        for stream in map(prior.spec.stream, prior.predicts):
+            if stream.role == "level":
+                given[stream.name] = tokens[stream.name][:, : prior.spec.steps_of_frames(prime, stream)]
+        for track in _tracks(prior):
+            runs, chosen = runs_with_video(prior.spec, track), track.name in tracks
+            if track.name in tokens and (runs or chosen):
+                steps = prior.spec.steps_of_frames(frames if chosen else prime, track) if runs else 1
+                given[track.name] = tokens[track.name][:, :steps]
+        if END in tracks and END in prior.reads:
+            given |= _end_of_video(prior.spec, tokens, frames)
+    return {name: torch.from_numpy(codes.astype(np.int64)) for name, codes in given.items()}
+
+
+def _end_of_video(spec: TokenSpec, tokens: Mapping[str, np.ndarray], frames: int) -> dict[str, np.ndarray]:
+    """The end frame of each clip at the last step of a video of `frames`."""
+    (level,) = spec.levels
+    codes, last = tokens[level.name], spec.steps_of_frames(frames, level) - 1
+    if END not in tokens:
+        tokens = end_tokens(spec, tokens, np.full(len(codes), min(last, codes.shape[1] - 1)))
+    return {END: tokens[END], END_STEP: np.full((len(codes), 1, 1, 1, 1), last)}
+
+
+def _tracks(prior: Prior) -> list[StreamSpec]:
+    """Those that steer it: the given frames alone, which a `window` tokenizer has as tracks, do not."""
+    if prior.spec.time == "window":
+        return []
+    streams = map(prior.spec.stream, (*prior.reads, *prior.predicts))
+    return [stream for stream in streams if stream.role == "track"]
 
 
 def draw(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing) -> Samples:

@@ -18,7 +18,7 @@ from tokenreel.data.video_writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
-from tokenreel.pipelines.decode import decode_tokens, frame_rate_of
+from tokenreel.pipelines.decode import decode_tokens, frame_rate_of, require_context
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
 from tokenreel.pipelines.progress import progress
@@ -33,8 +33,9 @@ READ_AHEAD = 4  # clips
 class ReconstructedClip:
     row: int  # of the plan
     original: np.ndarray  # uint8 [T, H, W, 3]
-    decoded: np.ndarray  # uint8 [T, H, W, 3]
+    decoded: np.ndarray  # uint8 [T, H, W, 3]; the first `known` ones are the original's
     tokens: dict[str, np.ndarray]  # [t, h, w, q] by stream
+    known: int = 0  # first frames that were not decoded
 
 
 def run(
@@ -43,13 +44,20 @@ def run(
     out: Path,
     num: int,
     split: str | None = "validation",
+    context: int | None = None,
+    prime: int = 0,
     device: str | None = None,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Reconstructs the first `num` clips of `split`: `out/original`, `out/reconstructed` and `out/side_by_side` hold an
-    mp4 of each, `out/scores.json` the scores over all of them. Raises DataError where the split has no clip.
+    mp4 of each, `out/scores.json` the scores over all of them.
+
+    Each frame is decoded with up to `context` decoded ones before it (None: as the tokenizer has it). The first `prime`
+    frames are known: they stand in for their reconstruction, and the scores leave them out. Raises DataError where the
+    split has no clip, ConfigError for context that the tokenizer or the clips do not have.
     """
     model = VideoTokenizer.from_pretrained(tokenizer, revision=revision).freeze().to(choose_device(device))
+    require_context(model, model.spec.frames, context, prime)
     folders = {name: out / name for name in ("original", "reconstructed", "side_by_side")}
     with DecodePool(data, workers=1) as pool:
         plan = make_plan(pool.source, data_config_of(model), pool.probe(range(len(pool.source.entries))))
@@ -61,7 +69,7 @@ def run(
             folder.mkdir()
         rate = frame_rate_of(model)
         scorer = Scorer(model, mean_image_of(plan, pool))
-        for clip in progress(reconstruct(model, plan, pool, rows), "reconstruct", "clip", len(rows)):
+        for clip in progress(reconstruct(model, plan, pool, rows, context, prime), "reconstruct", "clip", len(rows)):
             scorer.update(clip)
             pairs = (clip.original, clip.decoded, beside([clip.original, clip.decoded]))
             for folder, frames in zip(folders.values(), pairs, strict=True):
@@ -69,7 +77,8 @@ def run(
     scores = scorer.compute()
     (out / "scores.json").write_text(json.dumps(scores, indent=1))
     quarantined = [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable]
-    summary = {"out": str(out), "clips": len(rows), "split": split, **scores}
+    used = {"context": model.context if context is None else context, "known_frames": prime}
+    summary = {"out": str(out), "clips": len(rows), "split": split, **used, **scores}
     return {**summary, "quarantined": len(quarantined), "quarantined_videos": quarantined[:20]}
 
 
@@ -95,20 +104,26 @@ def read_clips(plan: Plan, pool: DecodePool, rows: np.ndarray) -> Iterator[tuple
 
 
 def reconstruct(
-    tokenizer: VideoTokenizer, plan: Plan, pool: DecodePool, rows: np.ndarray
+    tokenizer: VideoTokenizer,
+    plan: Plan,
+    pool: DecodePool,
+    rows: np.ndarray,
+    context: int | None = None,
+    known: int = 0,
 ) -> Iterator[ReconstructedClip]:
-    """The clips of `rows` of the plan, one after the other."""
+    """The clips of `rows` of the plan, one after the other; `context` and `known` (first frames) as `run` has them."""
     device = next(tokenizer.parameters()).device
     for row, original in read_clips(plan, pool, rows):
         with torch.inference_mode():
             codes = tokenizer.encode(to_model(original[None], device))
         tokens = {name: array.cpu().numpy() for name, array in codes.items()}
-        decoded = decode_tokens(tokenizer, tokens)[0]
-        yield ReconstructedClip(row, original, decoded, {name: array[0] for name, array in tokens.items()})
+        first = original[None, :known] if known else None
+        decoded = decode_tokens(tokenizer, tokens, context=context, known=first)[0]
+        yield ReconstructedClip(row, original, decoded, {name: array[0] for name, array in tokens.items()}, known)
 
 
 class Scorer:
-    """Scores of reconstructed clips: pixels, and how much of each codebook they use."""
+    """Scores of reconstructed clips: pixels of the frames that were decoded, and how much of each codebook they use."""
 
     def __init__(self, tokenizer: VideoTokenizer, mean_image: np.ndarray) -> None:
         self._pixels = ReconstructionScores(mean_image)
@@ -116,7 +131,7 @@ class Scorer:
         self.counters = {level.name: CodeCounter(level.codes, level.codebooks) for level in tokenizer.spec.levels}
 
     def update(self, clip: ReconstructedClip) -> None:
-        self._pixels.update(clip.original, clip.decoded)
+        self._pixels.update(clip.original[clip.known :], clip.decoded[clip.known :])
         for name, counter in self.counters.items():
             counter.update(clip.tokens[name])
 

@@ -1,7 +1,8 @@
-"""`tokenreel sample`: prior -> token file. The codes of given frames come out of a cache; no pixel is seen."""
+"""`tokenreel sample`: prior -> token file. Given frames and tracks come as codes out of a cache; no pixel is seen."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,25 @@ import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.output_folder import fresh_folder
-from tokenreel.pipelines.prior_chain import Drawing, check_drawing, draw, given_codes, load_priors
+from tokenreel.pipelines.prior_chain import (
+    Drawing,
+    check_drawing,
+    chosen_tracks,
+    draw,
+    given_codes,
+    load_priors,
+    require_tracks_of,
+)
 from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
-from tokenreel.priors.choice import SamplingConfig
+from tokenreel.priors.choice import SamplingConfig, StreamSampling
 from tokenreel.priors.sampling import Samples
+
+_OF_A_STREAM = {field.name for field in dataclasses.fields(StreamSampling)}
 
 
 def run(
@@ -27,45 +39,72 @@ def run(
     out: Path,
     clips: int | None = None,
     split: str | None = "validation",
+    given_tracks: Sequence[str] | None = None,
     device: str | None = None,
     revision: str | None = None,
     **flags: Any,
 ) -> dict[str, Any]:
     """Draws samples that go on from the first frames of the cache's clips of `split`, and writes them as the token file
     `out`. `clips` of them are begun with, spread over the split, one for each sample and round again; None: as many as
-    there are samples. Several of `prior` draw a level each, coarse first. `flags`: see `drawing_of_flags`.
+    there are samples. The tracks `given_tracks` are the clips' own, all that the priors know where left out (`end`:
+    the clip's last frame, for the last one of the sample); others are drawn, or absent if they are not predicted.
+    Several of `prior` draw a level each, coarse first. `flags`: see `drawing_of_flags`.
 
-    Raises CacheError where a prior was trained on codes of another tokenizer, ConfigError for counts out of range and
-    for priors that do not make up all levels.
+    Raises CacheError where a prior was trained on codes of another tokenizer, ConfigError for counts out of range, for
+    priors that do not make up all levels, and for tracks that the priors or the cache do not have.
     """
     drawing = drawing_of_flags(**flags)
     models = load_priors(prior, choose_device(device), revision)
-    check_drawing(models, drawing)
+    tracks = chosen_tracks(models, given_tracks)
+    check_drawing(models, drawing, tracks)
     given = TokenCache.open(cache)
     for model in models:
         require_codes_of(model, given)
+        require_tracks_of(model, given.spec, tracks)
     starts = spread(given.rows(split), clips or drawing.num)
     chosen = starts[np.arange(drawing.num) % len(starts)]
-    primes = given_codes(models, given.read(chosen), drawing.prime)
+    primes = given_codes(models, given.read(chosen), drawing.prime, tracks, drawing.frames)
     fresh_folder(out)
     started = time.perf_counter()
     samples = draw(models, primes, drawing)
     seconds = time.perf_counter() - started
-    videos = given.source_ids(chosen)
+    videos, firsts = given.source_ids(chosen), given.column("first_frame")[chosen]
     sources = [
-        {"id": f"sample-{i:06d}", "seed": drawing.seed, "sample": i, "row": int(row), "video": video}
-        for i, (row, video) in enumerate(zip(chosen, videos, strict=True))
+        {
+            "id": f"sample-{i:06d}",
+            "seed": drawing.seed,
+            "sample": i,
+            "row": int(row),
+            "video": video,
+            "first_frame": int(t),
+        }
+        for i, (row, video, t) in enumerate(zip(chosen, videos, firsts, strict=True))
     ]
-    provenance = {"prior": list(prior), "cache_id": given.cache_id, "given_frames": drawing.prime}
-    codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items()}
+    provenance: dict[str, Any] = {"prior": list(prior), "cache_id": given.cache_id, "given_frames": drawing.prime}
+    if tracks:
+        provenance |= {"given_tracks": tracks, "guidance": drawing.sampling.guidance}
+    derived = (END, END_STEP)  # of the rows that `sources` name
+    codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items() if name not in derived}
     cache_id = write_token_file(out, models[0].spec, codes, given.code_fingerprint, sources, provenance)
     return {"out": str(out), "cache_id": cache_id, **drawing_summary(samples, seconds)}
 
 
-def drawing_of_flags(num: int, prime: int, frames: int | None, seed: int, batch: int = 16, **sampling: Any) -> Drawing:
-    """The flags of `sample` and `generate`; those left out (None) keep SamplingConfig's defaults."""
+def drawing_of_flags(
+    num: int,
+    prime: int,
+    frames: int | None,
+    seed: int,
+    batch: int = 16,
+    top_k_of: Sequence[tuple[str, int]] = (),
+    **sampling: Any,
+) -> Drawing:
+    """The flags of `sample` and `generate`; those left out (None) keep SamplingConfig's defaults. `top_k_of`: top-k of
+    streams by name, which else are drawn like the others.
+    """
     chosen = {name: value for name, value in sampling.items() if value is not None}
-    return Drawing(num, prime, frames, seed, batch, SamplingConfig(**chosen))
+    every = StreamSampling(**{name: value for name, value in chosen.items() if name in _OF_A_STREAM})
+    streams = {name: dataclasses.replace(every, top_k=top_k) for name, top_k in top_k_of}
+    return Drawing(num, prime, frames, seed, batch, SamplingConfig(**chosen, streams=streams))
 
 
 def drawing_summary(samples: Samples, seconds: float) -> dict[str, Any]:

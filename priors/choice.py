@@ -38,6 +38,7 @@ class SamplingConfig(StreamSampling):
     """One setting for all streams, with exceptions by name, and how the sampler goes about it."""
 
     draft: int = 0  # codes proposed a forward, copied from the frame before; changes the speed, not the codes
+    guidance: float = 1.0  # how far given controls are followed: 1 as the prior does, 0 not at all, above 1 beyond it
     slide: int = 0  # frames by which the window moves past the trained length; 0: half of the clip
     streams: Mapping[str, StreamSampling] = field(default_factory=dict)  # stream name -> its own setting
 
@@ -45,6 +46,8 @@ class SamplingConfig(StreamSampling):
         super().__post_init__()
         if self.draft < 0:
             raise ConfigError(f"draft (={self.draft}) must be at least 1, or 0 for none")
+        if not 0 <= self.guidance < float("inf"):
+            raise ConfigError(f"guidance (={self.guidance}) must be at least 0; 1 is none")
         if self.slide < 0:
             raise ConfigError(f"slide (={self.slide}) must be at least 1 frame, or 0 for half of the clip")
 

@@ -1,15 +1,16 @@
 """GPT: a decoder-only transformer over the codes of a clip, after CCVS (Le Moing et al. 2021, section 3.3).
 
-Codes are taken frame by frame, each frame's tracks before its levels; learned tables for time, place and codebook slice
-add up to a code's position. It knows no pixels and draws nothing: `priors/sampling.py` does.
+First comes what steers the whole clip, if it is so configured (`priors/gpt_prefix.py`). Then codes are taken frame by
+frame, each frame's tracks before its levels; learned tables for time, place and codebook slice add up to a code's
+position. It knows no pixels and draws nothing: `priors/sampling.py` does.
 
-B rows, L positions of the order, n codes fed at once, D width, K codes.
+B rows, P codes of the prefix, L positions of the order, n codes fed at once, D width, K codes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, State, Tokens
 from tokenreel.priors.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.code_layers import CodeEmbedding, CodeOutput
+from tokenreel.priors.gpt_layout import controlled_spec, frame_order, previous_positions
+from tokenreel.priors.gpt_prefix import Prefix
+from tokenreel.priors.schedule import runs_with_video
 from tokenreel.priors.transformer import Transformer
 
 
@@ -33,6 +37,8 @@ class GPTConfig:
     heads: int
     dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
+    controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
+    positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
 
     def __post_init__(self) -> None:
         if min(self.depth, self.width, self.heads) < 1 or self.width % self.heads:
@@ -46,7 +52,7 @@ class GPTConfig:
 
 @dataclass
 class GPTState(State):
-    """Slot 0 of the cache holds the start vector, slot i + 1 the code at position i.
+    """Slots 0 to P - 1 of the cache hold the prefix, slot P the start vector, slot P + i + 1 the code at position i.
 
     The order's last code has nothing after it and is never attended to: its slot takes whatever must not be kept.
     """
@@ -58,8 +64,10 @@ class GPTState(State):
 
 
 class GPT(Prior):
-    """p(code | all codes before it in the order), for every stream of the spec; what is given conditions what is later.
+    """p(code | all codes before it in the order), for every level and every track of several steps in its `controls`;
+    what is given conditions what is later. Tracks of one step are read: they come first, and cost nothing.
 
+    `spec` may hold other tracks as well; the prior's own does not. Raises ConfigError where it lacks one of `controls`.
     With `previous_step` a small model need not first learn where to look for what mostly just stays as it is: after
     some hundred steps of training that is worth more than a bit a code. Sampling runs in the precision of the weights:
     `prior.to(torch.bfloat16)` halves what has to be read for a code.
@@ -79,16 +87,23 @@ class GPT(Prior):
             raise ConfigError(
                 "a GPT would be given codes that know later frames, as this tokenizer's do: use pixelcnn-top, -bottom"
             )
-        super().__init__(config, spec, predicts=tuple(stream.name for stream in spec.streams))
-        order, first_frame = frame_order(spec)
+        spec = controlled_spec(spec, config.controls)
+        runs = {stream.name: runs_with_video(spec, stream) for stream in spec.streams}
+        predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
+        super().__init__(config, spec, predicts, reads)
+        order, first_frame = frame_order(spec, predicts)
         self._order = torch.from_numpy(order)
         stream, _, h, w, q = order.T
+        tables = {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}
         self.tables = nn.ModuleDict()
-        for name, keys in {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}.items():
+        for name, keys in tables.items():
             rows, row = np.unique(np.stack(keys), axis=1, return_inverse=True)
             self.register_buffer(name, torch.from_numpy(row), persistent=False)
-            self.tables[name] = nn.Embedding(rows.shape[1], config.width)
-        books = [s for s in spec.streams for _ in range(s.codebooks)]
+            if config.positions == "decomposed":
+                self.tables[name] = nn.Embedding(rows.shape[1], config.width)
+        if config.positions == "joint":
+            self.tables["position"] = nn.Embedding(len(order), config.width)
+        books = [s for s in map(spec.stream, predicts) for _ in range(s.codebooks)]
         sizes = [s.codes + (s.null_code is not None) for s in books]
         self.codes = CodeEmbedding(sizes, self.book, config.width)
         if config.previous_step:
@@ -96,6 +111,7 @@ class GPT(Prior):
             self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
             self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
             self.previous = CodeEmbedding(sizes, self.book, config.width)
+        self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
         self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
         self.output = CodeOutput([s.codes for s in books], self.book, config.width)
@@ -124,19 +140,30 @@ class GPT(Prior):
     def _nats(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None) -> Tensor:
         """Minus log-probabilities [B, L], 0 where given."""
         flat = self.flatten(tokens)
-        x = self.transformer(self._first_inputs(flat, flat.shape[1], self._positions()), generator)
-        nats = self.output.nats(x, flat.masked_fill(given, 0))  # a null code, beyond the codebook, is always given
+        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self._positions()), generator)
+        nats = self.output.nats(x[:, self._prefix_length :], flat.masked_fill(given, 0))  # a null code is always given
         return nats.masked_fill(given, 0)
+
+    @property
+    def _prefix_length(self) -> int:
+        """P"""
+        return self.prefix.length if self.prefix else 0
 
     def _positions(self) -> Tensor:
         """[L, D]"""
+        if self.config.positions == "joint":
+            table: nn.Embedding = self.tables["position"]  # type: ignore[assignment]
+            return table.weight
         return self.tables["time"](self.time) + self.tables["place"](self.place) + self.tables["book"](self.book)
 
-    def _first_inputs(self, flat: Tensor, n: int, positions: Tensor) -> Tensor:
-        """[B, n, D]: the start vector and the first n - 1 codes of `flat` [B, L], to predict the first n."""
+    def _first_inputs(self, tokens: Tokens, flat: Tensor, n: int, positions: Tensor) -> Tensor:
+        """[B, P + n, D]: the prefix, the start vector and the first n - 1 codes of `flat` [B, L], to predict the first
+        n.
+        """
         start = self.start_vector.expand(len(flat), 1, -1)
         x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
-        return x + self._previous(flat, slice(n)) if self.config.previous_step else x
+        x = x + self._previous(flat, slice(n)) if self.config.previous_step else x
+        return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
 
     def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
         """[B, n, D]: the codes of `flat` [B, L] one step before the positions to be predicted."""
@@ -146,14 +173,15 @@ class GPT(Prior):
 
     @torch.no_grad()
     def start(self, tokens: Tokens, given: Tensor) -> GPTState:
-        rows, length = given.shape
+        (rows, length), prefix = given.shape, self._prefix_length
         position = torch.where(given.all(1), length, (~given).int().argmax(1))
         target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
-        cache = CachedTransformer(self.transformer, rows, length + 1)
+        cache = CachedTransformer(self.transformer, rows, prefix + length + 1)
         positions, output = self._positions(), PackedLinear(self.output.linear.weight)
         codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
-        x = cache.extend(self._first_inputs(codes, n, positions), torch.arange(n, device=codes.device)[None])
-        x = x[torch.arange(rows, device=x.device), target]
+        x = self._first_inputs(tokens, codes, n, positions)
+        x = cache.extend(x, torch.arange(prefix + n, device=codes.device)[None])
+        x = x[torch.arange(rows, device=x.device), prefix + target]
         return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes)
 
     @torch.no_grad()
@@ -168,33 +196,9 @@ class GPT(Prior):
         if self.config.previous_step:
             state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
             x = x + self._previous(state.codes, target)
-        x = state.cache.extend(x, at + 1)
+        x = state.cache.extend(x, self._prefix_length + at + 1)
         state.position = state.position + count
         return self.output.log_probs(state.output(x), target)
 
     def rewind(self, state: State, position: Tensor) -> None:
         state.position = position
-
-
-def frame_order(spec: TokenSpec) -> tuple[np.ndarray, np.ndarray]:
-    """The order of all codes, int64 [L, 5] as in `Prior.order`, and the first frame that each stands for, int64 [L].
-
-    By that frame; within it tracks before levels, what stands for more frames first, then as the spec lists the
-    streams; within a stream by h, w, q. In numpy, so that a prior can be built on the meta device.
-    """
-    rows, keys = [], []
-    for index, stream in enumerate(spec.streams):
-        codes = np.indices(stream.shape).reshape(4, -1)
-        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[codes[0]]
-        same = np.full_like(first, 1)
-        rows.append(np.vstack([same * index, codes]))
-        keys.append(np.vstack([-stream.stride * same, (stream.role == "level") * same, first]))
-    order, key = np.concatenate(rows, 1), np.concatenate(keys, 1)
-    by_key = np.lexsort(key)  # the last key counts most; stable
-    return order.T[by_key].copy(), key[-1, by_key]
-
-
-def previous_positions(order: np.ndarray) -> np.ndarray:
-    """int64 [L]: where in `order` [L, 5] the code one step before at the same place is; -1 where there is none."""
-    position = {tuple(code): i for i, code in enumerate(order.tolist())}
-    return np.array([position.get((stream, t - 1, *place), -1) for stream, t, *place in order.tolist()])

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenreel.data.spec import StreamSpec
+from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.choice import Choice, SamplingConfig, StreamSampling
+from tokenreel.priors.guidance import require_guidable, without_controls
 from tokenreel.priors.schedule import Placement, placements, runs_with_video
+from tokenreel.priors.sliding import carry, check_beginnings, window_tokens
 from tokenreel.priors.uniforms import uniforms
 from tokenreel.priors.window import Window, draw_window
 
@@ -55,15 +57,21 @@ def sample(
 ) -> Samples:
     """Draws every code of a clip that is not given.
 
-    `tokens` hold the streams that the prior reads, and those predicted ones of which anything is given; `given` is bool
-    [L] or [B, L] (none where left out), true anywhere in the order. `samples` are the ids of the rows, int64 [B] and
-    not negative, 0, 1, 2... where left out: the same seed and id draw the same codes in any batch. Raises ConfigError
-    or DataError where streams are missing, or codes are of another grid or beyond their codebook.
+    `tokens` hold the streams that the prior reads, and those predicted ones of which anything is given; a track that is
+    read and left out holds its null code. `given` is bool [L] or [B, L] (none where left out), true anywhere in the
+    order. `samples` are the ids of the rows, int64 [B] and not negative, 0, 1, 2... where left out: the same seed and
+    id draw the same codes in any batch. Raises ConfigError or DataError where streams are missing, or codes are of
+    another grid or beyond their codebook, and where guidance finds nothing to follow.
     """
-    tokens, rows = _known(prior, tokens), _count_rows(tokens, given, samples)
+    rows = _count_rows(tokens, given, samples)
+    tokens = _known(prior, tokens, prior.spec.frames)
     mask = torch.zeros(len(prior.order()), dtype=torch.bool) if given is None else given
     sampler = _Sampler(prior, config, seed, _ids(samples, rows))
-    return sampler.draw(tokens, mask.expand(rows, -1), Placement(0, 0, prior.spec.frames))
+    controls = {track.name: mask & prior.positions_of(track.name).to(mask.device) for track in sampler.predicted_tracks}
+    named = {name for name, here in controls.items() if here.any()} | (set(prior.reads) & tokens.keys())
+    require_guidable(prior, sampler.config.guidance, named)
+    steered = sum(controls.values(), torch.zeros_like(mask))
+    return sampler.draw(tokens, mask.expand(rows, -1), steered, Placement(0, 0, prior.spec.frames))
 
 
 def sample_video(
@@ -78,9 +86,10 @@ def sample_video(
     """Draws a video of any number of frames, continuing what `tokens` begin.
 
     All of `tokens` is given: of a stream that runs with the video its first steps (any number; whole where the prior
-    only reads it), of others (a class) the whole. Past the trained length the window slides by `config.slide` frames
-    and the prior starts again on the codes that stay in it. Raises as `sample` does, and ConfigError where the frames,
-    or the slide, do not fill whole code steps.
+    only reads it), of others (a class) the whole. `end_step`, the step at which an end frame is reached, counts from
+    the video's start, and is its last one where left out; a window that it lies outside of is drawn as if no end was
+    given. Past the trained length the window slides by `config.slide` frames and the prior starts again on the codes
+    that stay in it. Raises as `sample` does, and ConfigError where the frames, or the slide, do not fill whole steps.
     """
     parts = list(sample_windows(prior, tokens, frames, config, seed=seed, samples=samples))
     return Samples(
@@ -105,13 +114,14 @@ def sample_windows(
     """
     sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)))
     running = [stream for stream in sampler.streams if runs_with_video(prior.spec, stream)]
-    tokens = _known(prior, tokens)
-    _check_beginnings(prior, tokens, running, frames)
+    tokens = _known(prior, tokens, frames)
+    require_guidable(prior, sampler.config.guidance, tokens)
+    check_beginnings(prior, tokens, running, frames)
     held = dict(tokens)  # stream name -> what is known of it from the first step of the window on
     for place in placements(prior.spec, running, frames, sampler.config.slide):
         for stream in running:
-            _carry(held, tokens.get(stream.name), stream, place)
-        part = sampler.draw(*_window(prior, held, sampler.rows), place)
+            carry(held, tokens.get(stream.name), stream, place)
+        part = sampler.draw(*window_tokens(prior, held, sampler.rows, place), sampler.steered(tokens, place), place)
         held |= part.tokens
         yield _new_steps(prior, part, place)
 
@@ -123,32 +133,49 @@ class _Sampler:
         self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
         self.config = config or SamplingConfig()
         self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
+        self.predicted_tracks = [s for s in self.streams if s.role == "track" and s.name in prior.predicts]
         self.order = prior.order()
         settings = self.config.of_streams([stream.name for stream in prior.spec.streams])
         self.choice = Choice(settings, self.order[:, 0].to(prior.device))
 
+    def steered(self, tokens: Tokens, place: Placement) -> Tensor:
+        """bool [L]: the predicted tracks' positions in the window at `place` that `tokens`, begun streams, hold."""
+        steered = torch.zeros(len(self.order), dtype=torch.bool)
+        for track in self.predicted_tracks:
+            if track.name in tokens:
+                start = place.start // track.stride if runs_with_video(self.prior.spec, track) else 0
+                begun = self.order[:, 1] + start < tokens[track.name].shape[1]
+                steered |= self.prior.positions_of(track.name) & begun
+        return steered
+
     @torch.no_grad()
-    def draw(self, tokens: Tokens, given: Tensor, place: Placement) -> Samples:
-        """Draws what is not given (bool [B, L]) in the window at `place`, as far as it is wanted."""
-        prior = self.prior
+    def draw(self, tokens: Tokens, given: Tensor, steered: Tensor, place: Placement) -> Samples:
+        """Draws what is not given (bool [B, L]) in the window at `place`, as far as it is wanted. `steered` [B or 1, L]
+        are the given ones that guidance is to follow.
+        """
+        prior, guidance = self.prior, self.config.guidance
         tokens, given = self._complete(tokens, given), given.to(prior.device)
+        null = without_controls(prior, tokens, steered.to(prior.device)) if guidance != 1 else None
+        if null is not None and all(torch.equal(null[name], codes) for name, codes in tokens.items()):
+            null = None  # nothing steers this window: one that does not reach the end frame
         numbers = torch.from_numpy(uniforms(self.seed, self.ids.numpy(), self._code_ids(place).numpy()))
         drawn = ~given & self._until_wanted(place).to(prior.device)
         with _evaluating(prior):
-            window = Window(tokens, given, drawn, numbers.to(prior.device))
+            window = Window(tokens, given, drawn, numbers.to(prior.device), null, guidance)
             result = draw_window(prior, window, self.choice, self.config.draft)
         codes = prior.unflatten(result.codes, tokens)
         return Samples(codes, prior.unflatten(result.nats), result.forwards, int(drawn.sum()))
 
     def _complete(self, tokens: Tokens, given: Tensor) -> dict[str, Tensor]:
-        """Every stream that the prior knows, checked, on its device; zeros for those of which nothing is given."""
+        """Every stream that the prior knows, checked, on its device; where nothing is given null codes, or zeros."""
         complete = dict[str, Tensor]()
         for stream in self.streams:
-            codes = tokens.get(stream.name)
+            codes, read = tokens.get(stream.name), stream.name in self.prior.reads
             if codes is None:
-                if stream.name in self.prior.reads or given[:, self.prior.positions_of(stream.name)].any():
+                null = stream.null_code if read and stream.role == "track" else None
+                if (read and null is None) or given[:, self.prior.positions_of(stream.name)].any():
                     raise ConfigError(f"tokens lack stream {stream.name!r}, which the prior needs given")
-                codes = torch.zeros(self.rows, *stream.shape, dtype=torch.long, device=self.prior.device)
+                codes = torch.full((self.rows, *stream.shape), null or 0, device=self.prior.device)
             if tuple(codes.shape[1:]) != stream.shape:
                 raise DataError(f"stream {stream.name!r}: its codes are {list(codes.shape[1:])}, not {stream.shape}")
             complete[stream.name] = codes
@@ -191,34 +218,18 @@ def _evaluating(prior: Prior) -> Iterator[None]:
         prior.train(training)
 
 
-def _known(prior: Prior, tokens: Tokens) -> dict[str, Tensor]:
-    """The streams that the prior reads or predicts, on its device. Raises ConfigError for a name the spec lacks."""
+def _known(prior: Prior, tokens: Tokens, frames: int) -> dict[str, Tensor]:
+    """The streams that the prior reads or predicts, on its device, and the last step of the video's `frames` as that of
+    an end frame without one. Raises ConfigError for a name the spec lacks.
+    """
     names = {prior.spec.stream(name).name for name in tokens} & {*prior.reads, *prior.predicts}
-    return {name: tokens[name].to(prior.device, torch.long) for name in names}
-
-
-def _carry(held: dict[str, Tensor], begun: Tensor | None, stream: StreamSpec, place: Placement) -> None:
-    """Takes a running stream to the window at `place`: what the last one left of it, then what was `begun` beyond."""
-    first, overlap = place.start // stream.stride, place.done // stream.stride
-    parts = []
-    if overlap:
-        parts.append(held[stream.name][:, -overlap:])
-    if begun is not None:
-        parts.append(begun[:, first + overlap : first + stream.grid[0]])
-    if parts:
-        held[stream.name] = torch.cat(parts, 1)
-
-
-def _window(prior: Prior, held: Tokens, rows: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What is held as whole streams, and the mask bool [B, L] of it: the first steps of each."""
-    step, tokens = prior.order()[:, 1], dict[str, Tensor]()
-    given = torch.zeros(len(step), dtype=torch.bool)
-    for name, codes in held.items():
-        stream = prior.spec.stream(name)
-        missing = codes.new_zeros(len(codes), stream.grid[0] - codes.shape[1], *codes.shape[2:])
-        tokens[name] = torch.cat([codes, missing], 1)
-        given |= prior.positions_of(name) & (step < codes.shape[1])
-    return tokens, given.expand(rows, -1)
+    known = {name: tokens[name].to(prior.device, torch.long) for name in names}
+    if END_STEP in known and END not in known:
+        raise ConfigError(f"tokens hold {END_STEP!r} and lack {END!r}: give both, or neither")
+    if END in known and END_STEP in prior.reads and END_STEP not in known:
+        last = prior.spec.steps_of_frames(frames, prior.spec.levels[0]) - 1
+        known[END_STEP] = torch.full((len(known[END]), 1, 1, 1, 1), last, device=prior.device)
+    return known
 
 
 def _new_steps(prior: Prior, part: Samples, place: Placement) -> Samples:
@@ -232,18 +243,6 @@ def _new_steps(prior: Prior, part: Samples, place: Placement) -> Samples:
         elif not place.start:
             tokens[name], nats[name] = part.tokens[name], part.nats[name]
     return Samples(tokens, nats, part.forwards, part.codes_drawn)
-
-
-def _check_beginnings(prior: Prior, tokens: Tokens, running: list[StreamSpec], frames: int) -> None:
-    """Raises ConfigError where more is given than the video has, or less than the prior reads."""
-    for stream in running:
-        steps = tokens[stream.name].shape[1] if stream.name in tokens else 0
-        whole = prior.spec.steps_of_frames(frames, stream)
-        needed = max(whole, stream.grid[0]) if stream.name in prior.reads else 0
-        if steps < needed:
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}; the prior reads {needed} of it")
-        if steps > max(whole, needed):
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}, more than the video's {whole}")
 
 
 def _check_codes(stream: StreamSpec, codes: Tensor) -> None:

@@ -18,6 +18,7 @@ from tokenreel.errors import CheckpointError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.choice import Choice
 from tokenreel.priors.drafting import agreeing, block_ends, draft_sources
+from tokenreel.priors.guidance import NullPass, guided
 
 _LONGEST_BLOCK = 128  # codes; more given ones in a row are fed in parts, so that [B, n, K] log-probs stay small
 
@@ -30,6 +31,8 @@ class Window:
     given: Tensor  # bool [B, L]
     drawn: Tensor  # bool [B, L], the positions to draw: not given, and none is left out before the row's last one
     numbers: Tensor  # float64 [B, L], uniform in (0, 1)
+    null: Tokens | None = None  # `tokens` with null codes in place of controls, for guidance by a second pass
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,13 @@ class _Loop:
         self.lines = torch.arange(max(_LONGEST_BLOCK, draft + 1) + 1, device=self.codes.device)
         self.width = self._constant_width(passed)
         self.state = prior.start(window.tokens, window.given)
+        self.null, self.guidance = None, window.guidance
+        if window.null is not None:
+            self.null, self.forwards = NullPass(prior, window.null, window.given, self.codes), 2
         first = _pad(window.drawn, False).gather(1, self.state.position[:, None])  # False: this row has none to draw
         self.position = self.state.position.where(first[:, 0], self.length)
-        self._settle(self.state.log_probs[:, None], self.position[:, None], count=first[:, 0].long())
+        null = self.null.state.log_probs[:, None] if self.null else None
+        self._settle(self.state.log_probs[:, None], null, self.position[:, None], count=first[:, 0].long())
 
     def _constant_width(self, passed: Tensor) -> int | None:
         """The width that fits all blocks to come, or None where given codes among the drawn ones make them differ."""
@@ -97,10 +104,13 @@ class _Loop:
         at = (self.position[:, None] + self.lines[: width + 1]).clamp(max=self.length)  # of the block and one more
         block = self._proposals(at[:, :-1])
         log_probs = self.prior.step(self.state, block, count)
-        self.forwards += 1
-        moved = self._settle(log_probs, at[:, 1:], count, block[:, 1:])
+        null = self.null.step(block, at[:, :-1], count) if self.null else None
+        self.forwards += 2 if self.null else 1
+        moved = self._settle(log_probs, null, at[:, 1:], count, block[:, 1:])
         if self.draft:
             self.prior.rewind(self.state, self.state.position - (count - moved))
+            if self.null:
+                self.null.rewind(count - moved)
         self.position = self.position + moved
 
     def _proposals(self, at: Tensor) -> Tensor:
@@ -112,11 +122,15 @@ class _Loop:
             block[:, 1:] = torch.where(self.given.gather(1, rest), block[:, 1:], copies)
         return block
 
-    def _settle(self, log_probs: Tensor, at: Tensor, count: Tensor, proposed: Tensor | None = None) -> Tensor:
-        """Chooses codes at positions `at` [B, n] out of log_probs [B, n, K] and keeps them up to and with the first
-        that differs from what was `proposed` there [B, n - 1]. Returns how many were kept [B], at most `count`.
+    def _settle(
+        self, log_probs: Tensor, null: Tensor | None, at: Tensor, count: Tensor, proposed: Tensor | None = None
+    ) -> Tensor:
+        """Chooses codes at positions `at` [B, n] out of log_probs [B, n, K], guided away from `null` ones, and keeps
+        them up to and with the first that differs from what was `proposed` there [B, n - 1]. Returns how many were kept
+        [B], at most `count`.
         """
-        chosen = self.choice(log_probs, at, self.numbers.gather(1, at))
+        choices = log_probs if null is None else guided(log_probs, null, self.guidance)
+        chosen = self.choice(choices, at, self.numbers.gather(1, at))
         nats = -log_probs.gather(2, chosen[:, :, None]).squeeze(2)
         drawn = torch.where(self.given.gather(1, at), self.codes.gather(1, at), chosen)  # given: maybe a null code, K
         kept = count

@@ -27,11 +27,14 @@ PROMISED = {
     "demo": "--out",
     "tabletop": "--videos --seed",
     "train-tokenizer": "--preset --data --out --steps --device --resume",
-    "tokenize-dataset": "--tokenizer --data --out --workers --shard-index --num-shards",
+    "fit-controls": "--preset --config --set --data --out --split",
+    "tokenize-dataset": "--tokenizer --controls --data --out --workers --shard-index --num-shards",
     "train-prior": "--preset --cache --out --steps --device --resume",
-    "sample": "--prior --cache --prime --num --frames --seed --temperature --top-k --top-p --out",
-    "decode": "--tokens --tokenizer --out --format",
-    "generate": "--prior --tokenizer --video --prime --out",
+    "sample": "--prior --cache --prime --num --frames --seed --temperature --top-k --top-p --given-tracks --top-k-of "
+    "--guidance --slide --out",
+    "decode": "--tokens --tokenizer --context --context-video --prime --end --out --format",
+    "generate": "--prior --tokenizer --video --prime --frames --controls --class --states --sound --track --end "
+    "--top-k-of --guidance --context --out",
     "reconstruct": "--tokenizer --data --out",
     "push": "--revision",
     "pull": "--revision",
@@ -139,6 +142,8 @@ def test_python_dash_m() -> None:
         (["decode"], "--tokens"),
         (["sample", "--prior", "p", "--cache", "c", "--out", "o", "--num", "0"], "--num"),
         (["decode", "--format", "avi"], "mp4"),
+        (["generate", "--stats", "x"], "--states"),
+        (["generate", "--prior", "p", "--top-k-of", "state"], "STREAM=K"),
     ],
 )
 def test_a_misspelt_word_is_one_line_with_the_nearest(

@@ -10,7 +10,7 @@ import torch
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import DataError
-from tokenreel.metrics.likelihood import bits_per_code
+from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
 from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig
 
 SPEC = TokenSpec((StreamSpec("video", (5, 2, 3), 4),), 5, Framing(height=8, width=8))
@@ -62,3 +62,15 @@ def test_nothing_to_score_is_said(batches: list[dict[str, torch.Tensor]]):
     prior = fitted()
     with pytest.raises(DataError, match="nothing to score"):
         bits_per_code(prior, batches, prior.given_frames(5))
+
+
+def test_no_clip_keeps_the_streams_that_are_exchanged():
+    tokens = {"video": torch.arange(3), "state": torch.arange(3) * 2, "sound": torch.arange(3) * 3}
+    (found,) = with_streams_of_others([tokens], ["state", "sound"])
+    assert {name: codes.tolist() for name, codes in found.items()} == {
+        "video": [0, 1, 2],
+        "state": [2, 4, 0],
+        "sound": [3, 6, 0],
+    }
+    with pytest.raises(DataError, match="a batch of one clip"):
+        next(with_streams_of_others([{"video": torch.arange(1)}], ["video"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tokenreel.config import load_preset
@@ -27,6 +29,19 @@ def test_the_section_of_tokens_says() -> None:
     preset = load_preset("gpt-bair-paper")
     with pytest.raises(ConfigError, match=r"codebooks of 64 codes.*codebooks of 1024 codes.*--set tokens=null"):
         require_tokens(preset, tokens(grid=(16, 8, 8), codebooks=1))
+
+
+def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
+    preset = load_preset("ccvs-bair-paper-state")
+    planned = tokens_of_sections(preset)
+    assert [(s.name, s.grid, s.codes) for s in planned.streams] == [
+        ("video", (16, 8, 8), 1024), ("state", (16, 1, 2), 128)
+    ]  # fmt: skip
+    require_tokens(preset, planned)
+    other = dataclasses.replace(planned.stream("state"), codes=32, null_code=32)
+    with pytest.raises(ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes"):
+        require_tokens(preset, dataclasses.replace(planned, streams=(planned.stream("video"), other)))
+    require_tokens(preset, dataclasses.replace(planned, streams=planned.levels))  # the prior says that it is missing
 
 
 def test_a_user_can_say_that_others_are_meant() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokenreel.config import load_preset, preset_names
-from tokenreel.pipelines import show_preset, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines import fit_controls, show_preset, tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.training.metrics_log import read_metrics
 from tokenreel.priors.base import levels_of
 
@@ -15,6 +15,12 @@ DATA = "tabletop:?videos=5&frames=16&size=64"
 FEW = ["training.validation_clips=1", "training.sample_clips=1"]
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
 SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
+    "ccvs-bair-paper": {"tokenizer": 25_275_639, "prior": 304_492_544},
+    "ccvs-bair-paper-end": {"tokenizer": 25_275_639, "prior": 304_559_104},
+    "ccvs-bair-paper-state": {"tokenizer": 25_275_639, "prior": 304_758_784},
+    "ccvs-bair64-paper": {"tokenizer": 22_292_539, "prior": 304_492_544},
+    "ccvs-drums-paper": {"tokenizer": 7_113_771, "prior": 306_608_128},
+    "ccvs-kinetics-paper": {"tokenizer": 22_292_539, "prior": 335_949_824},
     "gpt-bair-paper": {"prior": 304_492_544},
     "lvt-bair-paper": {"tokenizer": 3_553_795, "prior": 49_872_384},
     "lvt-bair-paper-adamw": {"tokenizer": 3_553_795, "prior": 49_872_384},
@@ -38,7 +44,13 @@ def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
 def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
     runs = [tmp_path / "tokenizer"]
     train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
-    tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
+    controls = None
+    if "controls" in load_preset(name):
+        controls = str(tmp_path / "controls")
+        fit_controls.run(preset=name, data=DATA, out=Path(controls))
+    tokenize_dataset.run(
+        tokenizer=str(runs[0]), controls=controls, data=DATA, out=tmp_path / "cache", allow_collapsed=True
+    )
     for level in levels_of(load_preset(name)["prior"]):
         runs.append(tmp_path / f"prior-{level}")
         flags = {"preset": name, "level": level, "steps": 2}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from brute_force import one_by_one
 from prior_contract import random_given, random_tokens, scramble
 from toy_priors import Toy, ToyConfig, interleaved_order, spec_of, subscale_order
 
-from tokenreel.data.spec import StreamSpec
+from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import CheckpointError, ConfigError, DataError
-from tokenreel.priors.base import Prior, Tokens, raster_order
+from tokenreel.priors.base import raster_order
 from tokenreel.priors.counted import PreviousStep, PreviousStepConfig
+from tokenreel.priors.gpt import GPT, GPTConfig
 from tokenreel.priors.sampling import SamplingConfig, StreamSampling, sample, sample_video, sample_windows
-from tokenreel.priors.uniforms import uniforms
 
 
 def toy(order: str = "raster") -> Toy:
@@ -46,34 +46,6 @@ def still_video_prior(rows: int = 97) -> PreviousStep:
     prior = PreviousStep(PreviousStepConfig(), spec)
     prior.fit([{"video": codes}])
     return prior
-
-
-def one_by_one(
-    prior: Prior, tokens: Tokens, given: torch.Tensor, seed: int, ids: list[int], start: int = 0
-) -> torch.Tensor:
-    """Plain sampling spelled out: for each position the whole teacher-forced distribution, inverted in numpy.
-
-    `start` is the frame of the video at which the clip starts; the random numbers are those of the video's steps.
-    """
-    flat = prior.flatten(tokens)
-    sizes = prior.position_codes()
-    order, streams = prior.order(), prior.spec.streams
-    for i in (~given.all(0)).nonzero().flatten().tolist():
-        stream, t, h, w, q = order[i].tolist()
-        _, height, width, codebooks = streams[stream].shape
-        step = t if streams[stream].name == "class" else t + start
-        code = stream * 2**48 + ((step * height + h) * width + w) * codebooks + q
-        number = uniforms(seed, np.array(ids), np.array([code]))[:, 0]
-        columns = []
-        for k in range(int(sizes[i])):
-            flat_k = flat.clone()
-            flat_k[:, i] = k
-            with torch.no_grad():
-                columns.append(prior.log_prob(prior.unflatten(flat_k, tokens), given)[:, i].exp().double())
-        cumulative = torch.stack(columns, 1).cumsum(1).numpy()
-        drawn = (cumulative <= number[:, None] * cumulative[:, -1:]).sum(1)
-        flat[:, i] = torch.where(given[:, i], flat[:, i], torch.from_numpy(drawn))
-    return flat
 
 
 @pytest.mark.parametrize("order", ["raster", "subscale"])
@@ -284,3 +256,78 @@ def test_more_given_than_the_video_has_is_refused():
     prior = toy()
     with pytest.raises(ConfigError, match="hold 6 steps of stream 'video', more than the video's 5"):
         sample_video(prior, {"video": random_tokens(prior, 1)["video"]}, 5)
+
+
+def steered(*controls: str) -> GPT:
+    """A class, a state of which nobody need give anything, and a level of two slices."""
+    spec = spec_of(
+        StreamSpec("video", (3, 2, 1), 5, codebooks=2),
+        StreamSpec("class", (1, 1, 1), 7, stride=3, role="track", null_code=7),
+        StreamSpec("state", (3, 1, 1), 11, role="track"),
+        frames=3,
+    )
+    return scramble(GPT(GPTConfig(depth=2, width=24, heads=3, controls=controls), spec), scale=0.1)
+
+
+@pytest.mark.parametrize("draft", [0, 3])
+def test_an_end_frame_slides_with_the_window(draft: int):
+    """Each window is that of the shifted clip recomputed: the end at its true offset, or none where it lies beyond."""
+    prior = steered("end", "state")
+    clip = random_tokens(prior, 2)
+    video, end_step = clip["video"][:, :1], 5  # of 7 frames: windows from 0, 1, ... 4 hold it from the fourth on
+    state = clip["state"][:, :0]
+    for start in range(5):
+        known, states = (codes[:, start : start + 3] for codes in (video, state))
+        given = prior.positions_of("video") & (prior.order()[:, 1] < known.shape[1])
+        given |= prior.positions_of("state") & (prior.order()[:, 1] < states.shape[1])
+        there = end_step - start < 3
+        window = {
+            "video": torch.cat([known, clip["video"]], 1)[:, :3],
+            "state": torch.cat([states, clip["state"]], 1)[:, :3],
+            END: clip[END] if there else torch.full_like(clip[END], 5),
+            END_STEP: torch.full((2, 1, 1, 1, 1), end_step - start if there else 3),
+        }
+        drawn = prior.unflatten(one_by_one(prior, window, given.expand(2, -1), 3, [0, 1], start))
+        video, state = (torch.cat([old[:, :start], drawn[n]], 1) for n, old in {"video": video, "state": state}.items())
+    begun = {"video": clip["video"][:, :1], END: clip[END], END_STEP: torch.full((2, 1, 1, 1, 1), end_step)}
+    found = sample_video(prior, begun, 7, SamplingConfig(slide=1, draft=draft), seed=3)
+    assert torch.equal(found.tokens["video"], video)
+    assert torch.equal(found.tokens["state"], state)
+
+
+def test_a_video_ends_with_its_end_frame():
+    """Where no step is given it is the last one, also of a video that is shorter than a clip."""
+    prior = steered("end")
+    end = random_tokens(prior, 29)[END]
+    for frames, slide in ((2, 0), (3, 0), (5, 1)):
+        step = torch.full((29, 1, 1, 1, 1), frames - 1)
+        config = SamplingConfig(slide=slide)
+        told, untold = (sample_video(prior, {END: end, **more}, frames, config) for more in ({END_STEP: step}, {}))
+        assert torch.equal(told.tokens["video"], untold.tokens["video"])
+        other = sample_video(prior, {END: end, END_STEP: step - 1}, frames, config)
+        assert not torch.equal(told.tokens["video"], other.tokens["video"])
+    with pytest.raises(ConfigError, match="hold 'end_step' and lack 'end'"):
+        sample_video(prior, {END_STEP: step}, 3)
+
+
+def test_tracks_that_are_read_and_not_given_hold_null_codes():
+    prior = steered("class", "end")
+    rows = torch.arange(29)
+    found = sample(prior, {}, samples=rows).tokens["video"]
+    null = {
+        name: torch.full((29, *prior.spec.stream(name).shape), prior.spec.stream(name).codes) for name in prior.reads
+    }
+    assert torch.equal(found, sample(prior, null).tokens["video"])
+    assert not torch.equal(found, sample(prior, {"class": null["class"] * 0}).tokens["video"])
+
+
+@pytest.mark.parametrize("controls", [(), ("class",), ("state",), ("class", "state", "end")])
+def test_a_video_begins_without_given_frames(controls: tuple[str, ...]):
+    """Unconditionally, past the trained length too; states that nobody gives are drawn with their own top-k."""
+    prior = steered(*controls)
+    config = SamplingConfig(slide=1, streams={"state": StreamSampling(top_k=1)} if "state" in controls else {})
+    found = sample_video(prior, {}, 5, config, samples=torch.arange(13))
+    assert found.tokens["video"].shape == (13, 5, 2, 1, 2)
+    if "state" in controls:
+        assert len(found.tokens["state"][:, 0].unique()) == 1
+        assert (found.tokens["state"] < 11).all()

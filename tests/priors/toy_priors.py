@@ -89,6 +89,7 @@ class Toy(Prior):
         features = self._features(codes, positions)
         before = torch.ones(codes.shape[1], codes.shape[1]).tril(-1) @ features
         log_probs = self._log_probs(before, positions, self._summary(features, tokens, given))
+        codes = codes.masked_fill(given, 0)  # a null code, beyond the codebook, is always given
         return log_probs.gather(2, codes[:, :, None]).squeeze(2).masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
