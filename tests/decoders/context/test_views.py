@@ -58,9 +58,10 @@ def test_warping_the_context_by_the_flow_gives_the_frame_back(parts: dict[str, f
 
 
 def test_what_is_not_occluded_comes_back_and_what_is_does_not() -> None:
-    """The border of an occlusion, where pixels are half grey, lowers the 38 dB of the test before to 32."""
+    """The border of an occlusion, where pixels are half hidden, lowers the 38 dB of the test before to 32."""
     frames = pictures(7)
-    view = make_view(frames, dataclasses.replace(OFF, elastic=0.025, translation=0.1, occlusion=0.4), seeded(14))
+    config = dataclasses.replace(OFF, elastic=0.025, translation=0.1, occlusion=0.4, hidden="grey")
+    view = make_view(frames, config, seeded(14))
     occluded, back = view.occluded.expand_as(frames).bool(), warp(view.context, view.flow)
     assert psnr(back, frames, ~occluded) > 32
     assert psnr(back, frames, occluded) < 15
@@ -128,8 +129,17 @@ def test_elastic_field_has_the_strength_asked_for() -> None:
 def test_occlusion_hides_its_share_and_is_grey(share: float) -> None:
     hidden = draw_hidden((300, 1, HEIGHT, WIDTH), share, 0.1, seeded(7), CPU)
     assert hidden.mean().item() == pytest.approx(share, abs=0.02)
-    view = make_view(torch.ones(2, 3, HEIGHT, WIDTH), dataclasses.replace(OFF, occlusion=share), seeded(8))
+    config = dataclasses.replace(OFF, occlusion=share, hidden="grey")
+    view = make_view(torch.ones(2, 3, HEIGHT, WIDTH), config, seeded(8))
     assert torch.equal(view.context == 0, view.occluded.expand(-1, 3, -1, -1) == 1)  # nothing moved: the same mask
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_hidden_parts_show_the_frame_before_in_the_batch_or_a_single_one_mirrored(count: int) -> None:
+    frames = torch.rand(count, 3, HEIGHT, WIDTH, generator=seeded(1))
+    view = make_view(frames, dataclasses.replace(OFF, occlusion=0.5), seeded(8))  # nothing moves
+    other = frames[[2, 0, 1]] if count == 3 else frames.flip(3)
+    torch.testing.assert_close(view.context, torch.where(view.occluded == 1, other, frames), rtol=0, atol=1e-5)
 
 
 def test_occlusion_in_the_targets_coordinates_agrees_with_brute_force() -> None:
