@@ -5,7 +5,7 @@ On Tabletop, which knows what happens in its clips. Trains nothing, and knows no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
-from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.metrics.likelihood import with_streams_of_others
 from tokenreel.pipelines.decode import decode_tokens
 from tokenreel.pipelines.prior_chain import Drawing, draw, given_codes
@@ -36,21 +36,28 @@ class Truth:
     """What happens in clips."""
 
     frames: np.ndarray  # uint8 [N, T, H, W, 3]
-    tip: np.ndarray  # float32 [N, T, 3]: x and y as shares of the picture, opening of the gripper
+    tip: np.ndarray  # float32 [N, T, 2]: x and y of the arm's tip, as shares of the picture
     contact: np.ndarray  # bool [N, T]: an object begins to be touched in this frame
 
 
 def truth_of(cache: TokenCache, rows: np.ndarray) -> Truth:
     """Of rows of a cache of Tabletop, whose videos are called by their index."""
+    clips = list(_clips(cache, rows))
+    touched = [np.isin(np.arange(LENGTH), [contact.frame for contact in clip.contacts])[shown] for clip, shown in clips]
+    frames = np.stack([clip.frames[shown] for clip, shown in clips])
+    return Truth(frames, tips_of(cache, rows), np.stack(touched))
+
+
+def tips_of(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
+    """As in `Truth`; nothing is drawn for it."""
+    return np.stack([clip.state[shown] for clip, shown in _clips(cache, rows)])
+
+
+def _clips(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[TabletopClip, slice]]:
+    """The video of each row, and the frames of it that the row has."""
     config = TabletopConfig(height=PIXELS, width=PIXELS, frames=LENGTH)
-    pictures, tips, contacts = [], [], []
     for name, first in zip(cache.source_ids(rows), cache.column("first_frame")[rows].tolist(), strict=True):
-        clip, shown = tabletop_clip(config, int(name)), slice(first, first + FRAMES)
-        touched = np.isin(np.arange(LENGTH), [contact.frame for contact in clip.contacts])
-        pictures.append(clip.frames[shown])
-        tips.append(np.concatenate([clip.state, clip.motion.opening[:, None]], 1)[shown])
-        contacts.append(touched[shown])
-    return Truth(np.stack(pictures), np.stack(tips).astype(np.float32), np.stack(contacts))
+        yield tabletop_clip(config, int(name)), slice(first, first + FRAMES)
 
 
 def strangers(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
@@ -90,7 +97,7 @@ def _without(prior: Prior, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _bits(prior: Prior, batches: Iterator[dict[str, Tensor]] | list[dict[str, Tensor]]) -> np.ndarray:
+def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]]) -> np.ndarray:
     given = prior.given_frames(PRIME) | prior.given_streams(tracks_of(prior))
     level = prior.positions_of(STREAM)
     step = prior.order()[level, 1]

@@ -78,7 +78,8 @@ class Tokenizer(Run):
         return PIXELS // 2 ** (len(self.multipliers) - 1)
 
     def name(self, sizes: Sizes) -> str:
-        return f"{self.side}x{self.side}-K{self.codes}-{sizes.tokenizer_steps}-steps/tokenizer"
+        codes = "unquantized" if self.codes is None else f"K{self.codes}"
+        return f"{self.side}x{self.side}-{codes}-{sizes.tokenizer_steps}-steps/tokenizer"
 
     def cache(self, setup: Setup) -> Path:
         return setup.path(self).parent / "tokens.zarr"
@@ -128,7 +129,7 @@ class Tokenizer(Run):
             found = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
             scores |= {f"{name}/{score}": value for score, value in found.items()}
         if self.codes is not None:
-            scores["in_use"] = len(np.unique(tokenizer.encode(to_model(data.frames))[STREAM]))
+            scores["in_use"] = len(np.unique(_encoded(tokenizer, data.frames)))
         return scores | {"context": tokenizer.context}
 
 
@@ -193,8 +194,9 @@ class Drawn(Run):
         prior, config = self.prior.load(setup), self._sampling()
         scores: Scores = {}
         if self.prior.steered:
-            codes = clips.drawn(prior, config, [STATE], 1)
-            scores |= {"state/psnr": measures.scores(clips.data, clips.decoded(codes, 1))["psnr"]}
+            known = {"state": clips.drawn(prior, config, [STATE], 1), "true_codes": clips.tokens[STREAM]}
+            for name, codes in known.items():
+                scores[f"{name}/psnr"] = measures.scores(clips.data, clips.decoded(codes, 1))["psnr"]
         codes = clips.drawn(prior, config, [], sizes.samples)
         scores |= judged_predictions(clips.data, clips.decoded(codes, sizes.samples), sizes.samples)
         return scores | {"moving_codes": _changed(codes), "true_moving_codes": _changed(clips.tokens[STREAM])}
@@ -269,7 +271,7 @@ class _Clips:
         self.data = measures.held_out(starts or setup.sizes.starts, setup.sizes.frames, PIXELS)
         states, coder = [clip.state for clip in self.data.clips], StateCodes().load(setup)
         self.tokens = {
-            STREAM: self.tokenizer.encode(to_model(self.data.frames))[STREAM].numpy(),
+            STREAM: _encoded(self.tokenizer, self.data.frames),
             STATE: np.stack([coder.encode({STATE: state})[STATE] for state in states]),
         }
 
@@ -297,6 +299,12 @@ def judged_predictions(data: measures.HeldOut, video: np.ndarray, samples: int) 
         pairs = [np.abs(later[:, a] - later[:, b]).mean() for a, b in combinations(range(samples), 2)]
         scores["diversity"] = float(np.mean(pairs))
     return scores
+
+
+def _encoded(tokenizer: ContextAutoencoder, frames: np.ndarray) -> np.ndarray:
+    """uint8 [N, T, H, W, 3] -> codes [N, t, h, w, q]"""
+    parts = [frames[first : first + AT_ONCE] for first in range(0, len(frames), AT_ONCE)]
+    return np.concatenate([tokenizer.encode(to_model(part))[STREAM].numpy() for part in parts])
 
 
 def _changed(codes: np.ndarray) -> float:

@@ -163,15 +163,17 @@ def predictions(preset: Preset, tokenizer: Tokenizer) -> Run:
 
 def table_2(results: Results) -> Iterator[str]:
     sizes = results.setup.sizes
-    tokenizer, drawn = results.of(results.preset.tokenizer), results.of(members_2(results.preset)[-1])
-    data = measures.held_out(sizes.starts, sizes.frames, PIXELS)
+    last = members_2(results.preset)[-1]
+    data, drawn = measures.held_out(sizes.starts, sizes.frames, PIXELS), results.of(last)
     repeated = measures.scores(data, measures.repeated(data))["psnr"]
+    table = results.of(unsteered(last.prior))["bits_per_code_previous_step"]
     yield (
         "Table 2. Transformers on the codes of one tokenizer, with the arm's position as states. Given the first frame "
         f"and all states: bits/code, and PSNR of the {sizes.frames - 1} frames drawn (true codes decoded: "
-        f"{tokenizer['default/psnr']:.2f} dB; the first frame repeated: {repeated:.2f} dB). Given the first frame and "
-        "its state: distance between samples, and the share of codes that change from a frame to the next (true "
-        f"videos: {drawn['true_moving_codes']:.1%}). Bits/code without states are those of a prior that knows none."
+        f"{drawn['true_codes/psnr']:.2f} dB; the first frame repeated: {repeated:.2f} dB). Given the first frame and "
+        "its state, those that follow drawn as well: distance between samples, and the share of codes that change from "
+        f"a frame to the next (true videos: {drawn['true_moving_codes']:.1%}). Bits/code without states are those of a "
+        f"prior that knows none (a table of the frame before: {table:.3f})."
     )
     yield ""
     ours = ("bits/code, states", "PSNR, states, dB", "bits/code, no states", "distance", "codes that change", "FVD")

@@ -14,6 +14,7 @@ from tokenreel.priors.base import levels_of
 DATA = "tabletop:?videos=5&frames=16&size=64"
 FEW = ["training.validation_clips=1", "training.sample_clips=1"]
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
+STEERED = [name for name in preset_names() if "-tiny-" in name]  # a tiny preset whose prior has controls
 SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "ccvs-bair-paper": {"tokenizer": 25_275_639, "prior": 304_492_544},
     "ccvs-bair-paper-end": {"tokenizer": 25_275_639, "prior": 304_559_104},
@@ -44,13 +45,7 @@ def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
 def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
     runs = [tmp_path / "tokenizer"]
     train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
-    controls = None
-    if "controls" in load_preset(name):
-        controls = str(tmp_path / "controls")
-        fit_controls.run(preset=name, data=DATA, out=Path(controls))
-    tokenize_dataset.run(
-        tokenizer=str(runs[0]), controls=controls, data=DATA, out=tmp_path / "cache", allow_collapsed=True
-    )
+    tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
     for level in levels_of(load_preset(name)["prior"]):
         runs.append(tmp_path / f"prior-{level}")
         flags = {"preset": name, "level": level, "steps": 2}
@@ -59,3 +54,24 @@ def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path)
         (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
         assert losses["step"] == 2
         assert (run / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def steered_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("runs") / "tokenizer"
+    train_tokenizer.run(preset="ccvs-tabletop-tiny", assignments=FEW, data=DATA, out=out, steps=1, workers=0)
+    return str(out)
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_a_preset_with_controls_fits_them_and_trains_its_prior(
+    name: str, steered_tokenizer: str, tmp_path: Path
+) -> None:
+    controls = None
+    if "controls" in load_preset(name):
+        controls = str(tmp_path / "controls")
+        fit_controls.run(preset=name, data=DATA, out=Path(controls))
+    flags = {"tokenizer": steered_tokenizer, "controls": controls, "allow_collapsed": True}
+    tokenize_dataset.run(data=DATA, out=tmp_path / "cache", **flags)  # type: ignore[arg-type]
+    summary = train_prior.run(preset=name, assignments=FEW, cache=tmp_path / "cache", out=tmp_path / "run", steps=1)
+    assert summary["bits_per_code_without_controls"] > 0
