@@ -113,7 +113,7 @@ def finish(setup: Setup, seed: int, control: str) -> None:
     tokens = cache.read(setup.starts(cache))
     if control == "class":
         tokens["class"] = setup.wanted(cache, seed).reshape(-1, 1, 1, 1, 1)
-    for guidance in setup.guidances if control == "class" else (1.0,):
+    for guidance in {"class": setup.guidances, "sound": ()}.get(control, (1.0,)):  # of sound there are bits only
         sampling = measures.Sampling(guidance, setup.top_p, seed)
         measures.samples(prior, tokens, sampling, setup.drawn(seed, control, guidance))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.decoders.context.inversion import invert_flow
+from tokenreel.decoders.context.moving_parts import draw_parts, move_parts
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, smooth_noise
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
@@ -42,6 +43,8 @@ class ViewConfig:
     rotation: float = 5.0  # largest angle to either side, degrees
     translation: float = 0.05  # largest shift to either side, as a share of the width and of the height
     blur: float = 2.0  # sigma is drawn from 0 to this, pixels
+    moving: float = 0.25  # mean share of pixels in parts that move on their own; not in CCVS
+    reach: float = 0.2  # how far they move at most along each axis, as a share of the width and of the height
     occlusion: float = 0.5  # mean share of pixels that are hidden
     hidden: Literal["other", "grey"] = "other"  # what is seen there: the view of the frame before in the batch; CCVS: 0
 
@@ -50,6 +53,8 @@ class ViewConfig:
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be from 0 (off) to {limit:g}")
+        if not (0 <= self.moving < 1 and 0 <= self.reach <= 1):
+            raise ConfigError(f"moving (={self.moving}) and reach (={self.reach}) are shares: 0 (off) up to 1")
         if not 0 < self.smoothness <= 1:
             raise ConfigError(f"smoothness (={self.smoothness}) must be above 0 and at most 1, a share of the height")
         if not 0 <= self.elastic <= STEEPEST * self.smoothness:
@@ -78,28 +83,41 @@ def make_view(frames: Tensor, config: ViewConfig, generator: torch.Generator | N
     """
     (count, _, height, width), device = frames.shape, frames.device
     with torch.autocast(device.type, enabled=False):
-        pixels = pixel_grid(height, width, device)
-        motion = draw_similarity((count, height, width), config, generator, device)
-        seen, back = motion.apply(pixels), pixels
-        if config.elastic > 0:
-            noise = smooth_noise((count, 2, height, width), config.smoothness, generator, device)
-            elastic = config.elastic * height * noise
-            seen, back = seen + warp(elastic, seen - pixels), pixels + invert_flow(elastic)
-        flow = motion.invert(back) - pixels
-        context = warp(frames.float(), seen - pixels)
+        pixels = frames.float()
+        distortion, flow = _distortion((count, height, width), config, generator, device)
+        view, covered = warp(pixels, distortion), torch.zeros(count, 1, height, width, device=device)
+        if config.moving > 0:
+            parts, shift = draw_parts(pixels, config.moving, config.smoothness, config.reach, generator)
+            behind = _something_else(view, config)
+            view, flow, covered = move_parts(pixels, view, distortion, flow, parts, shift, behind)
         if config.blur > 0:
-            context = blur(context, _uniform((count,), 0, config.blur, generator, device))
+            view = blur(view, _uniform((count,), 0, config.blur, generator, device))
         hidden = draw_hidden((count, 1, height, width), config.occlusion, config.smoothness, generator, device)
-        shown = torch.where(hidden > 0, _something_else(context, config), context)
-        return View(shown.to(frames.dtype), flow, occluded_in_target(hidden, flow))
+        shown = torch.where(hidden > 0, _something_else(view, config), view)
+        return View(shown.to(frames.dtype), flow, torch.maximum(covered, occluded_in_target(hidden, flow)))
+
+
+def _distortion(
+    shape: tuple[int, int, int], config: ViewConfig, generator: torch.Generator | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """a and f [N, 2, H, W] in pixels, for `shape` (N, H, W): from a view to its frame, and back."""
+    count, height, width = shape
+    pixels = pixel_grid(height, width, device)
+    motion = draw_similarity(shape, config, generator, device)
+    seen, back = motion.apply(pixels), pixels
+    if config.elastic > 0:
+        noise = smooth_noise((count, 2, height, width), config.smoothness, generator, device)
+        elastic = config.elastic * height * noise
+        seen, back = seen + warp(elastic, seen - pixels), pixels + invert_flow(elastic)
+    return seen - pixels, motion.invert(back) - pixels
 
 
 def _something_else(views: Tensor, config: ViewConfig) -> Tensor:
-    """What hidden parts of views [N, 3, H, W] show.
+    """What is seen of views [N, 3, H, W] where parts of them are hidden or have moved away.
 
-    What hides something in a video looks like any part of one. Grey is found without looking at what is decoded, and a
-    mask that has learnt that stays open in videos: on Tabletop, after 500 steps, videos decoded one frame from the
-    other come out 0.4 dB worse.
+    What hides something, or comes to light, in a video looks like any part of one. Grey is found without looking at
+    what is decoded, and a mask that has learnt that stays open in videos: on Tabletop, after 500 steps, videos decoded
+    one frame from the other come out 0.4 dB worse.
     """
     if config.hidden == "grey":
         return torch.zeros_like(views)

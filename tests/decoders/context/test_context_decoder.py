@@ -128,6 +128,15 @@ def test_bf16_stays_near_fp32() -> None:
     assert (near.pixels.float() - exact.pixels).abs().mean() < 0.1 * exact.pixels.abs().mean()
 
 
+def test_it_compiles_as_one_graph() -> None:
+    """aot_eager traces what inductor would be given, forward and backward, and needs no compiler of C++."""
+    decoder, latents, contexts = ContextDecoder(13, WIDTHS[:2], FLOW), torch.randn(2, 13, 3, 5), some_contexts(2)[:2]
+    compiled = torch.compile(decoder, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(latents, contexts).pixels, decoder(latents, contexts).pixels)
+    compiled(latents, contexts).pixels.mean().backward()
+    assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
 def numbered(frame: int) -> list[Tensor]:
     return [torch.full((1, 1, 1, 1), float(frame))]
 

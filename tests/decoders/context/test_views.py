@@ -17,7 +17,7 @@ from tokenreel.errors import ConfigError
 
 HEIGHT, WIDTH = 47, 59
 CPU = torch.device("cpu")
-OFF = ViewConfig(elastic=0, zoom=0, rotation=0, translation=0, blur=0, occlusion=0)
+OFF = ViewConfig(elastic=0, zoom=0, rotation=0, translation=0, blur=0, moving=0, occlusion=0)
 
 
 def seeded(seed: int) -> torch.Generator:
