@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.context.contextual_loss import contextual_loss
-from tokenreel.decoders.context.decoder import ContextDecoder, Decoded, shared_channels
-from tokenreel.decoders.context.flow import FlowConfig
+from tokenreel.decoders.context.decoder import ContextDecoder, shared_channels
+from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.context.memory import ContextMemory
 from tokenreel.decoders.context.rollout import roll_out
-from tokenreel.decoders.context.views import ViewConfig, make_view
+from tokenreel.decoders.context.views import View, ViewConfig, make_view
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
 from tokenreel.tokenizers.pyramid_encoder import PyramidEncoder
@@ -52,6 +52,10 @@ class ContextAutoencoderConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.latent, *self.multipliers) < 1 or len(self.multipliers) < 2:
             raise ConfigError(f"width, latent and at least 2 multipliers must be at least 1, got {self}")
+        if self.context < 0 or not 0 <= self.keep_first <= max(self.context - 1, 0):
+            raise ConfigError(
+                f"context (={self.context}) must be 0 or more, keep_first (={self.keep_first}) below it, at least 0"
+            )
         if self.run < 2:
             raise ConfigError(f"run (={self.run}) must be at least 2: a true frame, and one that is decoded from it")
 
@@ -80,6 +84,8 @@ class ContextAutoencoder(VideoTokenizer):
     code_modules: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
 
     def __init__(self, config: ContextAutoencoderConfig, frames: int, framing: Framing) -> None:
+        if config.flow and frames < 2:
+            raise ConfigError(f"frames (={frames}) must be at least 2: flow is learnt between frames of a clip")
         quantizer = config.quantizer.build(config.latent)
         grid = (frames, *code_grid(framing, 2 ** (len(config.multipliers) - 1)))
         stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
@@ -163,7 +169,7 @@ class ContextAutoencoder(VideoTokenizer):
         run = video[:, :, first : first + self.config.run]
         coded, losses, counts = self._coded(run)
         decoded_run = self._decode_run(run, coded)
-        pictures, contextual = self._decode_pictures(video, run, coded)
+        pictures, contextual = self._decode_pictures(video, first, coded)
         pixels = (decoded_run[:, :, 1:] - run[:, :, 1:]).abs().mean() + (pictures[0] - pictures[1]).abs().mean()
         losses = {"reconstruction": self.config.reconstruction * pixels / 2, **contextual, **losses}
         return Reconstruction(decoded_run, losses, counts, pictures, (decoded_run, run))
@@ -194,27 +200,28 @@ class ContextAutoencoder(VideoTokenizer):
         return self.features(frames.detach())
 
     def _decode_pictures(
-        self, video: Tensor, run: Tensor, coded: _Coded
+        self, video: Tensor, first: int, coded: _Coded
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """One frame of each clip, decoded with any other frame, with a view of itself, and alone; and the true one."""
-        chosen = int(torch.randint(run.shape[2], ()))
-        target, latents = run[:, :, chosen], coded.latents[:, :, chosen]
-        other = video[:, :, int(torch.randint(video.shape[2], ()))]
+        """One frame of each clip, out of the run that begins at frame `first`, decoded alone, with another frame of the
+        clip, and with an augmented view of itself: [N, 3, H, W] decoded and true, and the losses of the view's flow.
+        """
+        length, chosen = video.shape[2], int(torch.randint(coded.latents.shape[2], ()))
+        target, latents = video[:, :, first + chosen], coded.latents[:, :, chosen]
+        another = video[:, :, (first + chosen + 1 + int(torch.randint(length - 1, ()))) % length]
         alone = self.decoder(latents).pixels
         if self.config.views is None:
-            decoded = self.decoder(latents, _single(self.features(other)))
-            return (torch.cat([decoded.pixels, alone]), target.repeat(2, 1, 1, 1)), {}
+            paired = self.decoder(latents, _single(self.features(another))).pixels
+            return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
         view = make_view(target, self.config.views, None)
-        contexts = self.features(torch.cat([other, view.context]))
-        decoded = self.decoder(latents.repeat(2, 1, 1, 1), _single(contexts))
-        contextual = self._contextual(decoded, len(target), view.flow, view.occluded)
-        return (torch.cat([decoded.pixels, alone]), target.repeat(3, 1, 1, 1)), contextual
+        contexts = self.features(torch.cat([another, view.context]))
+        both = self.decoder(latents.repeat(2, 1, 1, 1), _single(contexts))
+        of_view = [flow.of_rows(len(target)) for flow in both.flows]
+        return (torch.cat([alone, both.pixels]), target.repeat(3, 1, 1, 1)), self._contextual(of_view, view)
 
-    def _contextual(self, decoded: Decoded, first: int, flow: Tensor, occluded: Tensor) -> dict[str, Tensor]:
-        """Equation 7 for the frames from `first` on, those decoded with views."""
-        found = [level.displacement[first:, 0] for level in decoded.flows]
-        logits = [level.logits[first:, 0] for level in decoded.flows]
-        losses = contextual_loss(found, logits, flow, occluded)
+    def _contextual(self, flows: list[Flow], view: View) -> dict[str, Tensor]:
+        """Equation 7, of flows to one context each."""
+        displacements, logits = [flow.displacement[:, 0] for flow in flows], [flow.logits[:, 0] for flow in flows]
+        losses = contextual_loss(displacements, logits, view.flow, view.occluded)
         return {name: self.config.contextual * loss for name, loss in losses.items()}
 
 

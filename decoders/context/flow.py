@@ -49,6 +49,10 @@ class Flow:
     displacement: Tensor  # float [N, k, 2, h, w]: x and y in pixels of this level's grid
     logits: Tensor  # float [N, k, 1, h, w]: sigmoid -> 1 where the context is occluded
 
+    def of_rows(self, first: int) -> Flow:
+        """Of the frames from number `first` on."""
+        return Flow(self.displacement[first:], self.logits[first:])
+
 
 class DoubledFlow(nn.Module):
     """A level that finds nothing of its own."""

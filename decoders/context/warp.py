@@ -15,8 +15,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     """
     height, width = features.shape[2:]
     grid = pixel_grid(height, width, features.device) + flow.float()
-    scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=features.device)
-    normal = grid.permute(0, 2, 3, 1) * (2 / scale) - 1  # corners lie at the centres of the corner pixels
+    x, y = (grid[:, axis] * (2 / max(side - 1, 1)) - 1 for axis, side in enumerate((width, height)))
+    normal = torch.stack([x, y], -1)  # -1 and 1 are the centres of the corner pixels
     # In bf16 the coordinates themselves would be off by half a pixel from the 128th on, so all of it is float32.
     with torch.autocast(features.device.type, enabled=False):
         warped = functional.grid_sample(features.float(), normal, "bilinear", "border", align_corners=True)

@@ -135,7 +135,35 @@ def test_a_tokenizer_without_flow_has_no_context() -> None:
         tokenizer.new_memory(2)
 
 
-@pytest.mark.parametrize("fields", [{"multipliers": (1,)}, {"width": 0}, {"run": 1}, {"latent": 0}])
+def test_a_clip_of_one_frame_has_no_flow_to_learn() -> None:
+    with pytest.raises(ConfigError, match=r"frames \(=1\)"):
+        ContextAutoencoder(CONFIG, 1, Framing(*SIZE))
+    ContextAutoencoder(dataclasses.replace(CONFIG, flow=None), 1, Framing(*SIZE))
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_a_frame_is_never_its_own_context(frames: int) -> None:
+    """Decoded with itself it would only teach to copy."""
+    tokenizer, seen = small_tokenizer(dataclasses.replace(CONFIG, views=None)).train(), []
+    tokenizer.features = lambda frames: seen.append(frames) or ContextAutoencoder.features(tokenizer, frames)
+    for _ in range(11):
+        seen.clear()
+        target = tokenizer(some_video(2, frames)).pictures[1][:2]
+        assert not torch.equal(seen[-1], target)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"multipliers": (1,)},
+        {"width": 0},
+        {"run": 1},
+        {"latent": 0},
+        {"context": -1},
+        {"keep_first": -1},
+        {"keep_first": 3},
+    ],
+)
 def test_a_configuration_that_cannot_be_is_refused(fields) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         dataclasses.replace(CONFIG, **fields)
