@@ -19,7 +19,7 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.metrics.likelihood import with_streams_of_others
 from tokenreel.pipelines.decode import decode_tokens
-from tokenreel.pipelines.prior_chain import Drawing, draw, given_codes
+from tokenreel.pipelines.prior_chain import Drawing, codes_given_of_clips, draw
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -132,7 +132,7 @@ def samples(prior: Prior, tokens: Mapping[str, np.ndarray], sampling: Sampling, 
         tracks = [name for name in tracks_of(prior) if name != END_STEP]
         how = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
         drawing = Drawing(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
-        drawn = draw([prior], given_codes([prior], tokens, PRIME, tracks), drawing).tokens[STREAM]
+        drawn = draw([prior], codes_given_of_clips([prior], tokens, PRIME, tracks), drawing).tokens[STREAM]
         partial = kept.with_suffix(".partial.npy")
         np.save(partial, drawn.numpy().astype(np.uint16))
         partial.rename(kept)

@@ -24,7 +24,7 @@ from tokenreel.data.pixels import to_model
 from tokenreel.pipelines import fit_controls, tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.decode import decode_tokens
 from tokenreel.pipelines.device import cpu_threads
-from tokenreel.pipelines.prior_chain import Drawing, draw, given_codes
+from tokenreel.pipelines.prior_chain import Drawing, codes_given_of_clips, draw
 from tokenreel.pipelines.settings import resolve
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior
@@ -278,7 +278,7 @@ class _Clips:
     def drawn(self, prior: Prior, sampling: SamplingConfig, tracks: Sequence[str], samples: int) -> np.ndarray:
         """Codes [N x samples, t, h, w, q], `samples` for each first frame, with `tracks` as they are."""
         tokens = {name: np.repeat(codes, samples, 0) for name, codes in self.tokens.items()}
-        given = given_codes([prior], tokens, 1, tracks)
+        given = codes_given_of_clips([prior], tokens, 1, tracks)
         drawing = Drawing(len(tokens[STREAM]), 1, seed=self.seed, batch=AT_ONCE, sampling=sampling)
         return draw([prior], given, drawing).tokens[STREAM].numpy()
 

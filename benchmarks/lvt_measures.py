@@ -15,8 +15,8 @@ from tokenreel.data.plan import DataConfig, make_plan
 from tokenreel.data.spec import Framing
 from tokenreel.metrics.reconstruction import ReconstructionScores
 from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.prior_chain import codes_given_of_clips
 from tokenreel.pipelines.reconstruct import mean_image_of, read_clips
-from tokenreel.pipelines.sample import given_codes
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling import Samples, sample_video
 
@@ -41,7 +41,7 @@ def sampling_seconds(priors: dict[str, Path], cache: Path, prime: int) -> dict[s
 
     def sampler(folder: Path) -> Callable[[], Samples]:
         prior = Prior.from_pretrained(str(folder)).eval()
-        begun = given_codes(prior, codes, prime)
+        begun = codes_given_of_clips([prior], codes, prime)
         return lambda: sample_video(prior, begun, FRAMES)
 
     calls = {name: sampler(folder) for name, folder in priors.items()}

@@ -50,7 +50,7 @@ def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float
     for number in range(ROUNDS):
         out = folder / f"cache-{number}"
         runs.append(tokenize_dataset.run(tokenizer=str(model), data=data, out=out, device="cpu", allow_collapsed=True))
-        bare.append(bare_rate(TokenizeJob(str(out), str(model), None, data, "cpu", "fp32"), frames=runs[-1]["frames"]))
+        bare.append(bare_rate(TokenizeJob(str(out), str(model), data, "cpu", "fp32"), frames=runs[-1]["frames"]))
     rates = [run["frames_per_worker_second"] for run in runs]
     return {
         "tokenize_dataset_frames_per_second": statistics.median(rates),

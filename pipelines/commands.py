@@ -252,13 +252,14 @@ def fit_controls(**flags: Any) -> dict[str, Any]:
 @click.option("--tokenizer", help="As for decode; left out where --data is an npy file of codes made elsewhere.")
 @DATA
 @click.option("--controls", help="Folder or repository that fit-controls wrote; left out: no tracks beside the codes.")
+@click.option("--controls-revision", help="Branch, tag or commit of the repository of --controls.")
 @_path("--out", "Cache to write, or to finish.")
 @_count("--workers", 1, "Processes, each with a decoder of its own. The cache does not depend on it.")
 @_count("--shard-index", 0, "Which part of the shards is for this call.", least=0)
 @_count("--num-shards", 1, "Into how many parts the shards are divided, for several machines.")
 @DEVICE
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@REVISION
+@click.option("--revision", help="Branch, tag or commit of the tokenizer's repository.")
 @click.option("--exclude", multiple=True, help="Id of a video to leave out; may be given several times.")
 @_count("--hop", None, "Frames from one clip to the next; left out: clips do not overlap.")
 @click.option("--whole-videos", is_flag=True, help="Keep videos whole (frame tokenizers only).")

@@ -15,7 +15,7 @@ from tokenreel.data.controls.needs import Need, SoundNeed
 from tokenreel.data.controls.read import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.given_controls import given_codes
+from tokenreel.pipelines.given_controls import encode_given_controls
 from tokenreel.pipelines.prior_chain import chosen_tracks, require_tracks_of
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.controls.controls import Controls
@@ -53,6 +53,11 @@ def codes_of_flags(
     Raises ConfigError where no control, or not just one, is meant, and where the priors were trained without it or
     with another one; DataError where what is given does not fit it.
     """
+    if not flags and flags.controls is not None:
+        raise ConfigError(
+            f"--controls {flags.controls} does nothing by itself: give --class, --states, --sound or --track as well, "
+            "or leave it out"
+        )
     if not flags:
         return {}
     if flags.controls is None:
@@ -65,7 +70,7 @@ def codes_of_flags(
     _require_trained_with(priors, controls.added_to(spec), list(given), flags.controls)
     for name in given:
         _require_rate(name, controls.coder(name).need, frame_rate)
-    return given_codes(controls, given, frames)
+    return encode_given_controls(controls, given, frames)
 
 
 def require_controls(priors: Sequence[Prior], names: Sequence[str]) -> None:

@@ -95,7 +95,15 @@ def _known_count(cache: TokenCache, context_video: str | None, prime: int | None
         if prime is not None:
             raise ConfigError(f"--prime {prime} says how many frames of --context-video are known: give that too")
         return 0
-    return prime or cache.provenance.get("given_frames") or 1
+    given = cache.provenance.get("given_frames")
+    if prime is not None or given is None:
+        return prime or 1
+    if not 0 < given < cache.spec.frames:
+        raise ConfigError(
+            f"--context-video {context_video} shows the frames that samples were given, and that are {given} of the "
+            f"{cache.spec.frames} of these: say by --prime how many it is to show, or leave it out"
+        )
+    return int(given)
 
 
 @torch.inference_mode()
@@ -106,17 +114,20 @@ def require_context(
     frames before each, or the tokenizer has no use for any of it.
     """
     if known >= frames:
-        raise ConfigError(
-            f"--prime {known}: the clips have {frames} frames; give at most {frames - 1}, or none is decoded"
-        )
+        most = f"give at most {frames - 1}" if frames > 1 else "give none"
+        raise ConfigError(f"--prime {known}: {_clips_of(frames)}; {most}, or nothing is decoded")
     if context is not None and context >= frames:
-        raise ConfigError(
-            f"--context {context}: in clips of {frames} frames none has more than {frames - 1} before it; "
-            f"give at most {frames - 1}"
-        )
+        most = f"give at most {frames - 1}" if frames > 1 else "leave it out"
+        raise ConfigError(f"--context {context}: {_clips_of(frames)}, the last of them {frames - 1} before it; {most}")
+    if end and context == 0:
+        raise ConfigError("--end helps nothing with --context 0, which decodes each frame on its own: leave one out")
     framing = tokenizer.spec.framing
     blank = np.zeros((1, 1, framing.height, framing.width, 3), np.uint8)
     _new_memory(tokenizer, context, blank if known else None, blank[:, 0] if end else None)
+
+
+def _clips_of(frames: int) -> str:
+    return f"the clips have {frames} frame{'s' * (frames > 1)}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tokenreel.pipelines.decode import decode_pieces, frame_rate_of, require_con
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.known_frames import Wanted, frames_of_file
 from tokenreel.pipelines.output_folder import fresh_folder
-from tokenreel.pipelines.prior_chain import check_drawing, draw, given_codes, load_priors
+from tokenreel.pipelines.prior_chain import check_drawing, codes_given_of_clips, draw, load_priors
 from tokenreel.pipelines.sample import drawing_of_flags, drawing_summary
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -53,6 +53,8 @@ def run(
     what is given, DataError where the video, or a control, is too short or does not fit.
     """
     drawing = drawing_of_flags(**flags)
+    if video is not None and not drawing.prime:
+        raise ConfigError(f"--video {video} does nothing with --prime 0: give some of its frames, or leave it out")
     models, pixels = _load(prior, tokenizer, choose_device(device))
     frames = drawing.frames or models[0].spec.frames
     require_controls(models, [END] if end else [])
@@ -67,7 +69,7 @@ def run(
     fresh_folder(out)
     started = time.perf_counter()
     codes = {name: array.cpu().numpy() for name, array in (codes_of_frames(pixels, seen) | steering).items()}
-    given = given_codes(models, codes, drawing.prime, tracks, frames)
+    given = codes_given_of_clips(models, codes, drawing.prime, tracks, frames)
     samples = draw(models, {name: codes.expand(drawing.num, -1, -1, -1, -1) for name, codes in given.items()}, drawing)
     paths = [out / f"{number:06d}.{format}" for number in range(drawing.num)]
     write_samples(pixels, samples.tokens, seen, paths, drawing.batch, context)

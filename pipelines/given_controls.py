@@ -20,7 +20,7 @@ from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
 
 
-def given_codes(controls: Controls, given: Mapping[str, str], frames: int) -> dict[str, Tensor]:
+def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: int) -> dict[str, Tensor]:
     """What is given for each control by its name (a class's name, or the path of a file) -> int64 [1, t, h, w, q].
 
     `frames` is the length of the video that is wanted. A CSV has a line for each frame: `frame`, and the columns that

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from tokenreel.config import from_mapping
 from tokenreel.data.plan import DataConfig
-from tokenreel.data.spec import TokenSpec
+from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import build_tokenizer
-from tokenreel.tokenizers.controls.controls import planned_controls
+from tokenreel.tokenizers.controls.controls import Controls, planned_controls
 
 
 def tokens_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
@@ -25,7 +25,8 @@ def tokens_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
     if spec is None or not controls:
         return spec
     with torch.device("cpu"):  # small, and their fingerprints are part of the spec
-        return planned_controls(controls).added_to(spec)
+        planned = planned_controls(controls)
+        return Controls(planned).added_to(spec) if planned else spec
 
 
 def _levels_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
@@ -47,17 +48,23 @@ def require_tokens(sections: Mapping[str, Any], found: TokenSpec) -> None:
     expected = tokens_of_sections(sections)
     if expected is None:
         return
-    both = {stream.name for stream in expected.streams} & {stream.name for stream in found.streams}
-    wanted, has = _shapes(expected, both), _shapes(found, both)  # a track that is missing is the prior's to miss
-    if wanted != has:
-        section = "tokenizer" if sections.get("tokenizer") else "tokens"
+    section = "tokenizer" if sections.get("tokenizer") else "tokens"
+    _require_shapes(expected.levels, found.levels, "tokenize with a tokenizer", section)
+    named = {stream.name: stream for stream in expected.streams if stream.role == "track"}
+    here = [stream for stream in found.streams if stream.name in named]  # one that is missing is the prior's to miss
+    wanted = [named[stream.name] for stream in here]
+    _require_shapes(wanted, here, "tokenize with --controls that fit-controls made", "controls")
+
+
+def _require_shapes(wanted: Sequence[StreamSpec], found: Sequence[StreamSpec], remedy: str, section: str) -> None:
+    if _shapes(wanted) != _shapes(found):
         raise ConfigError(
-            f"the cache holds {' and '.join(has)}, but this preset is meant for {' and '.join(wanted)}: tokenize with "
-            f"a tokenizer of the same preset, or, to train on these codes all the same, add --set {section}=null"
+            f"the cache holds {_shapes(found)}, but this preset is meant for {_shapes(wanted)}: {remedy} of the same "
+            f"preset, or, to train on these codes all the same, add --set {section}=null"
         )
 
 
-def _shapes(spec: TokenSpec, tracks: Container[str]) -> list[str]:
-    """Of all levels, and of those tracks, in words."""
-    shown = [stream for stream in spec.streams if stream.role == "level" or stream.name in tracks]
-    return [f"{s.name!r} of {list(s.grid)} places, {s.codebooks} codebooks of {s.codes} codes" for s in shown]
+def _shapes(streams: Sequence[StreamSpec]) -> str:
+    return " and ".join(
+        f"{s.name!r} of {list(s.grid)} places, {s.codebooks} codebooks of {s.codes} codes" for s in streams
+    )

@@ -67,13 +67,18 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
 
 def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[str] = ()) -> None:
     """Raises ConfigError for numbers of given frames, or of frames in all, that these priors cannot draw, and for
-    settings of streams that they lack or guidance that the given `tracks` do not allow.
+    settings of streams that they do not draw or guidance that the given `tracks` do not allow.
     """
     spec = priors[0].spec
     if not 0 <= drawing.prime <= spec.frames:
         raise ConfigError(f"--prime {drawing.prime} must be between 0 and the clip's {spec.frames} frames")
+    drawn = [name for prior in priors for name in prior.predicts]
     for prior in priors:
         drawing.sampling.of_streams([stream.name for stream in prior.spec.streams])
+    for name in drawing.sampling.streams:
+        if name not in drawn:
+            raise ConfigError(f"--top-k-of {name}: nothing of it is drawn, but of {', '.join(drawn)}: leave it out")
+    for prior in priors:
         require_guidable(prior, drawing.sampling.guidance, tracks)
     if spec.time == "window":
         priors[0].given_frames(drawing.prime)  # only so many were encoded without those after them
@@ -116,7 +121,7 @@ def _brief(track: StreamSpec) -> str:
     return f"{track.name!r} ({list(track.shape)}, {track.codes} codes, {coder})"
 
 
-def given_codes(
+def codes_given_of_clips(
     priors: Sequence[Prior],
     tokens: Mapping[str, np.ndarray],
     prime: int,

@@ -21,8 +21,9 @@ from tokenreel.data.sources.open import open_source
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.progress import progress
-from tokenreel.pipelines.tokenizing.job import TokenizeJob
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_job
 from tokenreel.pipelines.tokenizing.processes import fill
+from tokenreel.pipelines.tokenizing.tables import require_same_tables, table_hashes
 
 
 def run(
@@ -80,9 +81,7 @@ def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None]
             + (", and --controls for its tracks" if coders else "")
         )
     kind = "cpu" if str(header.provenance["device"]).startswith("cpu") else "cuda"
-    job = TokenizeJob(
-        str(path), tokenizer, None, data, str(choose_device(device or kind)), header.provenance["precision"], controls
-    )
+    job = make_job(path, tokenizer, data, str(choose_device(device or kind)), header.provenance["precision"], controls)
     found = job.load_tokenizer().code_fingerprint
     if found != header.code_fingerprint:
         raise CacheError(
@@ -94,5 +93,7 @@ def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None]
         raise CacheError(
             f"{path} holds tracks of other controls than those of {controls}: give the ones that made them"
         )
-    Plan.from_json(documents.plan).require_source(open_source(data))
+    source = open_source(data)
+    Plan.from_json(documents.plan).require_source(source)
+    require_same_tables(path, header, table_hashes(source, loaded))
     return job

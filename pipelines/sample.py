@@ -15,13 +15,14 @@ from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.device import choose_device
+from tokenreel.pipelines.known_frames import sample_sources
 from tokenreel.pipelines.output_folder import fresh_folder
 from tokenreel.pipelines.prior_chain import (
     Drawing,
     check_drawing,
     chosen_tracks,
+    codes_given_of_clips,
     draw,
-    given_codes,
     load_priors,
     require_tracks_of,
 )
@@ -63,23 +64,12 @@ def run(
         require_tracks_of(model, given.spec, tracks)
     starts = spread(given.rows(split), clips or drawing.num)
     chosen = starts[np.arange(drawing.num) % len(starts)]
-    primes = given_codes(models, given.read(chosen), drawing.prime, tracks, drawing.frames)
+    primes = codes_given_of_clips(models, given.read(chosen), drawing.prime, tracks, drawing.frames)
     fresh_folder(out)
     started = time.perf_counter()
     samples = draw(models, primes, drawing)
     seconds = time.perf_counter() - started
-    videos, firsts = given.source_ids(chosen), given.column("first_frame")[chosen]
-    sources = [
-        {
-            "id": f"sample-{i:06d}",
-            "seed": drawing.seed,
-            "sample": i,
-            "row": int(row),
-            "video": video,
-            "first_frame": int(t),
-        }
-        for i, (row, video, t) in enumerate(zip(chosen, videos, firsts, strict=True))
-    ]
+    sources = sample_sources(given, chosen, drawing.seed)
     provenance: dict[str, Any] = {"prior": list(prior), "cache_id": given.cache_id, "given_frames": drawing.prime}
     if tracks:
         provenance |= {"given_tracks": tracks, "guidance": drawing.sampling.guidance}

@@ -7,7 +7,7 @@ The cache is the same, byte for byte, for any number of workers or machines and 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import lcm
 from pathlib import Path
@@ -20,6 +20,7 @@ from tokenreel.data.cache.token_file import codes_to_cache
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decode_pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, DataConfig, Plan, make_plan
+from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.foreign_codes import read_foreign_codes
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
@@ -28,9 +29,10 @@ from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.progress import Progress, progress
 from tokenreel.pipelines.tokenizing.collapse import require_no_collapse
 from tokenreel.pipelines.tokenizing.estimate import estimate
-from tokenreel.pipelines.tokenizing.job import Precision, TokenizeJob, provenance
+from tokenreel.pipelines.tokenizing.job import Precision, TokenizeJob, make_job, provenance
 from tokenreel.pipelines.tokenizing.precision import share_changed
 from tokenreel.pipelines.tokenizing.processes import fill
+from tokenreel.pipelines.tokenizing.tables import TABLES, require_same_tables, table_hashes
 from tokenreel.pipelines.tokenizing.tally import Tally
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
@@ -48,6 +50,7 @@ def run(
     device: str | None = None,
     precision: Precision = "fp32",
     revision: str | None = None,
+    controls_revision: str | None = None,
     exclude: Sequence[str] = (),
     hop: int | None = None,
     whole_videos: bool = False,
@@ -57,7 +60,7 @@ def run(
 ) -> dict[str, Any]:
     """Writes the tokens of `data` into `out`, or goes on with what is there; the fields of the result are its summary.
 
-    `controls`: fitted coders, whose tracks are written beside the tokenizer's codes.
+    `controls`: fitted coders, whose tracks are written beside the tokenizer's codes. `revision` is the tokenizer's.
     Without a `tokenizer` `data` is an npy file of codes that another program made, which become a cache as they are.
     `shard_index` of `num_shards`: the part of the work that this call does; whichever call finds all of it done seals.
     Raises ConfigError, DataError (more than `max_bad_fraction` of the videos or rows do not decode; a level has
@@ -68,15 +71,17 @@ def run(
         raise ConfigError(f"--shard-index (={shard_index}) must be at least 0 and below --num-shards (={num_shards})")
     if tokenizer is None:
         return import_codes(Path(data), out)
-    job = TokenizeJob(str(out), str(tokenizer), revision, data, str(choose_device(device)), precision, controls)
+    job = make_job(out, tokenizer, data, str(choose_device(device)), precision, controls, revision, controls_revision)
     model, coders = job.load_tokenizer(), job.load_controls()
     config = clip_config(model.spec, hop, whole_videos)
-    plan = _plan(out, data, config, exclude)
+    source = open_source(data)
+    tables = table_hashes(source, coders)
+    plan = _plan(out, source, config, exclude, tables)
     _require_few_bad_videos(plan, max_bad_fraction)
-    header = _header(model, coders, job, plan, whole_videos)
+    header = _header(model, coders, job, plan, whole_videos, tables)
     if dry_run:
         return estimate(model, job, header, workers)
-    writer = CacheWriter.create(out, header, plan.to_json(), _origin(job))
+    writer = CacheWriter.create(out, header, plan.to_json(), _origin(data, str(tokenizer), controls))
     tally = Tally(header, max_bad_fraction)
     cache_id = None
     for _ in range(2):  # a second time if a shard was damaged before it was sealed
@@ -115,15 +120,18 @@ def clip_config(spec: TokenSpec, hop: int | None, whole_videos: bool) -> DataCon
     return DataConfig(spec.framing, lcm(*(stream.stride for stream in spec.levels)))
 
 
-def _plan(out: Path, data: str, config: DataConfig, exclude: Sequence[str]) -> Plan:
+def _plan(
+    out: Path, source: VideoSource, config: DataConfig, exclude: Sequence[str], tables: Mapping[str, str]
+) -> Plan:
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
-    source = open_source(data)
     if not holds_cache(out):
-        with DecodePool(data, workers=1) as pool:
+        with DecodePool(source.location, workers=1) as pool:
             probes = progress(pool.probe(range(len(source.entries))), "plan", "video", total=len(source.entries))
             return make_plan(source, config, probes, exclude)
-    plan = Plan.from_json(CacheDocuments.load(out).plan)
+    begun = CacheDocuments.load(out)
+    plan = Plan.from_json(begun.plan)
     plan.require_source(source)
+    require_same_tables(out, begun.header, tables)
     _require_same_flags(out, plan, config, exclude)
     return plan
 
@@ -147,17 +155,18 @@ def _require_few_bad_videos(plan: Plan, limit: float) -> None:
         )
 
 
-def _origin(job: TokenizeJob) -> dict[str, str]:
+def _origin(data: str, tokenizer: str, controls: str | None) -> dict[str, str]:
     """Where the data and what made the codes were found."""
-    return {
-        "data": job.data,
-        "tokenizer": job.tokenizer,
-        **({} if job.controls is None else {"controls": job.controls}),
-    }
+    return {"data": data, "tokenizer": tokenizer, **({} if controls is None else {"controls": controls})}
 
 
 def _header(
-    model: VideoTokenizer, controls: Controls | None, job: TokenizeJob, plan: Plan, whole_videos: bool
+    model: VideoTokenizer,
+    controls: Controls | None,
+    job: TokenizeJob,
+    plan: Plan,
+    whole_videos: bool,
+    tables: Mapping[str, str],
 ) -> CacheHeader:
     frames = plan.config.frames
     spec = model.spec if controls is None else controls.added_to(model.spec)
@@ -172,7 +181,10 @@ def _header(
         shard_rows=shard_rows,
         code_fingerprint=model.code_fingerprint,
         plan_sha256=plan.sha256,
-        provenance=provenance(model, controls, job, frames, shard_rows),
+        provenance={
+            **provenance(model, controls, job, frames, shard_rows),
+            **({TABLES: dict(tables)} if tables else {}),
+        },
     )
 
 

@@ -59,6 +59,7 @@ class Prior(nn.Module, PretrainedModel):
     reads: tuple[str, ...]  # streams that come whole and only condition (a bottom prior reads top)
     predicts: tuple[str, ...]  # streams whose codes have probabilities
     code_fingerprint: str | None = None  # the tokenizer whose codes it was trained on; None before training
+    trained_without_controls: bool = False  # too: on clips whose tracks all hold null codes, which then mean something
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -188,12 +189,14 @@ class Prior(nn.Module, PretrainedModel):
             "config": to_mapping(self.config),
             "spec": self.spec.to_json(),
             "code_fingerprint": self.code_fingerprint,
+            "trained_without_controls": self.trained_without_controls,
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Prior:
         prior = build_prior(document["config"], TokenSpec.from_json(document["spec"]))
         prior.code_fingerprint = document["code_fingerprint"]
+        prior.trained_without_controls = document.get("trained_without_controls", False)
         return prior
 
     @classmethod

@@ -23,6 +23,7 @@ from tokenreel.priors.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.code_layers import CodeEmbedding, CodeOutput
 from tokenreel.priors.gpt_layout import controlled_spec, frame_order, previous_positions
 from tokenreel.priors.gpt_prefix import Prefix
+from tokenreel.priors.gpt_tracks import LatestTracks
 from tokenreel.priors.schedule import runs_with_video
 from tokenreel.priors.transformer import Transformer
 
@@ -37,6 +38,7 @@ class GPTConfig:
     heads: int
     dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
+    latest_tracks: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
     controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
     positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
 
@@ -111,6 +113,8 @@ class GPT(Prior):
             self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
             self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
             self.previous = CodeEmbedding(sizes, self.book, config.width)
+        steered = any(spec.stream(name).role == "track" for name in predicts)
+        self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks and steered else None
         self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
         self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
@@ -163,6 +167,7 @@ class GPT(Prior):
         start = self.start_vector.expand(len(flat), 1, -1)
         x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
         x = x + self._previous(flat, slice(n)) if self.config.previous_step else x
+        x = x + self.latest(flat, slice(n)) if self.latest else x
         return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
 
     def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
@@ -193,9 +198,11 @@ class GPT(Prior):
         target = (at + 1).clamp(max=last)
         codes = codes.where(line < count[:, None], 0)  # noise may lie beyond the codebook
         x = self.codes(codes, at) + state.positions[at]
+        state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
         if self.config.previous_step:
-            state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
             x = x + self._previous(state.codes, target)
+        if self.latest:
+            x = x + self.latest(state.codes, target)
         x = state.cache.extend(x, self._prefix_length + at + 1)
         state.position = state.position + count
         return self.output.log_probs(state.output(x), target)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, Tokens
+from tokenreel.priors.nulls import require_given
 
 
 def guided(log_probs: Tensor, null: Tensor, guidance: float) -> Tensor:
@@ -24,13 +25,21 @@ def guided(log_probs: Tensor, null: Tensor, guidance: float) -> Tensor:
 
 
 def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> None:
-    """Raises ConfigError where `guidance` is asked for and the `given` streams hold no track with a null code."""
+    """Raises ConfigError where `guidance` is asked for and the `given` streams hold no track with a null code, or null
+    codes, for guidance or for what is not given, are needed that the prior was never trained with.
+    """
+    require_given(prior, given)
     if guidance == 1:
         return
     streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
     tracks = {stream.name: stream for stream in streams if stream.role == "track"}
     if not tracks:
         raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: leave it out")
+    if not prior.trained_without_controls:
+        raise ConfigError(
+            f"guidance (={guidance}) needs a prior that was also trained without its controls, and this one never was: "
+            "leave it out, or train with training.drop_controls above 0"
+        )
     without_null = [name for name in given if name in tracks and tracks[name].null_code is None]
     if without_null or not tracks.keys() & set(given):
         raise ConfigError(

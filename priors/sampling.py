@@ -20,6 +20,7 @@ from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.choice import Choice, SamplingConfig, StreamSampling
 from tokenreel.priors.guidance import require_guidable, without_controls
+from tokenreel.priors.nulls import require_end_in_windows
 from tokenreel.priors.schedule import Placement, placements, runs_with_video
 from tokenreel.priors.sliding import carry, check_beginnings, window_tokens
 from tokenreel.priors.uniforms import uniforms
@@ -58,10 +59,11 @@ def sample(
     """Draws every code of a clip that is not given.
 
     `tokens` hold the streams that the prior reads, and those predicted ones of which anything is given; a track that is
-    read and left out holds its null code. `given` is bool [L] or [B, L] (none where left out), true anywhere in the
-    order. `samples` are the ids of the rows, int64 [B] and not negative, 0, 1, 2... where left out: the same seed and
-    id draw the same codes in any batch. Raises ConfigError or DataError where streams are missing, or codes are of
-    another grid or beyond their codebook, and where guidance finds nothing to follow.
+    read and left out holds its null code, if the prior was trained so. `given` is bool [L] or [B, L] (none where left
+    out), true anywhere in the order. `samples` are the ids of the rows, int64 [B] and not negative, 0, 1, 2... where
+    left out: the same seed and id draw the same codes in any batch. Raises ConfigError or DataError where streams are
+    missing, or codes are of another grid or beyond their codebook, where guidance finds nothing to follow, and where
+    null codes are needed that the prior was never trained with.
     """
     rows = _count_rows(tokens, given, samples)
     tokens = _known(prior, tokens, prior.spec.frames)
@@ -88,8 +90,9 @@ def sample_video(
     All of `tokens` is given: of a stream that runs with the video its first steps (any number; whole where the prior
     only reads it), of others (a class) the whole. `end_step`, the step at which an end frame is reached, counts from
     the video's start, and is its last one where left out; a window that it lies outside of is drawn as if no end was
-    given. Past the trained length the window slides by `config.slide` frames and the prior starts again on the codes
-    that stay in it. Raises as `sample` does, and ConfigError where the frames, or the slide, do not fill whole steps.
+    given, if the prior was trained so. Past the trained length the window slides by `config.slide` frames and the prior
+    starts again on the codes that stay in it. Raises as `sample` does, and ConfigError where the frames, or the slide,
+    do not fill whole steps.
     """
     parts = list(sample_windows(prior, tokens, frames, config, seed=seed, samples=samples))
     return Samples(
@@ -118,6 +121,7 @@ def sample_windows(
     require_guidable(prior, sampler.config.guidance, tokens)
     check_beginnings(prior, tokens, running, frames)
     held = dict(tokens)  # stream name -> what is known of it from the first step of the window on
+    require_end_in_windows(prior, tokens, frames)
     for place in placements(prior.spec, running, frames, sampler.config.slide):
         for stream in running:
             carry(held, tokens.get(stream.name), stream, place)

@@ -28,7 +28,7 @@ PROMISED = {
     "tabletop": "--videos --seed",
     "train-tokenizer": "--preset --data --out --steps --device --resume",
     "fit-controls": "--preset --config --set --data --out --split",
-    "tokenize-dataset": "--tokenizer --controls --data --out --workers --shard-index --num-shards",
+    "tokenize-dataset": "--tokenizer --controls --controls-revision --data --out --workers --shard-index --num-shards",
     "train-prior": "--preset --cache --out --steps --device --resume",
     "sample": "--prior --cache --prime --num --frames --seed --temperature --top-k --top-p --given-tracks --top-k-of "
     "--guidance --slide --out",

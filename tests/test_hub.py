@@ -109,6 +109,7 @@ def test_the_fingerprint_moves_with_a_bit_a_name_a_type_and_the_configuration() 
         ({"config": {"type": "toy", "inner": {"width": 8}, "depth": 11}}, "does not fit its config.json"),
         ({"config": {"type": "toy", "inner": {"width": 7}, "depth": 12}}, "not those that config.json was saved with"),
         ({"format_version": 2}, "upgrade tokenreel"),
+        ({"colours": "Lab"}, "this version knows no 'colours'; upgrade tokenreel"),
         ({"kind": "prior"}, "holds a prior, not a tokenizer"),
     ],
 )
@@ -116,6 +117,27 @@ def test_a_configuration_that_does_not_fit_is_refused(saved: Path, changes: dict
     edit_config(saved, **changes)
     with pytest.raises((HubError, ConfigError), match=message):
         Toy.from_pretrained(saved)
+
+
+def test_a_model_from_before_a_setting_existed_keeps_its_fingerprints_and_its_document(tmp_path: Path) -> None:
+    """`depth` of 2 as an older version, which knew no depth, saved it."""
+    model = Toy(ToyConfig(Inner(7)), seed=13)
+    model.about = {"steps": 17, "data": "tabletop:"}
+    model.save_pretrained(tmp_path / "old")
+    config = {"inner": {"width": 7}, "type": "toy"}
+    expected = {"weights": fingerprint({"config": config}, model.state_dict())}
+    edit_config(tmp_path / "old", config=config, fingerprints=expected)
+    loaded = Toy.from_pretrained(tmp_path / "old")
+    assert loaded.config == model.config
+    assert loaded.fingerprints() == expected != model.fingerprints()
+    loaded.save_pretrained(tmp_path / "one")
+    Toy.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
+    for name in ("config.json", "README.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    old, one = (json.loads((tmp_path / key / "config.json").read_text()) for key in ("old", "one"))
+    assert old == one
+    loaded.config = ToyConfig(Inner(7), depth=3)  # it is another model now, and says so
+    assert loaded.document == loaded.to_document() == {"config": {**config, "depth": 3}}
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"architectures": ["BertModel"], "model_type": "bert"}'])

@@ -6,13 +6,13 @@ A tokenizer knows nothing of priors, caches or files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
+from tokenreel.config import TYPE_KEY, Registry, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel, fingerprint
@@ -42,13 +42,14 @@ class Reconstruction:
 
 
 class VideoTokenizer(nn.Module, PretrainedModel):
-    """Base of all tokenizers. A member sets `config_class` and `code_modules`, builds its `spec`, and fills in the
-    three abstract methods; it is constructed as `Member(config, frames, framing)`.
+    """Base of all tokenizers. A member sets `config_class`, `code_modules` and `code_settings`, builds its `spec`, and
+    fills in the three abstract methods; it is constructed as `Member(config, frames, framing)`.
     """
 
     kind: ClassVar[str] = "tokenizer"
     config_class: ClassVar[type[Any]]
     code_modules: ClassVar[tuple[str, ...]]  # submodules that the codes depend on: encoder and quantizer
+    code_settings: ClassVar[tuple[str, ...]]  # fields of the configuration that the codes depend on
 
     spec: TokenSpec
 
@@ -89,9 +90,13 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @property
     def code_fingerprint(self) -> str:
-        """What the codes depend on: configuration, spec with its preprocessing, encoder and quantizer. Hex sha256."""
+        """What the codes depend on: settings of encoder and quantizer and their weights, and the spec with its
+        preprocessing; not how it is trained, nor how codes are decoded. Hex sha256.
+        """
+        document = self.document
+        settings = _settings_of_codes(document["config"], self.config, self.code_settings)
         tensors = {k: v for k, v in self.state_dict().items() if k.split(".")[0] in self.code_modules}
-        return fingerprint(self.to_document(), tensors)
+        return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
 
     def fingerprints(self) -> dict[str, str]:
         return {"codes": self.code_fingerprint, **super().fingerprints()}
@@ -137,6 +142,18 @@ class VideoTokenizer(nn.Module, PretrainedModel):
     def freeze(self) -> Self:
         """Evaluation mode, no gradients: what stage two builds on must not move."""
         return self.eval().requires_grad_(False)
+
+
+def _settings_of_codes(written: Mapping[str, Any], config: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Of a configuration as it was `written` its type and the fields `names`; of a part with `code_settings` of its
+    own (a quantizer) likewise.
+    """
+    settings = {TYPE_KEY: written[TYPE_KEY]}
+    for name in written.keys() & set(names):
+        part = getattr(config, name)
+        inner = getattr(part, "code_settings", None)
+        settings[name] = written[name] if inner is None else _settings_of_codes(written[name], part, inner)
+    return settings
 
 
 def build_tokenizer(section: Mapping[str, Any], frames: int, framing: Framing) -> VideoTokenizer:

@@ -82,6 +82,7 @@ class ContextAutoencoder(VideoTokenizer):
     config: ContextAutoencoderConfig
     config_class: ClassVar[type[Any]] = ContextAutoencoderConfig
     code_modules: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
+    code_settings: ClassVar[tuple[str, ...]] = ("quantizer", "width", "multipliers", "latent")
 
     def __init__(self, config: ContextAutoencoderConfig, frames: int, framing: Framing) -> None:
         if config.flow and frames < 2:

@@ -76,6 +76,7 @@ class FrameVQVAE(VideoTokenizer):
 
     config_class: ClassVar[type[Any]] = FrameVQVAEConfig
     code_modules: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
+    code_settings: ClassVar[tuple[str, ...]] = ("quantizer", "hidden", "residual", "blocks", "downsamplings", "latent")
 
     def __init__(self, config: FrameVQVAEConfig, frames: int, framing: Framing) -> None:
         quantizer = config.quantizer.build(config.latent)

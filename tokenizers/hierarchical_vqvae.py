@@ -110,6 +110,10 @@ class HierarchicalVQVAE(VideoTokenizer):
 
     config_class: ClassVar[type[Any]] = HierarchicalVQVAEConfig
     code_modules: ClassVar[tuple[str, ...]] = ("encoder", "top_quantizer", "bottom_quantizer")
+    code_settings: ClassVar[tuple[str, ...]] = (
+        *("quantizer", "hidden", "residual", "blocks", "latent", "bottom_stride", "top_stride", "given"),
+        "bottom_sees_top",
+    )
 
     def __init__(self, config: HierarchicalVQVAEConfig, frames: int, framing: Framing) -> None:
         super().__init__(config, _spec(config, frames, framing))

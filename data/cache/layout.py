@@ -33,6 +33,10 @@ SHARD_PIXELS = 1 << 28  # 65,536 frames of 64 x 64: about two minutes of one wri
 SHARDS_WANTED = 16  # of a small data set, so that several workers have something to do
 SHARD_FRAMES = 256  # at least, so that a shard fills a few batches
 
+COLUMNS: dict[str, type[np.integer[Any]]] = {  # arrays of one number a row, beside the streams
+    "valid": np.uint8, "label": np.int32, "source": np.int32, "first_frame": np.int64
+}  # fmt: skip
+
 Kind = Literal["clips", "videos", "samples", "codes"]
 
 
@@ -139,6 +143,8 @@ class CacheHeader:
         for stream in self.spec.streams:
             if not stream.name.isidentifier() or not stream.name.isascii():
                 raise ConfigError(f"stream {stream.name!r}: a stream of a cache is named by letters, digits and _")
+            if stream.name in COLUMNS:
+                raise ConfigError(f"stream {stream.name!r}: a cache has a column of that name; give it another")
         for array in self.arrays:  # an index is made in memory before anything is read
             if array.shard_rows % array.chunk_rows or array.chunks > CHUNKS_IN_SHARD:
                 raise ConfigError(
@@ -159,10 +165,9 @@ class CacheHeader:
     @cached_property
     def columns(self) -> dict[str, ArrayLayout]:
         """The arrays of one number a row, each shard one chunk."""
-        types = {"valid": np.uint8, "label": np.int32, "source": np.int32, "first_frame": np.int64}
         return {
             name: ArrayLayout(name, np.dtype(dtype), self.rows, (), self.shard_rows, self.shard_rows)
-            for name, dtype in types.items()
+            for name, dtype in COLUMNS.items()
         }
 
     @property

@@ -7,6 +7,7 @@ each must have exactly one line. Opens no video.
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,15 @@ class FrameTables:
         if name not in tables:
             raise DataError(f"{name}: {file} has no line for it; {nearest_name(name, list(tables)[:50])}")
         return tables[name]
+
+    def sha256(self, file: str) -> str:
+        """Hex sha256 of all files of that name and their places. Raises DataError where there is none."""
+        digest = hashlib.sha256()
+        for path in find_tables(self._root, file):
+            with path.open("rb") as table:
+                content = hashlib.file_digest(table, "sha256").hexdigest()
+            digest.update(f"{content} {path.relative_to(self._root).as_posix()}\n".encode())
+        return digest.hexdigest()
 
 
 def find_tables(root: Path, file: str) -> list[Path]:

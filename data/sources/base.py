@@ -53,6 +53,10 @@ class VideoSource(ABC):
         """float32 [source frames, S]: these columns of the table `file` for a video. Raises DataError as `columns`."""
         raise DataError(f"{self.location}: this kind of source has no table {file!r} of numbers for each frame")
 
+    def table_sha256(self, file: str) -> str | None:
+        """Hex sha256 of the table `file`; None where no file holds it. Raises DataError as `columns`."""
+        return None
+
     def sound(self, index: int, rate: int) -> np.ndarray:
         """float32 [n] in [-1, 1], `rate` samples a second; sample 0 is heard when the video's first frame appears.
 

@@ -26,6 +26,9 @@ class VideoFolder(EncodedSource):
     def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
         return self._tables.numbers(self.entries[index].id, file, columns)
 
+    def table_sha256(self, file: str) -> str:
+        return self._tables.sha256(file)
+
     def _file(self, index: int) -> Path:
         return self._root / self.entries[index].id
 

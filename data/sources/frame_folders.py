@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.metadata import describe
@@ -42,6 +42,9 @@ class FrameFolders(PixelSource):
     def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
         return self._tables.numbers(self.entries[index].id, file, columns)
 
+    def table_sha256(self, file: str) -> str:
+        return self._tables.sha256(file)
+
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]
         with _opened(pictures[0]) as picture:
@@ -67,6 +70,9 @@ def _opened(path: Path) -> Image.Image:
             picture = Image.open(data, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeFailure("too-large", f"{path.name}: {error}") from error
+    except UnidentifiedImageError as error:  # its words name the bytes in memory
+        kinds = ", ".join(_FORMATS)
+        raise DecodeFailure("unreadable", f"{path.name} is no picture that can be read (known: {kinds})") from error
     except _DAMAGE as error:
         raise DecodeFailure("unreadable", f"{path.name} is no picture that can be read ({error})") from error
     if picture.width * picture.height > MAX_PIXELS:

@@ -24,6 +24,7 @@ from tokenreel.data.decode_pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.spec import TokenSpec
+from tokenreel.hub import resolve
 from tokenreel.pipelines.device import cpu_threads
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
@@ -37,19 +38,34 @@ class TokenizeJob:
     """What every process of one `tokenize-dataset` has to know."""
 
     cache: str  # folder that holds the plan
-    tokenizer: str
-    revision: str | None
+    tokenizer: str  # folder, so that all processes use the same commit of a repository
     data: str
     device: str
     precision: Precision
-    controls: str | None = None
+    controls: str | None = None  # folder
 
     def load_tokenizer(self) -> VideoTokenizer:
-        model = VideoTokenizer.from_pretrained(self.tokenizer, revision=self.revision)
+        model = VideoTokenizer.from_pretrained(self.tokenizer)
         return model.freeze().to(self.device)
 
     def load_controls(self) -> Controls | None:
         return None if self.controls is None else Controls.from_pretrained(self.controls)
+
+
+def make_job(
+    cache: Path,
+    tokenizer: str,
+    data: str,
+    device: str,
+    precision: Precision,
+    controls: str | None = None,
+    revision: str | None = None,
+    controls_revision: str | None = None,
+) -> TokenizeJob:
+    """`tokenizer` and `controls` may be repositories on the Hub, at these revisions. Raises HubError as `resolve`."""
+    folder = str(resolve(tokenizer, revision))
+    coders = None if controls is None else str(resolve(controls, controls_revision))
+    return TokenizeJob(str(cache), folder, data, device, precision, coders)
 
 
 def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
@@ -92,7 +108,7 @@ def provenance(
     device = torch.device(job.device)
     processor = torch.backends.cpu.get_cpu_capability()
     return {
-        "tokenizer": tokenizer.to_document(),
+        "tokenizer": dict(tokenizer.document),
         "weights_fingerprint": tokenizer.weights_fingerprint,
         "device": f"cpu {processor}" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "precision": job.precision,
@@ -105,5 +121,5 @@ def provenance(
             **{name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())},
             "machine": platform.machine(),
         },
-        **({} if controls is None else {"controls": controls.to_document()}),
+        **({} if controls is None else {"controls": dict(controls.document)}),
     }

@@ -49,6 +49,13 @@ class AdversarialTrainingConfig(TrainingConfig):
         super().__post_init__()
         if self.guard is not None and self.guard <= 1:
             raise ConfigError(f"training.guard (={self.guard}) must be over 1, or null")
+        defaults = dataclasses.asdict(AdversarialConfig())  # allowed: a resolved section has them all
+        changed = sorted(dataclasses.asdict(self.adversarial).items() - defaults.items())
+        if changed and not self.discriminators:
+            raise ConfigError(
+                f"training.adversarial.{changed[0][0]} (={changed[0][1]}) does nothing without a discriminator: set "
+                "training.image_discriminator or training.temporal_discriminator, or leave it out"
+            )
 
     @property
     def discriminators(self) -> dict[str, DiscriminatorConfig]:

@@ -67,6 +67,10 @@ class AdversarialTokenizerObjective(TokenizerObjective):
             self.networks["guard"] = self.guard
         self.step = 0
 
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        return ("tokenizer",)
+
     def begin_step(self, step: int) -> None:
         self.step = step
 
@@ -102,13 +106,15 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         return bool(self.discriminators) and self.step >= self.config.adversarial.start_step
 
     def _perceptual_losses(self, reconstruction: Reconstruction, video: Tensor) -> dict[str, Tensor]:
-        """Of the pictures, and of the run where it is not the same frames; its first one is given, not decoded."""
+        """Of the pictures, or their mean with that of the run, whose first frame is given, not decoded: the weight is
+        lambda_r whatever a tokenizer decodes, as for the L1 loss.
+        """
         if self.perceptual is None or self.config.perceptual is None:
             return {}
         loss = perceptual_loss(self.perceptual, *_pictures(reconstruction, video))
         if reconstruction.run is not None:
             decoded, true = (_frames(part[:, :, 1:]) for part in reconstruction.run)
-            loss = loss + perceptual_loss(self.perceptual, decoded, true)
+            loss = (loss + perceptual_loss(self.perceptual, decoded, true)) / 2
         return {"perceptual": self.config.perceptual.weight * loss}
 
     def _judged(self, reconstruction: Reconstruction, video: Tensor) -> dict[str, Judged]:

@@ -17,7 +17,7 @@ DECAY = np.float32(0.9)  # a step, of the running mean
 
 
 class Diverged(UserError):
-    """A run that trains, but away from where it was to go; the checkpoints from before are kept."""
+    """A run that trains, but away from where it was to go; the trainer goes back to the newest checkpoint."""
 
 
 class ReconstructionGuard(nn.Module):
@@ -46,8 +46,8 @@ class ReconstructionGuard(nn.Module):
             if step > self.start and running > self.factor * best:
                 raise Diverged(
                     f"training.guard: the reconstruction loss is {running:.3g} at step {step}, more than "
-                    f"{self.factor:g} times its best, {best:.3g} at step {best_step} (running means). Lower "
-                    "training.adversarial.weight or the learning rates in a new folder"
+                    f"{self.factor:g} times its best, {best:.3g} at step {best_step} (running means). Begin in a new "
+                    "folder with a lower training.adversarial.weight or lower learning rates"
                 )
         self.running.fill_(float(running))
         self.best.fill_(best)

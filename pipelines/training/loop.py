@@ -18,8 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
+from tokenreel.errors import CheckpointError
 from tokenreel.pipelines.progress import Progress
-from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, write_checkpoint
+from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients
 from tokenreel.pipelines.training.guard import Diverged
@@ -57,8 +58,8 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Trains to the end, validates and exports. Returns the summary.
 
-        Raises NonFiniteLoss and Diverged, and KeyboardInterrupt once the checkpoint is written where a signal asked for
-        an end.
+        Raises NonFiniteLoss and Diverged once the model of the newest checkpoint is exported, and KeyboardInterrupt
+        once a checkpoint is written where a signal asked for an end.
         """
         started, first = time.perf_counter(), self.state.step
         self.log = MetricsLog(self.folder.metrics, first) if self.accelerator.is_main_process else None
@@ -194,13 +195,26 @@ class Trainer:
                 taken = self.record.take(self.state.step)
                 self.objective.watch(taken.first, taken.steps)
             except (NonFiniteLoss, Diverged) as error:
-                kept = list_checkpoints(self.folder.checkpoints)
-                raise type(error)(
-                    f"{error}. The last checkpoint, from before, is {kept[-1] if kept else 'none'}"
-                ) from error
+                raise type(error)(f"{error}. {self._fall_back()}") from error
             means = {f"train/{name}": value for name, value in taken.means().items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
             self._write({**means, "clips_per_second": taken.rate * self.config.batch})
+
+    def _fall_back(self) -> str:
+        """Exports the model of the newest whole checkpoint, where there is one; says so in words for the user.
+
+        All processes come here together: what stops a run is the means over processes.
+        """
+        try:
+            checkpoint = newest_checkpoint(self.folder.checkpoints)
+        except CheckpointError as error:
+            return f"No model is exported: {error}"
+        if checkpoint is None:
+            due = self.config.checkpoint_every
+            return f"No model is exported: there is no checkpoint before step {due} (training.checkpoint_every)"
+        self.state.load(checkpoint.step, checkpoint.tensors)
+        self._export(self._score())
+        return f"{self.folder.path} now holds the model of step {self.state.step}, its newest whole checkpoint"
 
     def _write(self, values: dict[str, float]) -> None:
         if self.log is not None and values:

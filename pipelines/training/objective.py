@@ -27,6 +27,11 @@ class Objective(ABC):
 
     alarms: tuple[str, ...] = ()  # what the last validation found to be wrong, in words for the user
 
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """Names of the networks whose weights are averaged over the steps: those that are exported, here all."""
+        return tuple(self.networks)
+
     def begin_step(self, step: int) -> None:  # noqa: B027
         """Told before each step its number, 0 for the run's first: whatever depends on it follows from this alone."""
 

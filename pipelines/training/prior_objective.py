@@ -24,6 +24,7 @@ from tokenreel.data.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
+from tokenreel.pipelines.known_frames import sample_sources
 from tokenreel.pipelines.prior_chain import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
@@ -74,6 +75,7 @@ class PriorObjective(Objective):
         if config.drop_controls:
             _require_null_codes(prior, config.drop_controls)
         prior.code_fingerprint = cache.code_fingerprint
+        prior.trained_without_controls = config.drop_controls > 0
         prior.prepare(self._counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -119,8 +121,10 @@ class PriorObjective(Objective):
         drawn = sample(self.prior, batch, given, seed=self.config.seed).tokens
         drawn = {name: with_given_steps(self.cache.spec, name, codes, batch) for name, codes in drawn.items()}
         tokens = {**self.cache.read(rows), **{name: codes.cpu().numpy() for name, codes in drawn.items()}}
-        sources = [{"id": name, "seed": self.config.seed} for name in self.cache.source_ids(rows)]
-        provenance = {"prior": to_mapping(self.prior.config), "given_frames": self.config.prime}
+        sources = sample_sources(self.cache, rows, self.config.seed)
+        provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.config.prime}
+        if self.tracks:
+            provenance["given_tracks"] = [name for name in self.tracks if name != END_STEP]
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_token_file(folder, self.cache.spec, tokens, self.cache.code_fingerprint, sources, provenance)
 

@@ -5,7 +5,7 @@ It goes to the tensors of a checkpoint and back. Knows no files, no data and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -26,12 +26,8 @@ class TrainingState:
         for network in self.networks.values():
             network.to(device).train()
         self.optimizers = objective.optimizers()
-        self.parameters: dict[str, Tensor] = {
-            f"{name}.{key}": parameter
-            for name, network in self.networks.items()
-            for key, parameter in network.named_parameters()
-        }
-        self.average = WeightAverage(self.parameters, config.ema) if config.ema else None
+        self.parameters = self._parameters_of(self.networks)
+        self.average = WeightAverage(self._parameters_of(objective.averaged), config.ema) if config.ema else None
         self.step = 0  # optimizer steps done
         self._names = {parameter: name for name, parameter in self.parameters.items()}
 
@@ -55,12 +51,15 @@ class TrainingState:
             raise CheckpointError(f"the checkpoint of step {step} does not fit the model: {error}") from error
         self.step = step
 
+    def _parameters_of(self, networks: Iterable[str]) -> dict[str, Tensor]:
+        return {f"{name}.{key}": tensor for name in networks for key, tensor in self.networks[name].named_parameters()}
+
     def count_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within it: evaluation mode, averaged weights, no gradients."""
+        """Within it: evaluation mode, averaged weights where the objective wants them, no gradients."""
         with torch.no_grad(), nullcontext() if self.average is None else self.average.applied():
             for network in self.networks.values():
                 network.eval()

@@ -39,6 +39,7 @@ from tokenreel.errors import ConfigError, HubError
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+_KEYS_OF_SAVING = {"format_version", "kind", "fingerprints", "about"}  # of config.json; the others are the model's own
 
 # An HTTP error of the Hub is an OSError and an error of the HTTP library (httpx before huggingface_hub 2, httpx2 from
 # there on). Its bases therefore also catch a refused connection or a timeout, in either version.
@@ -57,6 +58,8 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
 
     kind: ClassVar[str]
     about: Mapping[str, Any] = MappingProxyType({})
+    # The document that it was loaded from, and what `to_document` made of it then.
+    _loaded: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Plain data out of which `from_document` builds the same module, weights aside."""
@@ -68,9 +71,17 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         raise NotImplementedError
 
     @property
+    def document(self) -> Mapping[str, Any]:
+        """What is saved and fingerprinted of it: `to_document`, or, while the model is still the same, the document
+        that it was loaded from, so that a setting younger than a saved model changes none of its fingerprints.
+        """
+        now = self.to_document()
+        return self._loaded[0] if self._loaded is not None and self._loaded[1] == now else now
+
+    @property
     def weights_fingerprint(self) -> str:
         """The release as a whole: configuration and every tensor. Hex sha256."""
-        return fingerprint(self.to_document(), self.state_dict())  # type: ignore[attr-defined]
+        return fingerprint(self.document, self.state_dict())  # type: ignore[attr-defined]
 
     def fingerprints(self) -> dict[str, str]:
         """What config.json states and loading checks, by name."""
@@ -83,14 +94,16 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         document = {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
-            **self.to_document(),
+            **self.document,
             "fingerprints": self.fingerprints(),
             "about": dict(self.about),
         }
+        text = json.dumps(document, indent=2, sort_keys=True) + "\n"
         save_model(self, str(save_directory / WEIGHTS_FILE), metadata={"format": "pt"})  # type: ignore[arg-type]
         parameters = sum(p.numel() for p in self.parameters())  # type: ignore[attr-defined]
-        (save_directory / CARD_FILE).write_text(render_card(document, parameters))
-        (save_directory / CONFIG_FILE).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        card = render_card(json.loads(text), parameters)  # in the order in which a loaded model has it, too
+        (save_directory / CARD_FILE).write_text(card)
+        (save_directory / CONFIG_FILE).write_text(text)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -113,6 +126,8 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
             model = cls.from_document(document)
         except ConfigError as error:
             raise ConfigError(f"{folder / CONFIG_FILE}: {error}") from error
+        known = model.to_document()
+        model._loaded = (_own_part(document, known, folder / CONFIG_FILE), known)
         _load_weights(model, folder / WEIGHTS_FILE)
         if document["fingerprints"] != model.fingerprints():
             raise HubError(f"{folder}: the weights are not those that {CONFIG_FILE} was saved with; fetch both again")
@@ -149,6 +164,14 @@ def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
     if kind not in (None, document["kind"]):
         raise HubError(f"{folder} holds a {document['kind']}, not a {kind}")
     return document
+
+
+def _own_part(document: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Of a config.json what the model says of itself. Raises HubError for what it does not know: that may matter."""
+    own = {key: value for key, value in document.items() if key not in _KEYS_OF_SAVING}
+    for key in own.keys() - known.keys():
+        raise HubError(f"{path}: this version knows no {key!r}; upgrade tokenreel")
+    return own
 
 
 def _load_weights(model: Any, path: Path) -> None:

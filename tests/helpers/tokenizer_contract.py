@@ -6,12 +6,20 @@ A tokenizer's test file builds a small one whose codes are not all equal, and ca
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokenreel.config import to_mapping
 from tokenreel.data.spec import StreamSpec
 from tokenreel.tokenizers.base import Tokens, VideoTokenizer, build_tokenizer
+from tokenreel.tokenizers.quantizers.fsq import FSQConfig
+from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.vq import VQConfig
+
+QUANTIZERS = (VQConfig, FSQConfig, LFQConfig)
 
 
 def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -23,6 +31,7 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     check_no_leak_across_clips(tokenizer, video)
     check_time(tokenizer, video)
     check_code_fingerprint(tokenizer)
+    check_code_settings(tokenizer, video)
 
 
 def check_codes_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -101,6 +110,50 @@ def check_code_fingerprint(tokenizer: VideoTokenizer) -> None:
         twin = build_tokenizer(tokenizer.to_document()["config"], tokenizer.spec.frames, other)
         twin.load_state_dict(tokenizer.state_dict())
         assert twin.code_fingerprint != codes
+
+
+def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """Settings that are not among `code_settings` change neither codes nor their fingerprint, but the release's; the
+    others change both.
+    """
+    config, codes, weights = tokenizer.config, tokenizer.code_fingerprint, tokenizer.weights_fingerprint
+    tokens, changes = tokenizer.encode(video), list(_changes(config, tokenizer.code_settings))
+    assert {in_codes for _, in_codes in changes} == {True, False} or isinstance(config.quantizer, FSQConfig)
+    for changed, in_codes in changes:
+        tokenizer.config = changed
+        assert (tokenizer.code_fingerprint != codes) == in_codes, changed
+        assert tokenizer.weights_fingerprint != weights, changed
+        if not in_codes:
+            _assert_same(tokens, _built_otherwise(tokenizer, changed).encode(video))
+    tokenizer.config = config
+
+
+def _changes(config: Any, names: Collection[str]) -> Iterator[tuple[Any, bool]]:
+    """`config` with one setting changed at a time, and whether the codes depend on it."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, QUANTIZERS):
+            for inner, in_codes in _changes(value, value.code_settings):
+                yield dataclasses.replace(config, **{field.name: inner}), in_codes and field.name in names
+        elif value is not None:
+            yield dataclasses.replace(config, **{field.name: _another(value)}), field.name in names
+
+
+def _another(value: Any) -> Any:
+    """Of the same type, or None for a part that may be left out."""
+    if isinstance(value, tuple):
+        return tuple(2 * size for size in value)
+    if isinstance(value, bool | int | float):
+        return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.1
+    return ("data" if value == "uniform" else "uniform") if isinstance(value, str) else None
+
+
+def _built_otherwise(tokenizer: VideoTokenizer, config: Any) -> VideoTokenizer:
+    """Another one of that configuration, with the same weights where codes come from."""
+    twin = build_tokenizer(to_mapping(config), tokenizer.spec.frames, tokenizer.spec.framing)
+    weights = {k: v for k, v in tokenizer.state_dict().items() if k.split(".")[0] in tokenizer.code_modules}
+    assert not twin.load_state_dict(weights, strict=False).unexpected_keys
+    return twin.freeze()
 
 
 def _assert_same(tokens: Tokens, other: Tokens) -> None:

@@ -26,7 +26,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video_writer import write_video
 from tokenreel.errors import ConfigError, UserError
-from tokenreel.pipelines import decode, generate, reconstruct, sample, tokenize_dataset
+from tokenreel.pipelines import decode, generate, reconstruct, sample, tokenize_dataset, train_prior
 from tokenreel.pipelines.cli import run_command
 from tokenreel.pipelines.known_frames import Place, places_of
 from tokenreel.priors.base import build_prior
@@ -201,11 +201,44 @@ def test_samples_begin_with_as_many_true_frames_as_they_were_given(folder: Folde
     assert (decoded[:, 2] != clips[:, 2]).any()
 
 
+@pytest.mark.parametrize("given", [0, 5])
+def test_true_frames_of_samples_that_were_given_none_or_all_are_counted_by_the_user(
+    folder: Folder, tmp_path: Path, prior: str, given: int
+) -> None:
+    drawing: dict[str, Any] = {"num": 2, "prime": given, "frames": 5, "seed": 7, "split": None}
+    sample.run([prior], folder.root / "cache", tmp_path / "samples", **drawing)
+    with pytest.raises(ConfigError, match=rf"shows the frames that samples were given, and that are {given} of the 5"):
+        folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA)
+    assert folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA, prime=1).shape[1] == 5
+
+
+def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(folder: Folder, tmp_path: Path) -> None:
+    model = "prior={type: gpt, depth: 1, width: 16, heads: 2, controls: [end]}"
+    training = "training={batch: 2, threads: 1, prime: 2, sample_clips: 5, validation_clips: 5}"
+    flags = {"cache": folder.root / "cache", "out": tmp_path / "run", "steps": 1, "device": "cpu"}
+    train_prior.run(assignments=[model, training], **flags)
+    (path,) = (tmp_path / "run/samples").iterdir()
+    samples, cache = TokenCache.open(path), TokenCache.open(folder.root / "cache")
+    rows = cache.rows("validation")[:5]
+    assert places_of(samples, samples.rows()) == places_of(cache, rows)
+    assert len({place.first for place in places_of(cache, rows)}) > 1
+    decoded = folder.decode(tmp_path / "out", path, context_video=DATA, end=DATA)
+    assert np.array_equal(decoded[:, :2], folder.clips[rows, :2])
+    assert samples.provenance["given_tracks"] == ["end"]
+
+
+def test_clips_of_one_frame_are_told_what_they_can_have(folder: Folder) -> None:
+    with pytest.raises(ConfigError, match="--prime 1: the clips have 1 frame; give none, or nothing is decoded"):
+        decode.require_context(folder.model, 1, known=1)
+    with pytest.raises(ConfigError, match=r"--context 1: the clips have 1 frame, .*; leave it out"):
+        decode.require_context(folder.model, 1, context=1)
+
+
 def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folder: Folder, tmp_path: Path) -> None:
     """Also where it is longer than the clip, whose video shows another frame at that place."""
     cache = TokenCache.open(folder.root / "cache")
     prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2, "controls": ["end"]}, cache.spec)
-    prior.code_fingerprint = cache.code_fingerprint
+    prior.code_fingerprint, prior.trained_without_controls = cache.code_fingerprint, True
     prior.save_pretrained(tmp_path / "prior")
     drawing: dict[str, Any] = {"num": 2, "prime": 1, "frames": 9, "seed": 7, "clips": 1, "split": "validation"}
     sample.run([str(tmp_path / "prior")], folder.root / "cache", tmp_path / "samples", **drawing)
@@ -250,7 +283,8 @@ SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"context": 7}, r"--context 7: in clips of 7 frames none has more than 6 before it"),
+        ({"context": 7}, r"--context 7: the clips have 7 frames, the last of them 6 before it; give at most 6"),
+        ({"context": 0, "end": DATA}, r"--end helps nothing with --context 0"),
         ({"prime": 2}, r"--prime 2 says how many frames of --context-video are known: give that too"),
         ({"context_video": DATA, "prime": 7}, r"--prime 7: the clips have 7 frames; give at most 6"),
         ({"context_video": OTHER}, r"--context-video tabletop:.*none of its 2 videos is '000002'; did you mean '00000"),
@@ -258,7 +292,7 @@ SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
         ({"end": SHORT}, r"--end .*: it has 8 frames, needed are (14|21)"),
         ({"end": "short.npy"}, r"--end short.npy: short: it has 3 frames, needed are 7"),
         ({"context_video": "one.png", "prime": 2}, r"--context-video one.png: it has 1 frame, needed are 2"),
-        ({"context_video": "broken.png"}, r"--context-video broken.png: .*no picture that can be read"),
+        ({"context_video": "broken.png"}, r"--context-video broken.png: .*no picture that can be read \(known: PNG"),
         ({"end": "none.png"}, r"none.png: No such file"),
         ({"context_video": "none.mp4"}, r"none.mp4: no such file"),
         ({"context_video": "zero.mp4"}, r"--context-video zero.mp4: unreadable: the file is empty"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video import DecodeFailure
 from tokenreel.data.video_writer import write_video
-from tokenreel.errors import CacheError, ConfigError, DataError
+from tokenreel.errors import CacheError, ConfigError, DataError, HubError
 from tokenreel.pipelines import (
     decode,
     fit_controls,
@@ -34,7 +35,7 @@ from tokenreel.pipelines import (
     tokenize_dataset,
     verify,
 )
-from tokenreel.pipelines.given_controls import given_codes
+from tokenreel.pipelines.given_controls import encode_given_controls
 from tokenreel.tokenizers.base import build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 
@@ -175,6 +176,32 @@ def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str
     assert [controls.coder("class").decode(code) for code in codes["class"]] == labels
 
 
+def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, tokenizer: str, tmp_path: Path) -> None:
+    """Neither in tokenizing nor in repairing, where only some shards would have the new numbers."""
+    shutil.copytree(folder, tmp_path / "videos")
+    text = CONFIG.replace("  class: {type: class}\n", "").replace("  sound:", "  # sound:")
+    fit_controls.run(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(tmp_path / "controls"), "out": tmp_path / "x"}
+    tokenize_dataset.run(**flags, data=str(tmp_path / "videos"), shard_index=0, num_shards=2)
+    table = tmp_path / "videos/states.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",0.5" for line in lines[1:])]) + "\n")
+    for again in (
+        partial(tokenize_dataset.run, **flags, data=str(tmp_path / "videos")),
+        partial(repair_damaged, tmp_path / "x"),
+    ):
+        with pytest.raises(DataError, match=r"states\.csv has changed since .*x was begun \(sha256 [0-9a-f]{12}"):
+            again()
+    table.write_text("\n".join(lines) + "\n")
+    assert tokenize_dataset.run(**flags, data=str(tmp_path / "videos"))["sealed"]
+
+
+def repair_damaged(path: Path) -> None:
+    shard = next(file for file in (path / "streams/state/c").rglob("*") if file.is_file())
+    shard.write_bytes(shard.read_bytes()[::-1])
+    repair.run(path=path)
+
+
 def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) -> None:
     """Through AAC and back: 95 % of the frames in which something is touched have other codes than silence."""
     fit_controls.run(config=settings(tmp_path), data=str(folder), out=tmp_path / "x")
@@ -183,7 +210,7 @@ def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) ->
     heard = []
     contacts = [line.split(",") for line in (folder / "contacts.csv").read_text().splitlines()[1:]]
     for name in {row[0] for row in contacts}:
-        codes = given_codes(controls, {"sound": str(folder / name)}, 23)["sound"][0].numpy()
+        codes = encode_given_controls(controls, {"sound": str(folder / name)}, 23)["sound"][0].numpy()
         heard += [bool((codes[int(frame)] != silence).any()) for other, frame, *_ in contacts if other == name]
     assert len(heard) > 10
     assert np.mean(heard) >= 0.95
@@ -262,8 +289,12 @@ def test_controls_go_to_the_hub_and_come_back(hub: FakeHub, fitted: Path, tokeni
     assert (got["kind"], got["identity"]) == ("controls", sent["identity"])
     assert verify.run(path=tmp_path / "back")["weights_fingerprint"] == sent["identity"]
     assert inspect_path.run(path=fitted)["model"]["kind"] == "controls"
-    summary = tokenize_dataset.run(tokenizer=tokenizer, controls="me/controls", data=DATA, out=tmp_path / "x")
-    assert summary["sealed"]
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": "me/controls", "data": DATA}
+    push.run(fitted, "me/controls", "kept")
+    assert tokenize_dataset.run(**flags, out=tmp_path / "x")["sealed"]
+    assert tokenize_dataset.run(**flags, controls_revision="kept", out=tmp_path / "y", workers=2)["sealed"]
+    with pytest.raises(HubError, match="me/controls has no revision 'gone'"):
+        tokenize_dataset.run(**flags, controls_revision="gone", out=tmp_path / "z")
 
 
 def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_path: Path) -> None:
@@ -274,7 +305,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     lines = [f"{frame},{y},{x}" for frame, (x, y) in enumerate(clip.state)]
     (tmp_path / "states.csv").write_text("\n".join(["frame,y,x", *lines]) + "\n")
     given = {"class": clip.class_name, "state": str(tmp_path / "states.csv"), "sound": str(folder / name)}
-    codes = given_codes(controls, given, 23)
+    codes = encode_given_controls(controls, given, 23)
     assert {name: tuple(code.shape) for name, code in codes.items()} == {
         "class": (1, 1, 1, 1, 1),
         "state": (1, 23, 1, 2, 1),
@@ -283,18 +314,18 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     np.testing.assert_array_equal(codes["state"][0], controls.encode({"state": clip.state})["state"])
     assert controls.coder("class").decode(codes["class"][0].numpy()) == clip.class_name
     with pytest.raises(DataError, match=r"control 'state', .*it has 23 frames, needed are 22"):
-        given_codes(controls, {"state": given["state"]}, 22)
+        encode_given_controls(controls, {"state": given["state"]}, 22)
     with pytest.raises(DataError, match=r"control 'sound', .*lasts 2\.\d+ s, its frames need 2\.90 s"):
-        given_codes(controls, {"sound": given["sound"]}, 30)
+        encode_given_controls(controls, {"sound": given["sound"]}, 30)
     with pytest.raises(DataError, match="class 'sweeps' is not known; did you mean 'sweep'"):
-        given_codes(controls, {"class": "sweeps"}, 23)
+        encode_given_controls(controls, {"class": "sweeps"}, 23)
     with pytest.raises(DataError, match="its sound cannot be read, unreadable"):
-        given_codes(controls, {"sound": given["state"]}, 23)
+        encode_given_controls(controls, {"sound": given["state"]}, 23)
     (tmp_path / "pixels.csv").write_text("\n".join(["frame,y,x", *[f"{i},30,30" for i in range(23)]]))
     with pytest.raises(DataError, match=r"x \(=30\) in frame 0 is far from what the codebook was fitted on"):
-        given_codes(controls, {"state": str(tmp_path / "pixels.csv")}, 23)
+        encode_given_controls(controls, {"state": str(tmp_path / "pixels.csv")}, 23)
     with pytest.raises(ConfigError, match="no control is called 'sounds'"):
-        given_codes(controls, {"sounds": "x"}, 23)
+        encode_given_controls(controls, {"sounds": "x"}, 23)
 
 
 def test_a_data_set_without_what_is_wanted_is_refused(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Folder:
             prior = build_prior(section, Controls.from_pretrained(self.root / "controls").added_to(tokenizer.spec))
             for weights in prior.parameters():
                 torch.nn.init.normal_(weights, std=0.5)
-            prior.code_fingerprint = tokenizer.code_fingerprint
+            prior.code_fingerprint, prior.trained_without_controls = tokenizer.code_fingerprint, True
             prior.save_pretrained(path)
         return [str(path)]
 
@@ -71,7 +71,8 @@ class Folder:
 
     def draw(self, out: Path, *flags: str) -> np.ndarray:
         """uint8 [2, T, H, W, 3], by the prior that knows all controls."""
-        controls = ("--controls", str(self.root / "controls"))
+        coded = {"--class", "--states", "--sound", "--track"} & set(flags)
+        controls = ("--controls", str(self.root / "controls")) if coded else ()
         assert run_command(self.command(self.prior(*ALL), out, *controls, *flags)) == 0
         return np.stack([np.load(out / f"{number:06d}.npy") for number in range(2)])
 
@@ -244,6 +245,10 @@ def test_an_end_frame_may_be_the_last_one_of_a_video(folder: Folder, tmp_path: P
         ("class", "--guidance 2", 2, r"guidance \(=2.0\) needs a given track"),
         ("class", "--prime 1", 2, "--prime 1 needs --video"),
         ("class", "--context 1", 2, "decodes without context"),
+        ("class", "--controls controls", 2, "--controls controls does nothing by itself: give --class, --states"),
+        ("class", "--video start.npy", 2, "--video start.npy does nothing with --prime 0"),
+        ("end", "--top-k-of end=3", 2, "--top-k-of end: nothing of it is drawn, but of video: leave it out"),
+        ("state", "--top-k-of stat=3", 2, "no stream is called 'stat'; did you mean 'state'"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_line(
@@ -263,7 +268,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     table(Path("quarters.csv"), "quarter", ["0", "1", "4", "2", "3"])
     sound(Path("short.wav"), np.zeros(1000), 4000)
     prior = folder.prior(*([knows] if knows else []))
-    line = [*folder.command(prior, tmp_path / "out"), "--controls", "controls", *flags.split()]
+    line = [*folder.command(prior, tmp_path / "out"), *flags.split()]
+    if re.search("--(class|states|sound|track) ", flags):
+        line += ["--controls", "controls"]
     assert refusal(capsys, line, code, message)
     assert not (tmp_path / "out").exists()
 
@@ -288,7 +295,7 @@ def test_true_frames_help_in_decoding_where_the_tokenizer_decodes_with_context(f
         torch.nn.init.normal_(level.matching.head.weight, std=0.3)  # which is 0 before training: all flow and masks
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     prior = build_prior({"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["end"]}, tokenizer.spec)
-    prior.code_fingerprint = tokenizer.code_fingerprint
+    prior.code_fingerprint, prior.trained_without_controls = tokenizer.code_fingerprint, True
     prior.save_pretrained(tmp_path / "prior")
 
     def draw(name: str, end: str, *flags: str) -> np.ndarray:

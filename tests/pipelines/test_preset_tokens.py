@@ -39,9 +39,19 @@ def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
     ]  # fmt: skip
     require_tokens(preset, planned)
     other = dataclasses.replace(planned.stream("state"), codes=32, null_code=32)
-    with pytest.raises(ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes"):
+    with pytest.raises(
+        ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes.*--set controls=null"
+    ):
         require_tokens(preset, dataclasses.replace(planned, streams=(planned.stream("video"), other)))
     require_tokens(preset, dataclasses.replace(planned, streams=planned.levels))  # the prior says that it is missing
+
+
+def test_tracks_that_the_data_decides_are_not_compared() -> None:
+    preset = load_preset("ccvs-bair-paper-state")
+    left_open = {"class": {"type": "class"}, "sound": {"type": "sound"}, "arm": {"type": "state"}}
+    planned = tokens_of_sections({**preset, "controls": {**left_open, **preset["controls"]}})
+    assert planned == tokens_of_sections(preset)
+    assert tokens_of_sections({**preset, "controls": left_open}) == tokens_of_sections({**preset, "controls": None})
 
 
 def test_a_user_can_say_that_others_are_meant() -> None:

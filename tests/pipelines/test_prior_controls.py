@@ -15,7 +15,7 @@ from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
 from tokenreel.pipelines import sample, train_prior
-from tokenreel.pipelines.prior_chain import given_codes
+from tokenreel.pipelines.prior_chain import codes_given_of_clips
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.priors.base import Prior, build_prior
 
@@ -120,10 +120,10 @@ def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(c
     prior = build_prior({"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["end"]}, SPEC)
     codes = TokenCache.open(cache).read([0, 1])
     end = np.full((2, 1, 1, 2, 1), 3)
-    given = given_codes([prior], {"video": codes["video"][:, :1], END: end}, 1, ["end"], frames=8)
+    given = codes_given_of_clips([prior], {"video": codes["video"][:, :1], END: end}, 1, ["end"], frames=8)
     assert given[END].tolist() == end.tolist()
     assert given[END_STEP].flatten().tolist() == [7, 7]
-    own = given_codes([prior], codes, 1, ["end"], frames=4)
+    own = codes_given_of_clips([prior], codes, 1, ["end"], frames=4)
     assert np.array_equal(own[END][:, 0], codes["video"][:, 3])
 
 
@@ -193,6 +193,24 @@ def test_what_cannot_be_sampled_is_refused_before_a_folder_is_made(
     with pytest.raises(ConfigError, match=message):
         sample.run([str(trained[0])], cache, tmp_path / "out", num=1, prime=1, frames=None, seed=0, **flags)
     assert not (tmp_path / "out").exists()
+
+
+def test_null_codes_that_were_never_trained_are_not_drawn_with(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """What train-prior was told is in the saved prior, and refused before a folder is made."""
+    assert Prior.from_pretrained(trained[0]).trained_without_controls
+    train(cache, tmp_path / "prior", "state, class", steps=1)
+    assert not Prior.from_pretrained(tmp_path / "prior").trained_without_controls
+    flags: dict[str, Any] = {"num": 1, "prime": 1, "frames": None, "seed": 0}
+    for more, message in (
+        ({"given_tracks": ["state"]}, "track 'class' is not given, and this prior was never trained without it"),
+        ({"guidance": 2.0}, r"guidance \(=2.0\) needs a prior that was also trained without its controls"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", **flags, **more)
+    assert not (tmp_path / "out").exists()
+    sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", given_tracks=["class"], **flags)
 
 
 def test_a_cache_without_the_track_that_the_prior_wants_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from prior_contract import random_tokens
@@ -9,7 +11,8 @@ from toy_priors import Toy, ToyConfig, interleaved_order, spec_of
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.priors.base import raster_order
+from tokenreel.hub import fingerprint
+from tokenreel.priors.base import Prior, raster_order
 from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig
 
 VIDEO = StreamSpec("video", (5, 2, 3), 7, codebooks=2)
@@ -63,3 +66,20 @@ def test_codes_that_the_order_leaves_out_survive():
     assert torch.equal(codes[:, :2], tokens["video"][:, :2])
     assert not codes[:, 2:].any()
     assert not prior.unflatten(flat)["video"].any()
+
+
+def test_a_prior_from_before_it_said_how_it_was_trained_counts_as_never_trained_without_controls(tmp_path):
+    prior = CodeFrequency(CodeFrequencyConfig(), SPEC)
+    prior.trained_without_controls = True
+    prior.save_pretrained(tmp_path)
+    assert Prior.from_pretrained(tmp_path).trained_without_controls
+    document = json.loads((tmp_path / "config.json").read_text())
+    own = {key: document[key] for key in ("config", "spec", "code_fingerprint")}
+    document["fingerprints"] = {"weights": fingerprint(own, prior.state_dict())}
+    del document["trained_without_controls"]
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    loaded = Prior.from_pretrained(tmp_path)
+    assert not loaded.trained_without_controls
+    assert loaded.fingerprints() == document["fingerprints"] != prior.fingerprints()
+    loaded.trained_without_controls = True
+    assert loaded.fingerprints() == prior.fingerprints()

@@ -21,6 +21,7 @@ from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.gpt import GPT, GPTConfig
+from tokenreel.priors.gpt_tracks import latest_positions
 
 SCALE = 0.1  # see test_gpt.py
 LAYOUTS = [("class",), ("end",), ("state",), ("sound",), ("class", "state", "sound", "end")]
@@ -57,6 +58,25 @@ def test_contract(controls: tuple[str, ...], codebooks: int) -> None:
 def test_contract_with_either_kind_of_positions(positions: str, previous_step: bool) -> None:
     prior = scramble(gpt(LAYOUTS[-1], positions=positions, previous_step=previous_step), scale=SCALE)
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+@pytest.mark.parametrize("controls", [("state",), LAYOUTS[-1]])
+def test_contract_with_the_latest_tracks_as_inputs(controls: tuple[str, ...]) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks=3), latest_tracks=True), scale=SCALE)
+    given = random_given(prior, 3, 0.3)
+    given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
+    check_contract(prior, random_tokens(prior, 3), given)
+
+
+def test_the_latest_position_of_a_place_against_looking_back_code_by_code() -> None:
+    prior = gpt(("state", "sound"), tracked(codebooks=2))
+    order, tracks = prior.order().numpy(), [1, 2]
+    latest, streams = latest_positions(order, tracks)
+    places = [tuple(code) for code in order[:, [0, 2, 3, 4]].tolist()]
+    of_tracks = list(dict.fromkeys(place for place in places if place[0] in tracks))
+    assert streams == [stream for stream, *_ in of_tracks]
+    for row, place in zip(latest.tolist(), of_tracks, strict=True):
+        assert row == [max((j for j in range(i) if places[j] == place), default=-1) for i in range(len(places))]
 
 
 @pytest.mark.parametrize("draft", [0, 2])

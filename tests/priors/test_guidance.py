@@ -30,7 +30,9 @@ def tracked() -> TokenSpec:
 
 def gpt(*controls: str, previous_step: bool = False) -> GPT:
     config = GPTConfig(depth=2, width=24, heads=3, controls=controls, previous_step=previous_step)
-    return scramble(GPT(config, tracked()), scale=0.1)
+    prior = scramble(GPT(config, tracked()), scale=0.1)
+    prior.trained_without_controls = True
+    return prior
 
 
 def without(prior: Prior, tokens: Tokens, names: set[str]) -> dict[str, torch.Tensor]:
@@ -161,6 +163,11 @@ def test_what_cannot_be_guided_is_refused() -> None:
         sample_video(plain, {}, 3, config, samples=rows)
     spec = spec_of(StreamSpec("video", (3, 2, 1), 5), StreamSpec("class", (1, 1, 1), 7, role="track"), frames=3)
     prior = GPT(GPTConfig(1, 8, 2, controls=("class",)), spec)
+    with pytest.raises(
+        ConfigError, match=r"guidance \(=2.0\) needs a prior that was also trained without its controls"
+    ):
+        sample(prior, random_tokens(prior, 2), None, config)
+    prior.trained_without_controls = True
     with pytest.raises(ConfigError, match=r"without null code \['class'\]"):
         sample(prior, random_tokens(prior, 2), None, config)
     with pytest.raises(ConfigError, match=r"given are \[\] out of \['class', 'state'\]"):

@@ -266,7 +266,9 @@ def steered(*controls: str) -> GPT:
         StreamSpec("state", (3, 1, 1), 11, role="track"),
         frames=3,
     )
-    return scramble(GPT(GPTConfig(depth=2, width=24, heads=3, controls=controls), spec), scale=0.1)
+    prior = scramble(GPT(GPTConfig(depth=2, width=24, heads=3, controls=controls), spec), scale=0.1)
+    prior.trained_without_controls = True
+    return prior
 
 
 @pytest.mark.parametrize("draft", [0, 3])
@@ -319,6 +321,29 @@ def test_tracks_that_are_read_and_not_given_hold_null_codes():
     }
     assert torch.equal(found, sample(prior, null).tokens["video"])
     assert not torch.equal(found, sample(prior, {"class": null["class"] * 0}).tokens["video"])
+
+
+def test_null_codes_that_a_prior_was_never_trained_with_are_refused():
+    """Whatever is given is drawn as before; what is not, and a window without the end frame, is not made up."""
+    prior = steered("class", "end", "state")
+    clip = {name: codes[:, :1] for name, codes in random_tokens(prior, 2).items() if name != "state"}
+    without = {name: {key: codes for key, codes in clip.items() if key != name} for name in ("class", END, END_STEP)}
+    seen_from_both = without[END_STEP] | {END_STEP: torch.full((2, 1, 1, 1, 1), 2)}  # a video of 5: steps 0-2 and 2-4
+    allowed = [(without[END_STEP], 3), (without[END_STEP], 2), (seen_from_both, 5)]
+    drawn = [sample_video(prior, begun, frames, SamplingConfig(slide=1)).tokens for begun, frames in allowed]
+    prior.trained_without_controls = False
+    for (begun, frames), before in zip(allowed, drawn, strict=True):
+        found = sample_video(prior, begun, frames, SamplingConfig(slide=1)).tokens
+        assert torch.equal(found["video"], before["video"])
+    with pytest.raises(ConfigError, match=r"track 'class' is not given.*give it \(--class, --given-tracks\), or train"):
+        sample_video(prior, without["class"], 3)
+    with pytest.raises(
+        ConfigError, match=r"track 'end' is not given.*give it \(--end, --given-tracks\), or train with"
+    ):
+        sample(prior, {"class": clip["class"]})
+    for begun, frames, step in ((without[END_STEP], 4, 3), (seen_from_both, 6, 2)):
+        with pytest.raises(ConfigError, match=f"at step {step}, lies outside of some window of 3 frames in a video of"):
+            sample_video(prior, begun, frames, SamplingConfig(slide=1))
 
 
 @pytest.mark.parametrize("controls", [(), ("class",), ("state",), ("class", "state", "end")])

@@ -52,6 +52,7 @@ class Toy(Prior):
     """Logits from the sum of the features of all earlier codes, the position, and a summary of what is given."""
 
     config_class = ToyConfig
+    trained_without_controls = True  # null codes mean to it what all others do
 
     def __init__(
         self, config: ToyConfig, spec: TokenSpec, order: Tensor, predicts: tuple[str, ...], reads: tuple[str, ...] = ()

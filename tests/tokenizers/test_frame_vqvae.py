@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from tokenizer_contract import check_contract
@@ -10,6 +12,7 @@ from untrained import spread_codes
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
+from tokenreel.hub import fingerprint
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
 from tokenreel.tokenizers.quantizers.fsq import FSQConfig
@@ -51,6 +54,32 @@ def test_saved_and_loaded_is_the_same_tokenizer(quantizer, tmp_path):
     loaded = VideoTokenizer.from_pretrained(tmp_path).freeze()
     assert loaded.weights_fingerprint == tokenizer.weights_fingerprint
     assert torch.equal(loaded.encode(video)["video"], tokenizer.encode(video)["video"])
+
+
+@pytest.mark.parametrize("younger", ["blocks", "revive_below"])
+def test_one_from_before_a_setting_existed_keeps_both_fingerprints(younger, tmp_path):
+    """A setting of the encoder, which its codes depend on, and one of the quantizer's training, both at defaults."""
+    tokenizer = FrameVQVAE(FrameVQVAEConfig(hidden=20, residual=7, latent=6), 3, Framing(height=20, width=28))
+    tokenizer.save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    config, weights = document["config"], tokenizer.state_dict()
+    (config if younger == "blocks" else config["quantizer"]).pop(younger)
+    own = {"config": config, "spec": document["spec"]}
+    names = ("type", "hidden", "residual", "blocks", "downsamplings", "latent")
+    settings = {name: config[name] for name in names if name in config}
+    settings["quantizer"] = {name: config["quantizer"][name] for name in ("type", "codes", "codebooks")}
+    coding = {name: tensor for name, tensor in weights.items() if name.startswith(("encoder.", "quantizer."))}
+    expected = {
+        "codes": fingerprint({"config": settings, "spec": document["spec"]}, coding),
+        "weights": fingerprint(own, weights),
+    }
+    text = json.dumps(document | {"fingerprints": expected}, indent=2, sort_keys=True) + "\n"
+    (tmp_path / "config.json").write_text(text)
+    loaded = VideoTokenizer.from_pretrained(tmp_path)
+    assert loaded.fingerprints() == expected
+    assert (expected["codes"] == tokenizer.code_fingerprint) == (younger == "revive_below")
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/config.json").read_text() == text
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")

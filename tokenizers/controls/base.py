@@ -56,6 +56,11 @@ class Coder(nn.Module):
         """`config` with what it leaves open taken from the data. Raises ConfigError or DataError if it cannot be."""
         return config
 
+    @classmethod
+    def leaves_open(cls, config: Any) -> bool:
+        """Whether `settle` needs the data."""
+        return False
+
     @property
     @abstractmethod
     def need(self) -> Need:

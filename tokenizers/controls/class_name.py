@@ -38,6 +38,10 @@ class ClassCoder(Coder):
             raise DataError("a control of the type 'class' needs classes, and this data has none: name them in folders")
         return dataclasses.replace(config, names=tuple(sorted(facts.classes)))
 
+    @classmethod
+    def leaves_open(cls, config: ClassConfig) -> bool:
+        return not config.names
+
     @property
     def need(self) -> ClassNeed:
         return ClassNeed()

@@ -13,13 +13,15 @@ import numpy as np
 from torch import nn
 
 from tokenreel.config import to_mapping
+from tokenreel.data.cache.layout import COLUMNS
 from tokenreel.data.controls.needs import Need, Raw
-from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError, DataError, nearest_name
 from tokenreel.hub import PretrainedModel
 from tokenreel.tokenizers.controls.base import CODERS, Coder, DataFacts, build_coder
 
 TYPE = "controls"
+RESERVED = frozenset((*COLUMNS, END, END_STEP))  # a cache's own arrays; the end frame, which is derived from the codes
 
 
 class Controls(nn.Module, PretrainedModel):
@@ -34,6 +36,10 @@ class Controls(nn.Module, PretrainedModel):
         for name in coders:
             if not name.isidentifier() or not name.isascii():
                 raise ConfigError(f"controls.{name}: a control is named by letters, digits and _")
+            if name in RESERVED:
+                raise ConfigError(
+                    f"controls.{name}: none of {', '.join(sorted(RESERVED))} names a control; give it another name"
+                )
         self.coders = nn.ModuleDict({f"{name}_": coder for name, coder in coders.items()})  # `type` is a module's own
 
     def coder(self, name: str) -> Coder:
@@ -67,7 +73,8 @@ class Controls(nn.Module, PretrainedModel):
 
     def added_to(self, spec: TokenSpec) -> TokenSpec:
         """`spec` with the tracks behind its own streams. Raises ConfigError where a name is taken."""
-        taken = {stream.name for stream in spec.streams} & set(self.names)
+        streams = [stream.name for stream in spec.streams]
+        taken = {*streams, *map(given_name, streams)} & set(self.names)  # `<level>_given` means another thing
         if taken:
             raise ConfigError(
                 f"controls.{min(taken)}: the tokenizer has a stream of that name; give the control another"
@@ -89,19 +96,24 @@ class Controls(nn.Module, PretrainedModel):
 
 def settled_controls(section: Any, facts: DataFacts) -> Controls:
     """The coders of a `controls:` section, unfitted; what it leaves open is taken from `facts`."""
+    configs = _configs(section)
+    return Controls({name: build_coder(_member(config).settle(config, facts)) for name, config in configs.items()})
+
+
+def _configs(section: Any) -> dict[str, Any]:
+    """By name, as the section has them."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"controls: expected a mapping of names to controls, got {section!r}")
-    coders = {}
-    for name, entry in section.items():
-        config = CODERS.config(entry, f"controls.{name}")
-        coders[name] = build_coder(CODERS.member(config.type).settle(config, facts))
-    return Controls(coders)
+    return {name: CODERS.config(entry, f"controls.{name}") for name, entry in section.items()}
 
 
-def planned_controls(section: Any) -> Controls:
-    """The coders of a section that leaves nothing to the data, unfitted: what a preset's tracks will look like."""
-    return settled_controls(section, DataFacts((), None, _no_table))
+def _member(config: Any) -> type[Coder]:
+    return CODERS.member(config.type)
 
 
-def _no_table(file: str) -> tuple[str, ...]:
-    raise ConfigError(f"the columns of {file} are left to the data: name them, as in columns: [x, y]")
+def planned_controls(section: Any) -> dict[str, Coder]:
+    """By name those of a section's coders, unfitted, that it leaves nothing open of: what their tracks look like is
+    known before any data.
+    """
+    configs = _configs(section)
+    return {name: build_coder(config) for name, config in configs.items() if not _member(config).leaves_open(config)}

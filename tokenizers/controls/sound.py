@@ -82,6 +82,10 @@ class SoundCoder(Coder):
             )
         return dataclasses.replace(config, frame_rate=facts.frame_rate)
 
+    @classmethod
+    def leaves_open(cls, config: SoundConfig) -> bool:
+        return config.frame_rate is None
+
     @property
     def need(self) -> SoundNeed:
         if self.config.frame_rate is None:

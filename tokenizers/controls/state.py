@@ -54,6 +54,10 @@ class StateCoder(Coder):
     def settle(cls, config: StateConfig, facts: DataFacts) -> StateConfig:
         return config if config.columns else dataclasses.replace(config, columns=facts.columns(config.file))
 
+    @classmethod
+    def leaves_open(cls, config: StateConfig) -> bool:
+        return not config.columns
+
     @property
     def need(self) -> TableNeed:
         return TableNeed(self.config.file, self.config.columns)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from tokenreel.errors import ConfigError
 
 class QuantizerConfig(Protocol):
     """The frozen dataclass above each quantizer."""
+
+    code_settings: ClassVar[tuple[str, ...]]  # fields that the codes depend on; the others matter in training only
 
     def build(self, dim: int) -> Quantizer:
         """The quantizer for latents of `dim` channels. Raises ConfigError where they do not fit."""

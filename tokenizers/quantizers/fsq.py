@@ -21,6 +21,7 @@ SLACK = 1e-3  # widens the range a little, so that tanh reaches the outermost va
 @dataclass(frozen=True)
 class FSQConfig:
     type: ClassVar[str] = "fsq"
+    code_settings: ClassVar[tuple[str, ...]] = ("levels", "codebooks")
 
     levels: tuple[int, ...] = (8, 5, 5, 5)  # values of each channel; the paper advises 5 or more, (8, 5, 5, 5) for 2^10
     codebooks: int = 1  # q, groups of such channels

@@ -21,6 +21,7 @@ MOST_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits num
 @dataclass(frozen=True)
 class LFQConfig:
     type: ClassVar[str] = "lfq"
+    code_settings: ClassVar[tuple[str, ...]] = ("bits", "codebooks")
 
     bits: int = 10  # channels of a group; K = 2^bits
     codebooks: int = 1  # q, groups

@@ -24,6 +24,7 @@ KMEANS_ITERATIONS = 10
 @dataclass(frozen=True)
 class VQConfig:
     type: ClassVar[str] = "vq"
+    code_settings: ClassVar[tuple[str, ...]] = ("codes", "codebooks")
 
     codes: int = 512  # K, the size of each codebook
     codebooks: int = 1  # q, slices that the channels are split into

@@ -14,7 +14,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import codes_to_cache, write_token_file
 from tokenreel.data.cache.verify import find_damage
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.errors import CacheError, UserError
+from tokenreel.errors import CacheError, ConfigError, UserError
 
 ROWS, K = 37, 509
 SPEC = TokenSpec(
@@ -170,6 +170,12 @@ def test_stream_names_cannot_climb_out_of_the_cache(tmp_path: Path) -> None:
     spec = TokenSpec((StreamSpec("../up", (3, 2, 2), 5),), 3, Framing(4, 4))
     with pytest.raises(UserError, match="named by letters"):
         write_token_file(tmp_path / "x", spec, {"../up": np.zeros((2, 3, 2, 2, 1), int)}, "f", sources(2))
+
+
+def test_a_stream_cannot_have_the_name_of_a_column(tmp_path: Path) -> None:
+    spec = TokenSpec((StreamSpec("label", (3, 2, 2), 5),), 3, Framing(4, 4))
+    with pytest.raises(ConfigError, match="stream 'label': a cache has a column of that name"):
+        write_token_file(tmp_path / "x", spec, {"label": np.zeros((2, 3, 2, 2, 1), int)}, "f", sources(2))
 
 
 def test_rows_out_of_range_and_unknown_names_are_refused(sealed: Path) -> None:

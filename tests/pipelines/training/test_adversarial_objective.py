@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toy_adversarial import CLIPS, FRAMES, HEIGHT, SECTION, WIDTH, ToyAdversarial, toy_objective, train_toy
 
+from tokenreel.config import to_mapping
 from tokenreel.decoders.adversarial.losses import adversarial_loss, r1_penalty
 from tokenreel.decoders.adversarial.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
 from tokenreel.errors import ConfigError
@@ -160,7 +161,7 @@ def test_perceptual_losses_judge_pictures_and_the_decoded_frames_of_a_run(
     own.run = (own.video[:, :, :2], batch.video[:, :, :2])
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
     of_run = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
-    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run))
+    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run) / 2)
 
 
 def test_the_adversarial_loss_is_that_of_the_frames_as_they_are_decoded() -> None:
@@ -198,7 +199,7 @@ def test_what_is_exported_is_the_averaged_tokenizer_without_discriminators(tmp_p
     train_toy(tmp_path)
     exported = VideoTokenizer.from_pretrained(tmp_path).state_dict()
     average = load_file(tmp_path / "checkpoints/step_00000011/average.safetensors")
-    assert not [name for name in exported if "discriminator" in name]
+    assert {name.partition(".")[0] for name in average} == {"tokenizer"}, "nothing is averaged that is not exported"
     assert all(torch.equal(exported[name[10:]], average[name]) for name in average if name.startswith("tokenizer."))
 
 
@@ -237,3 +238,15 @@ def test_the_section_decides_which_training_it_is() -> None:
         tokenizer_training({"guard": 1.0})
     with pytest.raises(ConfigError, match="r1_every at least 1"):
         tokenizer_training({"adversarial": {"r1_every": 0}})
+
+
+def test_adversarial_settings_without_a_discriminator_are_refused_unless_they_are_the_defaults() -> None:
+    without = {"perceptual": None, "image_discriminator": None}
+    with pytest.raises(
+        ConfigError, match=r"training\.adversarial\.start_step \(=7\) does nothing without a discr"
+    ) as error:
+        tokenizer_training({**without, "adversarial": {"start_step": 7}})
+    assert "\n" not in str(error.value)
+    resolved = to_mapping(tokenizer_training(without))
+    assert "adversarial" in resolved
+    assert to_mapping(tokenizer_training(resolved)) == resolved

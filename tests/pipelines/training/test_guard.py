@@ -1,4 +1,4 @@
-"""A run whose reconstructions collapse is stopped, and what it had learnt before is kept."""
+"""A run whose reconstructions collapse is stopped, and what it had learnt before is exported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from toy_adversarial import SECTION, train_toy
 
 from tokenreel.pipelines.training.guard import Diverged, ReconstructionGuard
+from tokenreel.tokenizers.base import VideoTokenizer
 
 
-def test_a_run_whose_reconstructions_collapse_is_stopped_and_keeps_what_was_good(tmp_path: Path) -> None:
+def test_a_run_whose_reconstructions_collapse_is_stopped_and_exports_the_newest_checkpoint(tmp_path: Path) -> None:
     """An adversarial weight of 10^5 at a high rate: the tokenizer does whatever fools its discriminators."""
     adversarial = {"weight": 1e5, "start_step": 8, "r1": 0.0}
     changes = {"steps": 200, "learning_rate": 0.05, "accumulate": 1, "guard": 1.5, "adversarial": adversarial}
@@ -24,16 +25,19 @@ def test_a_run_whose_reconstructions_collapse_is_stopped_and_keeps_what_was_good
     assert "\n" not in message
     assert "more than 1.5 times its best" in message
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert message.endswith(f"The last checkpoint, from before, is {tmp_path / 'checkpoints' / kept[-1]}")
-    step = int(message.partition(" at step ")[2].partition(",")[0])
-    assert 8 <= int(kept[-1].removeprefix("step_")) < step
-    assert not (tmp_path / "model.safetensors").exists(), "nothing is exported"
-    good = load_file(tmp_path / "checkpoints" / kept[-1] / "network_guard.safetensors")
+    newest, step = tmp_path / "checkpoints" / kept[-1], int(kept[-1].removeprefix("step_"))
+    assert 8 <= step < int(message.partition(" at step ")[2].partition(",")[0])
+    assert message.endswith(f". {tmp_path} now holds the model of step {step}, its newest whole checkpoint")
+    good = load_file(newest / "network_guard.safetensors")
     assert good["running"] <= 1.5 * good["best"]
-    good_steps = int(kept[-1].removeprefix("step_"))
-    summary = train_toy(tmp_path, {**wild, "steps": good_steps})  # what was kept can be exported
-    assert summary["clips"] == 0
-    assert (tmp_path / "model.safetensors").exists()
+    exported = VideoTokenizer.from_pretrained(tmp_path)
+    assert exported.about["steps"] == step
+    assert exported.about["scores"]["psnr"] > 0
+    average = load_file(newest / "average.safetensors")
+    averaged = {name.removeprefix("tokenizer."): tensor for name, tensor in average.items()}
+    expected = {**load_file(newest / "network_tokenizer.safetensors"), **averaged}
+    assert expected.keys() == exported.state_dict().keys()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in exported.state_dict().items())
 
 
 def test_the_guard_compares_the_running_mean_with_its_best_after_the_start_only() -> None:

@@ -28,20 +28,19 @@ from tokenreel.pipelines.training.run_folder import RunFolder
 SCRIPT = Path(__file__).with_name("toy_training.py")
 
 
-def launch(out: Path, processes: int, die_at: int = NEVER) -> int:
-    """Trains the toy in processes of their own; `die_at` is the step in which each kills itself with SIGKILL."""
+def launch(out: Path, processes: int, die_at: int = NEVER, nan_at: int = NEVER) -> subprocess.CompletedProcess[str]:
+    """Trains the toy in processes of their own; `die_at` and `nan_at` are ToyObjective's."""
     # --multi_gpu starts as many processes as are asked for, on CPU too; --cpu would start one without a word.
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1", f"--num_processes={processes}"]
     settings = ["--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]
     command = [sys.executable, *([*launcher, *settings] if processes > 1 else [])]
     environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    arguments = [str(SCRIPT), str(out), str(die_at)]
+    arguments = [str(SCRIPT), str(out), str(die_at), str(nan_at)]
     done = subprocess.run(
         [*command, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
     )
-    if die_at == NEVER:
-        assert done.returncode == 0, done.stderr
-    return done.returncode
+    assert (done.returncode == 0) == (die_at == nan_at == NEVER), done.stderr
+    return done
 
 
 def curve(out: Path) -> list[dict[str, float]]:
@@ -54,7 +53,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, pro
     train: Callable[[Path], object] = train_toy if processes == 1 else partial(launch, processes=processes)
     train(tmp_path / "whole")
     killed = launch(tmp_path / "killed", processes, die_at=8)
-    assert killed == -signal.SIGKILL if processes == 1 else killed != 0
+    assert killed.returncode == -signal.SIGKILL or processes > 1
     assert not (tmp_path / "killed/model.safetensors").exists()
     assert (tmp_path / "killed/checkpoints/step_00000006").exists()
     train(tmp_path / "killed")
@@ -118,18 +117,54 @@ def test_training_lowers_the_loss_and_exports_averaged_weights(tmp_path: Path) -
     assert summary["error"] < first
 
 
-def test_nan_stops_names_the_step_and_keeps_the_good_checkpoint(tmp_path: Path) -> None:
-    class Poisoned(ToyObjective):
-        def losses(self, update: str, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            losses = super().losses(update, batch, generator)
-            if len(self.seen) > 7 * self.config.batch and update == "model":  # in the eighth step
-                losses["judged"] = losses["judged"] * float("nan")
-            return losses
-
-    with pytest.raises(NonFiniteLoss, match=r"judged is nan at step 8.* The last checkpoint.* is .*step_00000006"):
-        train_toy(tmp_path, objective=Poisoned(CONFIG))
+def test_nan_stops_names_the_step_and_exports_the_newest_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"judged is nan at step 8.* now holds the model of step 6") as error:
+        train_toy(tmp_path, objective=ToyObjective(CONFIG, nan_at=7))
+    assert "\n" not in str(error.value)
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000003", "step_00000006"]
     assert all(np.isfinite(line["train/judged"]) for line in curve(tmp_path) if "train/judged" in line)
+    assert exports_the_average_of(6, tmp_path)
+
+
+def test_all_processes_stop_where_one_has_a_nan(tmp_path: Path) -> None:
+    done = launch(tmp_path, 2, nan_at=7)
+    assert "judged is nan at step 8" in done.stderr
+    assert "now holds the model of step 6" in done.stderr
+    assert exports_the_average_of(6, tmp_path)
+
+
+def exports_the_average_of(step: int, out: Path) -> bool:
+    average = safetensors.torch.load_file(out / f"checkpoints/step_{step:08d}/average.safetensors")
+    exported = safetensors.torch.load_file(out / "model.safetensors")
+    return all(torch.equal(tensor, average[f"model.{name}"]) for name, tensor in exported.items())
+
+
+def test_a_run_that_stops_goes_back_to_whole_checkpoints_only(tmp_path: Path) -> None:
+    train_toy(tmp_path, replace(CONFIG, schedule="constant", steps=6))
+    (tmp_path / "model.safetensors").unlink()
+    damaged = tmp_path / "checkpoints/step_00000006/network_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(NonFiniteLoss, match="now holds the model of step 3"):
+        train_toy(tmp_path, replace(CONFIG, schedule="constant"), objective=ToyObjective(CONFIG, nan_at=3))
+    assert exports_the_average_of(3, tmp_path)
+
+
+def test_a_run_that_stops_with_damaged_checkpoints_alone_says_both(tmp_path: Path) -> None:
+    class Damaging(ToyObjective):
+        def begin_step(self, step: int) -> None:
+            super().begin_step(step)
+            if step == 4:
+                (tmp_path / "checkpoints/step_00000003/network_model.safetensors").unlink()
+
+    with pytest.raises(NonFiniteLoss, match=r"judged is nan at step 5.* No model is exported: .* is damaged"):
+        train_toy(tmp_path, objective=Damaging(CONFIG, nan_at=4))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_that_stops_before_its_first_checkpoint_says_so_and_exports_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match="No model is exported: there is no checkpoint before step 3"):
+        train_toy(tmp_path, objective=ToyObjective(CONFIG, nan_at=1))
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:

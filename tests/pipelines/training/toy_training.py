@@ -1,5 +1,5 @@
 """A toy objective with everything that makes resuming hard: dropout, two updates, random numbers of the generator, an
-unused parameter, averaged weights, accumulation. Also a script that trains it: `toy_training.py OUT DIE_AT`.
+unused parameter, averaged weights, accumulation. Also a script that trains it: `toy_training.py OUT DIE_AT NAN_AT`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ CONFIG = TrainingConfig(
 
 
 class ToyObjective(Objective):
-    """Fits rows to targets, while a critic learns something from the model's output; `die_at`: SIGKILL in that step."""
+    """Fits rows to targets, while a critic learns something from the model's output. `die_at`: SIGKILL in that step,
+    0 being the first; `nan_at`: a loss of the last process is NaN in that step.
+    """
 
     data_identity = "toy"
     updates = ("model", "critic")
 
-    def __init__(self, config: TrainingConfig, die_at: int = NEVER) -> None:
+    def __init__(self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER) -> None:
         torch.manual_seed(config.seed)
         model = nn.Sequential(nn.Linear(5, 17), nn.Dropout(0.3), nn.Tanh(), nn.Linear(17, 3))
         model.register_parameter("unused", nn.Parameter(torch.ones(2, 2)))
@@ -46,7 +48,13 @@ class ToyObjective(Objective):
         self.config = config
         self.rows = np.arange(ROWS)
         self.die_at = die_at
+        self.nan_at = nan_at
+        self.poisoned = False
         self.seen: list[tuple[int, int]] = []  # (row, sample) in the order of reading
+
+    def begin_step(self, step: int) -> None:
+        last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
+        self.poisoned = last and step == self.nan_at
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: build_optimizer(self.config, [network]) for name, network in self.networks.items()}
@@ -64,7 +72,8 @@ class ToyObjective(Objective):
         out = self.networks["model"](batch + 0.1 * torch.randn(batch.shape, generator=generator))
         if update == "critic":
             return {"critic": (self.networks["critic"](out.detach()) - 1).square().mean()}
-        return {"fit": (out - batch[:, :3]).square().mean(), "judged": -self.networks["critic"](out).mean() * 0.1}
+        judged = -self.networks["critic"](out).mean() * (float("nan") if self.poisoned else 0.1)
+        return {"fit": (out - batch[:, :3]).square().mean(), "judged": judged}
 
     def validate(self) -> dict[str, float]:
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
@@ -98,4 +107,4 @@ def train_toy(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train_toy(Path(sys.argv[1]), objective=ToyObjective(CONFIG, die_at=int(sys.argv[2])))
+    train_toy(Path(sys.argv[1]), objective=ToyObjective(CONFIG, *map(int, sys.argv[2:])))

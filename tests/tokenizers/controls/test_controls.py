@@ -24,7 +24,7 @@ SPEC = TokenSpec((StreamSpec("video", (11, 2, 3), 13),), 11, Framing(8, 12))
 
 @pytest.fixture(scope="module")
 def controls() -> Controls:
-    made = planned_controls(SECTION)
+    made = Controls(planned_controls(SECTION))
     generator = np.random.default_rng(0)
     made.coder("state").fit([generator.random((11, 2), dtype=np.float32)])
     made.coder("sound").fit([generator.normal(size=(11, 50)).astype(np.float32)])
@@ -46,7 +46,7 @@ def test_it_comes_back_from_its_folder_with_the_order_of_its_tracks(controls: Co
 
 
 def test_coders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
-    planned_controls({"class": SECTION["class"]}).save_pretrained(tmp_path / "x")
+    Controls(planned_controls({"class": SECTION["class"]})).save_pretrained(tmp_path / "x")
     assert Controls.from_pretrained(tmp_path / "x").encode({"class": "ant"})["class"].tolist() == [[[[0]]]]
 
 
@@ -69,8 +69,9 @@ def test_a_wrong_control_is_named(controls: Controls) -> None:
         controls.encode({"class": "cat"})
     with pytest.raises(ConfigError, match="no control is called 'stat'; did you mean 'state'"):
         controls.coder("stat")
-    with pytest.raises(ConfigError, match=r"controls\.video: the tokenizer has a stream of that name"):
-        planned_controls({"video": SECTION["class"]}).added_to(SPEC)
+    for name in ("video", "video_given"):
+        with pytest.raises(ConfigError, match=rf"controls\.{name}: the tokenizer has a stream of that name"):
+            Controls(planned_controls({name: SECTION["class"]})).added_to(SPEC)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +82,13 @@ def test_a_wrong_control_is_named(controls: Controls) -> None:
         ({"a b": SECTION["class"]}, "named by letters, digits"),
         ({"state": {"type": "stat"}}, r"controls\.state\.type: no control is called 'stat'; did you mean 'state'"),
         ({"state": {"type": "state", "code": 5}}, r"controls\.state\.code: unknown key; did you mean 'codes'"),
-        ({"state": {"type": "state"}}, r"columns of states\.csv are left to the data"),
+        ({"label": SECTION["class"]}, r"controls\.label: none of end, end_step, .*valid names a control"),
+        ({"end": SECTION["class"]}, r"controls\.end: none of"),
     ],
 )
 def test_a_section_that_cannot_be_built_is_refused(section: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        planned_controls(section)
+        Controls(planned_controls(section))
 
 
 def test_the_data_fills_what_a_section_leaves_open() -> None:
@@ -97,4 +99,5 @@ def test_the_data_fills_what_a_section_leaves_open() -> None:
         "sound": {key: value for key, value in SECTION["sound"].items() if key != "frame_rate"},  # type: ignore[attr-defined]
         "type": SECTION["type"],
     }
-    assert settled_controls(open_section, facts).tracks(11) == planned_controls(SECTION).tracks(11)
+    assert list(planned_controls(open_section)) == ["type"]
+    assert settled_controls(open_section, facts).tracks(11) == Controls(planned_controls(SECTION)).tracks(11)
