@@ -50,6 +50,7 @@ class Coder(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.document = to_mapping(config)  # of a loaded coder what was stored, without settings that are younger
 
     @classmethod
     def settle(cls, config: Any, facts: DataFacts) -> Any:
@@ -113,7 +114,7 @@ class Coder(nn.Module):
     @property
     def code_fingerprint(self) -> str:
         """What the codes depend on: configuration and codebooks. Hex sha256."""
-        return fingerprint(to_mapping(self.config), self.state_dict())
+        return fingerprint(self.document, self.state_dict())
 
 
 def build_coder(config: Any) -> Coder:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from torch import nn
 
-from tokenreel.config import to_mapping
 from tokenreel.data.cache.layout import COLUMNS
 from tokenreel.data.controls.needs import Need, Raw
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
@@ -82,7 +81,7 @@ class Controls(nn.Module, PretrainedModel):
         return dataclasses.replace(spec, streams=(*spec.streams, *self.tracks(spec.frames)))
 
     def to_document(self) -> dict[str, Any]:
-        coders = [{"name": name, **to_mapping(self.coder(name).config)} for name in self.names]
+        coders = [{"name": name, **self.coder(name).document} for name in self.names]
         return {"config": {"type": TYPE, "coders": coders}}  # a list, for JSON of a saved model sorts keys
 
     @classmethod
@@ -90,7 +89,9 @@ class Controls(nn.Module, PretrainedModel):
         coders = {}
         for entry in document["config"]["coders"]:
             settings = {key: value for key, value in entry.items() if key != "name"}
-            coders[entry["name"]] = build_coder(CODERS.config(settings, f"controls.{entry['name']}"))
+            coder = build_coder(CODERS.config(settings, f"controls.{entry['name']}"))
+            coder.document = settings
+            coders[entry["name"]] = coder
         return cls(coders)
 
 

@@ -45,6 +45,19 @@ def test_it_comes_back_from_its_folder_with_the_order_of_its_tracks(controls: Co
         VideoTokenizer.from_pretrained(tmp_path / "x")
 
 
+def test_a_setting_that_is_younger_than_the_saved_one_does_not_change_its_tracks(controls: Controls) -> None:
+    """Left out of the stored document, as an older version would have written it, it has its default."""
+    document = controls.to_document()
+    stored = [dict(entry) for entry in document["config"]["coders"]]
+    del stored[2]["floor_db"]
+    older = Controls.from_document({"config": {**document["config"], "coders": stored}})
+    older.load_state_dict(controls.state_dict())
+    assert older.coder("sound").config == controls.coder("sound").config
+    assert older.to_document()["config"]["coders"] == stored
+    assert older.tracks(11)[2].coder != controls.tracks(11)[2].coder
+    assert Controls.from_document(older.to_document()).to_document() == older.to_document()
+
+
 def test_coders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
     Controls(planned_controls({"class": SECTION["class"]})).save_pretrained(tmp_path / "x")
     assert Controls.from_pretrained(tmp_path / "x").encode({"class": "ant"})["class"].tolist() == [[[[0]]]]
