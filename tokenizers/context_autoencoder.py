@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.context.contextual_loss import contextual_loss
-from tokenreel.decoders.context.decoder import ContextDecoder, shared_channels
+from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.context.memory import ContextMemory
 from tokenreel.decoders.context.rollout import roll_out
@@ -94,7 +94,6 @@ class ContextAutoencoder(VideoTokenizer):
         self.encoder = PyramidEncoder(config.widths, config.latent)
         self.quantizer = quantizer
         self.decoder = ContextDecoder(config.latent, config.widths, config.flow)
-        self.shared = [shared_channels(width, config.flow) for width in config.widths]
 
     @property
     def last_layer(self) -> Tensor:
@@ -154,7 +153,7 @@ class ContextAutoencoder(VideoTokenizer):
         return self._shared(features)
 
     def _shared(self, features: list[Tensor]) -> list[Tensor]:
-        return [level[:, :shared] for level, shared in zip(features, self.shared, strict=True)]
+        return [level[:, :shared] for level, shared in zip(features, self.decoder.shared, strict=True)]
 
     def _frames(self, video: Tensor) -> Tensor:
         self.require_framing(video)

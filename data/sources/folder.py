@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.metadata import describe
+from tokenreel.data.sources.tabled import TabledSource
 
 
-class VideoFolder(EncodedSource):
+class VideoFolder(TabledSource, EncodedSource):
     """Videos below a folder. Ids are paths relative to it."""
 
     def __init__(self, location: str, root: Path, videos: list[Path], metadata: list[Path]) -> None:
         super().__init__(location, describe(root, videos, metadata))
         self._root = root
         self._tables = FrameTables(root)
-
-    def columns(self, file: str) -> tuple[str, ...]:
-        return self._tables.columns(file)
-
-    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
-        return self._tables.numbers(self.entries[index].id, file, columns)
-
-    def table_sha256(self, file: str) -> str:
-        return self._tables.sha256(file)
 
     def _file(self, index: int) -> Path:
         return self._root / self.entries[index].id

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.metadata import describe
 from tokenreel.data.sources.pixels import PixelSource
+from tokenreel.data.sources.tabled import TabledSource
 from tokenreel.data.video import MAX_PIXELS, DecodeFailure
 from tokenreel.errors import DataError
 
@@ -22,7 +23,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of the suffixes above; Pillow opens
 _DAMAGE = (OSError, SyntaxError, ValueError)  # Pillow's ways to say that a picture is broken
 
 
-class FrameFolders(PixelSource):
+class FrameFolders(TabledSource, PixelSource):
     """Ids are the folders' paths; for pictures that lie in the location itself, the location's name."""
 
     def __init__(
@@ -35,15 +36,6 @@ class FrameFolders(PixelSource):
         super().__init__(location, describe(root, list(folders), metadata), frame_rate)
         self._tables = FrameTables(root)
         self._pictures = [sorted(folders[root / entry.id], key=_natural) for entry in self.entries]
-
-    def columns(self, file: str) -> tuple[str, ...]:
-        return self._tables.columns(file)
-
-    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
-        return self._tables.numbers(self.entries[index].id, file, columns)
-
-    def table_sha256(self, file: str) -> str:
-        return self._tables.sha256(file)
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]

@@ -32,7 +32,7 @@ class ContextDecoder(nn.Module):
         self.widen = EqualizedConv2d(latent, widths[0], 1)
         self.blocks = nn.ModuleList(DoublingBlock(a, b) for a, b in pairwise(widths))
         self.narrow = EqualizedConv2d(widths[-1], 3, 1)
-        self.shared = [shared_channels(width, flow) for width in widths]
+        self.shared = [_shared_channels(width, flow) for width in widths]
         self.flow: nn.ModuleList | None = None
         if flow is not None:
             refined = max(1, len(widths) - flow.unrefined)
@@ -55,15 +55,9 @@ class ContextDecoder(nn.Module):
         level, shared = len(flows), self.shared[len(flows)]
         decoded, known = x[:, :shared], contexts[level]
         flows.append(self.flow[level](decoded, known, flows[-1] if flows else None))
-        mixed = fuse(decoded, known, flows[-1])
-        return _with_first(x, mixed)
+        return torch.cat([fuse(decoded, known, flows[-1]), x[:, shared:]], 1)
 
 
-def shared_channels(width: int, flow: FlowConfig | None) -> int:
+def _shared_channels(width: int, flow: FlowConfig | None) -> int:
     """How many of a level's channels context is mixed into: the first ones."""
     return 0 if flow is None else max(1, int(flow.share * width))
-
-
-def _with_first(x: Tensor, first: Tensor) -> Tensor:
-    """`x` with its first channels replaced."""
-    return torch.cat([first, x[:, first.shape[1] :]], 1)
