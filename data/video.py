@@ -205,16 +205,9 @@ class VideoReader:
 
 def _open(file: VideoFile) -> tuple[Any, Any]:
     """The container and its video stream, checked against the limits; one thread, so that damage is always marked."""
-    source: str | BinaryIO
-    if isinstance(file, Path):
-        _require_file(file)
-        source = f"file:{file.absolute()}"
-    else:
-        file.seek(0)
-        source = file
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     try:
-        container = av.open(source, container_options=options, metadata_errors="replace")
+        container = av.open(av_input(file), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         empty = isinstance(file, Path) and not file.stat().st_size
         found = "the file is empty" if empty else f"no whole video container of a known kind ({error.strerror})"
@@ -226,12 +219,19 @@ def _open(file: VideoFile) -> tuple[Any, Any]:
         raise
 
 
-def _require_file(path: Path) -> None:
-    """Raises DataError where a file is not there or must not be read, which says nothing about the video in it."""
+def av_input(file: Path | BinaryIO) -> str | BinaryIO:
+    """What PyAV opens, from its beginning, and never anything but a file.
+
+    Raises DataError where a file is not there or must not be read, which says nothing about what is in it.
+    """
+    if not isinstance(file, Path):
+        file.seek(0)
+        return file
     try:
-        path.open("rb").close()
+        file.open("rb").close()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{file}: {error.strerror}") from error
+    return f"file:{file.absolute()}"
 
 
 def _video_stream(container: Any) -> Any:

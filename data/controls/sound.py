@@ -12,8 +12,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
-from tokenreel.data.video import MAX_SECONDS, DecodeFailure
-from tokenreel.errors import DataError
+from tokenreel.data.video import MAX_SECONDS, DecodeFailure, av_input
 
 SLACK = 0.1  # seconds that may lack at the end: AAC codes 1,024 samples at a time, and muxers drop what is not whole
 MAX_RATE = 384_000  # samples a second
@@ -66,19 +65,9 @@ def windows(samples: np.ndarray, rate: int, times: np.ndarray, length: int) -> n
 
 
 def _open(file: Path | BinaryIO) -> Any:
-    source: str | BinaryIO
-    if isinstance(file, Path):
-        try:
-            file.open("rb").close()
-        except OSError as error:
-            raise DataError(f"{file}: {error.strerror}") from error
-        source = f"file:{file.absolute()}"
-    else:
-        file.seek(0)
-        source = file
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     try:
-        return av.open(source, container_options=options, metadata_errors="replace")
+        return av.open(av_input(file), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise DecodeFailure("unreadable", f"no container of sound of a known kind ({error.strerror})") from error
 
