@@ -20,8 +20,9 @@ from tokenreel.pipelines.progress import Progress
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
 from tokenreel.priors.guidance import require_guidable
+from tokenreel.priors.nulls import require_end_in_windows
 from tokenreel.priors.sampling import Samples, sample_video
-from tokenreel.priors.schedule import runs_with_video
+from tokenreel.priors.schedule import placements, runs_with_video
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,27 @@ def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[st
             raise ConfigError(f"--top-k-of {name}: nothing of it is drawn, but of {', '.join(drawn)}: leave it out")
     for prior in priors:
         require_guidable(prior, drawing.sampling.guidance, tracks)
+        _require_windows(prior, drawing, END in tracks)
     if spec.time == "window":
         priors[0].given_frames(drawing.prime)  # only so many were encoded without those after them
         if drawing.frames not in (None, spec.frames):
             raise ConfigError(
                 f"--frames {drawing.frames} must be {spec.frames}, or left out: this tokenizer codes whole clips"
             )
+
+
+def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
+    """Raises ConfigError for frames, a slide or an end that the windows of so long a video do not allow."""
+    spec = prior.spec
+    if spec.time != "framewise":
+        return
+    frames = drawing.frames or spec.frames
+    streams = map(spec.stream, (*prior.reads, *prior.predicts))
+    running = [stream for stream in streams if runs_with_video(spec, stream)]
+    next(placements(spec, running, frames, drawing.sampling.slide))
+    if with_end:
+        some, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
+        require_end_in_windows(prior, {END: some, END_STEP: some.long() + last}, frames)
 
 
 def chosen_tracks(priors: Sequence[Prior], names: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.decoders.context.contextual_loss import contextual_loss
+from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss, occluded_by_level, unlike_by_level
 from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.context.memory import ContextMemory
@@ -202,27 +202,45 @@ class ContextAutoencoder(VideoTokenizer):
     def _decode_pictures(
         self, video: Tensor, first: int, coded: _Coded
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """One frame of each clip, out of the run that begins at frame `first`, decoded alone, with another frame of the
-        clip, and with an augmented view of itself: [N, 3, H, W] decoded and true, and the losses of the view's flow.
+        """One frame of each clip, out of the run that begins at frame `first`, decoded alone and with another frame of
+        the clip, and one or more with an augmented view of themselves: [N, 3, H, W] decoded and true, and the losses
+        of flows and masks.
         """
-        length, chosen = video.shape[2], int(torch.randint(coded.latents.shape[2], ()))
+        length, run = video.shape[2], coded.latents.shape[2]
+        chosen = int(torch.randint(run, ()))
         target, latents = video[:, :, first + chosen], coded.latents[:, :, chosen]
         another = video[:, :, (first + chosen + 1 + int(torch.randint(length - 1, ()))) % length]
         alone = self.decoder(latents).pixels
         if self.config.views is None:
             paired = self.decoder(latents, _single(self.features(another))).pixels
             return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
-        view = make_view(target, self.config.views, None)
-        contexts = self.features(torch.cat([another, view.context]))
-        both = self.decoder(latents.repeat(2, 1, 1, 1), _single(contexts))
-        of_view = [flow.of_rows(len(target)) for flow in both.flows]
-        return (torch.cat([alone, both.pixels]), target.repeat(3, 1, 1, 1)), self._contextual(of_view, view)
+        viewed = [(chosen + step) % run for step in range(min(self.config.views.per_clip, run))]
+        targets = torch.cat([video[:, :, first + frame] for frame in viewed])
+        view = make_view(targets, self.config.views, None, _still(video).repeat(len(viewed), 1, 1, 1))
+        contexts, truths = torch.cat([another, view.context]), torch.cat([target, targets])
+        every = torch.cat([latents, *(coded.latents[:, :, frame] for frame in viewed)])
+        decoded = self.decoder(every, _single(self.features(contexts)))
+        losses = self._contextual(decoded.flows, view, truths, contexts)
+        return (torch.cat([alone, decoded.pixels]), torch.cat([target, truths])), losses
 
-    def _contextual(self, flows: list[Flow], view: View) -> dict[str, Tensor]:
-        """Equation 7, of flows to one context each."""
-        displacements, logits = [flow.displacement[:, 0] for flow in flows], [flow.logits[:, 0] for flow in flows]
-        losses = contextual_loss(displacements, logits, view.flow, view.occluded)
+    def _contextual(self, flows: list[Flow], view: View, frames: Tensor, contexts: Tensor) -> dict[str, Tensor]:
+        """Equation 7, of flows from `frames` [N, 3, H, W] to one context each, the last of which are the view's."""
+        assert self.config.views is not None
+        of_view = len(frames) - len(view.flow)
+        displacements = [flow.displacement[:, 0] for flow in flows]
+        logits = [flow.logits[:, 0] for flow in flows]
+        if self.config.views.mask == "unlike":
+            masks = mask_loss(logits, unlike_by_level(frames, contexts, displacements))
+        else:
+            logits = [level[of_view:] for level in logits]
+            masks = mask_loss(logits, occluded_by_level(view.occluded, logits))
+        losses = {"flow": flow_loss([flow[of_view:] for flow in displacements], view), "mask": masks}
         return {name: self.config.contextual * loss for name, loss in losses.items()}
+
+
+def _still(video: Tensor) -> Tensor:
+    """What a clip [B, 3, T, H, W] shows most of the time: [B, 3, H, W], the median of each pixel."""
+    return video.median(dim=2).values
 
 
 def _single(features: list[Tensor]) -> list[Tensor]:

@@ -1,47 +1,78 @@
-"""The contextual loss of CCVS (https://arxiv.org/abs/2107.08037), equation 7, at every level. Knows no networks."""
+"""The contextual loss of CCVS (https://arxiv.org/abs/2107.08037), equation 7, at every level. Knows no networks.
+
+Flows are [N, 2, h, w], coarse to fine, each in pixels of its own grid; logits m are [N, 1, h, w], with sigma(m) -> 1
+where the context does not help. Truths are averaged over the area of a level's pixels. All in float32.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tokenreel.decoders.context.occlusion import unlike
+from tokenreel.decoders.context.views import View
+from tokenreel.decoders.context.warp import warp
 
-def contextual_loss(
-    flows: list[Tensor], occlusions: list[Tensor], view_flow: Tensor, view_occluded: Tensor
-) -> dict[str, Tensor]:
-    """How far estimated flows and masks are from a view's truth: {"flow": scalar, "mask": scalar}, sums over levels.
+STILL_WEIGHT = 0.3  # of what does not move on its own, where something does
 
-    `flows` [N, 2, h, w], coarse to fine, each in pixels of its own grid; `occlusions` [N, 1, h, w] are logits m with
-    sigma(m) -> 1 where the context is occluded. `view_flow` [N, 2, H, W] in pixels and `view_occluded` [N, 1, H, W] in
-    {0, 1} are those of a `View`. Both truths are averaged over the area of a level's pixels. All in float32.
 
-    Flow: the squared error in pixels of the *coarsest* grid at every level, as in the public code, so that no level
-    outweighs another by its size; mean over x, y and pixels, each weighted by its visible share, because the flow of
-    what is not to be seen cannot be known. (The public code drops pixels that are half occluded or more.)
+def flow_loss(flows: Sequence[Tensor], view: View) -> Tensor:
+    """How far flows are from a view's: the squared error, summed over levels.
 
-    Mask: |o' - sigma(m)|^2 at all pixels and levels, as equation 7 says, with the polarity of equation 1 (printed, the
-    two are opposed). The public code asks for 1 where occluded at the finest level alone and leaves the rest to the
-    reconstruction losses; a mask that is 1 everywhere, which never uses the context, is then at no loss.
+    In pixels of the *coarsest* grid at every level, as in the public code, so that no level outweighs another by its
+    size; mean over x, y and pixels, each weighted by its visible share, because the flow of what is not to be seen
+    cannot be known. (The public code drops pixels that are half occluded or more.)
+
+    Parts that move on their own are a few pixels in a hundred, and what a flow is for: they have a mean of their own,
+    without which no flow at all is soon the best guess.
     """
-    with torch.autocast(view_flow.device.type, enabled=False):
-        losses = [
-            (_flow_loss(flow.float(), flows[0], view_flow, view_occluded), _mask_loss(logits.float(), view_occluded))
-            for flow, logits in zip(flows, occlusions, strict=True)
-        ]
-    flow_losses, mask_losses = zip(*losses, strict=True)
-    return {"flow": torch.stack(flow_losses).sum(), "mask": torch.stack(mask_losses).sum()}
+    with torch.autocast(view.flow.device.type, enabled=False):
+        return torch.stack([_flow_loss(flow.float(), flows[0], view) for flow in flows]).sum()
 
 
-def _flow_loss(flow: Tensor, coarsest: Tensor, view_flow: Tensor, view_occluded: Tensor) -> Tensor:
-    target = _to_grid(view_flow, flow) * _scale(view_flow, coarsest)
-    visible = 1 - _to_grid(view_occluded, flow)
+def _flow_loss(flow: Tensor, coarsest: Tensor, view: View) -> Tensor:
+    target = _to_grid(view.flow, flow) * _scale(view.flow, coarsest)
     error = (flow * _scale(flow, coarsest) - target).square().mean(1, keepdim=True)
-    return (visible * error).sum() / visible.sum().clamp_min(1e-6)  # nothing visible: no loss
+    visible = 1 - _to_grid(view.occluded, flow)
+    if view.moving is None:
+        return _mean(error, visible)
+    moving = visible * _to_grid(view.moving, flow)
+    return _mean(error, moving) + STILL_WEIGHT * _mean(error, visible - moving)
 
 
-def _mask_loss(logits: Tensor, view_occluded: Tensor) -> Tensor:
-    return functional.mse_loss(logits.sigmoid(), _to_grid(view_occluded, logits))
+def _mean(error: Tensor, weight: Tensor) -> Tensor:
+    return (weight * error).sum() / weight.sum().clamp_min(1)  # less than a pixel counts for less, nothing for nothing
+
+
+def mask_loss(logits: Sequence[Tensor], truths: Sequence[Tensor]) -> Tensor:
+    """|o' - sigma(m)|^2 at all pixels, summed over levels, as equation 7 says, with the polarity of equation 1
+    (printed, the two are opposed). `truths` [N, 1, h, w] of each level: see the two functions below.
+
+    The public code asks for 1 where occluded at the finest level alone and leaves the rest to the reconstruction
+    losses; a mask that is 1 everywhere, which never uses the context, is then at no loss.
+    """
+    with torch.autocast(logits[0].device.type, enabled=False):
+        pairs = zip(logits, truths, strict=True)
+        return torch.stack([functional.mse_loss(level.float().sigmoid(), truth) for level, truth in pairs]).sum()
+
+
+def occluded_by_level(occluded: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+    """The truth of equation 7: the share of each pixel that the view does not show, of `occluded` [N, 1, H, W]."""
+    return [_to_grid(occluded, level) for level in logits]
+
+
+@torch.no_grad()
+def unlike_by_level(frames: Tensor, contexts: Tensor, flows: Sequence[Tensor]) -> list[Tensor]:
+    """1 where what a flow found in the context looks unlike what is to be decoded; frames, contexts [N, 3, H, W].
+
+    Not in CCVS. It needs no truth, so that pairs of a video's frames teach masks as well; what is hidden by something
+    that looks the same need not be kept out, and what a flow has missed is not let in.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        return [unlike(warp(_to_grid(contexts, flow), flow.float()), _to_grid(frames, flow)) for flow in flows]
 
 
 def _to_grid(field: Tensor, like: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tokenreel.decoders.context.warp import pixel_grid, warp
 
+UNLIKE = 0.1  # of [-1, 1], 13 of 255 levels: more than what blur and noise change of a surface
+
 
 def smooth_noise(
     shape: tuple[int, int, int, int], smoothness: float, generator: torch.Generator | None, device: torch.device
@@ -68,3 +70,8 @@ def occluded_in_target(hidden: Tensor, flow: Tensor) -> Tensor:
     limit = torch.tensor([width, height], device=flow.device).view(1, 2, 1, 1) - 0.5
     outside = ((place < -0.5) | (place > limit)).any(1, keepdim=True)
     return ((warp(hidden, flow) > 0.5) | outside).float()
+
+
+def unlike(first: Tensor, second: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] in [-1, 1] -> [N, 1, H, W] in {0, 1}: 1 where some channel differs by more than UNLIKE."""
+    return ((first - second).abs().amax(1, keepdim=True) > UNLIKE).float()

@@ -7,7 +7,6 @@ therefore the inverse of the distortion. Where it follows or leaves the public c
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.decoders.context.inversion import invert_flow
-from tokenreel.decoders.context.moving_parts import draw_parts, move_parts
+from tokenreel.decoders.context.moving_parts import MovingConfig, draw_parts, move_parts
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, smooth_noise
+from tokenreel.decoders.context.similarity import draw_similarity, uniform
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
 
@@ -43,18 +43,19 @@ class ViewConfig:
     rotation: float = 5.0  # largest angle to either side, degrees
     translation: float = 0.05  # largest shift to either side, as a share of the width and of the height
     blur: float = 2.0  # sigma is drawn from 0 to this, pixels
-    moving: float = 0.25  # mean share of pixels in parts that move on their own; not in CCVS
-    reach: float = 0.2  # how far they move at most along each axis, as a share of the width and of the height
     occlusion: float = 0.5  # mean share of pixels that are hidden
     hidden: Literal["other", "grey"] = "other"  # what is seen there: the view of the frame before in the batch; CCVS: 0
+    moving: MovingConfig | None = None  # parts that move on their own; not in CCVS
+    mask: Literal["occluded", "unlike"] = "occluded"  # what fusion masks learn: see contextual_loss.py; CCVS: occluded
+    per_clip: int = 1  # frames of each clip that are seen in a view in a training step; each costs a decoding
 
     def __post_init__(self) -> None:
         limits = {"zoom": 0.5, "rotation": 180, "translation": 0.5, "blur": LARGEST_BLUR, "occlusion": 0.99}
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be from 0 (off) to {limit:g}")
-        if not (0 <= self.moving < 1 and 0 <= self.reach <= 1):
-            raise ConfigError(f"moving (={self.moving}) and reach (={self.reach}) are shares: 0 (off) up to 1")
+        if self.per_clip < 1:
+            raise ConfigError(f"per_clip (={self.per_clip}) must be at least 1 frame")
         if not 0 < self.smoothness <= 1:
             raise ConfigError(f"smoothness (={self.smoothness}) must be above 0 and at most 1, a share of the height")
         if not 0 <= self.elastic <= STEEPEST * self.smoothness:
@@ -71,12 +72,16 @@ class View:
     context: Tensor  # [N, 3, H, W], the dtype of the frames; something else is seen in hidden parts
     flow: Tensor  # float32 [N, 2, H, W], pixels (x, y): from the frame's pixels to where the context shows them
     occluded: Tensor  # float32 [N, 1, H, W] in {0, 1}, in the frame's coordinates: 1 where the context does not show it
+    moving: Tensor | None  # float32 [N, 1, H, W] in {0, 1}: the parts that move on their own; None: nothing is meant to
 
 
 @torch.no_grad()
-def make_view(frames: Tensor, config: ViewConfig, generator: torch.Generator | None) -> View:
+def make_view(
+    frames: Tensor, config: ViewConfig, generator: torch.Generator | None, still: Tensor | None = None
+) -> View:
     """Frames [N, 3, H, W] in [-1, 1] -> a random view of each. `generator` is on the frames' device; None: torch's own.
 
+    `still` [N, 3, H, W], what the clip of each frame shows most of the time, is needed where parts move on their own.
     The distortion is elastic after affine, a(p) = P(p) - p + e(P(p)), so that its inverse is g of the pixel, by
     `invert_flow`, then exactly the affine part's: f(q) = P^-1(q + g(q)) - q. (The public code adds the two inverses.)
     Everything is float32, under autocast too.
@@ -85,16 +90,19 @@ def make_view(frames: Tensor, config: ViewConfig, generator: torch.Generator | N
     with torch.autocast(device.type, enabled=False):
         pixels = frames.float()
         distortion, flow = _distortion((count, height, width), config, generator, device)
-        view, covered = warp(pixels, distortion), torch.zeros(count, 1, height, width, device=device)
-        if config.moving > 0:
-            parts, shift = draw_parts(pixels, config.moving, config.smoothness, config.reach, generator)
-            behind = _something_else(view, config)
-            view, flow, covered = move_parts(pixels, view, distortion, flow, parts, shift, behind)
+        view, covered, parts = warp(pixels, distortion), torch.zeros(count, 1, height, width, device=device), None
+        if config.moving is not None:
+            assert still is not None
+            behind, parts = still.float(), draw_parts(pixels, still.float(), config.moving.share, generator)
+            motion = draw_similarity((count, height, width), config.moving, generator, device)
+            view, flow, covered = move_parts(
+                pixels, view, distortion, flow, parts, motion, warp(behind, distortion)
+            )
         if config.blur > 0:
-            view = blur(view, _uniform((count,), 0, config.blur, generator, device))
+            view = blur(view, uniform((count,), 0, config.blur, generator, device))
         hidden = draw_hidden((count, 1, height, width), config.occlusion, config.smoothness, generator, device)
         shown = torch.where(hidden > 0, _something_else(view, config), view)
-        return View(shown.to(frames.dtype), flow, torch.maximum(covered, occluded_in_target(hidden, flow)))
+        return View(shown.to(frames.dtype), flow, torch.maximum(covered, occluded_in_target(hidden, flow)), parts)
 
 
 def _distortion(
@@ -113,61 +121,15 @@ def _distortion(
 
 
 def _something_else(views: Tensor, config: ViewConfig) -> Tensor:
-    """What is seen of views [N, 3, H, W] where parts of them are hidden or have moved away.
+    """What is seen of views [N, 3, H, W] where parts of them are hidden.
 
-    What hides something, or comes to light, in a video looks like any part of one. Grey is found without looking at
+    What hides something in a video looks like any part of one. Grey is found without looking at
     what is decoded, and a mask that has learnt that stays open in videos: on Tabletop, after 500 steps, videos decoded
     one frame from the other come out 0.4 dB worse.
     """
     if config.hidden == "grey":
         return torch.zeros_like(views)
     return views.roll(1, 0) if len(views) > 1 else views.flip(3)
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Rotation, zoom and translation about the middle: where in the frame each pixel of a view comes from."""
-
-    zoom: Tensor  # [N], above 1 magnifies
-    angle: Tensor  # [N], radians
-    shift: Tensor  # [N, 2], pixels (x, y)
-    middle: Tensor  # [1, 2, 1, 1], pixels (x, y)
-
-    def apply(self, places: Tensor) -> Tensor:
-        """Places [N or 1, 2, H, W] in the view -> [N, 2, H, W] in the frame, both in pixels."""
-        turned = _turn(places - self.middle, self.angle) / self.zoom.view(-1, 1, 1, 1)
-        return turned + self.middle + self.shift[:, :, None, None]
-
-    def invert(self, places: Tensor) -> Tensor:
-        """Places in the frame -> in the view."""
-        centred = places - self.middle - self.shift[:, :, None, None]
-        return _turn(centred * self.zoom.view(-1, 1, 1, 1), -self.angle) + self.middle
-
-
-def _turn(vectors: Tensor, angle: Tensor) -> Tensor:
-    # Written out: as a matrix product, places would lose a tenth of a pixel where TF32 is allowed.
-    x, y = vectors.unbind(1)
-    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], 1)
-
-
-def draw_similarity(
-    shape: tuple[int, int, int], config: ViewConfig, generator: torch.Generator | None, device: torch.device
-) -> Similarity:
-    """`shape` (N, H, W). Each part is uniform in its range, translation along each axis on its own."""
-    count, height, width = shape
-    sides = torch.tensor([width, height], dtype=torch.float32, device=device)
-    largest = math.radians(config.rotation)
-    zoom = _uniform((count,), 1 - config.zoom, 1 + config.zoom, generator, device)
-    angle = _uniform((count,), -largest, largest, generator, device)
-    shift = _uniform((count, 2), -config.translation, config.translation, generator, device) * sides
-    return Similarity(zoom, angle, shift, ((sides - 1) / 2).view(1, 2, 1, 1))
-
-
-def _uniform(
-    shape: tuple[int, ...], low: float, high: float, generator: torch.Generator | None, device: torch.device
-) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=device)
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:

@@ -247,6 +247,7 @@ def test_an_end_frame_may_be_the_last_one_of_a_video(folder: Folder, tmp_path: P
         ("class", "--context 1", 2, "decodes without context"),
         ("class", "--controls controls", 2, "--controls controls does nothing by itself: give --class, --states"),
         ("class", "--video start.npy", 2, "--video start.npy does nothing with --prime 0"),
+        ("class", "--class wander --frames 17 --slide 5", 2, r"slide \(=5\) must be below the clip's 5 frames"),
         ("end", "--top-k-of end=3", 2, "--top-k-of end: nothing of it is drawn, but of video: leave it out"),
         ("state", "--top-k-of stat=3", 2, "no stream is called 'stat'; did you mean 'state'"),
     ],

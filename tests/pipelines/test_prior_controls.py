@@ -213,6 +213,18 @@ def test_null_codes_that_were_never_trained_are_not_drawn_with(
     sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", given_tracks=["class"], **flags)
 
 
+def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_without_one(
+    cache: Path, tmp_path: Path
+) -> None:
+    train(cache, tmp_path / "prior", "end", steps=1)
+    flags: dict[str, Any] = {"num": 1, "prime": 1, "seed": 0}
+    with pytest.raises(
+        ConfigError, match=f"at step 12, lies outside of some window of {STEPS} frames in a video of 13"
+    ):
+        sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", frames=13, **flags)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

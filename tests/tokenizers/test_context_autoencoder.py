@@ -10,6 +10,7 @@ from tokenizer_contract import check_contract
 
 from tokenreel.data.spec import Framing
 from tokenreel.decoders.context.flow import FlowConfig
+from tokenreel.decoders.context.moving_parts import MovingConfig
 from tokenreel.decoders.context.views import ViewConfig
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -58,7 +59,10 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path) -> None:
     assert torch.equal(loaded.decode(tokens), tokenizer.decode(tokens))
 
 
-@pytest.mark.parametrize("views", [ViewConfig(), None], ids=["views", "no-views"])
+OURS = ViewConfig(moving=MovingConfig(), mask="unlike", per_clip=2)
+
+
+@pytest.mark.parametrize("views", [ViewConfig(), OURS, None], ids=["views", "ours", "no-views"])
 def test_every_weight_is_trained(views) -> None:
     tokenizer = small_tokenizer(dataclasses.replace(CONFIG, views=views)).train()
     reconstruction = tokenizer(some_video(2))
@@ -72,7 +76,7 @@ def test_every_weight_is_trained(views) -> None:
 def test_a_training_step_says_what_is_to_be_judged() -> None:
     reconstruction = small_tokenizer().train()(video := some_video(2))
     decoded, true = reconstruction.pictures
-    assert decoded.shape == true.shape == (6, 3, *SIZE)  # with another frame, with a view, alone
+    assert decoded.shape == true.shape == (6, 3, *SIZE)  # alone, with another frame, with a view
     assert any(torch.equal(true[:2], frames) for frames in video.unbind(2))
     decoded, true = reconstruction.run
     assert decoded.shape == true.shape == (2, 3, CONFIG.run, *SIZE)

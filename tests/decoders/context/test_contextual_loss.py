@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenreel.decoders.context.contextual_loss import contextual_loss
+from tokenreel.decoders.context.contextual_loss import (
+    STILL_WEIGHT,
+    flow_loss,
+    mask_loss,
+    occluded_by_level,
+    unlike_by_level,
+)
+from tokenreel.decoders.context.views import View
 
 SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is the view's own
 
@@ -32,10 +39,20 @@ def truth_at(view_flow: Tensor, occluded: Tensor, size: tuple[int, int]) -> tupl
     return flow, torch.logit(share.clamp(1e-7, 1 - 1e-7))
 
 
+def view_of(flow: Tensor, occluded: Tensor, moving: Tensor | None = None) -> View:
+    return View(torch.zeros(len(flow), 3, *flow.shape[2:]), flow, occluded, moving)
+
+
+def contextual(flows: list[Tensor], logits: list[Tensor], view_flow: Tensor, occluded: Tensor) -> dict[str, Tensor]:
+    """Equation 7, both of its parts."""
+    masks = mask_loss(logits, occluded_by_level(occluded, logits))
+    return {"flow": flow_loss(flows, view_of(view_flow, occluded)), "mask": masks}
+
+
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
     view_flow, occluded = random_truth(1)
     flows, logits = map(list, zip(*(truth_at(view_flow, occluded, size) for size in SIZES), strict=True))
-    exact = contextual_loss(flows, logits, view_flow, occluded)
+    exact = contextual(flows, logits, view_flow, occluded)
     assert exact["flow"] < 1e-9
     assert exact["mask"] < 1e-9
     for level in range(len(SIZES)):
@@ -43,7 +60,7 @@ def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
         for off in (0.1, 0.3):
             moved = [flow + off * (i == level) for i, flow in enumerate(flows)]
             doubted = [logit * (1 - off * (i == level)) for i, logit in enumerate(logits)]
-            loss = contextual_loss(moved, doubted, view_flow, occluded)
+            loss = contextual(moved, doubted, view_flow, occluded)
             assert loss["flow"] > last["flow"]
             assert loss["mask"] > last["mask"]
             last = loss
@@ -67,16 +84,44 @@ def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
             mask += (1 / (1 + np.exp(-logit[n, 0, y, x].item())) - hidden[n, 0, y, x]) ** 2
         expected_flow += total / weights
         expected_mask += mask / (2 * h * w)
-    loss = contextual_loss(flows, logits, view_flow, occluded)
+    loss = contextual(flows, logits, view_flow, occluded)
     assert loss["flow"].item() == pytest.approx(expected_flow, rel=1e-5)
     assert loss["mask"].item() == pytest.approx(expected_mask, rel=1e-5)
+
+
+def test_parts_that_move_on_their_own_have_a_mean_of_their_own() -> None:
+    view_flow, occluded = random_truth(5)
+    moving = torch.zeros(2, 1, 12, 20)
+    moving[..., 4:8, 8:16] = 1
+    flow = torch.zeros(2, 2, 12, 20)
+    found = flow_loss([flow], view_of(view_flow, occluded, moving))
+    error, visible = view_flow.square().mean(1, keepdim=True), occluded == 0
+    parts, rest = error[visible & (moving > 0)].mean(), error[visible & (moving == 0)].mean()
+    assert found.item() == pytest.approx((parts + STILL_WEIGHT * rest).item(), rel=1e-5)
+
+
+def test_what_a_flow_leads_to_is_judged_by_its_looks() -> None:
+    """A dark square has gone 8 pixels to the right: only with the flow that follows it, all is alike."""
+    frames, contexts = torch.ones(1, 3, 12, 20), torch.ones(1, 3, 12, 20)
+    frames[..., 4:8, 0:4] = contexts[..., 4:8, 8:12] = -1
+    followed = torch.zeros(1, 2, 12, 20)
+    followed[:, 0, 4:8, 0:4] = 8
+    followed[:, 0, 4:8, 8:12] = 8
+    fine, coarse = unlike_by_level(frames, contexts, [followed, followed[..., ::4, ::4] / 4])
+    assert not fine.any()
+    assert not coarse.any()
+    fine, coarse = unlike_by_level(frames, contexts, [torch.zeros(1, 2, 12, 20), torch.zeros(1, 2, 3, 5)])
+    missed = torch.zeros(1, 1, 3, 5)
+    missed[..., 1, 0] = missed[..., 1, 2] = 1
+    assert torch.equal(coarse, missed)
+    assert torch.equal(fine, missed.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def test_flow_counts_nowhere_where_all_is_occluded() -> None:
     view_flow, _ = random_truth(4)
     hidden = torch.ones(2, 1, 12, 20)
     flow = torch.randn(2, 2, 3, 5, requires_grad=True)
-    loss = contextual_loss([flow], [torch.full((2, 1, 3, 5), 20.0)], view_flow, hidden)
+    loss = contextual([flow], [torch.full((2, 1, 3, 5), 20.0)], view_flow, hidden)
     assert loss["flow"] == 0
     assert loss["mask"] < 1e-9
     (gradient,) = torch.autograd.grad(loss["flow"], flow)
@@ -90,6 +135,6 @@ def test_both_axes_have_their_own_scale_and_autocast_changes_nothing() -> None:
     flow = torch.tensor([4.0, 1.0]).view(1, 2, 1, 1).expand(2, 2, 3, 10).contiguous()
     logits = torch.full((2, 1, 3, 10), 0.3)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = contextual_loss([flow], [logits], view_flow, visible)
+        loss = contextual([flow], [logits], view_flow, visible)
     assert loss["flow"] < 1e-12
     assert loss["mask"].item() == pytest.approx(torch.sigmoid(torch.tensor(0.3)).item() ** 2, rel=1e-6)
