@@ -34,7 +34,9 @@ HELD_OUT = 48  # clips that are judged
 PERCEPTUAL, PERCEPTUAL_STEPS = "perceptual.safetensors", 600
 LOOKS = "training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 250, keep: 1}"
 DISCRIMINATOR = "{width: 8, multipliers: [1, 2, 4, 4]}"
-ADVERSARIAL = "training.tokenizer.adversarial={weight: 0.1, start_step: 300, adaptive: true, cap: 10.0}"
+ADVERSARIAL = (
+    "training.tokenizer.adversarial={weight: 0.1, start_step: 300, adaptive: true, cap: 10.0, learning_rate: 4.0e-3}"
+)
 
 
 @dataclass(frozen=True)
