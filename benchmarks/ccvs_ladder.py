@@ -1,6 +1,7 @@
 """CCVS's table 1 at a small size on Tabletop: what each ingredient of the autoencoder brings, in Markdown.
 
     python benchmarks/ccvs_ladder.py --out ccvs-ladder [--steps 1500] [--jobs 2] [--seed 0]
+    python benchmarks/ccvs_ladder.py --judge runs/ccvs-tokenizer
 
 Each rung is ccvs-tabletop-tiny with one ingredient more. Videos of 16 frames are decoded from their true codes and a
 true first frame, each frame with those decoded before it (the paper's column "Reconstruction"). The paper's perceptual
@@ -31,6 +32,7 @@ from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 PRESET = "ccvs-tabletop-tiny"
 DATA = "tabletop:?videos=480&frames=32"
 HELD_OUT = 48  # clips that are judged
+JUDGED = (1, 3, 8, 15)  # frames of context of a run that is judged
 PERCEPTUAL, PERCEPTUAL_STEPS = "perceptual.safetensors", 600
 LOOKS = "training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 250, keep: 1}"
 DISCRIMINATOR = "{width: 8, multipliers: [1, 2, 4, 4]}"
@@ -46,7 +48,7 @@ class Rung:
     name: str
     settings: tuple[str, ...]
     contexts: tuple[int, ...]
-    paper: tuple[tuple[int, float], ...]  # FVD and PSNR (dB) at 256 x 256 on BAIR, for each of `contexts`
+    paper: tuple[str, ...]  # FVD and PSNR (dB) at 256 x 256 on BAIR, for each of `contexts`
 
 
 def rungs(weights: Path) -> list[Rung]:
@@ -58,22 +60,26 @@ def rungs(weights: Path) -> list[Rung]:
     temporal = f"training.tokenizer.temporal_discriminator={DISCRIMINATOR}"
     judged = (perceptual, image, temporal, ADVERSARIAL)
     return [
-        Rung("RGB", (no_flow,), (0,), ((1200, 20.0),)),
-        Rung("+ perceptual", (no_flow, perceptual), (0,), ((700, 17.9),)),
-        Rung("+ image discriminator", (no_flow, perceptual, image, ADVERSARIAL), (0,), ((323, 17.8),)),
-        Rung("+ temporal discriminator", (no_flow, *judged), (0,), ((389, 18.2),)),
-        Rung("+ flow", (no_views, *judged), (1,), ((98, 22.7),)),
-        Rung("+ self-supervision", judged, (1, 8, 15), ((87, 24.4), (62, 25.4), (60, 25.6))),
+        Rung("RGB", (no_flow,), (0,), ("1200, 20.0",)),
+        Rung("+ perceptual", (no_flow, perceptual), (0,), ("700, 17.9",)),
+        Rung("+ image discriminator", (no_flow, perceptual, image, ADVERSARIAL), (0,), ("323, 17.8",)),
+        Rung("+ temporal discriminator", (no_flow, *judged), (0,), ("389, 18.2",)),
+        Rung("+ flow", (no_views, *judged), (1,), ("98, 22.7",)),
+        Rung("+ self-supervision", judged, (1, 8, 15), ("87, 24.4", "62, 25.4", "60, 25.6")),
     ]
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("ccvs-ladder"), show_default=True)
 @click.option("--steps", default=1500, help="Of each rung.")
 @click.option("--jobs", default=2, help="Rungs trained side by side, on one thread each.")
 @click.option("--seed", default=0)
 @click.option("--only", multiple=True, help="Names of rungs; all if left out.")
-def main(out: Path, steps: int, jobs: int, seed: int, only: tuple[str, ...]) -> None:
+@click.option("--judge", type=click.Path(path_type=Path), help="A trained run of the preset, instead of the ladder.")
+def main(out: Path, steps: int, jobs: int, seed: int, only: tuple[str, ...], judge: Path | None) -> None:
+    if judge is not None:
+        show(table([Rung(str(judge), (), JUDGED, ("",) * len(JUDGED))], [judge]))
+        return
     out.mkdir(parents=True, exist_ok=True)
     if not (out / PERCEPTUAL).exists():
         with cpu_threads(1):
@@ -82,7 +88,11 @@ def main(out: Path, steps: int, jobs: int, seed: int, only: tuple[str, ...]) -> 
     chosen = [rung for rung in rungs(out / PERCEPTUAL) if not only or rung.name in only]
     with ProcessPoolExecutor(jobs) as processes:
         folders = list(processes.map(partial(train, out=out, steps=steps, seed=seed), chosen))
-    for line in table(chosen, folders):
+    show(table(chosen, folders))
+
+
+def show(lines: Iterator[str]) -> None:
+    for line in lines:
         click.echo(line)
 
 
@@ -112,8 +122,8 @@ def table(chosen: list[Rung], folders: list[Path]) -> Iterator[str]:
     for rung, folder in zip(chosen, folders, strict=True):
         tokenizer = VideoTokenizer.from_pretrained(folder).freeze()
         assert isinstance(tokenizer, ContextAutoencoder)
-        for context, (fvd, psnr) in zip(rung.contexts, rung.paper, strict=True):
-            yield row(tokenizer, data, rung.name, context, f"{fvd}, {psnr}")
+        for context, paper in zip(rung.contexts, rung.paper, strict=True):
+            yield row(tokenizer, data, rung.name, context, paper)
         if tokenizer.config.flow:
             yield row(tokenizer, data, f"{rung.name}, frame by frame", 0, "")
 
