@@ -92,12 +92,11 @@ def make_view(
         distortion, flow = _distortion((count, height, width), config, generator, device)
         view, covered, parts = warp(pixels, distortion), torch.zeros(count, 1, height, width, device=device), None
         if config.moving is not None:
-            assert still is not None
+            if still is None:
+                raise ValueError("still must be given where parts move on their own (moving)")
             behind, parts = still.float(), draw_parts(pixels, still.float(), config.moving.share, generator)
             motion = draw_similarity((count, height, width), config.moving, generator, device)
-            view, flow, covered = move_parts(
-                pixels, view, distortion, flow, parts, motion, warp(behind, distortion)
-            )
+            view, flow, covered = move_parts(pixels, view, distortion, flow, parts, motion, warp(behind, distortion))
         if config.blur > 0:
             view = blur(view, uniform((count,), 0, config.blur, generator, device))
         hidden = draw_hidden((count, 1, height, width), config.occlusion, config.smoothness, generator, device)
