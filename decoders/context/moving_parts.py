@@ -42,10 +42,8 @@ class MovingConfig:
                 raise ConfigError(f"moving.{name} (={getattr(self, name)}) must be from 0 to {limit:g}")
 
 
-def draw_parts(
-    frames: Tensor, still: Tensor, share: float, generator: torch.Generator | None
-) -> Tensor:
-    """[N, 1, H, W] in {0, 1}: `share` on average of what differs in frames [N, 3, H, W] from `still`, in large pieces."""
+def draw_parts(frames: Tensor, still: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """[N, 1, H, W] in {0, 1}: `share` on average of what differs between frames [N, 3, H, W] and `still`."""
     count, _, height, width = frames.shape
     differs = functional.max_pool2d(unlike(frames, still), 3, stride=1, padding=1)  # with the soft edge around it
     if share == 1:
