@@ -30,6 +30,17 @@ def count_option(flag: str, default: int | None, help: str, least: int = 1) -> C
     return click.option(flag, type=click.IntRange(least), default=default, show_default=default is not None, help=help)
 
 
+def named_option(flag: str, metavar: str, read: Callable[[str], object], help: str) -> Callable[[F], F]:
+    """A flag that may be given several times, each with a name and what is said of it."""
+    return click.option(
+        flag,
+        multiple=True,
+        metavar=metavar,
+        callback=lambda _, __, values: [read(value) for value in values],
+        help=f"{help}; may be given several times.",
+    )
+
+
 def _stream_count(text: str) -> tuple[str, int]:
     name, _, count = text.partition("=")
     if not name or not count.isdecimal():
@@ -90,13 +101,7 @@ SAMPLING = options(
     count_option("--top-k", 0, "Draw among the K likeliest codes; 0: all.", least=0),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
     click.option("--greedy", is_flag=True, help="Always the likeliest code."),
-    click.option(
-        "--top-k-of",
-        multiple=True,
-        metavar="STREAM=K",
-        callback=lambda _, __, values: [_stream_count(value) for value in values],
-        help="Another K for one stream, as in state=10; may be given several times.",
-    ),
+    named_option("--top-k-of", "STREAM=K", _stream_count, "Another K for one stream, as in state=10"),
     click.option(
         "--guidance",
         type=click.FloatRange(0),
@@ -112,12 +117,6 @@ CONTROLS = options(
     click.option("--class", "class_name", metavar="NAME", help="Class of the sample, as its folder was called."),
     path_option("--states", "CSV with a line for each frame of the sample: frame, and the columns as fitted.", False),
     path_option("--sound", "Audio file, or video with sound, that begins with the sample's first frame.", False),
-    click.option(
-        "--track",
-        multiple=True,
-        metavar="NAME=FILE",
-        callback=lambda _, __, values: [_track(value) for value in values],
-        help="A control by its own name: a CSV, an audio file, or a class; may be given several times.",
-    ),
+    named_option("--track", "NAME=FILE", _track, "A control by its own name: a CSV, an audio file, or a class"),
     path_option("--end", "Picture that the sample is to end in, or a video that has it at that place.", False),
 )

@@ -216,20 +216,22 @@ class ContextAutoencoder(VideoTokenizer):
             return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
         viewed = [(chosen + step) % run for step in range(min(self.config.views.per_clip, run))]
         targets = torch.cat([video[:, :, first + frame] for frame in viewed])
-        view = make_view(targets, self.config.views, None, _still(video).repeat(len(viewed), 1, 1, 1))
+        still = _still(video).repeat(len(viewed), 1, 1, 1) if self.config.views.moving else None
+        view = make_view(targets, self.config.views, None, still)
         contexts, truths = torch.cat([another, view.context]), torch.cat([target, targets])
         every = torch.cat([latents, *(coded.latents[:, :, frame] for frame in viewed)])
         decoded = self.decoder(every, _single(self.features(contexts)))
-        losses = self._contextual(decoded.flows, view, truths, contexts)
+        losses = self._contextual(self.config.views, decoded.flows, view, truths, contexts)
         return (torch.cat([alone, decoded.pixels]), torch.cat([target, truths])), losses
 
-    def _contextual(self, flows: list[Flow], view: View, frames: Tensor, contexts: Tensor) -> dict[str, Tensor]:
-        """Equation 7, of flows from `frames` [N, 3, H, W] to one context each, the last of which are the view's."""
-        assert self.config.views is not None
+    def _contextual(
+        self, views: ViewConfig, flows: list[Flow], view: View, frames: Tensor, contexts: Tensor
+    ) -> dict[str, Tensor]:
+        """Equation 7, of flows from `frames` to one of `contexts` [N, 3, H, W] each, the last of which are `view`'s."""
         of_view = len(frames) - len(view.flow)
         displacements = [flow.displacement[:, 0] for flow in flows]
         logits = [flow.logits[:, 0] for flow in flows]
-        if self.config.views.mask == "unlike":
+        if views.mask == "unlike":
             masks = mask_loss(logits, unlike_by_level(frames, contexts, displacements))
         else:
             logits = [level[of_view:] for level in logits]
