@@ -113,8 +113,12 @@ class GPT(Prior):
             self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
             self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
             self.previous = CodeEmbedding(sizes, self.book, config.width)
-        steered = any(spec.stream(name).role == "track" for name in predicts)
-        self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks and steered else None
+        if config.latest_tracks and not any(spec.stream(name).role == "track" for name in predicts):
+            raise ConfigError(
+                f"latest_tracks does nothing: none of the controls {list(config.controls)} is a frame-level track, as "
+                "states and sound are; leave it out"
+            )
+        self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
         self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
         self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)

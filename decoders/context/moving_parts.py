@@ -2,8 +2,8 @@
 
 The smooth distortions of CCVS (https://arxiv.org/abs/2107.08037, section 3.2) have no edges in their flow and uncover
 nothing. What moves in a video does both, and is a small part of it. Here that part is what differs from what the clip
-shows most of the time; it is cut out, moved as one, and laid over that picture. This takes a camera that stands still; under one that moves nearly all
-differs, and all of it moves.
+shows most of the time; it is cut out, moved as one, and laid over that picture. This takes a camera that stands still;
+under one that moves nearly all differs, and all of it moves.
 """
 
 from __future__ import annotations

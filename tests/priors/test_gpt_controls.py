@@ -68,6 +68,11 @@ def test_contract_with_the_latest_tracks_as_inputs(controls: tuple[str, ...]) ->
     check_contract(prior, random_tokens(prior, 3), given)
 
 
+def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
+    with pytest.raises(ConfigError, match=r"latest_tracks does nothing: none of the controls \['class'\]"):
+        gpt(("class",), latest_tracks=True)
+
+
 def test_the_latest_position_of_a_place_against_looking_back_code_by_code() -> None:
     prior = gpt(("state", "sound"), tracked(codebooks=2))
     order, tracks = prior.order().numpy(), [1, 2]
