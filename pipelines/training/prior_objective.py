@@ -6,7 +6,7 @@ levels only. Knows no particular prior and no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,7 @@ class PriorTrainingConfig(TrainingConfig):
     """The `training:` section as train-prior takes it."""
 
     prime: int = 1  # frames given, in training, validation and samples alike; 0: the prior begins videos itself
-    drop_controls: float = 0.0  # share of clips trained on without tracks: all null codes, as guidance needs them
+    drop_controls: float = 0.0  # share of clips trained on without some or all controls: null codes, as guidance needs
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +69,7 @@ class PriorObjective(Objective):
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
         self.tracks = _tracks(prior)
+        self.controls = _controls(self.tracks)
         if (self.given | prior.given_streams(self.tracks)).all():
             frames = prior.spec.frames
             raise ConfigError(f"training.prime (={config.prime}) leaves nothing to predict in clips of {frames} frames")
@@ -82,13 +83,16 @@ class PriorObjective(Objective):
         return {"prior": build_optimizer(self.config, [self.prior])}
 
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> dict[str, Tensor]:
-        """The end step of each clip, and whether it goes without its tracks, are drawn from (seed, sample)."""
+        """The end step of each clip, and which controls it goes without, are drawn from (seed, sample)."""
         ends, drops = uniforms(self.config.seed, samples, np.arange(2)).T
         codes = self._read(rows, ends)
         tokens = {name: torch.from_numpy(array).long().to(self.device) for name, array in codes.items()}
         if not self.config.drop_controls:
             return tokens
-        return self._without_tracks(tokens, torch.from_numpy(drops < self.config.drop_controls).to(self.device))
+        dropped = torch.from_numpy(drawn_subsets(drops, self.config.drop_controls, len(self.controls))).to(self.device)
+        for tracks, here in zip(self.controls, dropped.unbind(1), strict=True):
+            tokens = self._without(tracks, tokens, here)
+        return tokens
 
     def prefetch(self, rows: np.ndarray) -> None:
         """The cache is mapped into memory: reading ahead would gain nothing."""
@@ -144,10 +148,10 @@ class PriorObjective(Objective):
         picked = np.full(len(rows), steps - 1) if ends is None else prime + (ends * (steps - prime)).astype(np.int64)
         return codes | end_tokens(spec, codes, picked)
 
-    def _without_tracks(self, tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
-        """`tokens` with null codes for every track in the `dropped` rows, bool [n]."""
+    def _without(self, tracks: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
+        """`tokens` with null codes for these tracks in the `dropped` rows, bool [n]."""
         where = dropped.view(-1, 1, 1, 1, 1)
-        null = {name: tokens[name].masked_fill(where, self.prior.spec.stream(name).codes) for name in self.tracks}
+        null = {name: tokens[name].masked_fill(where, self.prior.spec.stream(name).codes) for name in tracks}
         return tokens | null
 
     def _bits(self, prior: Prior, device: torch.device, controlled: bool = True) -> float:
@@ -155,7 +159,8 @@ class PriorObjective(Objective):
         given = prior.given_frames(self.config.prime) | prior.given_streams(_tracks(prior))
         clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
         if not controlled:
-            clips = (self._without_tracks(some, torch.ones(1, dtype=torch.bool, device=device)) for some in clips)
+            everywhere = torch.ones(1, dtype=torch.bool, device=device)
+            clips = (self._without(self.tracks, some, everywhere) for some in clips)
         return bits_per_code(prior, clips, given).bits_per_code
 
     def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
@@ -184,6 +189,22 @@ class PriorObjective(Objective):
 def _tracks(prior: Prior) -> list[str]:
     """The tracks that the prior reads or predicts."""
     return [name for name in (*prior.reads, *prior.predicts) if prior.spec.stream(name).role == "track"]
+
+
+def _controls(tracks: Sequence[str]) -> list[list[str]]:
+    """The tracks of each control: an end frame has two."""
+    alone = [[name] for name in tracks if name not in (END, END_STEP)]
+    return [*alone, [END, END_STEP]] if END in tracks else alone
+
+
+def drawn_subsets(drawn: np.ndarray, share: float, members: int) -> np.ndarray:
+    """Numbers `drawn` [n] in (0, 1) -> bool [n, members]: `share` of the rows have some members, the others none.
+
+    All subsets are equally likely, so that a prior of several controls learns to do without any of them.
+    """
+    subsets = 2**members - 1
+    chosen = np.where(drawn < share, 1 + np.minimum(drawn / share * subsets, subsets - 1).astype(np.int64), 0)
+    return (chosen[:, None] >> np.arange(members) & 1).astype(bool)
 
 
 def _require_null_codes(prior: Prior, drop_controls: float) -> None:

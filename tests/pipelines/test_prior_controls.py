@@ -16,7 +16,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
 from tokenreel.pipelines import sample, train_prior
 from tokenreel.pipelines.prior_chain import codes_given_of_clips
-from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
+from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
 from tokenreel.priors.base import Prior, build_prior
 
 K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
@@ -150,12 +150,13 @@ def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache
     alone = [made.batch(rows[i : i + 1], samples[i : i + 1]) for i in range(64)]
     for name, codes in together.items():
         assert torch.equal(codes, torch.cat([clip[name] for clip in alone]))
-    dropped = together["class"].flatten() == 3
-    assert 6 <= dropped.sum() <= 26  # 16 expected, 3 standard deviations
-    for name in ("state", END, END_STEP):
-        limit = made.prior.spec.stream(name).codes
-        assert torch.equal((together[name] == limit).flatten(1).all(1), dropped)
-        assert torch.equal((together[name] == limit).flatten(1).any(1), dropped)
+    null = {name: (codes == made.prior.spec.stream(name).codes).flatten(1) for name, codes in together.items()}
+    assert all(torch.equal(here.all(1), here.any(1)) for here in null.values())
+    dropped = null[END].all(1)
+    assert torch.equal(dropped, null[END_STEP].all(1))
+    controls = torch.stack([null["state"].all(1), null["class"].all(1), dropped], 1)
+    assert 6 <= controls.any(1).sum() <= 26  # 16 expected, 3 standard deviations
+    assert len(controls.unique(dim=0)) > 4, "clips go without any of the controls, and without several"
     assert len(together[END_STEP].view(8, 8).unique(dim=0)) == 8, "the rows, read again, get other draws"
     steps = together[END_STEP].flatten()[~dropped]
     assert steps.unique().tolist() == [2, 3, 4]  # after the two given frames
@@ -163,6 +164,16 @@ def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache
     assert torch.equal(together[END][~dropped][:, 0], kept[torch.arange(len(kept)), steps])
     other = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=6).batch(rows, samples)
     assert not torch.equal(other[END_STEP], together[END_STEP])
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_every_subset_of_controls_is_dropped_alike(members: int) -> None:
+    share, count = 0.3, 70_000
+    subsets = drawn_subsets((np.arange(count) + 0.5) / count, share, members)
+    found, counts = np.unique(subsets, axis=0, return_counts=True)
+    assert len(found) == 2**members
+    assert counts[0] == 49_000, "none"
+    assert np.abs(counts[1:] - share * count / (2**members - 1)).max() <= 1
 
 
 def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
