@@ -65,21 +65,19 @@ def strangers(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
     return rows[np.argsort(cache.column("first_frame")[rows], kind="stable")]
 
 
-def bits_by_frame(prior: Prior, cache: TokenCache, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """float64 [N, T], bits/code of each frame after the given ones: `with` what steers it, that `dropped` (null codes),
-    and that `permuted` (of the next clip); a prior without controls has `with` only.
+def bits_by_frame(prior: Prior, cache: TokenCache, rows: np.ndarray, control: str | None) -> dict[str, np.ndarray]:
+    """float64 [N, T], bits of each frame after the given ones, by code of it: `with` the control, that `dropped` (null
+    codes), and that `permuted` (of the next clip); without a control `with` only.
+
+    Other tracks of the prior are drawn, and their codes count: a class costs nothing where states are told besides.
     """
-    tracks = tracks_of(prior)
+    tracks = [END, END_STEP] if control == END else [control] if control else []
     clips = list(_batches(prior, cache, rows))
-    found = {"with": _bits(prior, clips)}
+    found = {"with": _bits(prior, clips, tracks)}
     if tracks:
-        found["dropped"] = _bits(prior, [_without(prior, tokens) for tokens in clips])
-        found["permuted"] = _bits(prior, with_streams_of_others(clips, tracks))
+        found["dropped"] = _bits(prior, [_without(prior, tokens, tracks) for tokens in clips], tracks)
+        found["permuted"] = _bits(prior, with_streams_of_others(clips, tracks), tracks)
     return found
-
-
-def tracks_of(prior: Prior) -> list[str]:
-    return [stream.name for stream in prior.spec.streams if stream.role == "track"]
 
 
 def _batches(prior: Prior, cache: TokenCache, rows: np.ndarray) -> Iterator[dict[str, Tensor]]:
@@ -91,21 +89,21 @@ def _batches(prior: Prior, cache: TokenCache, rows: np.ndarray) -> Iterator[dict
         yield {name: torch.from_numpy(array.astype(np.int64)) for name, array in codes.items()}
 
 
-def _without(prior: Prior, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    null = {name: torch.full_like(tokens[name], prior.spec.stream(name).codes) for name in tracks_of(prior)}
+def _without(prior: Prior, tokens: Mapping[str, Tensor], tracks: list[str]) -> dict[str, Tensor]:
+    null = {name: torch.full_like(tokens[name], prior.spec.stream(name).codes) for name in tracks}
     return {**tokens, **null}
 
 
 @torch.inference_mode()
-def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]]) -> np.ndarray:
-    given = prior.given_frames(PRIME) | prior.given_streams(tracks_of(prior))
-    level = prior.positions_of(STREAM)
-    step = prior.order()[level, 1]
+def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]], tracks: list[str]) -> np.ndarray:
+    drawn = prior.given_streams(name for name in prior.predicts if name not in tracks)
+    given = prior.given_frames(PRIME) | ~drawn
+    step = prior.order()[drawn, 1]
     found = []
     for tokens in batches:
-        nats = -prior.log_prob(tokens, given.expand(len(tokens[STREAM]), -1))[:, level].double()
+        nats = -prior.log_prob(tokens, given.expand(len(tokens[STREAM]), -1))[:, drawn].double()
         found.append(torch.zeros(len(nats), FRAMES, dtype=torch.double).index_add(1, step, nats))
-    codes = len(step) / FRAMES / np.log2(np.e)
+    codes = int(prior.positions_of(STREAM).sum()) / FRAMES / np.log2(np.e)
     return torch.cat(found).numpy() / codes
 
 
@@ -126,10 +124,14 @@ class Sampling:
     seed: int = 0
 
 
-def samples(prior: Prior, tokens: Mapping[str, np.ndarray], sampling: Sampling, kept: Path) -> np.ndarray:
-    """Codes [N, t, h, w, q] that go on from the first frames of `tokens`; those in the file `kept` if there is one."""
+def samples(
+    prior: Prior, tokens: Mapping[str, np.ndarray], control: str | None, sampling: Sampling, kept: Path
+) -> np.ndarray:
+    """Codes [N, t, h, w, q] that go on from the first frames of `tokens`, told the control; those in the file `kept` if
+    there is one.
+    """
     if not kept.exists():
-        tracks = [name for name in tracks_of(prior) if name != END_STEP]
+        tracks = [control] if control else []
         how = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
         drawing = Drawing(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
         drawn = draw([prior], codes_given_of_clips([prior], tokens, PRIME, tracks), drawing).tokens[STREAM]

@@ -106,16 +106,17 @@ def finish(setup: Setup, seed: int, control: str) -> None:
             device="cpu",
         )
     cache, prior = TokenCache.open(setup.cache), Prior.from_pretrained(folder / "prior").eval()
+    told = None if control == NONE else control
     if not setup.bits(seed, control).exists():
         partial = folder / "partial.npz"  # renamed once it is whole
-        np.savez(partial, allow_pickle=False, **measures.bits_by_frame(prior, cache, held_out(cache)))
+        np.savez(partial, allow_pickle=False, **measures.bits_by_frame(prior, cache, held_out(cache), told))
         partial.rename(setup.bits(seed, control))
     tokens = cache.read(setup.starts(cache))
     if control == "class":
         tokens["class"] = setup.wanted(cache, seed).reshape(-1, 1, 1, 1, 1)
     for guidance in {"class": setup.guidances, "sound": ()}.get(control, (1.0,)):  # of sound there are bits only
         sampling = measures.Sampling(guidance, setup.top_p, seed)
-        measures.samples(prior, tokens, sampling, setup.drawn(seed, control, guidance))
+        measures.samples(prior, tokens, told, sampling, setup.drawn(seed, control, guidance))
 
 
 def held_out(cache: TokenCache) -> np.ndarray:

@@ -107,15 +107,26 @@ def tables(view: View, seed: int) -> Iterator[str]:
 
 
 def bits_table(view: View, seed: int) -> Iterator[str]:
-    """Pairs of clips are compared, so that what clips differ by does not count."""
+    """Pairs of clips are compared, so that what clips differ by does not count. The prior that is told a class draws
+    states besides, and pays for them: beside the prior without control its bits say nothing.
+    """
     without = view.bits(seed, NONE)["with"][:, measures.PRIME :].mean(1)
     yield f"Bits/code after {measures.PRIME} given frame; without control {without.mean():.4f}.\n"
-    yield from head("control", "given", "dropped", "of another clip", "given - without", "of another clip - given")
+    yield from head(
+        "control",
+        "given",
+        "dropped",
+        "of another clip",
+        "given - without",
+        "given - dropped",
+        "of another clip - given",
+    )
     for control in [*STORED, "end"]:
         clips = {how: bits[:, measures.PRIME :].mean(1) for how, bits in view.bits(seed, control).items()}
         means = [f"{clips[how].mean():.4f}" for how in ("with", "dropped", "permuted")]
-        gains = [figure(clips["with"] - without, 4), figure(clips["permuted"] - clips["with"], 4)]
-        yield row(control, *means, *gains)
+        pairs = ("with", "dropped"), ("permuted", "with")
+        gains = [figure(clips[first] - clips[second], 4) for first, second in pairs]
+        yield row(control, *means, "-" if control == "class" else figure(clips["with"] - without, 4), *gains)
     yield ""
 
 
