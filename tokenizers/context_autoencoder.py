@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss, occluded_by_level, unlike_by_level
+from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss
 from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.context.memory import ContextMemory
@@ -48,6 +48,7 @@ class ContextAutoencoderConfig:
     run: int = 4  # frames that are decoded one from the other in training, from a true one on
     reconstruction: float = 10.0  # weight of the L1 loss of pixels; lambda_r
     contextual: float = 1.0  # weight of the loss of the flow on augmented views; lambda_c
+    consistency: float = 0.0  # weight of the L1 loss of changes from frame to frame, which is against flicker; CCVS: 0
 
     def __post_init__(self) -> None:
         if min(self.width, self.latent, *self.multipliers) < 1 or len(self.multipliers) < 2:
@@ -170,8 +171,11 @@ class ContextAutoencoder(VideoTokenizer):
         coded, losses, counts = self._coded(run)
         decoded_run = self._decode_run(run, coded)
         pictures, contextual = self._decode_pictures(video, first, coded)
-        pixels = (decoded_run[:, :, 1:] - run[:, :, 1:]).abs().mean() + (pictures[0] - pictures[1]).abs().mean()
+        errors = decoded_run - run
+        pixels = errors[:, :, 1:].abs().mean() + (pictures[0] - pictures[1]).abs().mean()
         losses = {"reconstruction": self.config.reconstruction * pixels / 2, **contextual, **losses}
+        if self.config.consistency:
+            losses["consistency"] = self.config.consistency * errors.diff(dim=2).abs().mean()
         return Reconstruction(decoded_run, losses, counts, pictures, (decoded_run, run))
 
     def _reconstruct(self, video: Tensor) -> Reconstruction:
@@ -203,8 +207,8 @@ class ContextAutoencoder(VideoTokenizer):
         self, video: Tensor, first: int, coded: _Coded
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
         """One frame of each clip, out of the run that begins at frame `first`, decoded alone and with another frame of
-        the clip, and one or more with an augmented view of themselves: [N, 3, H, W] decoded and true, and the losses
-        of flows and masks.
+        the clip, and one or more with an augmented view of themselves: [N, 3, H, W] decoded and true (those with a view
+        only where views teach more than flows), and the losses of flows and masks.
         """
         length, run = video.shape[2], coded.latents.shape[2]
         chosen = int(torch.randint(run, ()))
@@ -218,25 +222,18 @@ class ContextAutoencoder(VideoTokenizer):
         targets = torch.cat([video[:, :, first + frame] for frame in viewed])
         still = _still(video).repeat(len(viewed), 1, 1, 1) if self.config.views.moving else None
         view = make_view(targets, self.config.views, None, still)
-        contexts, truths = torch.cat([another, view.context]), torch.cat([target, targets])
         every = torch.cat([latents, *(coded.latents[:, :, frame] for frame in viewed)])
-        decoded = self.decoder(every, _single(self.features(contexts)))
-        losses = self._contextual(self.config.views, decoded.flows, view, truths, contexts)
-        return (torch.cat([alone, decoded.pixels]), torch.cat([target, truths])), losses
+        decoded = self.decoder(every, _single(self.features(torch.cat([another, view.context]))))
+        losses = self._contextual([flow.of_last(len(targets)) for flow in decoded.flows], view)
+        drawn, true = torch.cat([alone, decoded.pixels]), torch.cat([target, target, targets])
+        judged = 2 * len(target) if self.config.views.flow_only else len(true)
+        return (drawn[:judged], true[:judged]), losses
 
-    def _contextual(
-        self, views: ViewConfig, flows: list[Flow], view: View, frames: Tensor, contexts: Tensor
-    ) -> dict[str, Tensor]:
-        """Equation 7, of flows from `frames` to one of `contexts` [N, 3, H, W] each, the last of which are `view`'s."""
-        of_view = len(frames) - len(view.flow)
-        displacements = [flow.displacement[:, 0] for flow in flows]
-        logits = [flow.logits[:, 0] for flow in flows]
-        if views.mask == "unlike":
-            masks = mask_loss(logits, unlike_by_level(frames, contexts, displacements))
-        else:
-            logits = [level[of_view:] for level in logits]
-            masks = mask_loss(logits, occluded_by_level(view.occluded, logits))
-        losses = {"flow": flow_loss([flow[of_view:] for flow in displacements], view), "mask": masks}
+    def _contextual(self, flows: list[Flow], view: View) -> dict[str, Tensor]:
+        """Equation 7."""
+        losses = {"flow": flow_loss([flow.displacement[:, 0] for flow in flows], view)}
+        if self.config.views and not self.config.views.flow_only:
+            losses["mask"] = mask_loss([flow.logits[:, 0] for flow in flows], view.occluded)
         return {name: self.config.contextual * loss for name, loss in losses.items()}
 
 

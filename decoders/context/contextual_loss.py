@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenreel.decoders.context.occlusion import unlike
 from tokenreel.decoders.context.views import View
-from tokenreel.decoders.context.warp import warp
 
 STILL_WEIGHT = 0.3  # of what does not move on its own, where something does
 
@@ -47,32 +45,16 @@ def _mean(error: Tensor, weight: Tensor) -> Tensor:
     return (weight * error).sum() / weight.sum().clamp_min(1)  # less than a pixel counts for less, nothing for nothing
 
 
-def mask_loss(logits: Sequence[Tensor], truths: Sequence[Tensor]) -> Tensor:
+def mask_loss(logits: Sequence[Tensor], occluded: Tensor) -> Tensor:
     """|o' - sigma(m)|^2 at all pixels, summed over levels, as equation 7 says, with the polarity of equation 1
-    (printed, the two are opposed). `truths` [N, 1, h, w] of each level: see the two functions below.
+    (printed, the two are opposed). `occluded` is the view's, [N, 1, H, W].
 
     The public code asks for 1 where occluded at the finest level alone and leaves the rest to the reconstruction
     losses; a mask that is 1 everywhere, which never uses the context, is then at no loss.
     """
-    with torch.autocast(logits[0].device.type, enabled=False):
-        pairs = zip(logits, truths, strict=True)
-        return torch.stack([functional.mse_loss(level.float().sigmoid(), truth) for level, truth in pairs]).sum()
-
-
-def occluded_by_level(occluded: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
-    """The truth of equation 7: the share of each pixel that the view does not show, of `occluded` [N, 1, H, W]."""
-    return [_to_grid(occluded, level) for level in logits]
-
-
-@torch.no_grad()
-def unlike_by_level(frames: Tensor, contexts: Tensor, flows: Sequence[Tensor]) -> list[Tensor]:
-    """1 where what a flow found in the context looks unlike what is to be decoded; frames, contexts [N, 3, H, W].
-
-    Not in CCVS. It needs no truth, so that pairs of a video's frames teach masks as well; what is hidden by something
-    that looks the same need not be kept out, and what a flow has missed is not let in.
-    """
-    with torch.autocast(frames.device.type, enabled=False):
-        return [unlike(warp(_to_grid(contexts, flow), flow.float()), _to_grid(frames, flow)) for flow in flows]
+    with torch.autocast(occluded.device.type, enabled=False):
+        levels = [functional.mse_loss(level.float().sigmoid(), _to_grid(occluded, level)) for level in logits]
+        return torch.stack(levels).sum()
 
 
 def _to_grid(field: Tensor, like: Tensor) -> Tensor:

@@ -50,6 +50,9 @@ class Flow:
     displacement: Tensor  # float [N, k, 2, h, w]: x and y in pixels of this level's grid
     logits: Tensor  # float [N, k, 1, h, w]: sigmoid -> 1 where the context is occluded
 
+    def of_last(self, frames: int) -> Flow:
+        return Flow(self.displacement[-frames:], self.logits[-frames:])
+
 
 class DoubledFlow(nn.Module):
     """A level that finds nothing of its own."""

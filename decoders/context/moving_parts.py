@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, unlike
 from tokenreel.decoders.context.similarity import Similarity
@@ -45,7 +44,7 @@ class MovingConfig:
 def draw_parts(frames: Tensor, still: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     """[N, 1, H, W] in {0, 1}: `share` on average of what differs between frames [N, 3, H, W] and `still`."""
     count, _, height, width = frames.shape
-    differs = functional.max_pool2d(unlike(frames, still), 3, stride=1, padding=1)  # with the soft edge around it
+    differs = unlike(frames, still)
     if share == 1:
         return differs
     return differs * draw_hidden((count, 1, height, width), share, CUT, generator, frames.device)

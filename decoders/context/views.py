@@ -46,7 +46,7 @@ class ViewConfig:
     occlusion: float = 0.5  # mean share of pixels that are hidden
     hidden: Literal["other", "grey"] = "other"  # what is seen there: the view of the frame before in the batch; CCVS: 0
     moving: MovingConfig | None = None  # parts that move on their own; not in CCVS
-    mask: Literal["occluded", "unlike"] = "occluded"  # what fusion masks learn: see contextual_loss.py; CCVS: occluded
+    flow_only: bool = False  # teach nothing else: neither fusion masks nor decoding from a view's pixels; CCVS: false
     per_clip: int = 1  # frames of each clip that are seen in a view in a training step; each costs a decoding
 
     def __post_init__(self) -> None:

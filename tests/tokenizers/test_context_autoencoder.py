@@ -59,18 +59,36 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path) -> None:
     assert torch.equal(loaded.decode(tokens), tokenizer.decode(tokens))
 
 
-OURS = ViewConfig(moving=MovingConfig(), mask="unlike", per_clip=2)
+FLOW_ONLY = ViewConfig(moving=MovingConfig(), flow_only=True, per_clip=2)
 
 
-@pytest.mark.parametrize("views", [ViewConfig(), OURS, None], ids=["views", "ours", "no-views"])
-def test_every_weight_is_trained(views) -> None:
+@pytest.mark.parametrize(
+    ("views", "contextual"),
+    [(ViewConfig(), {"flow", "mask"}), (FLOW_ONLY, {"flow"}), (None, set())],
+    ids=["views", "flow-only", "no-views"],
+)
+def test_every_weight_is_trained(views, contextual) -> None:
     tokenizer = small_tokenizer(dataclasses.replace(CONFIG, views=views)).train()
     reconstruction = tokenizer(some_video(2))
     torch.stack(list(reconstruction.losses.values())).sum().backward()
     for name, parameter in tokenizer.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert set(reconstruction.losses) == {"reconstruction", "commitment"} | ({"flow", "mask"} if views else set())
+    assert set(reconstruction.losses) == {"reconstruction", "commitment"} | contextual
+
+
+def test_pictures_drawn_with_a_view_count_where_views_teach_more_than_flows() -> None:
+    for views, pictures in (FLOW_ONLY, 2), (dataclasses.replace(FLOW_ONLY, flow_only=False), 4):
+        reconstruction = small_tokenizer(dataclasses.replace(CONFIG, views=views)).train()(some_video(3))
+        assert [len(frames) for frames in reconstruction.pictures] == [3 * pictures, 3 * pictures]
+
+
+def test_consistency_is_what_errors_change_by_from_frame_to_frame() -> None:
+    reconstruction = small_tokenizer(dataclasses.replace(CONFIG, consistency=7.0)).train()(some_video(2))
+    decoded, true = reconstruction.run
+    changes = [decoded[:, :, t] - decoded[:, :, t - 1] - (true[:, :, t] - true[:, :, t - 1]) for t in (1, 2)]
+    expected = 7 * torch.stack(changes).abs().mean()
+    torch.testing.assert_close(reconstruction.losses["consistency"], expected)
 
 
 def test_a_training_step_says_what_is_to_be_judged() -> None:

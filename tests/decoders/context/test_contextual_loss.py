@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenreel.decoders.context.contextual_loss import (
-    STILL_WEIGHT,
-    flow_loss,
-    mask_loss,
-    occluded_by_level,
-    unlike_by_level,
-)
+from tokenreel.decoders.context.contextual_loss import STILL_WEIGHT, flow_loss, mask_loss
 from tokenreel.decoders.context.views import View
 
 SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is the view's own
@@ -45,8 +39,7 @@ def view_of(flow: Tensor, occluded: Tensor, moving: Tensor | None = None) -> Vie
 
 def contextual(flows: list[Tensor], logits: list[Tensor], view_flow: Tensor, occluded: Tensor) -> dict[str, Tensor]:
     """Equation 7, both of its parts."""
-    masks = mask_loss(logits, occluded_by_level(occluded, logits))
-    return {"flow": flow_loss(flows, view_of(view_flow, occluded)), "mask": masks}
+    return {"flow": flow_loss(flows, view_of(view_flow, occluded)), "mask": mask_loss(logits, occluded)}
 
 
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
@@ -98,23 +91,6 @@ def test_parts_that_move_on_their_own_have_a_mean_of_their_own() -> None:
     error, visible = view_flow.square().mean(1, keepdim=True), occluded == 0
     parts, rest = error[visible & (moving > 0)].mean(), error[visible & (moving == 0)].mean()
     assert found.item() == pytest.approx((parts + STILL_WEIGHT * rest).item(), rel=1e-5)
-
-
-def test_what_a_flow_leads_to_is_judged_by_its_looks() -> None:
-    """A dark square has gone 8 pixels to the right: only with the flow that follows it, all is alike."""
-    frames, contexts = torch.ones(1, 3, 12, 20), torch.ones(1, 3, 12, 20)
-    frames[..., 4:8, 0:4] = contexts[..., 4:8, 8:12] = -1
-    followed = torch.zeros(1, 2, 12, 20)
-    followed[:, 0, 4:8, 0:4] = 8
-    followed[:, 0, 4:8, 8:12] = 8
-    fine, coarse = unlike_by_level(frames, contexts, [followed, followed[..., ::4, ::4] / 4])
-    assert not fine.any()
-    assert not coarse.any()
-    fine, coarse = unlike_by_level(frames, contexts, [torch.zeros(1, 2, 12, 20), torch.zeros(1, 2, 3, 5)])
-    missed = torch.zeros(1, 1, 3, 5)
-    missed[..., 1, 0] = missed[..., 1, 2] = 1
-    assert torch.equal(coarse, missed)
-    assert torch.equal(fine, missed.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def test_flow_counts_nowhere_where_all_is_occluded() -> None:
