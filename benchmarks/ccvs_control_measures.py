@@ -5,7 +5,7 @@ On Tabletop, which knows what happens in its clips. Trains nothing, and knows no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +66,8 @@ def strangers(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
 
 
 def bits_by_frame(prior: Prior, cache: TokenCache, rows: np.ndarray, control: str | None) -> dict[str, np.ndarray]:
-    """float64 [N, T], bits of each frame after the given ones, by code of it: `with` the control, that `dropped` (null
-    codes), and that `permuted` (of the next clip); without a control `with` only.
-
-    Other tracks of the prior are drawn, and their codes count: a class costs nothing where states are told besides.
+    """float64 [N, T], bits/code of what is drawn of each frame: `with` the control, that `dropped` (null codes), and
+    that `permuted` (of the next clip); without a control `with` only.
     """
     tracks = [END, END_STEP] if control == END else [control] if control else []
     clips = list(_batches(prior, cache, rows))
@@ -103,7 +101,7 @@ def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]], tracks: list[str])
     for tokens in batches:
         nats = -prior.log_prob(tokens, given.expand(len(tokens[STREAM]), -1))[:, drawn].double()
         found.append(torch.zeros(len(nats), FRAMES, dtype=torch.double).index_add(1, step, nats))
-    codes = int(prior.positions_of(STREAM).sum()) / FRAMES / np.log2(np.e)
+    codes = len(step) / FRAMES / np.log2(np.e)
     return torch.cat(found).numpy() / codes
 
 
@@ -125,7 +123,7 @@ class Sampling:
 
 
 def samples(
-    prior: Prior, tokens: Mapping[str, np.ndarray], control: str | None, sampling: Sampling, kept: Path
+    priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], control: str | None, sampling: Sampling, kept: Path
 ) -> np.ndarray:
     """Codes [N, t, h, w, q] that go on from the first frames of `tokens`, told the control; those in the file `kept` if
     there is one.
@@ -134,7 +132,7 @@ def samples(
         tracks = [control] if control else []
         how = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
         drawing = Drawing(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
-        drawn = draw([prior], codes_given_of_clips([prior], tokens, PRIME, tracks), drawing).tokens[STREAM]
+        drawn = draw(priors, codes_given_of_clips(priors, tokens, PRIME, tracks), drawing).tokens[STREAM]
         partial = kept.with_suffix(".partial.npy")
         np.save(partial, drawn.numpy().astype(np.uint16))
         partial.rename(kept)

@@ -23,7 +23,8 @@ from tokenreel.tokenizers.context_autoencoder import STREAM
 
 PRESET, NONE = "ccvs-tabletop-tiny", "none"
 STORED = ("class", "state", "sound")  # controls that are tracks of the cache
-RUNS = ("class", "state", "sound", "end", NONE)  # those that take longest first
+RUNS = ("state", "sound", "end", NONE)  # those that take longest first; of frames
+OF_TRACKS = "class"  # it draws states, which the prior with states follows; trained as its preset says
 DROPPED = 0.1  # share of training clips without their controls
 LOOKS = "training={validate_every: 1000000, sample_every: 1000000, checkpoint_every: 300, keep: 1}"
 WATCHED, WATCHER_STEPS = 600, 1000  # training clips whose decoded frames the tip's finder learns from
@@ -101,7 +102,7 @@ def finish(setup: Setup, seed: int, control: str) -> None:
             assignments=[LOOKS, settings],
             cache=setup.cache,
             out=folder / "prior",
-            steps=setup.steps,
+            steps=None if control == OF_TRACKS and not setup.quick else setup.steps,
             seed=seed,
             device="cpu",
         )
@@ -112,11 +113,13 @@ def finish(setup: Setup, seed: int, control: str) -> None:
         np.savez(partial, allow_pickle=False, **measures.bits_by_frame(prior, cache, held_out(cache), told))
         partial.rename(setup.bits(seed, control))
     tokens = cache.read(setup.starts(cache))
-    if control == "class":
+    priors = [prior]
+    if control == OF_TRACKS:
+        priors.append(Prior.from_pretrained(setup.folder(seed, "state") / "prior").eval())
         tokens["class"] = setup.wanted(cache, seed).reshape(-1, 1, 1, 1, 1)
     for guidance in {"class": setup.guidances, "sound": ()}.get(control, (1.0,)):  # of sound there are bits only
         sampling = measures.Sampling(guidance, setup.top_p, seed)
-        measures.samples(prior, tokens, told, sampling, setup.drawn(seed, control, guidance))
+        measures.samples(priors, tokens, told, sampling, setup.drawn(seed, control, guidance))
 
 
 def held_out(cache: TokenCache) -> np.ndarray:

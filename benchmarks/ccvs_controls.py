@@ -21,7 +21,7 @@ from pathlib import Path
 import ccvs_control_measures as measures
 import click
 import numpy as np
-from ccvs_control_runs import NONE, RUNS, STORED, Setup, finish, held_out, prepare, trained_watcher
+from ccvs_control_runs import NONE, OF_TRACKS, RUNS, STORED, Setup, finish, held_out, prepare, trained_watcher
 from ccvs_control_tip import Watcher
 
 from tokenreel.data.cache.reader import TokenCache
@@ -36,7 +36,7 @@ QUICK = (30, 6, 12)  # videos, steps, samples
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--tokenizer", required=True, help="Run folder of a trained ccvs-tabletop-tiny.")
-@click.option("--steps", default=1500, help="Of each prior.")
+@click.option("--steps", default=1500, help="Of each prior of frames.")
 @click.option("--videos", default=1200, help="Of two clips each.")
 @click.option("--samples", default=240, help="Drawn from each prior.")
 @click.option("--context", default=1, help="Frames that a frame is decoded with.")
@@ -67,6 +67,7 @@ def main(
     with ProcessPoolExecutor(jobs, get_context("spawn"), silence) as processes:
         for seed in seeds:
             list(processes.map(partial(finish, setup, seed), RUNS))
+            finish(setup, seed, OF_TRACKS)
     with cpu_threads(1):
         views = View(setup, watcher=trained_watcher(setup))
         for seed in seeds:
@@ -107,11 +108,11 @@ def tables(view: View, seed: int) -> Iterator[str]:
 
 
 def bits_table(view: View, seed: int) -> Iterator[str]:
-    """Pairs of clips are compared, so that what clips differ by does not count. The prior that is told a class draws
-    states besides, and pays for them: beside the prior without control its bits say nothing.
+    """Pairs of clips are compared, so that what clips differ by does not count. What is told a class draws states:
+    beside those of frames its bits say nothing.
     """
     without = view.bits(seed, NONE)["with"][:, measures.PRIME :].mean(1)
-    yield f"Bits/code after {measures.PRIME} given frame; without control {without.mean():.4f}.\n"
+    yield f"Bits/code after {measures.PRIME} given frame (class: of states); without control {without.mean():.4f}.\n"
     yield from head(
         "control",
         "given",
@@ -126,7 +127,7 @@ def bits_table(view: View, seed: int) -> Iterator[str]:
         means = [f"{clips[how].mean():.4f}" for how in ("with", "dropped", "permuted")]
         pairs = ("with", "dropped"), ("permuted", "with")
         gains = [figure(clips[first] - clips[second], 4) for first, second in pairs]
-        yield row(control, *means, "-" if control == "class" else figure(clips["with"] - without, 4), *gains)
+        yield row(control, *means, "-" if control == OF_TRACKS else figure(clips["with"] - without, 4), *gains)
     yield ""
 
 

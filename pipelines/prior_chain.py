@@ -42,28 +42,55 @@ class Drawing:
 
 
 def load_priors(paths: Sequence[str], device: torch.device, revision: str | None = None) -> list[Prior]:
-    """The saved priors in the order in which they draw, coarse first.
+    """The saved priors in the order in which they draw: one of tracks alone before what the tracks steer, coarse
+    levels before fine ones.
 
-    Raises ConfigError where one reads a level that none before it predicts, or a level has no prior.
+    Raises ConfigError where one reads a level that none before it predicts, where a level has no prior or two, and
+    where nothing is steered by a track that is drawn by itself.
     """
-    waiting = [Prior.from_pretrained(path, revision=revision).eval().to(device) for path in paths]
-    levels = {level.name for level in waiting[0].spec.levels}
+    every = [Prior.from_pretrained(path, revision=revision).eval().to(device) for path in paths]
+    of_tracks, waiting = [prior for prior in every if not draws_frames(prior)], [p for p in every if draws_frames(p)]
+    _require_steered(of_tracks, waiting)
+    levels = {level.name for level in every[0].spec.levels}
     ready, known = list[Prior](), set[str]()
     while waiting:
         able = next((prior for prior in waiting if levels & set(prior.reads) <= known), None)
         if able is None:
             missing = sorted(levels & set(waiting[0].reads) - known)
             raise ConfigError(f"--prior: the prior of {waiting[0].predicts} reads {missing}: give its prior as well")
-        if known & set(able.predicts):
+        if known & levels & set(able.predicts):
             raise ConfigError(
-                f"--prior: two priors predict {sorted(known & set(able.predicts))}: give one for each level"
+                f"--prior: two priors predict {sorted(known & levels & set(able.predicts))}: give one for each level"
             )
         waiting.remove(able)
         ready.append(able)
         known |= set(able.predicts)
     if levels - known:
         raise ConfigError(f"--prior: no prior predicts {sorted(levels - known)}: give one for each level")
-    return ready
+    return [*of_tracks, *ready]
+
+
+def draws_frames(prior: Prior) -> bool:
+    """Whether it predicts codes of frames; one of tracks alone does not."""
+    return any(prior.spec.stream(name).role == "level" for name in prior.predicts)
+
+
+def _require_steered(of_tracks: Sequence[Prior], others: Sequence[Prior]) -> None:
+    drawn = [name for prior in of_tracks for name in prior.predicts]
+    steering = {track.name for prior in others for track in _tracks(prior)}
+    for name in drawn:
+        if drawn.count(name) > 1:
+            raise ConfigError(f"--prior: two priors of tracks alone predict {name!r}: give one")
+        if name not in steering:
+            raise ConfigError(
+                f"--prior: the track {name!r}, which one prior draws, steers no other: give a prior that knows it"
+            )
+
+
+def spec_of_chain(priors: Sequence[Prior]) -> TokenSpec:
+    """All streams that some of them know."""
+    streams = {stream.name: stream for prior in priors for stream in prior.spec.streams}
+    return dataclasses.replace(priors[0].spec, streams=tuple(streams.values()))
 
 
 def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[str] = ()) -> None:
@@ -74,20 +101,30 @@ def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[st
     if not 0 <= drawing.prime <= spec.frames:
         raise ConfigError(f"--prime {drawing.prime} must be between 0 and the clip's {spec.frames} frames")
     drawn = [name for prior in priors for name in prior.predicts]
-    for prior in priors:
-        drawing.sampling.of_streams([stream.name for stream in prior.spec.streams])
+    drawing.sampling.of_streams([stream.name for stream in spec_of_chain(priors).streams])
     for name in drawing.sampling.streams:
         if name not in drawn:
             raise ConfigError(f"--top-k-of {name}: nothing of it is drawn, but of {', '.join(drawn)}: leave it out")
+    known = set(tracks)
     for prior in priors:
-        require_guidable(prior, drawing.sampling.guidance, tracks)
-        _require_windows(prior, drawing, END in tracks)
+        require_guidable(prior, _sampling_of(prior, priors, drawing).guidance, known)
+        _require_windows(prior, drawing, END in tracks and END in prior.reads)
+        known |= set(prior.predicts)
     if spec.time == "window":
         priors[0].given_frames(drawing.prime)  # only so many were encoded without those after them
         if drawing.frames not in (None, spec.frames):
             raise ConfigError(
                 f"--frames {drawing.frames} must be {spec.frames}, or left out: this tokenizer codes whole clips"
             )
+
+
+def _sampling_of(prior: Prior, priors: Sequence[Prior], drawing: Drawing) -> SamplingConfig:
+    """Where priors draw tracks for others, guidance is theirs: what they draw is to be followed as it is."""
+    unguided = draws_frames(prior) and not all(map(draws_frames, priors))
+    names = {stream.name for stream in prior.spec.streams}
+    streams = {name: setting for name, setting in drawing.sampling.streams.items() if name in names}
+    guidance = 1.0 if unguided else drawing.sampling.guidance
+    return dataclasses.replace(drawing.sampling, guidance=guidance, streams=streams)
 
 
 def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
@@ -212,9 +249,10 @@ def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: 
     for prior in priors:
         begun = {name: tokens[name] for name in (*prior.reads, *prior.predicts) if name in tokens}
         frames = drawing.frames or prior.spec.frames
-        part = sample_video(prior, begun, frames, drawing.sampling, seed=drawing.seed, samples=ids)
+        sampling = _sampling_of(prior, priors, drawing)
+        part = sample_video(prior, begun, frames, sampling, seed=drawing.seed, samples=ids)
         tokens |= {name: with_given_steps(prior.spec, name, codes, tokens) for name, codes in part.tokens.items()}
-        nats |= part.nats
+        nats = part.nats | nats  # what was drawn before costs nothing now
         forwards, drawn = forwards + part.forwards, drawn + part.codes_drawn
     return Samples(tokens, nats, forwards, drawn)
 

@@ -25,6 +25,7 @@ from tokenreel.pipelines.prior_chain import (
     draw,
     load_priors,
     require_tracks_of,
+    spec_of_chain,
 )
 from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
@@ -75,7 +76,7 @@ def run(
         provenance |= {"given_tracks": tracks, "guidance": drawing.sampling.guidance}
     derived = (END, END_STEP)  # of the rows that `sources` name
     codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items() if name not in derived}
-    cache_id = write_token_file(out, models[0].spec, codes, given.code_fingerprint, sources, provenance)
+    cache_id = write_token_file(out, spec_of_chain(models), codes, given.code_fingerprint, sources, provenance)
     return {"out": str(out), "cache_id": cache_id, **drawing_summary(samples, seconds)}
 
 

@@ -9,6 +9,7 @@ B rows, P codes of the prefix, L positions of the order, n codes fed at once, D 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenreel.data.spec import TokenSpec
+from tokenreel.data.spec import END, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, State, Tokens
 from tokenreel.priors.cached_transformer import CachedTransformer, PackedLinear
@@ -40,6 +41,7 @@ class GPTConfig:
     previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
     latest_tracks: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
     controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
+    tracks_only: bool = False  # predict frame-level tracks and no frame: a prior that they steer draws after it
     positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
 
     def __post_init__(self) -> None:
@@ -50,6 +52,10 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+        if self.tracks_only and END in self.controls:
+            raise ConfigError(
+                f"tracks_only: an end frame (controls={list(self.controls)}) steers frames; leave one out"
+            )
 
 
 @dataclass
@@ -67,7 +73,8 @@ class GPTState(State):
 
 class GPT(Prior):
     """p(code | all codes before it in the order), for every level and every track of several steps in its `controls`;
-    what is given conditions what is later. Tracks of one step are read: they come first, and cost nothing.
+    what is given conditions what is later. Tracks of one step are read: they come first, and cost nothing. With
+    `tracks_only` the levels are left out: some tracks say in few codes what many codes of frames then follow.
 
     `spec` may hold other tracks as well; the prior's own does not. Raises ConfigError where it lacks one of `controls`.
     With `previous_step` a small model need not first learn where to look for what mostly just stays as it is: after
@@ -92,6 +99,9 @@ class GPT(Prior):
         spec = controlled_spec(spec, config.controls)
         runs = {stream.name: runs_with_video(spec, stream) for stream in spec.streams}
         predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
+        if config.tracks_only:
+            predicts = tuple(name for name in predicts if spec.stream(name).role == "track")
+            _require_tracks(predicts, config.controls)
         super().__init__(config, spec, predicts, reads)
         order, first_frame = frame_order(spec, predicts)
         self._order = torch.from_numpy(order)
@@ -113,11 +123,8 @@ class GPT(Prior):
             self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
             self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
             self.previous = CodeEmbedding(sizes, self.book, config.width)
-        if config.latest_tracks and not any(spec.stream(name).role == "track" for name in predicts):
-            raise ConfigError(
-                f"latest_tracks does nothing: none of the controls {list(config.controls)} is a frame-level track, as "
-                "states and sound are; leave it out"
-            )
+        if config.latest_tracks:
+            _require_tracks([name for name in predicts if spec.stream(name).role == "track"], config.controls)
         self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
         self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
@@ -213,3 +220,11 @@ class GPT(Prior):
 
     def rewind(self, state: State, position: Tensor) -> None:
         state.position = position
+
+
+def _require_tracks(running: Sequence[str], controls: Sequence[str]) -> None:
+    if not running:
+        raise ConfigError(
+            f"latest_tracks, tracks_only: none of the controls {list(controls)} is a frame-level track, as states and "
+            "sound are; leave them out"
+        )

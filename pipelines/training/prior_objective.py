@@ -25,7 +25,7 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.known_frames import sample_sources
-from tokenreel.pipelines.prior_chain import with_given_steps
+from tokenreel.pipelines.prior_chain import draws_frames, with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
@@ -115,10 +115,13 @@ class PriorObjective(Objective):
     def write_samples(self, folder: Path) -> None:
         """A token file for `tokenreel decode`: what the prior makes of the first frames of held-out clips.
 
-        Tracks, the end frame among them, and levels that other priors predict are the clips' own.
+        Tracks, the end frame among them, and levels that other priors predict are the clips' own. A prior of tracks
+        alone draws nothing to be seen.
         """
         rows = self.held_out[: self.config.sample_clips]
-        if folder.exists() or not len(rows):  # written before the run was interrupted: the same samples
+        if (
+            folder.exists() or not len(rows) or not draws_frames(self.prior)
+        ):  # written before the run was interrupted: the same samples
             return
         (batch,) = self._batches(rows, len(rows), self.device)
         given = self.given | self.prior.given_streams(self.tracks)
@@ -155,7 +158,7 @@ class PriorObjective(Objective):
         return tokens | null
 
     def _bits(self, prior: Prior, device: torch.device, controlled: bool = True) -> float:
-        """Of level codes after the given frames, whatever the prior is told by tracks."""
+        """Of the codes after the given frames, whatever the prior is told by tracks."""
         given = prior.given_frames(self.config.prime) | prior.given_streams(_tracks(prior))
         clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
         if not controlled:
@@ -187,8 +190,9 @@ class PriorObjective(Objective):
 
 
 def _tracks(prior: Prior) -> list[str]:
-    """The tracks that the prior reads or predicts."""
-    return [name for name in (*prior.reads, *prior.predicts) if prior.spec.stream(name).role == "track"]
+    """The tracks that tell the prior something: all that it knows, or those that it reads where it draws the others."""
+    names = (*prior.reads, *prior.predicts) if draws_frames(prior) else prior.reads
+    return [name for name in names if prior.spec.stream(name).role == "track"]
 
 
 def _controls(tracks: Sequence[str]) -> list[list[str]]:

@@ -44,8 +44,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(cache: Path, out: Path, controls: str, steps: int = 4, more: str = "", **flags: Any) -> dict[str, Any]:
-    assignments = [f"prior={{{MODEL}, controls: [{controls}]}}", TRAINING % more]
+def train(
+    cache: Path, out: Path, controls: str, steps: int = 4, more: str = "", model: str = MODEL, **flags: Any
+) -> dict[str, Any]:
+    assignments = [f"prior={{{model}, controls: [{controls}]}}", TRAINING % more]
     return train_prior.run(assignments=assignments, cache=cache, out=out, steps=steps, device="cpu", **flags)
 
 
@@ -87,6 +89,55 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
         assert np.array_equal(codes["state"][:, 0], clips["state"][:, 0]), "it belongs to the given frame"
         assert np.array_equal(codes["class"], clips["class"])
         assert drawn.provenance["given_tracks"] == (tracks or ["class", "state"])
+
+
+@pytest.fixture(scope="module")
+def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Told a class, it draws states and no frame."""
+    out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", tracks_only: true"
+    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3", model=model)
+
+
+def test_a_prior_of_tracks_alone_is_scored_on_them(of_tracks: tuple[Path, dict[str, Any]]) -> None:
+    """The class tells the first of five states modulo 3: of 7 states three, two or two are left."""
+    _, scores = of_tracks
+    first = 3 / 7 * np.log2(3) + 4 / 7
+    assert scores["bits_per_code"] == pytest.approx((4 * np.log2(K) + first) / 5, abs=0.1)
+    assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K), abs=0.1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
+    cache: Path,
+    trained: tuple[Path, dict[str, Any]],
+    of_tracks: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    turned: bool,
+) -> None:
+    chain = [str(of_tracks[0]), str(trained[0])]
+    flags: dict[str, Any] = {"num": 41, "prime": 0, "frames": 7, "seed": 1, "guidance": 2.0, "given_tracks": ["class"]}
+    sample.run(chain[::-1] if turned else chain, cache, tmp_path / "out", **flags)
+    drawn = TokenCache.open(tmp_path / "out")
+    codes = drawn.read(drawn.rows())
+    assert ((codes["state"][:, 0] % 3 == codes["class"][:, 0]).mean()) > 0.95
+    follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
+    assert follows[:, :STEPS].mean() > 0.95
+    assert len(np.unique(codes["state"][:, 0])) > 3, "states are drawn, not looked up"
+
+
+def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
+    cache: Path, of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    train(cache, tmp_path / "plain", "class")
+    flags: dict[str, Any] = {"num": 1, "prime": 0, "frames": None, "seed": 1}
+    for priors, message in (
+        ([of_tracks[0], tmp_path / "plain"], "the track 'state', which one prior draws, steers no other"),
+        ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two priors of tracks alone predict 'state'"),
+        ([of_tracks[0]], "steers no other"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sample.run([str(prior) for prior in priors], cache, tmp_path / "out", **flags)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(

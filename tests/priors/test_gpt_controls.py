@@ -68,8 +68,27 @@ def test_contract_with_the_latest_tracks_as_inputs(controls: tuple[str, ...]) ->
     check_contract(prior, random_tokens(prior, 3), given)
 
 
+def test_contract_without_frames() -> None:
+    prior = scramble(gpt(("class", "state", "sound"), tracked(codebooks=3), tracks_only=True), scale=SCALE)
+    assert prior.predicts == ("state", "sound")
+    assert len(prior.order()) == 3 * (2 + 7)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        (("class",), r"tracks_only: none of the controls \['class'\]"),
+        (("state", "end"), "an end frame .* steers frames"),
+    ],
+)
+def test_what_draws_nothing_is_refused(controls: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gpt(controls, tracks_only=True)
+
+
 def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
-    with pytest.raises(ConfigError, match=r"latest_tracks does nothing: none of the controls \['class'\]"):
+    with pytest.raises(ConfigError, match=r"latest_tracks, tracks_only: none of the controls \['class'\]"):
         gpt(("class",), latest_tracks=True)
 
 
