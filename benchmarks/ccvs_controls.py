@@ -3,10 +3,11 @@
     python benchmarks/ccvs_controls.py --out ccvs-controls --tokenizer runs/ccvs-tokenizer [--seeds 0] [--jobs 2]
     python benchmarks/ccvs_controls.py --out ccvs-quick --tokenizer runs/ccvs-tokenizer --quick
 
-TOKENIZER is a trained ccvs-tabletop-tiny; the priors are those of ccvs-tabletop-tiny and of its variants, all trained
-alike, on the videos' 16-frame clips of which a tenth is held out, with one given frame. Standard errors are over clips,
-not over trainings: more seeds show those. OUT keeps codes, priors and samples: called again, it goes on where it
-stopped. Take a new OUT after a change of the code or of the tokenizer.
+TOKENIZER is a trained ccvs-tabletop-tiny; the priors are those of ccvs-tabletop-tiny and of its variants. Those of
+frames are all trained alike, the one that draws states for a class as its preset says; all on the videos' 16-frame
+clips, of which a tenth is held out, with one given frame. Standard errors are over clips, not over trainings: more
+seeds show those. OUT keeps codes, priors and samples: called again, it goes on where it stopped. Take a new OUT after a
+change of the code or of the tokenizer.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def main(
     with ProcessPoolExecutor(jobs, get_context("spawn"), silence) as processes:
         for seed in seeds:
             list(processes.map(partial(finish, setup, seed), RUNS))
-            finish(setup, seed, OF_TRACKS)
+            list(processes.map(partial(finish, setup, seed), [OF_TRACKS]))  # it goes on from the prior with states
     with cpu_threads(1):
         views = View(setup, watcher=trained_watcher(setup))
         for seed in seeds:

@@ -3,11 +3,11 @@
     python benchmarks/ccvs_ladder.py --out ccvs-ladder [--steps 1500] [--jobs 2] [--seed 0]
     python benchmarks/ccvs_ladder.py --judge runs/ccvs-tokenizer
 
-Each rung is ccvs-tabletop-tiny with one ingredient more. Videos of 16 frames are decoded from their true codes and a
-true first frame, each frame with those decoded before it (the paper's column "Reconstruction"). The paper's perceptual
-rung uses VGG-16; here it is the small network that benchmarks/tabletop_perceptual.py trains on Tabletop. OUT keeps what
-is trained: called again, it goes on where it stopped, and prints at once what is complete. Take a new OUT after a
-change of the code.
+Each rung is ccvs-tabletop-tiny with one ingredient more (what weighs consistency comes with the flow). Videos of 16
+frames are decoded from their true codes and a true first frame, each frame with those decoded before it (the paper's
+column "Reconstruction"). The paper's perceptual rung uses VGG-16; here it is the small network that
+benchmarks/tabletop_perceptual.py trains on Tabletop. OUT keeps what is trained: called again, it goes on where it
+stopped, and prints at once what is complete. Take a new OUT after a change of the code.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from tokenreel.data.controls.read import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.given_controls import encode_given_controls
-from tokenreel.pipelines.prior_chain import chosen_tracks, require_tracks_of
+from tokenreel.pipelines.prior_chain import known_tracks, require_tracks_of
+from tokenreel.pipelines.priors_of_tracks import tracks_drawn_apart
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.controls.controls import Controls
 
@@ -45,10 +46,15 @@ class ControlFlags:
 
 
 def codes_of_flags(
-    priors: Sequence[Prior], spec: TokenSpec, flags: ControlFlags, frames: int, frame_rate: float | None = None
+    priors: Sequence[Prior],
+    spec: TokenSpec,
+    flags: ControlFlags,
+    frames: int,
+    prime: int,
+    frame_rate: float | None = None,
 ) -> dict[str, Tensor]:
-    """int64 [1, t, h, w, q] by track, for a video of `frames` frames by a tokenizer of `spec`. `frame_rate`: of the
-    frames that are given, in frames a second, where that is known.
+    """int64 [1, t, h, w, q] by track, for a video of `frames` frames by a tokenizer of `spec`; of a track that a prior
+    draws by itself, for the `prime` frames that are given. `frame_rate`: of these, in frames a second, where known.
 
     Raises ConfigError where no control, or not just one, is meant, and where the priors were trained without it or
     with another one; DataError where what is given does not fit it.
@@ -70,12 +76,13 @@ def codes_of_flags(
     _require_trained_with(priors, controls.added_to(spec), list(given), flags.controls)
     for name in given:
         _require_rate(name, controls.coder(name).need, frame_rate)
-    return encode_given_controls(controls, given, frames)
+    apart = tracks_drawn_apart(priors)
+    return encode_given_controls(controls, given, {name: prime if name in apart else frames for name in given})
 
 
 def require_controls(priors: Sequence[Prior], names: Sequence[str]) -> None:
     """Raises ConfigError unless some prior was trained with each of the named controls, the end frame being `end`."""
-    known = chosen_tracks(priors, None)
+    known = known_tracks(priors)
     for name in names:
         if name not in known:
             raise ConfigError(f"the control {name!r} steers nothing: this prior knows {', '.join(known) or 'none'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tokenreel.pipelines.device import choose_device
 from tokenreel.pipelines.known_frames import Wanted, frames_of_file
 from tokenreel.pipelines.output_folder import fresh_folder
 from tokenreel.pipelines.prior_chain import check_drawing, codes_given_of_clips, draw, load_priors
+from tokenreel.pipelines.priors_of_tracks import tracks_drawn_apart
 from tokenreel.pipelines.sample import drawing_of_flags, drawing_summary
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -60,8 +61,9 @@ def run(
     require_controls(models, [END] if end else [])
     typed = ControlFlags(controls, class_name, states, sound, track)
     rate = given_rate(pixels, video, drawing.prime) if typed else None
-    steering = codes_of_flags(models, pixels.spec, typed, frames, rate)
-    tracks = [*steering, *([END] if end else [])]
+    steering = codes_of_flags(models, pixels.spec, typed, frames, drawing.prime, rate)
+    _require_beginnings(models, steering, drawing.prime)
+    tracks = [*steering.keys() - tracks_drawn_apart(models), *([END] if end else [])]
     check_drawing(models, drawing, tracks)
     seen = Seen(first_frames(pixels, video, drawing.prime), end_frame(pixels, end, frames))
     known, ahead = seen.in_decoding(pixels, context)
@@ -74,6 +76,16 @@ def run(
     paths = [out / f"{number:06d}.{format}" for number in range(drawing.num)]
     write_samples(pixels, samples.tokens, seen, paths, drawing.batch, context)
     return {"out": str(out), "given_tracks": tracks, **drawing_summary(samples, time.perf_counter() - started)}
+
+
+def _require_beginnings(priors: Sequence[Prior], steering: Collection[str], prime: int) -> None:
+    """Raises ConfigError where a track that is drawn by itself is to go on from frames, and nobody says from where."""
+    for name in sorted(tracks_drawn_apart(priors) - set(steering)):
+        if prime:
+            raise ConfigError(
+                f"--prime {prime}: the frames do not say where the track {name!r} begins, which a prior of its own "
+                f"draws: give it for these frames (--states, --track {name}=...), or --prime 0"
+            )
 
 
 def _load(prior: Sequence[str], tokenizer: str, device: torch.device) -> tuple[list[Prior], VideoTokenizer]:

@@ -20,18 +20,18 @@ from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
 
 
-def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: int) -> dict[str, Tensor]:
+def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: Mapping[str, int]) -> dict[str, Tensor]:
     """What is given for each control by its name (a class's name, or the path of a file) -> int64 [1, t, h, w, q].
 
-    `frames` is the length of the video that is wanted. A CSV has a line for each frame: `frame`, and the columns that
-    the control was fitted on. A sound starts with the first frame; frames come at the rate that it was fitted for.
+    `frames` says of how many frames of the video. A CSV has a line for each of them: `frame`, and the columns that the
+    control was fitted on. A sound starts with the first frame; frames come at the rate that it was fitted for.
     Raises ConfigError for a control that is not known, DataError for what does not fit it.
     """
     codes = {}
     for name, said in given.items():
         coder = controls.coder(name)
         try:
-            raw = _raw(coder.need, said, frames)
+            raw = _raw(coder.need, said, frames[name])
             coder.require_in_range(raw)
             codes[name] = torch.from_numpy(coder.encode(raw))[None]
         except DataError as error:
@@ -52,7 +52,7 @@ def _raw(need: Need, said: str, frames: int) -> Raw:
 def _table(path: Path, columns: tuple[str, ...], frames: int) -> np.ndarray:
     values = read_table(path, columns)
     if len(values) != frames:
-        raise DataError(f"it has {len(values)} frames, needed are {frames}: give a line for each frame of the video")
+        raise DataError(f"it has {len(values)} frames, needed are {frames}: give a line for each of these")
     return values
 
 

@@ -72,7 +72,7 @@ PRIOR = click.option(
     "--prior",
     required=True,
     multiple=True,
-    help="Folder of a saved prior, or its repository on the Hub; given again for each level of codes.",
+    help="Folder of a saved prior, or its repository on the Hub; given again for each level of codes, and for tracks.",
 )
 REVISION = click.option("--revision", help="Branch, tag or commit of the repository.")
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.")

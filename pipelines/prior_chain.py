@@ -1,4 +1,5 @@
-"""One or several priors that draw a clip together: each predicts levels of codes, and reads those drawn before it.
+"""One or several priors that draw a clip together: each predicts levels of codes, and reads those drawn before it; one
+of tracks alone draws what the others are told.
 
 Knows what is given of a clip, no cache and no pixels.
 """
@@ -6,7 +7,7 @@ Knows what is given of a clip, no cache and no pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from tokenreel.data.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
+from tokenreel.pipelines.priors_of_tracks import require_followed, spec_of_chain, tracks_drawn_apart
 from tokenreel.pipelines.progress import Progress
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
@@ -49,8 +51,8 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     where nothing is steered by a track that is drawn by itself.
     """
     every = [Prior.from_pretrained(path, revision=revision).eval().to(device) for path in paths]
-    of_tracks, waiting = [prior for prior in every if not draws_frames(prior)], [p for p in every if draws_frames(p)]
-    _require_steered(of_tracks, waiting)
+    require_followed(every)
+    of_tracks, waiting = ([prior for prior in every if prior.draws_frames is frames] for frames in (False, True))
     levels = {level.name for level in every[0].spec.levels}
     ready, known = list[Prior](), set[str]()
     while waiting:
@@ -70,29 +72,6 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     return [*of_tracks, *ready]
 
 
-def draws_frames(prior: Prior) -> bool:
-    """Whether it predicts codes of frames; one of tracks alone does not."""
-    return any(prior.spec.stream(name).role == "level" for name in prior.predicts)
-
-
-def _require_steered(of_tracks: Sequence[Prior], others: Sequence[Prior]) -> None:
-    drawn = [name for prior in of_tracks for name in prior.predicts]
-    steering = {track.name for prior in others for track in _tracks(prior)}
-    for name in drawn:
-        if drawn.count(name) > 1:
-            raise ConfigError(f"--prior: two priors of tracks alone predict {name!r}: give one")
-        if name not in steering:
-            raise ConfigError(
-                f"--prior: the track {name!r}, which one prior draws, steers no other: give a prior that knows it"
-            )
-
-
-def spec_of_chain(priors: Sequence[Prior]) -> TokenSpec:
-    """All streams that some of them know."""
-    streams = {stream.name: stream for prior in priors for stream in prior.spec.streams}
-    return dataclasses.replace(priors[0].spec, streams=tuple(streams.values()))
-
-
 def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[str] = ()) -> None:
     """Raises ConfigError for numbers of given frames, or of frames in all, that these priors cannot draw, and for
     settings of streams that they do not draw or guidance that the given `tracks` do not allow.
@@ -107,7 +86,7 @@ def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[st
             raise ConfigError(f"--top-k-of {name}: nothing of it is drawn, but of {', '.join(drawn)}: leave it out")
     known = set(tracks)
     for prior in priors:
-        require_guidable(prior, _sampling_of(prior, priors, drawing).guidance, known)
+        require_guidable(prior, _sampling_of(prior, priors, drawing.sampling, tracks).guidance, known)
         _require_windows(prior, drawing, END in tracks and END in prior.reads)
         known |= set(prior.predicts)
     if spec.time == "window":
@@ -118,13 +97,19 @@ def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[st
             )
 
 
-def _sampling_of(prior: Prior, priors: Sequence[Prior], drawing: Drawing) -> SamplingConfig:
-    """Where priors draw tracks for others, guidance is theirs: what they draw is to be followed as it is."""
-    unguided = draws_frames(prior) and not all(map(draws_frames, priors))
+def _sampling_of(
+    prior: Prior, priors: Sequence[Prior], sampling: SamplingConfig, given: Iterable[str]
+) -> SamplingConfig:
+    """Where priors of tracks alone are told something by the `given` streams, guidance is theirs: what they draw is to
+    be followed as it is.
+    """
+    guided = [other for other in priors if not other.draws_frames and set(other.reads) & set(given)] or priors
     names = {stream.name for stream in prior.spec.streams}
-    streams = {name: setting for name, setting in drawing.sampling.streams.items() if name in names}
-    guidance = 1.0 if unguided else drawing.sampling.guidance
-    return dataclasses.replace(drawing.sampling, guidance=guidance, streams=streams)
+    return dataclasses.replace(
+        sampling,
+        guidance=sampling.guidance if prior in guided else 1.0,
+        streams={name: setting for name, setting in sampling.streams.items() if name in names},
+    )
 
 
 def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
@@ -141,15 +126,25 @@ def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
         require_end_in_windows(prior, {END: some, END_STEP: some.long() + last}, frames)
 
 
+def known_tracks(priors: Sequence[Prior]) -> list[str]:
+    """All tracks that some prior knows, the end frame as `end`."""
+    tracks = [stream.name for prior in priors for stream in _tracks(prior) if stream.name != END_STEP]
+    return list(dict.fromkeys(tracks))
+
+
 def chosen_tracks(priors: Sequence[Prior], names: Sequence[str] | None) -> list[str]:
-    """The tracks to be given: `names`, or all that the priors know (None), the end frame as `end`.
+    """The tracks to be given: `names`, or all that the priors know and no prior of tracks alone draws (None), the end
+    frame as `end`.
 
     Raises ConfigError for a name that is none of them.
     """
-    tracks = [stream.name for prior in priors for stream in _tracks(prior) if stream.name != END_STEP]
+    apart = tracks_drawn_apart(priors)
+    tracks = [name for name in known_tracks(priors) if name not in apart]
     for name in names or ():
+        if name in apart:
+            raise ConfigError(f"--given-tracks {name}: a prior of tracks alone draws it; leave out one of the two")
         if name not in tracks:
-            raise ConfigError(f"--given-tracks {name}: this prior has the tracks {sorted(set(tracks))}")
+            raise ConfigError(f"--given-tracks {name}: this prior has the tracks {sorted(tracks)}")
     return list(dict.fromkeys(tracks if names is None else names))
 
 
@@ -244,13 +239,16 @@ def _batches(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Draw
 
 
 def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing, ids: Tensor) -> Samples:
-    """The same samples by one prior after the other; random numbers belong to streams, so all use the same seed."""
+    """The same samples by one prior after the other. Random numbers belong to the streams of a prior: those
+    of frames know the same ones, one of tracks alone has a seed of its own.
+    """
     tokens, nats, forwards, drawn = dict(given), dict[str, Tensor](), 0.0, 0
     for prior in priors:
         begun = {name: tokens[name] for name in (*prior.reads, *prior.predicts) if name in tokens}
         frames = drawing.frames or prior.spec.frames
-        sampling = _sampling_of(prior, priors, drawing)
-        part = sample_video(prior, begun, frames, sampling, seed=drawing.seed, samples=ids)
+        sampling = _sampling_of(prior, priors, drawing.sampling, given)
+        seed = drawing.seed if prior.draws_frames else drawing.seed + 1 + priors.index(prior)
+        part = sample_video(prior, begun, frames, sampling, seed=seed, samples=ids)
         tokens |= {name: with_given_steps(prior.spec, name, codes, tokens) for name, codes in part.tokens.items()}
         nats = part.nats | nats  # what was drawn before costs nothing now
         forwards, drawn = forwards + part.forwards, drawn + part.codes_drawn

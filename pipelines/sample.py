@@ -25,8 +25,8 @@ from tokenreel.pipelines.prior_chain import (
     draw,
     load_priors,
     require_tracks_of,
-    spec_of_chain,
 )
+from tokenreel.pipelines.priors_of_tracks import spec_of_chain
 from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig, StreamSampling
@@ -50,7 +50,8 @@ def run(
     `out`. `clips` of them are begun with, spread over the split, one for each sample and round again; None: as many as
     there are samples. The tracks `given_tracks` are the clips' own, all that the priors know where left out (`end`:
     the clip's last frame, for the last one of the sample); others are drawn, or absent if they are not predicted.
-    Several of `prior` draw a level each, coarse first. `flags`: see `drawing_of_flags`.
+    Several of `prior` draw a level each, coarse first, and one of tracks alone what these are told. `flags`: see
+    `drawing_of_flags`.
 
     Raises CacheError where a prior was trained on codes of another tokenizer, ConfigError for counts out of range, for
     priors that do not make up all levels, and for tracks that the priors or the cache do not have.

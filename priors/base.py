@@ -59,7 +59,7 @@ class Prior(nn.Module, PretrainedModel):
     reads: tuple[str, ...]  # streams that come whole and only condition (a bottom prior reads top)
     predicts: tuple[str, ...]  # streams whose codes have probabilities
     code_fingerprint: str | None = None  # the tokenizer whose codes it was trained on; None before training
-    trained_without_controls: bool = False  # too: on clips whose tracks all hold null codes, which then mean something
+    trained_without_controls: bool = False  # too: on clips in which what tells it holds null codes, which mean that
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -67,6 +67,17 @@ class Prior(nn.Module, PretrainedModel):
         self.spec = spec
         self.predicts = predicts
         self.reads = reads
+
+    @property
+    def draws_frames(self) -> bool:
+        """Whether it predicts codes of frames; else it draws tracks, for another prior to be told."""
+        return any(self.spec.stream(name).role == "level" for name in self.predicts)
+
+    @property
+    def told_by(self) -> tuple[str, ...]:
+        """The tracks that tell it something: all that it knows, or those that it reads where it draws the others."""
+        names = (*self.reads, *self.predicts) if self.draws_frames else self.reads
+        return tuple(name for name in names if self.spec.stream(name).role == "track")
 
     @abstractmethod
     def order(self) -> Tensor:
@@ -157,7 +168,8 @@ class Prior(nn.Module, PretrainedModel):
         return streams
 
     def given_frames(self, frames: int) -> Tensor:
-        """bool [L]: true at the positions of the level codes that the first `frames` frames make.
+        """bool [L]: true at the positions of the level codes that the first `frames` frames make; where it draws no
+        frames, of the tracks' codes that go with them.
 
         Raises ConfigError where the stride does not divide, where `frames` exceeds the clip, and where codes of these
         frames would tell what comes after them: a `window` tokenizer's do, but for those encoded alone.
@@ -172,8 +184,8 @@ class Prior(nn.Module, PretrainedModel):
             )
         step = self.order()[:, 1]
         given = torch.zeros(len(step), dtype=torch.bool)
-        for stream in self.spec.levels:
-            if stream.name in self.predicts:
+        for stream in map(self.spec.stream, self.predicts):
+            if stream.role == "level" or not self.draws_frames:
                 given |= self.positions_of(stream.name) & (step < self.spec.steps_of_frames(frames, stream))
         return given
 

@@ -31,8 +31,7 @@ def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> N
     require_given(prior, given)
     if guidance == 1:
         return
-    streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
-    tracks = {stream.name: stream for stream in streams if stream.role == "track"}
+    tracks = {name: prior.spec.stream(name) for name in prior.told_by}
     if not tracks:
         raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: leave it out")
     if not prior.trained_without_controls:

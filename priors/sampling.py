@@ -137,7 +137,7 @@ class _Sampler:
         self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
         self.config = config or SamplingConfig()
         self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
-        self.predicted_tracks = [s for s in self.streams if s.role == "track" and s.name in prior.predicts]
+        self.predicted_tracks = [s for s in self.streams if s.name in prior.predicts and s.name in prior.told_by]
         self.order = prior.order()
         settings = self.config.of_streams([stream.name for stream in prior.spec.streams])
         self.choice = Choice(settings, self.order[:, 0].to(prior.device))

@@ -48,7 +48,7 @@ class ContextAutoencoderConfig:
     run: int = 4  # frames that are decoded one from the other in training, from a true one on
     reconstruction: float = 10.0  # weight of the L1 loss of pixels; lambda_r
     contextual: float = 1.0  # weight of the loss of the flow on augmented views; lambda_c
-    consistency: float = 0.0  # weight of the L1 loss of changes from frame to frame, which is against flicker; CCVS: 0
+    consistency: float = 0.0  # weight of the L1 loss of changes from frame to frame, with a flow; CCVS: 0
 
     def __post_init__(self) -> None:
         if min(self.width, self.latent, *self.multipliers) < 1 or len(self.multipliers) < 2:

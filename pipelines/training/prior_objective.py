@@ -1,7 +1,7 @@
 """Training a prior on a token cache: nats a code minimised, judged in bits a code beside what counting achieves.
 
-Tracks that the prior predicts count in the loss (CCVS equation 8) and are given where it is judged: bits/code are of
-levels only. Knows no particular prior and no pixels.
+Tracks that a prior of frames predicts count in the loss (CCVS equation 8) and are given where it is judged: bits/code
+are of levels only. A prior of tracks alone is judged on these. Knows no particular prior and no pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.known_frames import sample_sources
-from tokenreel.pipelines.prior_chain import draws_frames, with_given_steps
+from tokenreel.pipelines.prior_chain import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
@@ -68,7 +68,7 @@ class PriorObjective(Objective):
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
-        self.tracks = _tracks(prior)
+        self.tracks = prior.told_by
         self.controls = _controls(self.tracks)
         if (self.given | prior.given_streams(self.tracks)).all():
             frames = prior.spec.frames
@@ -120,7 +120,7 @@ class PriorObjective(Objective):
         """
         rows = self.held_out[: self.config.sample_clips]
         if (
-            folder.exists() or not len(rows) or not draws_frames(self.prior)
+            folder.exists() or not len(rows) or not self.prior.draws_frames
         ):  # written before the run was interrupted: the same samples
             return
         (batch,) = self._batches(rows, len(rows), self.device)
@@ -159,7 +159,7 @@ class PriorObjective(Objective):
 
     def _bits(self, prior: Prior, device: torch.device, controlled: bool = True) -> float:
         """Of the codes after the given frames, whatever the prior is told by tracks."""
-        given = prior.given_frames(self.config.prime) | prior.given_streams(_tracks(prior))
+        given = prior.given_frames(self.config.prime) | prior.given_streams(prior.told_by)
         clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
         if not controlled:
             everywhere = torch.ones(1, dtype=torch.bool, device=device)
@@ -189,12 +189,6 @@ class PriorObjective(Objective):
         return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}
 
 
-def _tracks(prior: Prior) -> list[str]:
-    """The tracks that tell the prior something: all that it knows, or those that it reads where it draws the others."""
-    names = (*prior.reads, *prior.predicts) if draws_frames(prior) else prior.reads
-    return [name for name in names if prior.spec.stream(name).role == "track"]
-
-
 def _controls(tracks: Sequence[str]) -> list[list[str]]:
     """The tracks of each control: an end frame has two."""
     alone = [[name] for name in tracks if name not in (END, END_STEP)]
@@ -212,9 +206,9 @@ def drawn_subsets(drawn: np.ndarray, share: float, members: int) -> np.ndarray:
 
 
 def _require_null_codes(prior: Prior, drop_controls: float) -> None:
-    lacking = [name for name in _tracks(prior) if prior.spec.stream(name).null_code is None]
-    if lacking or not _tracks(prior):
+    lacking = [name for name in prior.told_by if prior.spec.stream(name).null_code is None]
+    if lacking or not prior.told_by:
         raise ConfigError(
             f"training.drop_controls (={drop_controls}) needs controls with null codes; this prior has tracks "
-            f"{_tracks(prior)}, without null code {lacking}: set it to 0, or set prior.controls"
+            f"{prior.told_by}, without null code {lacking}: set it to 0, or set prior.controls"
         )

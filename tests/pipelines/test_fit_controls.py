@@ -210,7 +210,7 @@ def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) ->
     heard = []
     contacts = [line.split(",") for line in (folder / "contacts.csv").read_text().splitlines()[1:]]
     for name in {row[0] for row in contacts}:
-        codes = encode_given_controls(controls, {"sound": str(folder / name)}, 23)["sound"][0].numpy()
+        codes = encode_given_controls(controls, {"sound": str(folder / name)}, {"sound": 23})["sound"][0].numpy()
         heard += [bool((codes[int(frame)] != silence).any()) for other, frame, *_ in contacts if other == name]
     assert len(heard) > 10
     assert np.mean(heard) >= 0.95
@@ -305,7 +305,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     lines = [f"{frame},{y},{x}" for frame, (x, y) in enumerate(clip.state)]
     (tmp_path / "states.csv").write_text("\n".join(["frame,y,x", *lines]) + "\n")
     given = {"class": clip.class_name, "state": str(tmp_path / "states.csv"), "sound": str(folder / name)}
-    codes = encode_given_controls(controls, given, 23)
+    codes = encode_given_controls(controls, given, dict.fromkeys(given, 23))
     assert {name: tuple(code.shape) for name, code in codes.items()} == {
         "class": (1, 1, 1, 1, 1),
         "state": (1, 23, 1, 2, 1),
@@ -314,18 +314,18 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     np.testing.assert_array_equal(codes["state"][0], controls.encode({"state": clip.state})["state"])
     assert controls.coder("class").decode(codes["class"][0].numpy()) == clip.class_name
     with pytest.raises(DataError, match=r"control 'state', .*it has 23 frames, needed are 22"):
-        encode_given_controls(controls, {"state": given["state"]}, 22)
+        encode_given_controls(controls, {"state": given["state"]}, {"state": 22})
     with pytest.raises(DataError, match=r"control 'sound', .*lasts 2\.\d+ s, its frames need 2\.90 s"):
-        encode_given_controls(controls, {"sound": given["sound"]}, 30)
+        encode_given_controls(controls, {"sound": given["sound"]}, {"sound": 30})
     with pytest.raises(DataError, match="class 'sweeps' is not known; did you mean 'sweep'"):
-        encode_given_controls(controls, {"class": "sweeps"}, 23)
+        encode_given_controls(controls, {"class": "sweeps"}, {"class": 23})
     with pytest.raises(DataError, match="its sound cannot be read, unreadable"):
-        encode_given_controls(controls, {"sound": given["state"]}, 23)
+        encode_given_controls(controls, {"sound": given["state"]}, {"sound": 23})
     (tmp_path / "pixels.csv").write_text("\n".join(["frame,y,x", *[f"{i},30,30" for i in range(23)]]))
     with pytest.raises(DataError, match=r"x \(=30\) in frame 0 is far from what the codebook was fitted on"):
-        encode_given_controls(controls, {"state": str(tmp_path / "pixels.csv")}, 23)
+        encode_given_controls(controls, {"state": str(tmp_path / "pixels.csv")}, {"state": 23})
     with pytest.raises(ConfigError, match="no control is called 'sounds'"):
-        encode_given_controls(controls, {"sounds": "x"}, 23)
+        encode_given_controls(controls, {"sounds": "x"}, {"sounds": 23})
 
 
 def test_a_data_set_without_what_is_wanted_is_refused(tmp_path: Path) -> None:

@@ -50,13 +50,13 @@ class Folder:
     clip: TabletopClip
     row: int  # of the clip in the cache
 
-    def prior(self, *controls: str) -> list[str]:
+    def prior(self, *controls: str, **settings: Any) -> list[str]:
         """An untrained one of large weights, so that what it reads shows in what is drawn."""
-        path = self.root / "-".join(("prior", *controls))
+        path = self.root / "-".join(("prior", *controls, *settings))
         if not path.exists():
             torch.manual_seed(7)
             tokenizer = VideoTokenizer.from_pretrained(self.root / "tokenizer")
-            section = {"type": "gpt", "depth": 1, "width": 16, "heads": 2, "controls": list(controls)}
+            section = {"type": "gpt", "depth": 1, "width": 16, "heads": 2, "controls": list(controls), **settings}
             prior = build_prior(section, Controls.from_pretrained(self.root / "controls").added_to(tokenizer.spec))
             for weights in prior.parameters():
                 torch.nn.init.normal_(weights, std=0.5)
@@ -106,6 +106,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for name, frame in (("first", 0), ("end", -1)):
         Image.fromarray(clip.frames[frame]).save(root / f"{name}.png")
     return Folder(root, clip, row)
+
+
+def test_a_prior_of_tracks_alone_goes_on_from_the_states_of_the_given_frames(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = [*folder.prior("class", "state", tracks_only=True), "--prior", *folder.prior("state")]
+    flags = ["--controls", str(folder.root / "controls"), "--class", "sweep", "--guidance", "2"]
+    given = ["--video", str(folder.root / "start.npy"), "--prime", "2"]
+    made = []
+    for number, first in enumerate((folder.clip.state[:2], folder.clip.state[:2], folder.clip.state[2:4])):
+        begun = states(tmp_path / f"{number}.csv", first)
+        command = folder.command(chain, tmp_path / f"{number}", *flags, "--states", begun, *given)
+        assert run_command(command) == 0
+        made.append(np.load(tmp_path / f"{number}" / "000000.npy"))
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0][2:], made[2][2:])
+    capsys.readouterr()
+    for more, message in (
+        ([], "--prime 2: the frames do not say where the track 'state' begins"),
+        (["--states", str(folder.root / "states.csv")], "it has 5 frames, needed are 2"),
+    ):
+        assert run_command(folder.command(chain, tmp_path / "out", *flags, *more, *given)) != 0
+        assert message in capsys.readouterr().err
+    assert run_command(folder.command(chain, tmp_path / "free", *flags)) == 0
 
 
 def states(path: Path, values: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tokenreel.pipelines import sample, train_prior
 from tokenreel.pipelines.prior_chain import codes_given_of_clips
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
 from tokenreel.priors.base import Prior, build_prior
+from tokenreel.priors.sampling import _Sampler
+from tokenreel.priors.schedule import Placement
 
 K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
 SPEC = TokenSpec(
@@ -95,7 +98,7 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
 def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Told a class, it draws states and no frame."""
     out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", tracks_only: true"
-    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3", model=model)
+    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, prime: 0", model=model)
 
 
 def test_a_prior_of_tracks_alone_is_scored_on_them(of_tracks: tuple[Path, dict[str, Any]]) -> None:
@@ -125,15 +128,38 @@ def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
     assert len(np.unique(codes["state"][:, 0])) > 3, "states are drawn, not looked up"
 
 
+def test_what_a_prior_of_tracks_alone_begins_with_is_given_and_not_guided(
+    cache: Path, trained: tuple[Path, dict[str, Any]], of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Only the class ever was absent in training: beside guidance the first states are as any others."""
+    prior, codes = Prior.from_pretrained(of_tracks[0]), TokenCache.open(cache).read([0, 1])
+    given = codes_given_of_clips([prior], codes, 2, ["class"])
+    assert {name: tensor.shape[1] for name, tensor in given.items()} == {"state": 2, "class": 1}
+    sampler = _Sampler(prior, None, 0, torch.arange(2))
+    assert not sampler.steered(given, Placement(0, 0, STEPS)).any()
+    chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "prime": 1, "frames": None, "seed": 1}
+    sample.run(chain, cache, tmp_path / "out", guidance=2.0, **flags)
+    assert TokenCache.open(tmp_path / "out").provenance["given_tracks"] == ["class"], "states are left to the prior"
+    with pytest.raises(ConfigError, match="--given-tracks state: a prior of tracks alone draws it"):
+        sample.run(chain, cache, tmp_path / "state", given_tracks=["state"], **flags)
+
+
 def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
     cache: Path, of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     train(cache, tmp_path / "plain", "class")
+    spec = dataclasses.replace(
+        SPEC, streams=(SPEC.streams[0], dataclasses.replace(SPEC.streams[1], codes=K + 1, null_code=K + 1))
+    )
+    other = tmp_path / "other"
+    section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["state"]}
+    build_prior(section, spec).save_pretrained(other)
     flags: dict[str, Any] = {"num": 1, "prime": 0, "frames": None, "seed": 1}
     for priors, message in (
         ([of_tracks[0], tmp_path / "plain"], "the track 'state', which one prior draws, steers no other"),
         ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two priors of tracks alone predict 'state'"),
         ([of_tracks[0]], "steers no other"),
+        ([of_tracks[0], other], "other controls, or on clips of another length"),
     ):
         with pytest.raises(ConfigError, match=message):
             sample.run([str(prior) for prior in priors], cache, tmp_path / "out", **flags)
