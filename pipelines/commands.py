@@ -199,7 +199,7 @@ def train_prior(**flags: Any) -> dict[str, Any]:
     "--given-tracks",
     callback=names_of_text,
     metavar="NAME,NAME",
-    help="Tracks taken from those clips, as in state,end; none: no track; left out: all but what a prior of tracks draws.",
+    help="Tracks taken from those clips, as in state,end, or none; left out: all but what a prior of tracks draws.",
 )
 @count_option("--frames", None, "Frames of each sample, the given ones included; left out: the trained length.")
 @SEED
