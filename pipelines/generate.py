@@ -63,7 +63,8 @@ def run(
     rate = given_rate(pixels, video, drawing.prime) if typed else None
     steering = codes_of_flags(models, pixels.spec, typed, frames, drawing.prime, rate)
     _require_beginnings(models, steering, drawing.prime)
-    tracks = [*steering.keys() - tracks_drawn_apart(models), *([END] if end else [])]
+    begun = tracks_drawn_apart(models)
+    tracks = [*(name for name in steering if name not in begun), *([END] if end else [])]
     check_drawing(models, drawing, tracks)
     seen = Seen(first_frames(pixels, video, drawing.prime), end_frame(pixels, end, frames))
     known, ahead = seen.in_decoding(pixels, context)
@@ -80,12 +81,12 @@ def run(
 
 def _require_beginnings(priors: Sequence[Prior], steering: Collection[str], prime: int) -> None:
     """Raises ConfigError where a track that is drawn by itself is to go on from frames, and nobody says from where."""
-    for name in sorted(tracks_drawn_apart(priors) - set(steering)):
-        if prime:
-            raise ConfigError(
-                f"--prime {prime}: the frames do not say where the track {name!r} begins, which a prior of its own "
-                f"draws: give it for these frames (--states, --track {name}=...), or --prime 0"
-            )
+    lacking = sorted(tracks_drawn_apart(priors) - set(steering))
+    if prime and lacking:
+        raise ConfigError(
+            f"--prime {prime}: the frames do not say where the track {lacking[0]!r} begins, which a prior of its own "
+            f"draws: give it for these frames (--states, --track {lacking[0]}=...), or --prime 0"
+        )
 
 
 def _load(prior: Sequence[str], tokenizer: str, device: torch.device) -> tuple[list[Prior], VideoTokenizer]:

@@ -52,7 +52,8 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     """
     every = [Prior.from_pretrained(path, revision=revision).eval().to(device) for path in paths]
     require_followed(every)
-    of_tracks, waiting = ([prior for prior in every if prior.draws_frames is frames] for frames in (False, True))
+    of_tracks = [prior for prior in every if not prior.draws_frames]
+    waiting = [prior for prior in every if prior.draws_frames]
     levels = {level.name for level in every[0].spec.levels}
     ready, known = list[Prior](), set[str]()
     while waiting:

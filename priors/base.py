@@ -59,7 +59,7 @@ class Prior(nn.Module, PretrainedModel):
     reads: tuple[str, ...]  # streams that come whole and only condition (a bottom prior reads top)
     predicts: tuple[str, ...]  # streams whose codes have probabilities
     code_fingerprint: str | None = None  # the tokenizer whose codes it was trained on; None before training
-    trained_without_controls: bool = False  # too: on clips in which what tells it holds null codes, which mean that
+    trained_without_controls: bool = False  # also on null codes in the tracks of `told_by`, which then mean none
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()

@@ -101,7 +101,7 @@ class GPT(Prior):
         predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
         if config.tracks_only:
             predicts = tuple(name for name in predicts if spec.stream(name).role == "track")
-            _require_tracks(predicts, config.controls)
+            _require_tracks("tracks_only", predicts, config.controls)
         super().__init__(config, spec, predicts, reads)
         order, first_frame = frame_order(spec, predicts)
         self._order = torch.from_numpy(order)
@@ -124,7 +124,9 @@ class GPT(Prior):
             self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
             self.previous = CodeEmbedding(sizes, self.book, config.width)
         if config.latest_tracks:
-            _require_tracks([name for name in predicts if spec.stream(name).role == "track"], config.controls)
+            _require_tracks(
+                "latest_tracks", [name for name in predicts if spec.stream(name).role == "track"], config.controls
+            )
         self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
         self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
@@ -222,9 +224,9 @@ class GPT(Prior):
         state.position = position
 
 
-def _require_tracks(running: Sequence[str], controls: Sequence[str]) -> None:
+def _require_tracks(option: str, running: Sequence[str], controls: Sequence[str]) -> None:
     if not running:
         raise ConfigError(
-            f"latest_tracks, tracks_only: none of the controls {list(controls)} is a frame-level track, as states and "
-            "sound are; leave them out"
+            f"{option}: none of the controls {list(controls)} is a frame-level track, as states and sound are; "
+            "leave it out, or add one"
         )

@@ -137,6 +137,7 @@ class _Sampler:
         self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
         self.config = config or SamplingConfig()
         self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
+        # Guidance follows these where given; what a prior of tracks alone draws was never absent in its training.
         self.predicted_tracks = [s for s in self.streams if s.name in prior.predicts and s.name in prior.told_by]
         self.order = prior.order()
         settings = self.config.of_streams([stream.name for stream in prior.spec.streams])

@@ -51,6 +51,7 @@ class Flow:
     logits: Tensor  # float [N, k, 1, h, w]: sigmoid -> 1 where the context is occluded
 
     def of_last(self, frames: int) -> Flow:
+        """The last rows of the N."""
         return Flow(self.displacement[-frames:], self.logits[-frames:])
 
 

@@ -119,9 +119,8 @@ class PriorObjective(Objective):
         alone draws nothing to be seen.
         """
         rows = self.held_out[: self.config.sample_clips]
-        if (
-            folder.exists() or not len(rows) or not self.prior.draws_frames
-        ):  # written before the run was interrupted: the same samples
+        written = folder.exists()  # before the run was interrupted: the same samples
+        if written or not len(rows) or not self.prior.draws_frames:
             return
         (batch,) = self._batches(rows, len(rows), self.device)
         given = self.given | self.prior.given_streams(self.tracks)

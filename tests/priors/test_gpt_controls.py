@@ -88,7 +88,7 @@ def test_what_draws_nothing_is_refused(controls: tuple[str, ...], message: str) 
 
 
 def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
-    with pytest.raises(ConfigError, match=r"latest_tracks, tracks_only: none of the controls \['class'\]"):
+    with pytest.raises(ConfigError, match=r"latest_tracks: none of the controls \['class'\]"):
         gpt(("class",), latest_tracks=True)
 
 
