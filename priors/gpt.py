@@ -22,6 +22,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, State, Tokens
 from tokenreel.priors.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.code_layers import CodeEmbedding, CodeOutput
+from tokenreel.priors.gpt_end import EndAhead
 from tokenreel.priors.gpt_layout import controlled_spec, frame_order, previous_positions
 from tokenreel.priors.gpt_prefix import Prefix
 from tokenreel.priors.gpt_tracks import LatestTracks
@@ -40,6 +41,7 @@ class GPTConfig:
     dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
     latest_tracks: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
+    end_ahead: bool = False  # the end frame's code at the place to be predicted is an input too; not in CCVS
     controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
     tracks_only: bool = False  # predict frame-level tracks and no frame: a prior that they steer draws after it
     positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
@@ -52,6 +54,8 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+        if self.end_ahead and END not in self.controls:
+            raise ConfigError(f"end_ahead: controls (={list(self.controls)}) must have the end frame, {END!r}")
         if self.tracks_only and END in self.controls:
             raise ConfigError(
                 f"tracks_only: an end frame (controls={list(self.controls)}) steers frames; leave one out"
@@ -69,6 +73,7 @@ class GPTState(State):
     positions: Tensor  # [L, D], what the tables add up to
     output: PackedLinear
     codes: Tensor  # int64 [B, L], those fed so far; the others have no meaning
+    tokens: Tokens  # of which the end frame is looked at
 
 
 class GPT(Prior):
@@ -128,6 +133,7 @@ class GPT(Prior):
                 "latest_tracks", [name for name in predicts if spec.stream(name).role == "track"], config.controls
             )
         self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
+        self.ahead = EndAhead(spec, order, config.width) if config.end_ahead else None
         self.prefix = Prefix(spec, reads, order, config.width) if reads else None
         self.start_vector = nn.Parameter(torch.empty(config.width))
         self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
@@ -181,6 +187,7 @@ class GPT(Prior):
         x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
         x = x + self._previous(flat, slice(n)) if self.config.previous_step else x
         x = x + self.latest(flat, slice(n)) if self.latest else x
+        x = x + self.ahead(tokens, slice(n)) if self.ahead else x
         return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
 
     def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
@@ -200,7 +207,7 @@ class GPT(Prior):
         x = self._first_inputs(tokens, codes, n, positions)
         x = cache.extend(x, torch.arange(prefix + n, device=codes.device)[None])
         x = x[torch.arange(rows, device=x.device), prefix + target]
-        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes)
+        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes, tokens)
 
     @torch.no_grad()
     def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
@@ -216,6 +223,8 @@ class GPT(Prior):
             x = x + self._previous(state.codes, target)
         if self.latest:
             x = x + self.latest(state.codes, target)
+        if self.ahead:
+            x = x + self.ahead(state.tokens, target)
         x = state.cache.extend(x, self._prefix_length + at + 1)
         state.position = state.position + count
         return self.output.log_probs(state.output(x), target)

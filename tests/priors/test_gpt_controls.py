@@ -68,6 +68,14 @@ def test_contract_with_the_latest_tracks_as_inputs(controls: tuple[str, ...]) ->
     check_contract(prior, random_tokens(prior, 3), given)
 
 
+@pytest.mark.parametrize("controls", [("end",), LAYOUTS[-1]])
+def test_contract_with_the_end_frame_as_an_input(controls: tuple[str, ...]) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks=3), end_ahead=True), scale=SCALE)
+    given = random_given(prior, 3, 0.3)
+    given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
+    check_contract(prior, random_tokens(prior, 3), given)
+
+
 def test_contract_without_frames() -> None:
     prior = scramble(gpt(("class", "state", "sound"), tracked(codebooks=3), tracks_only=True), scale=SCALE)
     assert prior.predicts == ("state", "sound")
@@ -90,6 +98,30 @@ def test_what_draws_nothing_is_refused(controls: tuple[str, ...], message: str) 
 def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
     with pytest.raises(ConfigError, match=r"latest_tracks: none of the controls \['class'\]"):
         gpt(("class",), latest_tracks=True)
+
+
+def test_an_end_frame_as_an_input_is_refused_where_none_steers() -> None:
+    with pytest.raises(ConfigError, match=r"end_ahead: controls \(=\['class'\]\) must have the end frame, 'end'"):
+        gpt(("class",), end_ahead=True)
+
+
+def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
+    """Rows: an end at the clip's last step, one in it, none."""
+    prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_ahead=True))
+    tokens, ahead = random_tokens(prior, 3), prior.ahead
+    assert ahead is not None
+    tokens[END_STEP] = torch.tensor([2, 1, 3]).view(3, 1, 1, 1, 1)  # 3: null, as its codes, 5
+    tokens[END][2] = 5
+    with torch.no_grad():
+        found = ahead(tokens, slice(None))
+        assert not found[:, prior.positions_of("state")].any()
+        for position in prior.positions_of("video").nonzero()[:, 0].tolist():
+            _, step, h, w, q = prior.order()[position].tolist()
+            for clip, arrival in enumerate([2, 1, None]):
+                distance = 5 if arrival is None else arrival - step + 2  # -2 to 2, and after these no end
+                code = ahead.codes.table.weight[6 * q + tokens[END][clip, 0, h, w, q]]
+                wanted = code * ahead.weight[distance] + ahead.distance.weight[distance]
+                torch.testing.assert_close(found[clip, position], wanted)
 
 
 def test_the_latest_position_of_a_place_against_looking_back_code_by_code() -> None:
