@@ -156,13 +156,13 @@ class GPTRun(Run):
 
     def make(self, setup: Setup) -> Scores:
         shape = {"depth": self.depth, "heads": self.heads, "positions": self.positions}
-        controls = [STATE] if self.steered else []
+        controls = {"controls": [STATE], "latest_tracks": True} if self.steered else {}  # as in the preset's -state
         summary = train_prior.run(
             preset=PRESET,
             assignments=(
                 *(SELDOM, ALL_CLIPS, "tokenizer=null"),  # the preset's is not the one of these codes
                 "training.drop_controls=0.0",  # guidance, which they are dropped for, is not used
-                f"prior={json.dumps({**shape, 'controls': controls})}",
+                f"prior={json.dumps(shape | controls)}",
             ),
             cache=self.tokenizer.cache(setup),
             out=setup.path(self),

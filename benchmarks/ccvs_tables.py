@@ -32,6 +32,7 @@ from tokenreel.pipelines.settings import resolve
 QUICK = Sizes(tokenizer_steps=2, prior_steps=2, videos=12, frames=4, clips=2, starts=2, samples=2)
 SMALLER = ((1, 1), (2, 2))  # layers and heads beside the preset's: the paper has 6 and 4, 12 and 8, 24 and 16
 CODEBOOKS = (4, 16, 64, 256, None)  # K; None: no quantizer
+RATES = (1, 2, 5, 10, 20, 50)  # frames a second, marked in the figure
 NO_FVD = "-"  # until there is an evaluation
 TOP_K, STATE_TOP_K = (1, 2, 8), (1, 3)  # of our 16 and 32 codes; the paper: 1, 10, 100 of 1,024 and 1, 10 of 128
 PAPER_2 = (  # layers, heads, positions, top-k of frames and states; FVD and PSNR with states; FVD of predictions
@@ -252,7 +253,7 @@ def draw_figure(results: Results, path: Path) -> None:
     figure, (speed, quality) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for name in ("sampling", "decoding", "both"):
         speed.plot(codes, [results.of(Speed(prior))[name] for prior in priors], marker="o", label=name)
-    speed.set(ylabel="frames a second", yscale="log")
+    speed.set(ylabel="frames a second", yscale="log", yticks=RATES, yticklabels=RATES)
     quality.plot(codes, [results.of(run)["default/psnr"] for run in tokenizers], marker="o", label="reconstruction")
     quality.plot(codes, [results.of(Drawn(prior))["psnr"] for prior in priors], marker="o", label="prediction")
     quality.set(ylabel="PSNR, dB")
