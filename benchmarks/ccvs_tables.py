@@ -169,7 +169,8 @@ def table_2(results: Results) -> Iterator[str]:
     repeated = measures.scores(data, measures.repeated(data))["psnr"]
     table = results.of(unsteered(last.prior))["bits_per_code_previous_step"]
     yield (
-        "Table 2. Transformers on the codes of one tokenizer, with the arm's position as states. Given the first frame "
+        "Table 2. Transformers on the codes of one tokenizer, with the arm's position as states, an "
+        "input at each code too, which the paper's are not. Given the first frame "
         f"and all states: bits/code, and PSNR of the {sizes.frames - 1} frames drawn (true codes decoded: "
         f"{drawn['true_codes/psnr']:.2f} dB; the first frame repeated: {repeated:.2f} dB). Given the first frame and "
         "its state, those that follow drawn as well: distance between samples, and the share of codes that change from "

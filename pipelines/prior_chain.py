@@ -17,7 +17,7 @@ from torch import Tensor
 from tokenreel.data.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.priors_of_tracks import require_followed, spec_of_chain, tracks_drawn_apart
+from tokenreel.pipelines.priors_of_tracks import require_followed, tracks_drawn_apart
 from tokenreel.pipelines.progress import Progress
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig
@@ -71,6 +71,12 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     if levels - known:
         raise ConfigError(f"--prior: no prior predicts {sorted(levels - known)}: give one for each level")
     return [*of_tracks, *ready]
+
+
+def spec_of_chain(priors: Sequence[Prior]) -> TokenSpec:
+    """All streams that some of them know."""
+    streams = {stream.name: stream for prior in priors for stream in prior.spec.streams}
+    return dataclasses.replace(priors[0].spec, streams=tuple(streams.values()))
 
 
 def check_drawing(priors: Sequence[Prior], drawing: Drawing, tracks: Sequence[str] = ()) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 
@@ -34,9 +32,3 @@ def require_followed(priors: Sequence[Prior]) -> None:
                     f"--prior: the prior that draws the track {name!r} and the one that follows it were trained with "
                     "other controls, or on clips of another length: train both on one cache"
                 )
-
-
-def spec_of_chain(priors: Sequence[Prior]) -> TokenSpec:
-    """All streams that some of them know."""
-    streams = {stream.name: stream for prior in priors for stream in prior.spec.streams}
-    return dataclasses.replace(priors[0].spec, streams=tuple(streams.values()))

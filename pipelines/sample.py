@@ -25,8 +25,8 @@ from tokenreel.pipelines.prior_chain import (
     draw,
     load_priors,
     require_tracks_of,
+    spec_of_chain,
 )
-from tokenreel.pipelines.priors_of_tracks import spec_of_chain
 from tokenreel.pipelines.spread import spread
 from tokenreel.priors.base import Prior
 from tokenreel.priors.choice import SamplingConfig, StreamSampling

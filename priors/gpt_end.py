@@ -21,7 +21,8 @@ from tokenreel.priors.code_layers import CodeEmbedding
 class EndAhead(nn.Module):
     """For each position to be predicted the vector of the end frame's code, weighted by distance, and the distance's.
 
-    Distances are in steps of the level, negative behind the end; where no end is given it is a value of its own.
+    Distances are in steps of the level, negative behind the end; an end that is not given, or whose step is not, has
+    one of its own.
     """
 
     place: Tensor  # int64 [L], which of the end's codes has the same place; 0 where there is none
@@ -50,6 +51,7 @@ class EndAhead(nn.Module):
         end, arrival = tokens[END].long().flatten(1), tokens[END_STEP].long().flatten(1)
         place = self.place[target].expand(len(end), -1)
         codes = end.gather(1, place)
-        row = (arrival - self.step[target] + self.farthest).where(codes < self.end.codes, len(self.weight) - 1)
+        known = (codes < self.end.codes) & (arrival <= self.farthest)  # a null step is one more
+        row = (arrival - self.step[target] + self.farthest).where(known, len(self.weight) - 1)
         x = self.codes(codes, place) * self.weight[row][..., None] + self.distance(row)
         return x * self.of_level[target].to(x.dtype)

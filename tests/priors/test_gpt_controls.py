@@ -60,17 +60,17 @@ def test_contract_with_either_kind_of_positions(positions: str, previous_step: b
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
 
 
-@pytest.mark.parametrize("controls", [("state",), LAYOUTS[-1]])
-def test_contract_with_the_latest_tracks_as_inputs(controls: tuple[str, ...]) -> None:
-    prior = scramble(gpt(controls, tracked(codebooks=3), latest_tracks=True), scale=SCALE)
-    given = random_given(prior, 3, 0.3)
-    given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
-    check_contract(prior, random_tokens(prior, 3), given)
-
-
-@pytest.mark.parametrize("controls", [("end",), LAYOUTS[-1]])
-def test_contract_with_the_end_frame_as_an_input(controls: tuple[str, ...]) -> None:
-    prior = scramble(gpt(controls, tracked(codebooks=3), end_ahead=True), scale=SCALE)
+@pytest.mark.parametrize(
+    ("controls", "option"),
+    [
+        (("state",), "latest_tracks"),
+        (LAYOUTS[-1], "latest_tracks"),
+        (("end",), "end_ahead"),
+        (LAYOUTS[-1], "end_ahead"),
+    ],
+)
+def test_contract_with_controls_as_inputs_at_each_code(controls: tuple[str, ...], option: str) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks=3), **{option: True}), scale=SCALE)
     given = random_given(prior, 3, 0.3)
     given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
     check_contract(prior, random_tokens(prior, 3), given)
@@ -106,18 +106,18 @@ def test_an_end_frame_as_an_input_is_refused_where_none_steers() -> None:
 
 
 def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
-    """Rows: an end at the clip's last step, one in it, none."""
+    """Rows: an end at the clip's last step, one in it, none, and one of no known step."""
     prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_ahead=True))
-    tokens, ahead = random_tokens(prior, 3), prior.ahead
+    tokens, ahead = random_tokens(prior, 4), prior.ahead
     assert ahead is not None
-    tokens[END_STEP] = torch.tensor([2, 1, 3]).view(3, 1, 1, 1, 1)  # 3: null, as its codes, 5
+    tokens[END_STEP] = torch.tensor([2, 1, 3, 3]).view(4, 1, 1, 1, 1)  # 3: null, as its codes, 5
     tokens[END][2] = 5
     with torch.no_grad():
         found = ahead(tokens, slice(None))
         assert not found[:, prior.positions_of("state")].any()
         for position in prior.positions_of("video").nonzero()[:, 0].tolist():
             _, step, h, w, q = prior.order()[position].tolist()
-            for clip, arrival in enumerate([2, 1, None]):
+            for clip, arrival in enumerate([2, 1, None, None]):
                 distance = 5 if arrival is None else arrival - step + 2  # -2 to 2, and after these no end
                 code = ahead.codes.table.weight[6 * q + tokens[END][clip, 0, h, w, q]]
                 wanted = code * ahead.weight[distance] + ahead.distance.weight[distance]
