@@ -13,9 +13,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from tokenreel.data.decode_pool import DecodePool, ReadResult
+from tokenreel.data.decoding.pool import DecodePool, ReadResult
 from tokenreel.data.plan import Plan
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 MAX_FAILURES = 0.05  # share of the plan's rows, and one row in any case, that may fail before it is an error

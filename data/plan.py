@@ -17,11 +17,11 @@ import numpy as np
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.documents import plan_sha256
 from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
-from tokenreel.data.decode_pool import ReadRequest
+from tokenreel.data.decoding.pool import ReadRequest
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.splits import SPLITS, draw_validation, split_of_name
-from tokenreel.data.video import DecodeFailure, VideoProbe, shown_frames
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
 TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are no fault of a video's file

@@ -136,7 +136,8 @@ class TokenSpec:
 
     def with_end_frame(self) -> TokenSpec:
         """This spec with the tracks of an end frame: `end`, the codes of one step of its level, where the clip is to
-        arrive, and `end_step`, which step that is. They are derived (`data/end_frame.py`), no cache holds them.
+        arrive, and `end_step`, which step that is. They are derived from
+        the level (`data/controls/end_frame.py`); no cache holds them.
 
         Raises ConfigError where there are several levels.
         """

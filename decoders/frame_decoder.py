@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from tokenreel.decoders.residual import ResidualBlock, stage_widths
+from tokenreel.decoders.layers.residual import ResidualBlock, stage_widths
 
 
 class FrameDecoder(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokenreel.decoders.video_layers import Stride, VideoResidualBlock, upsampling
+from tokenreel.decoders.layers.video import Stride, VideoResidualBlock, upsampling
 
 
 class VideoDecoder(nn.Module):

@@ -1,7 +1,7 @@
 """What every prior is: probabilities of codes in a fixed order, one code at a time, and nothing of pixels.
 
 Stage two never sees a frame: a prior imports nothing of ours but the token spec, the configuration and the Hub. How a
-code is chosen out of its probabilities is `priors/sampling.py`'s affair, the same for every prior.
+code is chosen out of its probabilities is `priors/sampling/video.py`'s affair, the same for every prior.
 
 B rows, L positions of the order, n codes fed at once, K the largest codebook among the predicted streams.
 """
@@ -27,12 +27,12 @@ Tokens = Mapping[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 PRIORS = Registry(
     "prior",
     {
-        "gpt": "tokenreel.priors.gpt:GPT",
+        "gpt": "tokenreel.priors.gpt.model:GPT",
         "subscale-transformer": "tokenreel.priors.subscale.transformer:SubscaleTransformer",
         "pixelcnn-top": "tokenreel.priors.pixelcnn.levels:TopPixelCNN",
         "pixelcnn-bottom": "tokenreel.priors.pixelcnn.levels:BottomPixelCNN",
-        "code-frequency": "tokenreel.priors.counted:CodeFrequency",
-        "previous-step": "tokenreel.priors.counted:PreviousStep",
+        "code-frequency": "tokenreel.priors.ngram.prior:CodeFrequency",
+        "previous-step": "tokenreel.priors.ngram.prior:PreviousStep",
     },
 )
 

@@ -46,7 +46,7 @@ def test_the_contract_holds() -> None:
         ("data/broken.py", "from tokenreel.decoders.frame_decoder import FrameDecoder"),
         ("tokenizers/broken.py", "from tokenreel.priors.base import Prior"),
         ("metrics/broken.py", "import tokenreel.tokenizers.base"),
-        ("decoders/broken.py", "import tokenreel.pipelines.progress"),
+        ("decoders/broken.py", "import tokenreel.pipelines.common.progress"),
     ],
 )
 def test_an_import_the_wrong_way_is_caught(copy: Path, module: str, line: str) -> None:

@@ -23,7 +23,7 @@ from tokenreel.decoders.context.rollout import roll_out
 from tokenreel.decoders.context.views import View, ViewConfig, make_view
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
-from tokenreel.tokenizers.pyramid_encoder import PyramidEncoder
+from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder
 from tokenreel.tokenizers.quantizers.fsq import FSQConfig
 from tokenreel.tokenizers.quantizers.lfq import LFQConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig

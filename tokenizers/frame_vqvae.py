@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.frame_decoder import FrameDecoder
-from tokenreel.decoders.residual import ResidualBlock, stage_widths
+from tokenreel.decoders.layers.residual import ResidualBlock, stage_widths
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
 from tokenreel.tokenizers.quantizers.fsq import FSQConfig

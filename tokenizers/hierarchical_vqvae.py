@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec, given_name
+from tokenreel.decoders.layers.video import upsampling
 from tokenreel.decoders.video_decoder import VideoDecoder
-from tokenreel.decoders.video_layers import upsampling
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer
+from tokenreel.tokenizers.encoders.video_encoder import VideoEncoder
 from tokenreel.tokenizers.quantizers.vq import VQConfig
-from tokenreel.tokenizers.video_encoder import VideoEncoder
 
 LEVELS = ("top", "bottom")
 TRACKS = {level: given_name(level) for level in LEVELS}  # of the given frames encoded alone, by level

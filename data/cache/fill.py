@@ -17,9 +17,9 @@ from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.controls.clips import RawClip, read_raw_spans
 from tokenreel.data.controls.tracks import TrackEncoder
-from tokenreel.data.decode_pool import DecodePool, ReadRequest
+from tokenreel.data.decoding.pool import DecodePool, ReadRequest
 from tokenreel.data.plan import Plan
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import CacheError, DataError
 
 Encoder = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [n, T, H, W, 3] -> codes by stream [n, t, h, w, q]

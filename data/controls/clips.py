@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from tokenreel.data.controls.needs import ClassNeed, Need, Raw, RawRequest
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 
 RawClip = dict[str, Raw]  # by track
 

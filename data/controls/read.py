@@ -10,7 +10,7 @@ import numpy as np
 from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
 from tokenreel.data.controls.sound import windows
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 RATE_TOLERANCE = 0.02  # part of the frame rate

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
-from tokenreel.data.video import MAX_SECONDS, DecodeFailure, av_input
+from tokenreel.data.video.reader import MAX_SECONDS, DecodeFailure, av_input
 
 SLACK = 0.1  # seconds that may lack at the end: AAC codes 1,024 samples at a time, and muxers drop what is not whole
 MAX_RATE = 384_000  # samples a second

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenreel.data.spec import Framing
-from tokenreel.data.video import VideoProbe
+from tokenreel.data.video.reader import VideoProbe
 from tokenreel.errors import DataError
 
 

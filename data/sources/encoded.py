@@ -10,7 +10,7 @@ import numpy as np
 from tokenreel.data.controls.sound import read_sound, resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.video import VideoFile, VideoProbe, VideoReader
+from tokenreel.data.video.reader import VideoFile, VideoProbe, VideoReader
 
 PROBES_HELD = 16
 

@@ -15,7 +15,7 @@ from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.metadata import describe
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.sources.tabled import TabledSource
-from tokenreel.data.video import MAX_PIXELS, DecodeFailure
+from tokenreel.data.video.reader import MAX_PIXELS, DecodeFailure
 from tokenreel.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

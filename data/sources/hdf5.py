@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.sources.stacks import LABELS, StackSource
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 _FILTERS = frozenset(

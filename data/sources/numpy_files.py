@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tokenreel.data.sources.stacks import LABELS, StackSource
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 _DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)

@@ -17,7 +17,7 @@ from tokenreel.data.sources.numpy_files import NpySource, NpzSource
 from tokenreel.data.sources.tabletop import TabletopSource
 from tokenreel.data.sources.tar_shards import TarShards, expand_shards
 from tokenreel.data.sources.tfrecords import BairRecords
-from tokenreel.data.video import SUFFIXES as VIDEO_SUFFIXES
+from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError, nearest_name
 
 _ARRAYS: dict[str, type[Hdf5Source | NpySource | NpzSource]] = {

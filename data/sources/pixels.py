@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tokenreel.data.framing import frame_into
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.video import DecodeFailure, VideoProbe
+from tokenreel.data.video.framing import frame_into
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 
 
 class PixelSource(VideoSource):

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
-from tokenreel.data.video import SUFFIXES as VIDEO_SUFFIXES
+from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
 
 _PICKLED = frozenset(

@@ -16,7 +16,7 @@ import numpy as np
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.metadata import SPLIT_FOLDERS
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 SIDE = 64  # pixels

@@ -3,7 +3,7 @@
 A fixed camera looks at a tray; a two-link arm runs a motion programme (the clip's class) and pushes coloured objects.
 After the first state the only random things are a few choices among equally likely options at known frames, so the
 entropy of a clip's future is counted, not estimated. Tabletop v1 is frozen: tests hold hashes of its pixels.
-The data knows no files and no tokens; `pipelines/tabletop.py` writes it out.
+The data knows no files and no tokens; `pipelines/commands/tabletop.py` writes it out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenreel.decoders.context.flow import DoubledFlow, Flow, FlowConfig, FlowLevel
 from tokenreel.decoders.context.fusion import fuse
-from tokenreel.decoders.equalized import DoublingBlock, EqualizedConv2d
+from tokenreel.decoders.layers.equalized import DoublingBlock, EqualizedConv2d
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tokenreel.decoders.context.correlation import local_correlation
 from tokenreel.decoders.context.warp import warp
-from tokenreel.decoders.equalized import EqualizedConv2d, activate
+from tokenreel.decoders.layers.equalized import EqualizedConv2d, activate
 from tokenreel.errors import ConfigError
 
 RADIUS = 3  # of the correlation, in places of the level: 7 x 7

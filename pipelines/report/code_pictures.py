@@ -16,10 +16,10 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.pipelines.output_folder import fresh_folder
+from tokenreel.pipelines.common.output_folder import fresh_folder
+from tokenreel.pipelines.common.spread import spread
 from tokenreel.pipelines.report.charts import sorted_frequencies_png
 from tokenreel.pipelines.report.pictures import code_picture
-from tokenreel.pipelines.spread import spread
 
 NAME_CHARACTERS = 80  # of a source's id, its end: a whole path may be longer than a file's name
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import make_plan
-from tokenreel.pipelines.decode import decode_tokens, frame_rate_of
-from tokenreel.pipelines.reconstruct import (
+from tokenreel.pipelines.commands.decode import decode_tokens, frame_rate_of
+from tokenreel.pipelines.commands.reconstruct import (
     ReconstructedClip,
     Scorer,
     data_config_of,
@@ -23,10 +23,10 @@ from tokenreel.pipelines.reconstruct import (
     read_clips,
     reconstruct,
 )
+from tokenreel.pipelines.common.spread import spread
 from tokenreel.pipelines.report.charts import Line
 from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
 from tokenreel.pipelines.report.stages import Stages
-from tokenreel.pipelines.spread import spread
 from tokenreel.pipelines.training.metrics_log import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import DataError
-from tokenreel.pipelines.code_use import count_codes
+from tokenreel.pipelines.common.code_use import count_codes
 
 
 def require_no_collapse(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 from tokenreel.tokenizers.base import VideoTokenizer
 

@@ -20,12 +20,12 @@ from tokenreel import __version__
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.fill import Encoder, FilledShard, ShardFiller
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.spec import TokenSpec
 from tokenreel.hub import resolve
-from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 

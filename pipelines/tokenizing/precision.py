@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
-from tokenreel.pipelines.device import cpu_threads
+from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 
 SAMPLED_ROWS = 32

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenreel.config import from_mapping
-from tokenreel.decoders.adversarial.discriminators import DiscriminatorConfig
-from tokenreel.decoders.adversarial.perceptual_weights import PerceptualConfig
+from tokenreel.decoders.losses.discriminators import DiscriminatorConfig
+from tokenreel.decoders.losses.perceptual_weights import PerceptualConfig
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.training.config import TrainingConfig
 

@@ -18,10 +18,10 @@ from torch.optim import Optimizer
 
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.plan import Plan
-from tokenreel.decoders.adversarial.discriminators import ImageDiscriminator, TemporalDiscriminator
-from tokenreel.decoders.adversarial.losses import adaptive_weight, adversarial_loss, discriminator_loss, lazy_r1
-from tokenreel.decoders.adversarial.perceptual import perceptual_loss
-from tokenreel.decoders.adversarial.perceptual_weights import load_perceptual
+from tokenreel.decoders.losses.adversarial import adaptive_weight, adversarial_loss, discriminator_loss, lazy_r1
+from tokenreel.decoders.losses.discriminators import ImageDiscriminator, TemporalDiscriminator
+from tokenreel.decoders.losses.perceptual import perceptual_loss
+from tokenreel.decoders.losses.perceptual_weights import load_perceptual
 from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig
 from tokenreel.pipelines.training.guard import ReconstructionGuard
 from tokenreel.pipelines.training.optimizers import build_optimizer

@@ -16,7 +16,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType
 
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.device import choose_device
+from tokenreel.pipelines.common.device import choose_device
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError
-from tokenreel.pipelines.progress import Progress
+from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients

@@ -20,19 +20,19 @@ from torch.optim import Optimizer
 from tokenreel.config import to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
-from tokenreel.data.end_frame import end_tokens
+from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
-from tokenreel.pipelines.known_frames import sample_sources
-from tokenreel.pipelines.prior_chain import with_given_steps
+from tokenreel.pipelines.decoding.true_frames import sample_sources
+from tokenreel.pipelines.generation.cascade import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
-from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig, PreviousStep, PreviousStepConfig
-from tokenreel.priors.sampling import sample
-from tokenreel.priors.uniforms import uniforms
+from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig, PreviousStep, PreviousStepConfig
+from tokenreel.priors.sampling.counter_rng import uniforms
+from tokenreel.priors.sampling.video import sample
 
 ROWS_AT_ONCE = 64  # clips, where they are counted
 MOST_COUNTED = 8192  # clips that the baselines and ranks of codes are counted on, spread over the training rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from tokenreel.pipelines.device import cpu_threads, keep_freed_memory
+from tokenreel.pipelines.common.device import cpu_threads, keep_freed_memory
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.launch import start_trackers
 from tokenreel.pipelines.training.loop import Trainer

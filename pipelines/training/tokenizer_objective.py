@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.plan import Plan
-from tokenreel.data.video_writer import write_video
+from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
-from tokenreel.pipelines.decode import frame_rate_of
+from tokenreel.pipelines.commands.decode import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenreel.priors.cached_transformer import PackedLinear
+from tokenreel.priors.layers.cached_transformer import PackedLinear
+from tokenreel.priors.layers.transformer import Attention, merge_heads, split_heads
 from tokenreel.priors.pixelcnn.masked import ALL, BoxConvolution, Shape
 from tokenreel.priors.pixelcnn.stack import GatedLayer, Layer, Stack, gate
-from tokenreel.priors.transformer import Attention, merge_heads, split_heads
 
 
 class Places(NamedTuple):

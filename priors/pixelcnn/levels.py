@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tokenreel.data.spec import TokenSpec
+from tokenreel.priors.layers.sliced import Clips
 from tokenreel.priors.pixelcnn.conditioning import BottomConditioning, TopConditioning
 from tokenreel.priors.pixelcnn.config import BottomPixelCNNConfig, TopPixelCNNConfig
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.pixelcnn.streams import two_levels
-from tokenreel.priors.sliced import Clips
 
 
 class TopPixelCNN(PixelCNN):

@@ -1,7 +1,7 @@
 """What the two PixelCNN priors share: volumes of codes generated one after the other, each place by place.
 
 The top prior has one volume, all steps to be predicted; the bottom prior one for each slice. A member says what
-conditions a volume. It draws nothing: `priors/sampling.py` does.
+conditions a volume. It draws nothing: `priors/sampling/video.py` does.
 
 B rows, P places of a volume, K codes, L = volumes * P positions of the order, C width of the condition.
 """
@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.priors.layers.slice_parts import Part
+from tokenreel.priors.layers.sliced import Clips, SlicedPrior, SlicedState
 from tokenreel.priors.pixelcnn.cached import CachedStack
 from tokenreel.priors.pixelcnn.conditioning import Conditioning
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Shape
 from tokenreel.priors.pixelcnn.stack import Stack
 from tokenreel.priors.pixelcnn.streams import vocabulary
-from tokenreel.priors.slice_parts import Part
-from tokenreel.priors.sliced import Clips, SlicedPrior, SlicedState
 
 
 class PixelCNN(SlicedPrior):

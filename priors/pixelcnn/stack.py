@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.transformer import Attention, drop
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Box, BoxConvolution, Shape, boxes_before
-from tokenreel.priors.positions import sinusoids
-from tokenreel.priors.transformer import Attention, drop
 
 NOW = range(1)  # the offset of the place's own step, row or column
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokenreel.priors.cached_transformer import PackedLinear
+from tokenreel.priors.layers.cached_transformer import PackedLinear
 from tokenreel.priors.subscale.attention import Block, attend
 from tokenreel.priors.subscale.decoder import Decoder
 

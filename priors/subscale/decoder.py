@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenreel.priors.positions import sinusoids
+from tokenreel.priors.layers.positions import sinusoids
 from tokenreel.priors.subscale.attention import Block
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.slices import Slices, earlier_neighbours

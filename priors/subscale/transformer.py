@@ -2,7 +2,7 @@
 
 A clip is generated slice by slice (`slices.py`), place by place, codebook by codebook. An encoder reads what exists
 before a slice, a decoder the slice so far, and one output for each codebook predicts. It knows no pixels and draws
-nothing: `priors/sampling.py` does.
+nothing: `priors/sampling/video.py` does.
 
 B rows, P places of a slice, q codebooks, K codes, L = slices * P * q positions of the order, D width.
 """
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Tokens
-from tokenreel.priors.slice_parts import Part
-from tokenreel.priors.sliced import Clips, SlicedPrior, SlicedState
+from tokenreel.priors.layers.slice_parts import Part
+from tokenreel.priors.layers.sliced import Clips, SlicedPrior, SlicedState
 from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, CodeRanks
 from tokenreel.priors.subscale.attention import Attention
 from tokenreel.priors.subscale.cached import CachedDecoder

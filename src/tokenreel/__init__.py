@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Controls": "tokenreel.tokenizers.controls.controls",
     "Prior": "tokenreel.priors.base",
-    "SamplingConfig": "tokenreel.priors.choice",
+    "SamplingConfig": "tokenreel.priors.sampling.logits",
     "TokenCache": "tokenreel.data.cache.reader",
     "TokenSpec": "tokenreel.data.spec",
     "VideoTokenizer": "tokenreel.tokenizers.base",
-    "read_video": "tokenreel.data.video",
-    "sample": "tokenreel.priors.sampling",
-    "sample_video": "tokenreel.priors.sampling",
+    "read_video": "tokenreel.data.video.reader",
+    "sample": "tokenreel.priors.sampling.video",
+    "sample_video": "tokenreel.priors.sampling.video",
     "to_frames": "tokenreel.data.pixels",
     "to_model": "tokenreel.data.pixels",
 }

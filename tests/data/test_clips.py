@@ -9,7 +9,7 @@ import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 
 from tokenreel.data.clips import ClipReader
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, make_plan
 from tokenreel.data.spec import Framing
 from tokenreel.errors import DataError

@@ -10,7 +10,7 @@ from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.splits import draw_validation
-from tokenreel.data.video import DecodeFailure, VideoProbe
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.errors import ConfigError, DataError
 
 

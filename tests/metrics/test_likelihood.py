@@ -11,7 +11,7 @@ import torch
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
-from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig
+from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig
 
 SPEC = TokenSpec((StreamSpec("video", (5, 2, 3), 4),), 5, Framing(height=8, width=8))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.priors.base import Prior, Tokens
-from tokenreel.priors.uniforms import uniforms
+from tokenreel.priors.sampling.counter_rng import uniforms
 
 
 def one_by_one(

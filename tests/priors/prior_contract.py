@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from tokenreel.priors.base import Prior, State, Tokens
-from tokenreel.priors.sampling import SamplingConfig, sample
+from tokenreel.priors.sampling.video import SamplingConfig, sample
 
 
 @register_flop_formula(torch.ops.mkldnn._linear_pointwise)

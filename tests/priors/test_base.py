@@ -13,7 +13,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import fingerprint
 from tokenreel.priors.base import Prior, raster_order
-from tokenreel.priors.counted import CodeFrequency, CodeFrequencyConfig
+from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig
 
 VIDEO = StreamSpec("video", (5, 2, 3), 7, codebooks=2)
 STATE = StreamSpec("state", (5, 1, 1), 11, role="track")

@@ -29,7 +29,7 @@ from toy_priors import Toy, ToyConfig, ToyState, interleaved_order, spec_of, sub
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import State, Tokens, raster_order
-from tokenreel.priors.sampling import sample
+from tokenreel.priors.sampling.video import sample
 
 
 def raster_toy() -> Toy:

@@ -1,6 +1,6 @@
 """Controls: an ordered set of named coders, fitted once and kept like a tokenizer: saved, loaded, published.
 
-Knows no data set and no cache; `pipelines/fit_controls.py` fits one, `tokenize-dataset --controls` uses it.
+Knows no data set and no cache; `pipelines/commands/fit_controls.py` fits one, `tokenize-dataset --controls` uses it.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.decode_pool import ReadRequest, ReadResult
+from tokenreel.data.decoding.pool import ReadRequest, ReadResult
 from tokenreel.data.plan import DataConfig, Plan, PlannedVideo
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import CacheError
 
 T, H, W, K = 3, 5, 7, 251

@@ -10,14 +10,14 @@ import pytest
 
 from tokenreel.data.controls.clips import RawClip, read_raw_spans
 from tokenreel.data.controls.needs import STATES, ClassNeed, Need, SoundNeed, TableNeed
-from tokenreel.data.decode_pool import DecodePool
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video import DecodeFailure
-from tokenreel.data.video_writer import write_video
+from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
-from tokenreel.pipelines import tabletop
+from tokenreel.pipelines.commands import tabletop
 
 FRAMES = 17  # of a video, 10 a second
 NEEDS: dict[str, Need] = {

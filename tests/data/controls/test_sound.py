@@ -11,8 +11,8 @@ import pytest
 
 from tokenreel.data.controls.sound import SLACK, read_sound, resample, windows
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video import DecodeFailure
-from tokenreel.data.video_writer import write_video
+from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 
 

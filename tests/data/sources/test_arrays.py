@@ -14,7 +14,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.foreign_codes import read_foreign_codes
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 N, T, H, W = 3, 5, 7, 11

@@ -15,7 +15,7 @@ from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video import DecodeFailure
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 AS_IS = Framing(HEIGHT, WIDTH)

@@ -19,10 +19,10 @@ from torch import Tensor
 from toy_adversarial import CLIPS, FRAMES, HEIGHT, SECTION, WIDTH, ToyAdversarial, toy_objective, train_toy
 
 from tokenreel.config import to_mapping
-from tokenreel.decoders.adversarial.losses import adversarial_loss, r1_penalty
-from tokenreel.decoders.adversarial.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
+from tokenreel.decoders.losses.adversarial import adversarial_loss, r1_penalty
+from tokenreel.decoders.losses.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines import train_tokenizer
+from tokenreel.pipelines.commands import train_tokenizer
 from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
 from tokenreel.pipelines.training.adversarial_objective import ClipBatch
 from tokenreel.pipelines.training.config import TrainingConfig

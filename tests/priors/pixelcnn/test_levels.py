@@ -21,12 +21,12 @@ from torch import Tensor
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import build_prior
-from tokenreel.priors.choice import SamplingConfig, draw
 from tokenreel.priors.pixelcnn.config import BottomPixelCNNConfig, TopPixelCNNConfig
 from tokenreel.priors.pixelcnn.levels import BottomPixelCNN, TopPixelCNN
 from tokenreel.priors.pixelcnn.prior import PixelCNN
-from tokenreel.priors.sampling import sample
-from tokenreel.priors.uniforms import uniforms
+from tokenreel.priors.sampling.counter_rng import uniforms
+from tokenreel.priors.sampling.logits import SamplingConfig, draw
+from tokenreel.priors.sampling.video import sample
 
 SCALE = 0.1  # of the noise on the weights, so that no attention looks at one place only
 SIZES = {

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokenreel.priors.layers.transformer import Attention
 from tokenreel.priors.pixelcnn.cached import CachedStack
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Shape
 from tokenreel.priors.pixelcnn.stack import Stack
-from tokenreel.priors.transformer import Attention
 
 SHAPES = [(3, 5, 7), (1, 7, 11)]  # of the top prior and of the bottom prior, larger than a small filter reaches
 

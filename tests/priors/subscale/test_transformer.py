@@ -23,12 +23,12 @@ from toy_priors import spec_of
 from tokenreel.data.spec import StreamSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
-from tokenreel.priors.choice import SamplingConfig, draw
-from tokenreel.priors.sampling import sample
+from tokenreel.priors.sampling.counter_rng import uniforms
+from tokenreel.priors.sampling.logits import SamplingConfig, draw
+from tokenreel.priors.sampling.video import sample
 from tokenreel.priors.subscale.cached import CachedDecoder
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
-from tokenreel.priors.uniforms import uniforms
 
 SCALE = 0.1  # of the noise on the weights, so that no attention looks at one place only
 TYPES = {  # subscale factor, kernel and grid

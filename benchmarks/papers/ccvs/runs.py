@@ -1,0 +1,316 @@
+"""The runs of CCVS's tables 2 and 5 and figure 3: a tokenizer with the cache of its codes, a prior on such a cache, or
+what one of them makes of first frames.
+
+All are judged on clips that no training sees. Knows nothing of the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.benchmarks.papers.ccvs import measures
+from tokenreel.benchmarks.papers.ccvs import unquantized as free
+from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Scores, Setup, Sizes
+from tokenreel.config import from_mapping
+from tokenreel.data.pixels import to_model
+from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.commands.decode import decode_tokens
+from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.common.settings import resolve
+from tokenreel.pipelines.generation.cascade import Drawing, codes_given_of_clips, draw
+from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
+from tokenreel.priors.base import Prior
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
+from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder
+from tokenreel.tokenizers.controls.controls import Controls
+
+PRESET, STATE = "ccvs-tabletop-tiny", "state"
+AT_ONCE = 24  # videos drawn, or decoded, at a time
+SELDOM = "training={validate_every: 1000000, sample_every: 1000000, sample_clips: 1, checkpoint_every: 250, keep: 1}"
+FEW_CLIPS, ALL_CLIPS = "training.validation_clips=4", "training.validation_clips=1000000"
+
+
+@dataclass(frozen=True)
+class StateCodes(Run):
+    """The codebooks of the arm's position."""
+
+    needs = ()
+
+    def name(self, sizes: Sizes) -> str:
+        return STATE
+
+    def make(self, setup: Setup) -> Scores:
+        frames = f"data.frames={setup.sizes.frames}"
+        fitted = fit_controls.run(
+            preset=f"{PRESET}-{STATE}",
+            assignments=(frames,),
+            data=setup.sizes.data,
+            out=setup.path(self),
+            workers=0,
+        )
+        return dict(fitted["controls"][STATE])
+
+    def load(self, setup: Setup) -> Controls:
+        return Controls.from_pretrained(setup.path(self))
+
+
+@dataclass(frozen=True)
+class Tokenizer(Run):
+    """The preset's, with other codes and levels, and its cache. A level more halves the grid."""
+
+    codes: int | None  # K; None: no quantizer, and so no cache
+    multipliers: tuple[int, ...]
+
+    needs = (StateCodes(),)
+
+    @property
+    def side(self) -> int:
+        """h = w"""
+        return PIXELS // 2 ** (len(self.multipliers) - 1)
+
+    def name(self, sizes: Sizes) -> str:
+        codes = "unquantized" if self.codes is None else f"K{self.codes}"
+        return f"{self.side}x{self.side}-{codes}-{sizes.tokenizer_steps}-steps/tokenizer"
+
+    def cache(self, setup: Setup) -> Path:
+        return setup.path(self).parent / "tokens.zarr"
+
+    def load(self, setup: Setup) -> ContextAutoencoder:
+        with free.without_quantizer(self.codes is None):
+            tokenizer = VideoTokenizer.from_pretrained(setup.path(self)).freeze()
+        assert isinstance(tokenizer, ContextAutoencoder)
+        return tokenizer
+
+    def make(self, setup: Setup) -> Scores:
+        with free.without_quantizer(self.codes is None):
+            self._train(setup)
+        if self.codes is not None:
+            self._tokenize(setup)
+        return self._judge(setup)
+
+    def _train(self, setup: Setup) -> None:
+        quantizer = [] if self.codes is None else [f"tokenizer.quantizer.codes={self.codes}"]
+        levels = f"tokenizer.multipliers={list(self.multipliers)}"
+        train_tokenizer.run(
+            preset=PRESET,
+            assignments=(SELDOM, FEW_CLIPS, f"data.frames={setup.sizes.frames}", levels, *quantizer),
+            data=setup.sizes.data,
+            out=setup.path(self),
+            steps=setup.sizes.tokenizer_steps,
+            seed=setup.seed,
+            device="cpu",
+            workers=0,
+        )
+
+    def _tokenize(self, setup: Setup) -> None:
+        tokenize_dataset.run(
+            tokenizer=str(setup.path(self)),
+            controls=str(setup.path(StateCodes())),
+            data=setup.sizes.data,
+            out=self.cache(setup),
+            device="cpu",
+            workers=1,
+            allow_collapsed=True,  # how many codes are in use is one of the scores
+        )
+
+    def _judge(self, setup: Setup) -> Scores:
+        tokenizer, data = self.load(setup), measures.held_out(setup.sizes.clips, setup.sizes.frames, PIXELS)
+        scores: Scores = {}
+        for name, context in (("one", 1), ("default", tokenizer.context)):
+            found = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
+            scores |= {f"{name}/{score}": value for score, value in found.items()}
+        if self.codes is not None:
+            scores["in_use"] = len(np.unique(_encoded(tokenizer, data.frames)))
+        return scores | {"context": tokenizer.context}
+
+
+@dataclass(frozen=True)
+class GPTRun(Run):
+    """The preset's prior in another shape. `steered`: it knows the arm's position in each frame."""
+
+    tokenizer: Tokenizer
+    depth: int
+    heads: int
+    positions: str = "decomposed"
+    steered: bool = False
+
+    @property
+    def needs(self) -> Sequence[Run]:
+        return (self.tokenizer,)
+
+    def name(self, sizes: Sizes) -> str:
+        shape = f"{self.depth}x{self.heads}-{self.positions}{'-state' if self.steered else ''}"
+        return str(Path(self.tokenizer.name(sizes)).with_name(f"{shape}-{sizes.prior_steps}-steps"))
+
+    def load(self, setup: Setup) -> Prior:
+        return Prior.from_pretrained(str(setup.path(self))).eval()
+
+    def make(self, setup: Setup) -> Scores:
+        shape = {"depth": self.depth, "heads": self.heads, "positions": self.positions}
+        controls = {"controls": [STATE], "latest_tracks": True} if self.steered else {}  # as in the preset's -state
+        summary = train_prior.run(
+            preset=PRESET,
+            assignments=(
+                *(SELDOM, ALL_CLIPS, "tokenizer=null"),  # the preset's is not the one of these codes
+                "training.drop_controls=0.0",  # guidance, which they are dropped for, is not used
+                f"prior={json.dumps(shape | controls)}",
+            ),
+            cache=self.tokenizer.cache(setup),
+            out=setup.path(self),
+            steps=setup.sizes.prior_steps,
+            seed=setup.seed,
+            device="cpu",
+        )
+        return _numbers(summary)
+
+
+@dataclass(frozen=True)
+class Drawn(Run):
+    """What a prior makes of first frames: with the true states, if it knows states, and with nothing else."""
+
+    prior: GPTRun
+    top_k: int = 0  # of frames; 0: all
+    state_top_k: int = 0
+
+    @property
+    def needs(self) -> Sequence[Run]:
+        return (self.prior,)
+
+    def name(self, sizes: Sizes) -> str:
+        counts = f"{sizes.samples}-of-{sizes.starts}-top-{self.top_k}-state-{self.state_top_k}"
+        return f"{self.prior.name(sizes)}-drawn-{counts}"
+
+    def make(self, setup: Setup) -> Scores:
+        sizes, clips = setup.sizes, _Clips(setup, self.prior.tokenizer)
+        prior, config = self.prior.load(setup), self._sampling()
+        scores: Scores = {}
+        if self.prior.steered:
+            known = {"state": clips.drawn(prior, config, [STATE], 1), "true_codes": clips.tokens[STREAM]}
+            for name, codes in known.items():
+                scores[f"{name}/psnr"] = measures.scores(clips.data, clips.decoded(codes, 1))["psnr"]
+        codes = clips.drawn(prior, config, [], sizes.samples)
+        scores |= judged_predictions(clips.data, clips.decoded(codes, sizes.samples), sizes.samples)
+        return scores | {"moving_codes": _changed(codes), "true_moving_codes": _changed(clips.tokens[STREAM])}
+
+    def _sampling(self) -> SamplingConfig:
+        streams = {STATE: StreamSampling(top_k=self.state_top_k)} if self.prior.steered else {}
+        return SamplingConfig(top_k=self.top_k, streams=streams)
+
+
+@dataclass(frozen=True)
+class Regressed(Run):
+    """A transformer that predicts latents that are not quantized, and what it makes of first frames."""
+
+    tokenizer: Tokenizer
+    depth: int
+    heads: int
+
+    @property
+    def needs(self) -> Sequence[Run]:
+        return (self.tokenizer,)
+
+    def name(self, sizes: Sizes) -> str:
+        folder = Path(self.tokenizer.name(sizes)).parent
+        return f"{folder}/{self.depth}x{self.heads}-regressed-{sizes.prior_steps}-steps-{sizes.starts}"
+
+    def make(self, setup: Setup) -> Scores:
+        sizes = setup.sizes
+        tokenizer, data = self.tokenizer.load(setup), measures.held_out(sizes.starts, sizes.frames, PIXELS)
+        sections = resolve(
+            PRESET, None, (), {"training.steps": sizes.prior_steps, "training.seed": setup.seed}, "prior"
+        )
+        settings = from_mapping(PriorTrainingConfig, sections["training"], "training")
+        with cpu_threads(1):
+            clips = free.training_latents(tokenizer, sizes.videos, sizes.frames)
+            prior = free.train(clips, settings, (self.depth, sections["prior"]["width"], self.heads))
+            video = free.predicted(prior, tokenizer, data.frames)
+        return judged_predictions(data, video, 1)
+
+
+@dataclass(frozen=True)
+class Speed(Run):
+    """Frames a second of one video after its first frame, by processor time of one thread. Made best alone."""
+
+    prior: GPTRun
+
+    @property
+    def needs(self) -> Sequence[Run]:
+        return (self.prior,)
+
+    def name(self, sizes: Sizes) -> str:
+        return f"{self.prior.name(sizes)}-speed"
+
+    def make(self, setup: Setup) -> Scores:
+        clips, prior = _Clips(setup, self.prior.tokenizer, starts=1), self.prior.load(setup)
+        frames = setup.sizes.frames - 1
+        with cpu_threads(1):
+            clips.decoded(clips.tokens[STREAM], 1)  # the first time is slower
+            started = time.thread_time()
+            codes = clips.drawn(prior, SamplingConfig(), [], 1)
+            drawn = time.thread_time()
+            clips.decoded(codes, 1)
+            decoded = time.thread_time()
+        rates = {"sampling": frames / (drawn - started), "decoding": frames / (decoded - drawn)}
+        return {**rates, "both": frames / (decoded - started)}
+
+
+class _Clips:
+    """Held-out clips as codes and states, and what begins as they do."""
+
+    def __init__(self, setup: Setup, tokenizer: Tokenizer, starts: int | None = None) -> None:
+        self.seed, self.tokenizer = setup.seed, tokenizer.load(setup)
+        self.data = measures.held_out(starts or setup.sizes.starts, setup.sizes.frames, PIXELS)
+        states, coder = [clip.state for clip in self.data.clips], StateCodes().load(setup)
+        self.tokens = {
+            STREAM: _encoded(self.tokenizer, self.data.frames),
+            STATE: np.stack([coder.encode({STATE: state})[STATE] for state in states]),
+        }
+
+    def drawn(self, prior: Prior, sampling: SamplingConfig, tracks: Sequence[str], samples: int) -> np.ndarray:
+        """Codes [N x samples, t, h, w, q], `samples` for each first frame, with `tracks` as they are."""
+        tokens = {name: np.repeat(codes, samples, 0) for name, codes in self.tokens.items()}
+        given = codes_given_of_clips([prior], tokens, 1, tracks)
+        drawing = Drawing(len(tokens[STREAM]), 1, seed=self.seed, batch=AT_ONCE, sampling=sampling)
+        return draw([prior], given, drawing).tokens[STREAM].numpy()
+
+    def decoded(self, codes: np.ndarray, samples: int) -> np.ndarray:
+        """uint8 [N x samples, T, H, W, 3], from the true first frames on."""
+        first = np.repeat(self.data.frames[:, :1], samples, 0)
+        parts = [slice(start, start + AT_ONCE) for start in range(0, len(codes), AT_ONCE)]
+        videos = [decode_tokens(self.tokenizer, {STREAM: codes[part]}, known=first[part]) for part in parts]
+        return np.concatenate(videos)
+
+
+def judged_predictions(data: measures.HeldOut, video: np.ndarray, samples: int) -> Scores:
+    """PSNR against what truly came, and the paper's DIV: the mean distance of pixels between samples of one start."""
+    true = replace(data, frames=np.repeat(data.frames, samples, 0))
+    scores = {"psnr": measures.scores(true, video)["psnr"], "diversity": 0.0}
+    if samples > 1:
+        later = video[:, 1:].reshape(len(data.frames), samples, *video[:, 1:].shape[1:]).astype(np.int16)
+        pairs = [np.abs(later[:, a] - later[:, b]).mean() for a, b in combinations(range(samples), 2)]
+        scores["diversity"] = float(np.mean(pairs))
+    return scores
+
+
+def _encoded(tokenizer: ContextAutoencoder, frames: np.ndarray) -> np.ndarray:
+    """uint8 [N, T, H, W, 3] -> codes [N, t, h, w, q]"""
+    parts = [frames[first : first + AT_ONCE] for first in range(0, len(frames), AT_ONCE)]
+    return np.concatenate([tokenizer.encode(to_model(part))[STREAM].numpy() for part in parts])
+
+
+def _changed(codes: np.ndarray) -> float:
+    """Share of the codes [N, t, h, w, q] that differ from the one before at their place."""
+    return float((codes[:, 1:] != codes[:, :-1]).mean())
+
+
+def _numbers(summary: Mapping[str, Any]) -> Scores:
+    return {name: value for name, value in summary.items() if isinstance(value, int | float)}

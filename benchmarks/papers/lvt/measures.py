@@ -1,0 +1,49 @@
+"""What LVT's tables need and no training gives: the row that repeats the last frame, and the time of sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokenreel.benchmarks.papers.lvt.setup import FRAMES, PIXELS
+from tokenreel.benchmarks.speed.gpt_setup import interleaved
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.plan import DataConfig, make_plan
+from tokenreel.data.spec import Framing
+from tokenreel.metrics.reconstruction import ReconstructionScores
+from tokenreel.pipelines.commands.reconstruct import mean_image_of, read_clips
+from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.generation.cascade import codes_given_of_clips
+from tokenreel.priors.base import Prior
+from tokenreel.priors.sampling.video import Samples, sample_video
+
+
+def repeated_frame(data: str, primes: Sequence[int]) -> dict[int, dict[str, float]]:
+    """By number of given frames: scores of the other frames of held-out clips, if each is the last given one again."""
+    with DecodePool(data, workers=0) as pool:
+        config = DataConfig(Framing(PIXELS, PIXELS), FRAMES)
+        plan = make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
+        mean = mean_image_of(plan, pool)
+        scores = {prime: ReconstructionScores(mean) for prime in primes}
+        for _, clip in read_clips(plan, pool, plan.rows("validation")):
+            for prime, score in scores.items():
+                score.update(clip[prime:], np.repeat(clip[prime - 1 : prime], FRAMES - prime, axis=0))
+    return {prime: score.compute() for prime, score in scores.items()}
+
+
+def sampling_seconds(priors: dict[str, Path], cache: Path, prime: int) -> dict[str, float]:
+    """Processor time of sampling one video on one thread, by name of the prior, each once and one after the other."""
+    tokens = TokenCache.open(cache)
+    codes = tokens.read(tokens.rows("validation")[:1])
+
+    def sampler(folder: Path) -> Callable[[], Samples]:
+        prior = Prior.from_pretrained(str(folder)).eval()
+        begun = codes_given_of_clips([prior], codes, prime)
+        return lambda: sample_video(prior, begun, FRAMES)
+
+    calls = {name: sampler(folder) for name, folder in priors.items()}
+    with cpu_threads(1):
+        return {name: seconds for name, (seconds,) in interleaved(calls, rounds=1).items()}

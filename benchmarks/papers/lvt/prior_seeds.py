@@ -1,0 +1,40 @@
+"""The demo's prior with several seeds, on the cache of a finished demo: bits/code beside what counting achieves.
+
+    python -m tokenreel.benchmarks.papers.lvt.prior_seeds demo --seeds 3
+
+Held-out clips, one given frame. "below" is how far the prior is under the table p(code | code a frame before).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.pipelines.commands import train_prior
+from tokenreel.pipelines.commands.demo import GIVEN
+from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
+
+
+@click.command()
+@click.argument("demo", type=click.Path(path_type=Path, exists=True))
+@click.option("--seeds", default=3)
+@click.option("--preset", default="gpt-tabletop-tiny")
+def main(demo: Path, seeds: int, preset: str) -> None:
+    cache = demo / "tokens.zarr"
+    bound = choice_bits_per_code(TokenCache.open(cache), demo / "videos", GIVEN)
+    click.echo("seed  prior  table of the frame before  frequency  choices of the data  below  seconds")
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            scores = train_prior.run(preset=preset, cache=cache, out=Path(folder) / "prior", seed=seed)
+        prior, table = scores["bits_per_code"], scores["bits_per_code_previous_step"]
+        click.echo(
+            f"{seed:4}  {prior:.3f}  {table:.3f}  {scores['bits_per_code_frequency']:.3f}  {bound:.4f}  "
+            f"{1 - prior / table:.1%}  {scores['seconds']:.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

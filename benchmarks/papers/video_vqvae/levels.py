@@ -1,0 +1,117 @@
+"""What each level of the hierarchical tokenizer is worth: the tiny preset beside a one-level 3D VQ-VAE of as many bits.
+
+    python -m tokenreel.benchmarks.papers.video_vqvae.levels --steps 2000
+
+Both are trained here, one core, on Tabletop, and judged on held-out clips. The one-level tokenizer is the same network
+with its top left out of the decoder and a larger codebook. Printed besides: PSNR with the codes of either level
+scrambled, of the top alone, and with the given frames' own codes in front, as a predicted clip is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.pixels import to_frames, to_model
+from tokenreel.data.plan import make_plan
+from tokenreel.metrics.codes import CodeCounter
+from tokenreel.metrics.reconstruction import ReconstructionScores
+from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.commands.reconstruct import data_config_of, read_clips
+from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, HierarchicalDecoder, HierarchicalVQVAE
+
+PRESET = "video-vqvae-tabletop-tiny"
+DATA = "tabletop:?videos=240&frames=16"
+FEW = ("training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 1000000}",)
+CLIPS = 24  # held out
+
+
+class OneLevelDecoder(HierarchicalDecoder):
+    """Sees no top."""
+
+    def forward(self, top: Tensor, bottom: Tensor | None) -> Tensor:
+        return super().forward(torch.zeros_like(top), bottom)
+
+
+@click.command()
+@click.option("--steps", default=2000)
+@click.option("--seed", default=0)
+def main(steps: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        two = train(Path(folder) / "two", steps, seed, ())
+        video = held_out(two)
+        click.echo(f"two levels, {two.spec.bits:.0f} bits a clip, {two.spec.compression:.2%} saved")
+        report_levels(two, video)
+        codes = codes_of_one_level(two)
+        settings = ("tokenizer={bottom_sees_top: false, mask_bottom: 0.0}", f"tokenizer.quantizer.codes={codes}")
+        with mock.patch("tokenreel.tokenizers.hierarchical_vqvae.HierarchicalDecoder", OneLevelDecoder):
+            one = train(Path(folder) / "one", steps, seed, settings)
+        tokens = one.encode(video)
+        click.echo(
+            f"one level of {codes} codes: {psnr(one.decode(tokens), video):.2f} dB, {use(one, tokens, 'bottom')}"
+        )
+
+
+def train(out: Path, steps: int, seed: int, settings: tuple[str, ...]) -> HierarchicalVQVAE:
+    train_tokenizer.run(
+        preset=PRESET, assignments=(*FEW, *settings), data=DATA, out=out, steps=steps, workers=0, seed=seed
+    )
+    tokenizer = VideoTokenizer.from_pretrained(out).freeze()
+    assert isinstance(tokenizer, HierarchicalVQVAE)
+    return tokenizer
+
+
+def codes_of_one_level(tokenizer: HierarchicalVQVAE) -> int:
+    """The codebook that gives the bottom grid alone as many bits as both levels have, rounded up."""
+    return math.ceil(2 ** (tokenizer.spec.bits / tokenizer.spec.stream("bottom").positions))
+
+
+def held_out(tokenizer: VideoTokenizer) -> Tensor:
+    with DecodePool(DATA, workers=0) as pool:
+        plan = make_plan(pool.source, data_config_of(tokenizer), pool.probe(range(len(pool.source.entries))))
+        return to_model(np.stack([clip for _, clip in read_clips(plan, pool, plan.rows("validation")[:CLIPS])]))
+
+
+@torch.inference_mode()
+def report_levels(tokenizer: HierarchicalVQVAE, video: Tensor) -> None:
+    tokens = tokenizer.encode(video)
+    front = {
+        level: torch.cat([tokens[track], tokens[level][:, tokens[track].shape[1] :]], 1)
+        for level, track in TRACKS.items()
+    }
+    click.echo(f"as they are: {psnr(tokenizer.decode(tokens), video):.2f} dB")
+    click.echo(f"given frames' own codes in front: {psnr(tokenizer.decode(front), video):.2f} dB")
+    click.echo(f"top alone: {psnr(tokenizer.decode_top(tokens['top']), video):.2f} dB")
+    for level in LEVELS:
+        codes = tokens[level].flatten()
+        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
+        scrambled = tokenizer.decode({**tokens, level: codes[order].view_as(tokens[level])})
+        click.echo(f"{level} scrambled: {psnr(scrambled, video):.2f} dB; {use(tokenizer, tokens, level)}")
+
+
+def use(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str:
+    stream = tokenizer.spec.stream(level)
+    counter = CodeCounter(stream.codes, stream.codebooks)
+    counter.update(tokens[level].numpy())
+    (book,) = counter.use()
+    return f"{book.used:.0%} of {book.codes} codes in use, perplexity {book.perplexity:.1f}"
+
+
+def psnr(decoded: Tensor, video: Tensor) -> float:
+    frames, real = to_frames(decoded), to_frames(video)
+    scores = ReconstructionScores(np.zeros(real.shape[2:]))
+    scores.update(real, frames)
+    return scores.compute()["psnr"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Random clips out of a sealed cache, every checksum verified, against np.memmap and zarr-python's default reader.
+
+    python -m tokenreel.benchmarks.speed.cache_reading
+
+All readers take turns in one process on the same codes, page-cached; ratios of medians are what counts. np.memmap is
+read in two ways: clip by clip, as training loops do (nanoGPT's get_batch), and by one fancy index, its fastest.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+
+CLIPS, FRAMES, GRID, CODEBOOK = 32_768, 16, 8, 1024  # 2 KiB a clip, 64 MiB in all, in 16 shards
+BATCH, ROUNDS = 64, 15
+SECONDS = 0.1  # of each reader's turn
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rates = measure(Path(folder))
+    clips = {name: round(rate) for name, rate in rates.items()}
+    ours = f"cache, batches of {BATCH}"
+    ratios = {
+        "times zarr-python, clip by clip": rates[ours] / rates["zarr-python, clip by clip"],
+        f"times zarr-python, batches of {BATCH}": rates[ours] / rates[f"zarr-python, batches of {BATCH}"],
+        "of np.memmap, both clip by clip": rates["cache, clip by clip"] / rates["np.memmap, clip by clip"],
+        f"of np.memmap clip by clip, batches of {BATCH}": rates[ours] / rates["np.memmap, clip by clip"],
+        f"of np.memmap, fancy index of {BATCH}": rates[ours] / rates[f"np.memmap, fancy index of {BATCH}"],
+    }
+    print(json.dumps({"clips_per_second": clips, "ratios": {k: round(v, 2) for k, v in ratios.items()}}, indent=2))  # noqa: T201
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Clips a second by reader: the median over turns."""
+    codes = np.random.default_rng(0).integers(0, CODEBOOK, (CLIPS, FRAMES, GRID, GRID, 1), dtype=np.uint16)
+    readers = make_readers(folder, codes)
+    rows = np.random.default_rng(1).permutation(CLIPS)
+    for reader in readers.values():
+        np.testing.assert_array_equal(reader(rows[:BATCH]), codes[rows[:BATCH]])
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(ROUNDS):
+        for name, reader in readers.items():
+            rates[name].append(turn(reader, rows))
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def make_readers(folder: Path, codes: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Readers of rows [n] -> codes [n, t, h, w, q], by name."""
+    stream = StreamSpec("video", codes.shape[1:4], CODEBOOK)
+    sources = [{"id": str(row)} for row in range(CLIPS)]
+    spec = TokenSpec((stream,), FRAMES, Framing(64, 64))
+    write_token_file(folder / "cache", spec, {"video": codes}, "benchmark", sources)
+    codes.tofile(folder / "codes.bin")
+    memmap = np.memmap(folder / "codes.bin", dtype=np.uint16, mode="r", shape=codes.shape)
+    cache = TokenCache.open(folder / "cache")
+    array = zarr.open_array(folder / "cache/streams/video", mode="r")
+    return {
+        f"cache, batches of {BATCH}": lambda rows: cache.read(rows)["video"],
+        "cache, clip by clip": lambda rows: np.concatenate([cache.read([row])["video"] for row in rows.tolist()]),
+        "np.memmap, clip by clip": lambda rows: np.stack([memmap[row] for row in rows.tolist()]),
+        f"np.memmap, fancy index of {BATCH}": lambda rows: memmap[rows],
+        "zarr-python, clip by clip": lambda rows: np.stack([array[row] for row in rows.tolist()]),
+        f"zarr-python, batches of {BATCH}": lambda rows: np.asarray(array.oindex[rows]),
+    }
+
+
+def turn(reader: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> float:
+    """Clips a second over about SECONDS of random batches."""
+    count, place, started = 0, int(rows[0]), time.perf_counter()
+    while (passed := time.perf_counter() - started) < SECONDS:
+        place = (place * 31 + BATCH) % (CLIPS - BATCH)
+        count += len(reader(rows[place : place + BATCH]))
+    return count / passed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+r"""How fast a context autoencoder decodes, beside the same weights frame by frame, and where the time goes.
+
+    python -m tokenreel.benchmarks.speed.context_decoding [--preset ccvs-tabletop-tiny] [--frames 16] \
+        [--batch 1] [--device cpu]
+
+Weights are untrained: time does not depend on them. The quickest of several rounds counts. The plain decoder gets all
+frames at once, as it can; with context each frame waits for the one before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import click
+import torch
+
+from tokenreel.decoders.context import decoder as context_decoder
+from tokenreel.decoders.context import flow as context_flow
+from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder
+
+CONTEXTS = (0, 1, 4, 15)
+PARTS = {  # part -> module and function that do it
+    "correlation": (context_flow, "local_correlation"),
+    "warping in the flow": (context_flow, "warp"),
+    "fusion": (context_decoder, "fuse"),
+}
+
+
+@click.command()
+@click.option("--preset", default="ccvs-tabletop-tiny")
+@click.option("--frames", default=16)
+@click.option("--batch", default=1)
+@click.option("--device", default="cpu")
+@click.option("--rounds", default=3)
+@click.option("--bf16", is_flag=True)
+def main(preset: str, frames: int, batch: int, device: str, rounds: int, bf16: bool) -> None:
+    torch.manual_seed(0)
+    tokenizer = VideoTokenizer.from_preset(preset).freeze().to(device)
+    assert isinstance(tokenizer, ContextAutoencoder)
+    level = tokenizer.spec.stream(STREAM)
+    codes = torch.randint(level.codes, (batch, frames, *level.shape[1:]), device=device)
+
+    def decode(context: int) -> Callable[[], None]:
+        return lambda: _wait(tokenizer.decode({STREAM: codes}, tokenizer.new_memory(context)))
+
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16), cpu_threads(1):
+        seconds = {context: least(decode(context), rounds) for context in CONTEXTS}
+        for context, least_seconds in seconds.items():
+            rate = batch * frames / least_seconds
+            click.echo(f"context {context:2}: {rate:8.1f} frames/s, {least_seconds / seconds[0]:5.1f} times the plain")
+        if device == "cpu":
+            click.echo(f"context 4, parts: {', '.join(parts(tokenizer, decode(4)))}")
+
+
+def least(call: Callable[[], None], rounds: int) -> float:
+    """Seconds of the quickest call; the first one, which chooses kernels, does not count."""
+    call()
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def parts(tokenizer: ContextAutoencoder, call: Callable[[], None]) -> Iterator[str]:
+    """What share of a call each part takes."""
+    spent = dict.fromkeys([*PARTS, "encoding again", "flow module in all", "decoder in all"], 0.0)
+    with measured(tokenizer, spent):
+        started = time.perf_counter()
+        call()
+        whole = time.perf_counter() - started
+    for name, seconds in spent.items():
+        yield f"{name} {seconds / whole:.0%}"
+
+
+@contextmanager
+def measured(tokenizer: ContextAutoencoder, spent: dict[str, float]) -> Iterator[None]:
+    """Within it `spent` grows by the seconds of each part."""
+    decoder = tokenizer.decoder
+    assert decoder.flow is not None
+    patches = [mock.patch.object(module, name, _timed(getattr(module, name), part, spent))
+               for part, (module, name) in PARTS.items()]  # fmt: skip
+    patches.append(mock.patch.object(tokenizer, "features", _timed(tokenizer.features, "encoding again", spent)))
+    patches.append(mock.patch.object(decoder, "forward", _timed(decoder.forward, "decoder in all", spent)))
+    patches += [
+        mock.patch.object(level, "forward", _timed(level.forward, "flow module in all", spent))
+        for level in decoder.flow
+    ]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _timed(function: Callable[..., object], part: str, spent: dict[str, float]) -> Callable[..., object]:
+    def call(*args: object, **flags: object) -> object:
+        started = time.perf_counter()
+        result = function(*args, **flags)
+        spent[part] += time.perf_counter() - started
+        return result
+
+    return call
+
+
+def _wait(video: torch.Tensor) -> None:
+    if video.device.type == "cuda":
+        torch.cuda.synchronize(video.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The PixelCNN priors of two levels: sampling from caches beside computing a volume anew for each code, and training.
+
+    python -m tokenreel.benchmarks.speed.pixelcnn_speed [--sizes 4 8 16] [--preset video-vqvae-tabletop-tiny]
+
+Sampling: a clip of the preset's priors, one video, one thread, on top grids of 4 x S x S for each size S (the bottom's
+is 8 x 2S x 2S, the tiny preset's S is 8); both ways use the same sampler and random numbers, and must draw the same
+codes. Recomputing is timed on the last `--recomputed` codes of a clip of which all others are given. Training: seconds
+for a step of the top prior and of an attention-only transformer of about as many parameters over the same codes.
+Weights are random: the cost does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenreel.config import load_preset
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
+from tokenreel.priors.gpt.model import GPT, GPTConfig
+from tokenreel.priors.layers.slice_parts import Part
+from tokenreel.priors.layers.sliced import SlicedState
+from tokenreel.priors.pixelcnn.prior import PixelCNN
+from tokenreel.priors.sampling.video import sample
+
+BATCH, STEPS = 8, 5  # of training
+GOAL = 10  # times as fast as recomputing, at the tiny preset's size
+
+
+def recompute(prior: PixelCNN) -> None:
+    """Has the prior compute the whole volume where it would compute a few places of it."""
+
+    def compute(state: SlicedState, parts: list[Part], first: list[int]) -> None:
+        rows, index = [part.row for part in parts], [part.slice for part in parts]
+        vectors = prior.embedding(state.clips.codes[rows, index]).unflatten(1, prior.shape)
+        condition = state.cache.condition[rows].unflatten(1, prior.shape)
+        state.cache.hidden[rows] = prior.stack(vectors, condition).flatten(1, 3)
+
+    prior.compute = compute  # type: ignore[method-assign]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="video-vqvae-tabletop-tiny")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--recomputed", type=int, default=16, help="codes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    section = load_preset(options.preset)["prior"]
+    for size in options.sizes:
+        times = [compare(part_of_level(section, level), size, options.recomputed) for level in levels_of(section)]
+        ours, theirs = (sum(column) for column in zip(*times, strict=True))
+        goal = f" (goal {GOAL})" if size == 8 else ""
+        print(f"{size}: both levels {ours:.2f} s, recomputing {theirs:.1f} s: {theirs / ours:.1f} times{goal}")  # noqa: T201
+    train(part_of_level(section, "top"))
+
+
+def compare(section: Any, size: int, recomputed: int) -> tuple[float, float]:
+    """Seconds for the codes of one clip, ours and recomputing."""
+    prior, tokens = prior_and_tokens(section, size, rows=1)
+    length = len(prior.order())
+    none, all_but_last = torch.zeros(length, dtype=torch.bool), torch.arange(length) < length - recomputed
+    ours, seconds = timed(prior, tokens, none)
+    recompute(prior)
+    theirs, some_seconds = timed(prior, {**tokens, **ours}, all_but_last)
+    assert all(torch.equal(codes, ours[name]) for name, codes in theirs.items()), "other codes"
+    total = some_seconds / recomputed * length
+    print(f"{size}, {prior.predicts[0]}: {seconds:.2f} s for {length} codes, recomputing {total:.1f} s")  # noqa: T201
+    return seconds, total
+
+
+def timed(prior: Prior, tokens: dict[str, Tensor], given: Tensor) -> tuple[dict[str, Tensor], float]:
+    started = time.thread_time()
+    drawn = sample(prior, tokens, given, samples=torch.arange(1)).tokens
+    return drawn, time.thread_time() - started
+
+
+def prior_and_tokens(section: Any, size: int, rows: int) -> tuple[PixelCNN, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    spec = spec_of_size(size)
+    prior = build_prior(section, spec)
+    assert isinstance(prior, PixelCNN)
+    return prior, {stream.name: torch.randint(stream.codes, (rows, *stream.shape)) for stream in spec.streams}
+
+
+def spec_of_size(size: int) -> TokenSpec:
+    """Of 16 frames, 4 of them encoded alone."""
+    levels = [("top", 4, size, 4), ("bottom", 8, 2 * size, 2)]
+    streams = [StreamSpec(name, (t, s, s), 64, stride=stride) for name, t, s, stride in levels]
+    streams += [
+        StreamSpec(f"{name}_given", (t // 4, s, s), 64, stride=stride, role="track") for name, t, s, stride in levels
+    ]
+    return TokenSpec(tuple(streams), 16, Framing(8 * size, 8 * size), time="window")
+
+
+def train(section: Any, size: int = 8) -> None:
+    """The top prior beside a decoder-only transformer that predicts as many codes."""
+    prior, tokens = prior_and_tokens(section, size, BATCH)
+    top = StreamSpec("top", (3, size, size), 64)
+    gpt = GPT(GPTConfig(depth=8, width=128, heads=4), TokenSpec((top,), 3, Framing(8 * size, 8 * size)))
+    for name, model, clips in (("PixelCNN", prior, tokens), ("attention only", gpt, {"top": tokens["top"][:, 1:]})):
+        given = torch.zeros(BATCH, len(model.order()), dtype=torch.bool)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        started = 0.0
+        for step in range(STEPS + 1):
+            started = time.thread_time() if step == 1 else started  # the first one is not counted
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model.loss(clips, given)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        seconds = (time.thread_time() - started) / STEPS
+        print(f"training, {name}, {millions:.2f} M: {seconds:.3f} s a step of {BATCH} clips")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+r"""Sampling one video from LVT's prior at the paper's size, beside the same model computing a slice anew each time.
+
+    python -m tokenreel.benchmarks.speed.subscale_sampling [--prime 5] [--batch 1] [--recomputed 1] \
+        [--precision fp32] [--device cpu]
+
+16 frames of 16 x 16 places with 4 codebooks of 512 codes, single-frame slices, each attention of the paper's table 7.
+Recomputing is what the published code does (https://github.com/rakhimovv/lvt): the encoder once for each slice, the
+decoder over the whole slice for each of its places, then the codebooks of that place one after the other. It runs
+through the same sampler, with the same random numbers, for `--recomputed` frames; every frame costs the same, and its
+codes must be ours. Weights are random: the cost of a code does not depend on them. One thread. Prints seconds for all
+frames (the paper, on a V100: 35, 32 and 30), and how many times as fast ours is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from torch import Tensor
+
+from tokenreel.priors.base import Prior
+from tokenreel.priors.layers.slice_parts import Part
+from tokenreel.priors.layers.sliced import SlicedState
+from tokenreel.priors.sampling.video import Samples, sample_video
+from tokenreel.priors.subscale.transformer import SubscaleTransformer
+from tokenreel.tokenizers.base import VideoTokenizer
+
+PRESETS = ("lvt-bair-paper", "lvt-bair-paper-key", "lvt-bair-paper-relative")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GOAL = 10  # times as fast as recomputing, for one video on a CPU
+
+
+class Recomputing(SubscaleTransformer):
+    """Keeps the encoder's output of a slice, as the published code does, and nothing else."""
+
+    def compute(self, state: SlicedState, parts: list[Part], first: list[int]) -> None:
+        if not any(at % self.codebooks == 0 for at in first):
+            return  # computed already, for the place's first codebook
+        rows, index = [part.row for part in parts], [part.slice for part in parts]
+        own = self._by_place(state.clips.codes)[rows, index]
+        x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.cache.context[rows]
+        for block in self.decoder.blocks:
+            x = block(x)
+        state.cache.hidden[rows] = x
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prime", type=int, default=5, help="frames given")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--recomputed", type=int, default=1, help="frames; 0: none")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for preset in options.presets:
+        torch.manual_seed(0)
+        prior = Prior.from_preset(preset, VideoTokenizer.from_preset(preset).spec).eval()
+        assert isinstance(prior, SubscaleTransformer)
+        prior.to(options.device, DTYPES[options.precision])
+        frames, level = prior.spec.frames, prior.spec.levels[0]
+        begun = torch.randint(level.codes, (options.batch, options.prime, *level.shape[1:]), device=options.device)
+        ours, seconds = timed(prior, begun, frames)
+        millions = sum(parameter.numel() for parameter in prior.parameters()) / 1e6
+        rate = f"{ours.codes_drawn / seconds:.0f} codes/s"
+        print(f"{preset}, {millions:.2f} M: {seconds:.2f} s for {options.batch} videos, {rate}")  # noqa: T201
+        if options.recomputed:
+            compare(prior, begun, options.recomputed, ours, seconds)
+
+
+def compare(prior: SubscaleTransformer, begun: Tensor, frames: int, ours: Samples, seconds: float) -> None:
+    """Draws `frames` frames after `begun` by recomputing, beside `ours`, which took `seconds` to the clip's end."""
+    recomputing = Recomputing(prior.config, prior.spec).eval().to(begun.device, next(prior.parameters()).dtype)
+    recomputing.load_state_dict(prior.state_dict())
+    until = begun.shape[1] + frames
+    theirs, took = timed(recomputing, begun, until)
+    name = prior.spec.levels[0].name
+    same = torch.equal(theirs.tokens[name], ours.tokens[name][:, :until])
+    times = took / frames * (prior.spec.frames - begun.shape[1]) / seconds
+    codes = "the same codes" if same else "OTHER CODES"
+    print(f"  recomputing: {took:.1f} s for {frames} frames, {times:.1f} times ours (goal {GOAL}); {codes}")  # noqa: T201
+
+
+def timed(prior: Prior, begun: Tensor, frames: int) -> tuple[Samples, float]:
+    started = time.perf_counter()
+    samples = sample_video(prior, {prior.spec.levels[0].name: begun}, frames, seed=0)
+    for codes in samples.tokens.values():
+        codes.cpu()  # waits for the device
+    return samples, time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""tokenize-dataset against its bare encoder on decoded frames: how much of the encoder's rate is left.
+
+    python -m tokenreel.benchmarks.speed.tokenize_rate
+
+Both take turns in one process, on one thread, with the same batches; the decoder works in a process of its own, so two
+cores are needed. First with frames that cost nothing to decode (an array file) and LVT's encoder; then with mp4 files
+and a small encoder, where decoding is the limit and its share of the time is what is told. Loading is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.data.cache.documents import load_root
+from tokenreel.data.sources.open import open_source
+from tokenreel.data.spec import Framing
+from tokenreel.data.video.writer import write_video
+from tokenreel.pipelines.commands import tokenize_dataset
+from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
+from tokenreel.tokenizers.base import build_tokenizer
+
+SIZE, FRAMES, ROUNDS = 64, 16, 5
+LVT = {"type": "frame-vqvae", "quantizer": {"type": "vq", "codes": 512}}
+SMALL = {**LVT, "hidden": 16, "residual": 8, "blocks": 1, "latent": 8}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        results = {
+            "encoding is the limit": measure(root / "arrays", LVT, write_arrays(root, videos=8)),
+            "decoding is the limit": measure(root / "files", SMALL, write_files(root, videos=8)),
+        }
+    print(json.dumps(results, indent=2))  # noqa: T201
+
+
+def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float]:
+    """Medians over rounds: frames a second of both, their ratio, and the share of time spent waiting for frames."""
+    model = folder / "tokenizer"
+    build_tokenizer(section, FRAMES, Framing(SIZE, SIZE)).save_pretrained(model)
+    runs, bare = [], []
+    for number in range(ROUNDS):
+        out = folder / f"cache-{number}"
+        runs.append(tokenize_dataset.run(tokenizer=str(model), data=data, out=out, device="cpu", allow_collapsed=True))
+        bare.append(bare_rate(TokenizeJob(str(out), str(model), data, "cpu", "fp32"), frames=runs[-1]["frames"]))
+    rates = [run["frames_per_worker_second"] for run in runs]
+    return {
+        "tokenize_dataset_frames_per_second": statistics.median(rates),
+        "bare_encoder_frames_per_second": round(statistics.median(bare), 1),
+        "ratio": round(statistics.median(rate / most for rate, most in zip(rates, bare, strict=True)), 3),
+        "decode_share": statistics.median(run["decode_share"] for run in runs),
+    }
+
+
+def bare_rate(job: TokenizeJob, frames: int) -> float:
+    """Frames a second of the encoder over as many decoded frames, batched as the cache was."""
+    header, _ = load_root(Path(job.cache))
+    batch = header.provenance["batch"]
+    framing = header.spec.framing
+    clips = np.random.default_rng(0).integers(0, 256, (batch, FRAMES, framing.height, framing.width, 3), dtype=np.uint8)
+    encode = make_encoder(job.load_tokenizer(), job)
+    with cpu_threads(1):
+        encode(clips)
+        started = time.perf_counter()
+        for _ in range(frames // (batch * FRAMES)):
+            encode(clips)
+        return frames / (time.perf_counter() - started)
+
+
+def write_arrays(root: Path, videos: int) -> str:
+    """An npy file [videos, T, H, W, 3] of the size that the tokenizer takes."""
+    path = root / "videos.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (videos, 8 * FRAMES, SIZE, SIZE, 3), dtype=np.uint8))
+    return str(path)
+
+
+def write_files(root: Path, videos: int) -> str:
+    """mp4 files of Tabletop at four times the size."""
+    folder = root / "videos"
+    folder.mkdir()
+    source = open_source(f"tabletop:?videos={videos}&seed=0&frames={4 * FRAMES}&size={4 * SIZE}")
+    for video in range(videos):
+        frames = source.read(video, np.arange(4 * FRAMES), Framing(4 * SIZE, 4 * SIZE))
+        write_video(folder / f"{video:03d}.mp4", frames, 10.0)
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()

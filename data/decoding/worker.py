@@ -1,0 +1,83 @@
+"""The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB`.
+
+It answers messages on its standard input until that is closed. It holds no torch, so it starts quickly, and whatever a
+hostile file does to a decoder happens here, under a memory limit.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import numpy as np
+
+from tokenreel.config import from_mapping
+from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
+from tokenreel.data.controls.read import read_raw
+from tokenreel.data.decoding.messages import ConnectionLost, receive, send
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.open import open_source
+from tokenreel.data.spec import Framing
+from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.errors import DataError
+
+Answer = tuple[dict[str, Any], np.ndarray]
+_NEEDS: dict[str, type[TableNeed] | type[SoundNeed]] = {need.type: need for need in (TableNeed, SoundNeed)}
+_NOTHING = np.empty(0, np.uint8)
+
+
+def main() -> None:
+    """Serves until the pool hangs up."""
+    location, memory_gb = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may want to finish its step
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = int(float(memory_gb) * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    try:
+        source = open_source(location)
+    except DataError as error:
+        send(answers, {"kind": "error", "message": str(error)})
+        return
+    send(answers, {"kind": "ready", "digest": source.digest})
+    try:
+        while True:
+            question, _ = receive(0)
+            header, array = answer(source, question)
+            send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    except ConnectionLost:
+        return
+
+
+def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
+    """The header and the payload that answer one question: `probe`, `raw` or `read`."""
+    try:
+        if question["kind"] == "probe":
+            probe = source.probe(question["video"])
+            header = {"kind": "probe", "height": probe.height, "width": probe.width, "codec": probe.codec}
+            return header, probe.frame_times
+        if question["kind"] == "raw":
+            raw = read_raw(source, _raw_request(question))
+            return {"kind": "raw", "shape": raw.shape}, raw
+        framing = from_mapping(Framing, question["framing"], "framing")
+        indices = np.array(question["indices"], dtype=np.int64)
+        frames = source.read(question["video"], indices, framing)
+        return {"kind": "frames", "shape": frames.shape}, frames
+    except DecodeFailure as failure:
+        return {"kind": "failure", "reason": failure.reason, "detail": failure.detail}, _NOTHING
+    except DataError as error:
+        return {"kind": "error", "message": str(error)}, _NOTHING
+
+
+def _raw_request(question: dict[str, Any]) -> RawRequest:
+    need = from_mapping(_NEEDS[question["need"]["type"]], question["need"], "need")
+    ticks, shown = (np.array(question[name], dtype=np.int64) for name in ("ticks", "shown"))
+    return RawRequest(question["video"], need, ticks, shown, question["frame_rate"])
+
+
+if __name__ == "__main__":
+    main()

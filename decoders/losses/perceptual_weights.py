@@ -1,0 +1,100 @@
+"""Weights of a perceptual network: a safetensors file, local or on the Hub, whose hash the configuration states.
+
+Nothing is unpickled, and nothing is used whose hash is not the one that was asked for. It knows no training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
+
+from tokenreel.decoders.losses.perceptual import TABLETOP, VGG16, PerceptualNetwork
+from tokenreel.errors import ConfigError
+from tokenreel.hub import hub_errors
+
+BLOCKS = {"vgg16": VGG16, "tabletop": TABLETOP}
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """Which network judges, where its weights are, and how much it counts."""
+
+    network: Literal["vgg16", "tabletop"] = "vgg16"  # tabletop: the small one that was trained on Tabletop
+    file: str | None = None  # a .safetensors file here, with torchvision's names (features.0.weight, ...)
+    repo: str | None = None  # or a repository on the Hub, OWNER/NAME
+    filename: str = "model.safetensors"  # in the repository
+    revision: str | None = None  # of the repository: branch, tag or commit
+    sha256: str | None = None  # of the file; loading refuses any other
+    weight: float = 1.0  # of the loss
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.repo is None):
+            raise ConfigError(
+                f"perceptual: give either file (={self.file}), a {SUFFIX} file with the weights of {self.network}, or "
+                f"repo (={self.repo}), a repository on the Hub that holds one"
+            )
+        name = self.file or self.filename
+        if not name.endswith(SUFFIX):
+            raise ConfigError(
+                f"perceptual: {name} is no {SUFFIX} file, and nothing else is read: it would be unpickled. Convert it "
+                f"once: safetensors.torch.save_file(torch.load({name!r}, weights_only=True), 'weights{SUFFIX}')"
+            )
+        if self.weight <= 0:
+            raise ConfigError(f"perceptual.weight (={self.weight}) must be positive; leave perceptual out for none")
+
+
+def load_perceptual(config: PerceptualConfig) -> PerceptualNetwork:
+    """The configured network, frozen. Other tensors in the file, such as a classifier's, are left where they are.
+
+    Raises ConfigError for a file that is missing, damaged, of another hash or of another network, and HubError where
+    the Hub refuses or cannot be reached.
+    """
+    path = _find(config)
+    _require_hash(path, config.sha256)
+    with torch.device("meta"):
+        network = PerceptualNetwork(BLOCKS[config.network])
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            tensors = {name: file.get_tensor(name).float() for name in shapes if name in names}
+    except SafetensorError as error:
+        raise ConfigError(f"perceptual: {path} is not a whole {SUFFIX} file ({error})") from error
+    for name, shape in shapes.items():
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        if found != list(shape):
+            raise ConfigError(f"perceptual: {path} is not of {config.network}: {name} is {found}, not {list(shape)}")
+    network = PerceptualNetwork(BLOCKS[config.network])
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
+
+
+def _find(config: PerceptualConfig) -> Path:
+    if config.repo is not None:
+        with hub_errors(config.repo, config.revision):
+            return Path(hf_hub_download(config.repo, config.filename, revision=config.revision))
+    path = Path(str(config.file)).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"perceptual.file (={path}) is not there: give the weights of {config.network} as a {SUFFIX} file, or "
+            "leave perceptual out (training.perceptual=null)"
+        )
+    return path
+
+
+def _require_hash(path: Path, expected: str | None) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is None:
+        raise ConfigError(
+            f"perceptual.sha256 is not set; that of {path} is {found}: compare it with its publisher's, then set it"
+        )
+    if found != expected:
+        raise ConfigError(f"perceptual: {path} has the sha256 {found}, but perceptual.sha256 asks for {expected}")

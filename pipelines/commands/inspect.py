@@ -1,0 +1,97 @@
+"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of codes. Needs no torch.
+
+Quick for a cache of any size: it reads metadata, small columns and some thousand rows of codes at most.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.data.cache.files import read_json
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.common.code_use import code_use, count_codes
+from tokenreel.pipelines.common.path_kind import PathKind, kind_of
+
+
+def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str, Any]:
+    """A summary of the folder; pictures of `clips` clips' codes in the new folder `pictures`, if that is given.
+
+    Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no codes, CacheError
+    where a cache is damaged.
+    """
+    kind = kind_of(path)
+    if kind is PathKind.CACHE:
+        return inspect_cache(path, pictures, clips)
+    if pictures is not None:
+        raise ConfigError(f"--pictures draws codes, and {path} is a {kind.value}: give a token cache or a token file")
+    return {"path": str(path), "kind": kind.value, **_describe(path, kind)}
+
+
+def inspect_cache(path: Path, pictures: Path | None, clips: int) -> dict[str, Any]:
+    """What a cache or token file, sealed or not, holds by now."""
+    cache = TokenCache.open(path, allow_partial=True)
+    counted, counters = count_codes(cache)
+    summary = {**_describe_cache(cache), "rows_counted": counted, "code_use": code_use(counters) if counted else {}}
+    if pictures is None:
+        return summary
+    from tokenreel.pipelines.report.code_pictures import write_code_pictures  # imports matplotlib, most of a second
+
+    return {**summary, "pictures": write_code_pictures(cache, counters, pictures, clips)}
+
+
+def _describe_cache(cache: TokenCache) -> dict[str, Any]:
+    sources = cache.plan["videos"]
+    splits = sorted({source.get("split", "") for source in sources} - {""})
+    labels = cache.column("label")[cache.rows(hop=1)]
+    return {
+        "path": str(cache.path),
+        "kind": f"token cache of {cache.kind}",
+        "sealed": cache.cache_id is not None,
+        "cache_id": cache.cache_id,
+        "rows": cache.row_count,
+        "valid_rows": int(cache.column("valid").sum()),
+        "splits": {split: len(cache.rows(split, hop=1)) for split in splits},
+        "classes": {name: int(np.sum(labels == i)) for i, name in enumerate(cache.classes)},
+        "sources": len(sources),
+        "excluded": [f"{source['id']}: {source['excluded']}" for source in sources if "excluded" in source][:20],
+        "frames": cache.spec.frames,
+        "time": cache.spec.time,
+        "framing": cache.spec.to_json()["framing"],
+        "streams": {stream.name: _stream(cache, stream.name) for stream in cache.spec.streams},
+        "shards": f"{len(cache.shards)} of {cache.header.shards}",
+        "shard_rows": cache.header.shard_rows,
+        "bytes": sum(map(cache.header.bytes_of, cache.shards)),
+        "code_fingerprint": cache.code_fingerprint,
+        "provenance": {key: value for key, value in cache.provenance.items() if key != "tokenizer"},
+        "origin": dict(cache.origin),
+    }
+
+
+def _stream(cache: TokenCache, name: str) -> str:
+    stream, layout = cache.spec.stream(name), cache.header.streams[name]
+    return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} a row, codebook of {stream.codes}"
+
+
+def _describe(path: Path, kind: PathKind) -> dict[str, Any]:
+    if kind is PathKind.CHECKPOINT:
+        return {"step": read_json(path / "state.json")["step"]}
+    described: dict[str, Any] = {}
+    if kind is PathKind.RUN:
+        checkpoints = sorted(folder.name for folder in (path / "checkpoints").glob("step_*"))
+        described = {"run": read_json(path / "run.json"), "checkpoints": checkpoints, **_last_metrics(path)}
+    if (path / "config.json").is_file():
+        described["model"] = read_json(path / "config.json")
+    return described
+
+
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The newest line of the run's metrics; a line cut short by a crash is passed over."""
+    metrics = path / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    whole = [line for line in lines[-2:] if line.endswith("}")]
+    return {"last_metrics": json.loads(whole[-1])} if whole else {}

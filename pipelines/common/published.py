@@ -1,0 +1,88 @@
+"""What goes to the Hub and comes from it: a saved tokenizer, a saved prior, a sealed token cache. Each can prove itself
+whole, and does before it is published and after it was fetched. Talks to no Hub itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES
+from tokenreel.data.cache.manifest import MANIFEST
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.errors import HubError
+from tokenreel.hub import CARD_FILE, CONFIG_FILE, MODEL_FILES, Upload
+from tokenreel.pipelines.commands.verify import verify_cache
+from tokenreel.pipelines.common.verify_models import verify_model
+
+
+@dataclass(frozen=True)
+class Published:
+    """A whole artefact."""
+
+    kind: str
+    identity: str  # weights_fingerprint, or cache_id
+    upload: Upload
+
+
+def examine(path: Path) -> Published:
+    """What the folder `path` holds, after reading all of it.
+
+    Raises HubError or CacheError where it holds nothing that can be published, or where that is not whole.
+    """
+    if (path / CONFIG_FILE).is_file():
+        return _model(path)
+    if (path / MANIFEST).is_file():
+        return _cache(path)
+    if not path.is_dir():
+        raise HubError(f"{path} is not a folder: give that of a saved model or of a sealed token cache")
+    raise HubError(f"{path} holds neither a saved model ({CONFIG_FILE}) nor a sealed token cache ({MANIFEST})")
+
+
+def _model(path: Path) -> Published:
+    verified = verify_model(path)
+    return Published(verified["kind"], verified["weights_fingerprint"], Upload("model", MODEL_FILES))
+
+
+def _cache(path: Path) -> Published:
+    verify_cache(path)
+    cache = TokenCache.open(path)
+    arrays = tuple(f"{array.name}/*" for array in cache.header.arrays)
+    upload = Upload(
+        "dataset",
+        files=(PLAN, SOURCES, ROOT, *arrays),
+        last=(MANIFEST,),
+        # where data and tokenizer lay, and which hosts wrote (commits/), is nobody's business but the owner's
+        texts={CARD_FILE: _cache_card(cache), ORIGIN: "{}\n"},
+    )
+    return Published("token cache", str(cache.cache_id), upload)
+
+
+def _cache_card(cache: TokenCache) -> str:
+    facts = {
+        "cache_id": cache.cache_id,
+        "rows": f"{cache.row_count:,}",
+        "frames of a clip": cache.spec.frames,
+        "streams": ", ".join(f"{s.name} {list(s.shape)} of {s.codes} codes" for s in cache.spec.streams),
+        "tokenizer (code fingerprint)": cache.code_fingerprint,
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return f"""---
+library_name: tokenreel
+tags: [tokenreel, video-generation, token-cache]
+---
+
+# Video tokens
+
+Discrete tokens of videos, a Zarr v3 group written by tokenreel. `tokenreel pull OWNER/NAME DIR` fetches and verifies
+it, `tokenreel train-prior --cache DIR` trains on it.
+
+| | |
+|---|---|
+{table}
+
+```json
+{json.dumps(cache.spec.to_json(), indent=2)}
+```
+"""

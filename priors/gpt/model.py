@@ -1,0 +1,241 @@
+"""GPT: a decoder-only transformer over the codes of a clip, after CCVS (Le Moing et al. 2021, section 3.3).
+
+First comes what steers the whole clip, if it is so configured (`priors/gpt/prefix.py`). Then codes are taken frame by
+frame, each frame's tracks before its levels; learned tables for time, place and codebook slice add up to a code's
+position. It knows no pixels and draws nothing: `priors/sampling/video.py` does.
+
+B rows, P codes of the prefix, L positions of the order, n codes fed at once, D width, K codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenreel.data.spec import END, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior, State, Tokens
+from tokenreel.priors.gpt.end_frame import EndAhead
+from tokenreel.priors.gpt.latest_controls import LatestTracks
+from tokenreel.priors.gpt.layout import controlled_spec, frame_order, previous_positions
+from tokenreel.priors.gpt.prefix import Prefix
+from tokenreel.priors.layers.cached_transformer import CachedTransformer, PackedLinear
+from tokenreel.priors.layers.tokens import CodeEmbedding, CodeOutput
+from tokenreel.priors.layers.transformer import Transformer
+from tokenreel.priors.sampling.schedule import runs_with_video
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of the transformer; everything else follows from the tokens."""
+
+    type: ClassVar[str] = "gpt"
+    depth: int  # blocks
+    width: int  # D
+    heads: int
+    dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
+    previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
+    latest_tracks: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
+    end_ahead: bool = False  # the end frame's code at the place to be predicted is an input too; not in CCVS
+    controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
+    tracks_only: bool = False  # predict frame-level tracks and no frame: a prior that they steer draws after it
+    positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.width, self.heads) < 1 or self.width % self.heads:
+            raise ConfigError(
+                f"depth (={self.depth}), width (={self.width}) and heads (={self.heads}) must be at least 1, "
+                "and width a multiple of heads"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+        if self.end_ahead and END not in self.controls:
+            raise ConfigError(f"end_ahead: controls (={list(self.controls)}) must have the end frame, {END!r}")
+        if self.tracks_only and END in self.controls:
+            raise ConfigError(
+                f"tracks_only: an end frame (controls={list(self.controls)}) steers frames; leave one out"
+            )
+
+
+@dataclass
+class GPTState(State):
+    """Slots 0 to P - 1 of the cache hold the prefix, slot P the start vector, slot P + i + 1 the code at position i.
+
+    The order's last code has nothing after it and is never attended to: its slot takes whatever must not be kept.
+    """
+
+    cache: CachedTransformer
+    positions: Tensor  # [L, D], what the tables add up to
+    output: PackedLinear
+    codes: Tensor  # int64 [B, L], those fed so far; the others have no meaning
+    tokens: Tokens  # of which the end frame is looked at
+
+
+class GPT(Prior):
+    """p(code | all codes before it in the order), for every level and every track of several steps in its `controls`;
+    what is given conditions what is later. Tracks of one step are read: they come first, and cost nothing. With
+    `tracks_only` the levels are left out: some tracks say in few codes what many codes of frames then follow.
+
+    `spec` may hold other tracks as well; the prior's own does not. Raises ConfigError where it lacks one of `controls`.
+    With `previous_step` a small model need not first learn where to look for what mostly just stays as it is: after
+    some hundred steps of training that is worth more than a bit a code. Sampling runs in the precision of the weights:
+    `prior.to(torch.bfloat16)` halves what has to be read for a code.
+    """
+
+    config: GPTConfig
+    config_class = GPTConfig
+
+    time: Tensor  # int64 [L], row of the table of times
+    place: Tensor  # int64 [L], row of the table of places (stream, h, w)
+    book: Tensor  # int64 [L], row of the table of codebooks (stream, q)
+    source: Tensor  # int64 [L], the position of the code one step before at the same place; 0 where there is none
+    has_source: Tensor  # float [L, 1], 1 or 0
+
+    def __init__(self, config: GPTConfig, spec: TokenSpec) -> None:
+        if spec.time == "window":
+            raise ConfigError(
+                "a GPT would be given codes that know later frames, as this tokenizer's do: use pixelcnn-top, -bottom"
+            )
+        spec = controlled_spec(spec, config.controls)
+        runs = {stream.name: runs_with_video(spec, stream) for stream in spec.streams}
+        predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
+        if config.tracks_only:
+            predicts = tuple(name for name in predicts if spec.stream(name).role == "track")
+            _require_tracks("tracks_only", predicts, config.controls)
+        super().__init__(config, spec, predicts, reads)
+        order, first_frame = frame_order(spec, predicts)
+        self._order = torch.from_numpy(order)
+        stream, _, h, w, q = order.T
+        tables = {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}
+        self.tables = nn.ModuleDict()
+        for name, keys in tables.items():
+            rows, row = np.unique(np.stack(keys), axis=1, return_inverse=True)
+            self.register_buffer(name, torch.from_numpy(row), persistent=False)
+            if config.positions == "decomposed":
+                self.tables[name] = nn.Embedding(rows.shape[1], config.width)
+        if config.positions == "joint":
+            self.tables["position"] = nn.Embedding(len(order), config.width)
+        books = [s for s in map(spec.stream, predicts) for _ in range(s.codebooks)]
+        sizes = [s.codes + (s.null_code is not None) for s in books]
+        self.codes = CodeEmbedding(sizes, self.book, config.width)
+        if config.previous_step:
+            source = previous_positions(order)
+            self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
+            self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
+            self.previous = CodeEmbedding(sizes, self.book, config.width)
+        if config.latest_tracks:
+            _require_tracks(
+                "latest_tracks", [name for name in predicts if spec.stream(name).role == "track"], config.controls
+            )
+        self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
+        self.ahead = EndAhead(spec, order, config.width) if config.end_ahead else None
+        self.prefix = Prefix(spec, reads, order, config.width) if reads else None
+        self.start_vector = nn.Parameter(torch.empty(config.width))
+        self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
+        self.output = CodeOutput([s.codes for s in books], self.book, config.width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As GPT-2 does: normal with these deviations, biases 0."""
+        residual = 0.02 / (2 * self.config.depth) ** 0.5  # so that the sum over all blocks has the size of one
+        deviations = {"out": residual, "contract": residual}
+        nn.init.normal_(self.start_vector, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=deviations.get(name.rpartition(".")[2], 0.02))
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def order(self) -> Tensor:
+        return self._order
+
+    def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
+        return -self._nats(tokens, given, None)
+
+    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self._nats(tokens, given, generator).sum() / (~given).sum()
+
+    def _nats(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Minus log-probabilities [B, L], 0 where given."""
+        flat = self.flatten(tokens)
+        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self._positions()), generator)
+        nats = self.output.nats(x[:, self._prefix_length :], flat.masked_fill(given, 0))  # a null code is always given
+        return nats.masked_fill(given, 0)
+
+    @property
+    def _prefix_length(self) -> int:
+        """P"""
+        return self.prefix.length if self.prefix else 0
+
+    def _positions(self) -> Tensor:
+        """[L, D]"""
+        if self.config.positions == "joint":
+            table: nn.Embedding = self.tables["position"]  # type: ignore[assignment]
+            return table.weight
+        return self.tables["time"](self.time) + self.tables["place"](self.place) + self.tables["book"](self.book)
+
+    def _first_inputs(self, tokens: Tokens, flat: Tensor, n: int, positions: Tensor) -> Tensor:
+        """[B, P + n, D]: the prefix, the start vector and the first n - 1 codes of `flat` [B, L], to predict the first
+        n.
+        """
+        start = self.start_vector.expand(len(flat), 1, -1)
+        x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
+        x = x + self._previous(flat, slice(n)) if self.config.previous_step else x
+        x = x + self.latest(flat, slice(n)) if self.latest else x
+        x = x + self.ahead(tokens, slice(n)) if self.ahead else x
+        return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
+
+    def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
+        """[B, n, D]: the codes of `flat` [B, L] one step before the positions to be predicted."""
+        source = self.source[target].expand(len(flat), -1)
+        x = self.previous(flat.gather(1, source), target)
+        return x * self.has_source[target].to(x.dtype)
+
+    @torch.no_grad()
+    def start(self, tokens: Tokens, given: Tensor) -> GPTState:
+        (rows, length), prefix = given.shape, self._prefix_length
+        position = torch.where(given.all(1), length, (~given).int().argmax(1))
+        target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
+        cache = CachedTransformer(self.transformer, rows, prefix + length + 1)
+        positions, output = self._positions(), PackedLinear(self.output.linear.weight)
+        codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
+        x = self._first_inputs(tokens, codes, n, positions)
+        x = cache.extend(x, torch.arange(prefix + n, device=codes.device)[None])
+        x = x[torch.arange(rows, device=x.device), prefix + target]
+        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes, tokens)
+
+    @torch.no_grad()
+    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+        assert isinstance(state, GPTState)
+        line = torch.arange(codes.shape[1], device=codes.device)
+        last = len(state.positions) - 1
+        at = (state.position[:, None] + line).clamp(max=last)
+        target = (at + 1).clamp(max=last)
+        codes = codes.where(line < count[:, None], 0)  # noise may lie beyond the codebook
+        x = self.codes(codes, at) + state.positions[at]
+        state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
+        if self.config.previous_step:
+            x = x + self._previous(state.codes, target)
+        if self.latest:
+            x = x + self.latest(state.codes, target)
+        if self.ahead:
+            x = x + self.ahead(state.tokens, target)
+        x = state.cache.extend(x, self._prefix_length + at + 1)
+        state.position = state.position + count
+        return self.output.log_probs(state.output(x), target)
+
+    def rewind(self, state: State, position: Tensor) -> None:
+        state.position = position
+
+
+def _require_tracks(option: str, running: Sequence[str], controls: Sequence[str]) -> None:
+    if not running:
+        raise ConfigError(
+            f"{option}: none of the controls {list(controls)} is a frame-level track, as states and sound are; "
+            "leave it out, or add one"
+        )

@@ -1,0 +1,179 @@
+"""Decoding in other processes: the same frames in the same order, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
+
+from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost, ReadRequest
+from tokenreel.data.spec import Framing
+from tokenreel.data.video.reader import REASONS, DecodeFailure, VideoProbe
+from tokenreel.errors import DataError
+
+AS_IS = Framing(HEIGHT, WIDTH)
+COUNT = 31
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos; the second one is cut."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_numbered(folder / name, COUNT)
+    (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-500])
+    return folder
+
+
+def requests() -> list[ReadRequest]:
+    return [ReadRequest(video, first + np.arange(5), AS_IS) for video in (0, 2) for first in range(0, 25, 5)]
+
+
+def damaged_copy(data: bytes, generator: np.random.Generator) -> bytes:
+    """Cut, or with bytes changed anywhere, in the header, or in one stretch."""
+    copy = bytearray(data)
+    where = generator.integers((len(copy), len(copy), min(len(copy), 1200)), size=(6, 3))
+    kind = generator.integers(4)
+    if kind == 0:
+        return bytes(copy[: where[0, 0]])
+    if kind == 3:
+        start = where[0, 0]
+        copy[start : start + 50] = generator.bytes(len(copy[start : start + 50]))
+        return bytes(copy)
+    for place in where[:, kind]:
+        copy[place] = generator.integers(256)
+    return bytes(copy)
+
+
+def children() -> list[int]:
+    """Decode workers of this process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                status, command = (entry / "status").read_text(), (entry / "cmdline").read_bytes()
+            except OSError:  # it has just ended
+                continue
+            if f"PPid:\t{os.getpid()}\n" in status and b"decode_worker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_frames_come_in_order_and_failures_as_results(folder: Path, workers: int) -> None:
+    asked = [*requests(), ReadRequest(1, np.arange(2), AS_IS), *requests()]
+    with DecodePool(str(folder), workers) as pool:
+        probes = list(pool.probe(range(3)))
+        results = list(pool.read(iter(asked), ahead=3))
+    assert [isinstance(probe, VideoProbe) for probe in probes] == [True, False, True]
+    assert isinstance(probes[1], DecodeFailure)
+    assert probes[1].reason == "truncated"
+    assert np.array_equal(probes[0].frame_times, probes[2].frame_times)
+    assert np.allclose(probes[0].frame_times, np.arange(COUNT) / 24)
+    for request, result in zip(asked, results, strict=True):
+        assert result.request is request
+        if request.video == 1:
+            assert result.frames is None
+            assert result.failure is not None
+            assert result.failure.reason == "truncated"
+        else:
+            assert result.frames is not None
+            assert numbers_of(result.frames) == request.indices.tolist()
+    assert children() == []
+
+
+def test_whatever_is_in_a_file_it_is_frames_or_a_reason(tmp_path: Path) -> None:
+    """Damage of many kinds in many containers; a decoder may crash over it, but not this process, nor the others."""
+    generator = np.random.default_rng(0)
+    codecs = {"a.mp4": "libx264", "a.mkv": "libx264", "a.ts": "libx264", "a.avi": "mpeg4", "b.avi": "libx264"}
+    for name, codec in codecs.items():
+        write_numbered(tmp_path / name, 7, codec=codec)
+        data = (tmp_path / name).read_bytes()
+        for number in range(30):
+            (tmp_path / f"{number:02d}{name}").write_bytes(damaged_copy(data, generator))
+    with DecodePool(str(tmp_path), 1) as pool:
+        reasons = []
+        for video, probe in enumerate(pool.probe(range(len(pool.source.entries)))):
+            if isinstance(probe, VideoProbe):
+                (result,) = pool.read([ReadRequest(video, np.arange(min(7, probe.frames)), AS_IS)], ahead=1)
+                probe = result.failure
+            reasons.append(None if probe is None else probe.reason)
+    assert set(reasons) <= {None, *REASONS}
+    assert len(set(reasons)) >= 5  # the damage is of many kinds indeed
+    assert [reasons[i] for i, entry in enumerate(pool.source.entries) if entry.id in codecs] == [None] * len(codecs)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_is_replaced(folder: Path, sign: signal.Signals) -> None:
+    with DecodePool(str(folder), 1, timeout_s=2.0) as pool:
+        results = pool.read(iter(requests()), ahead=1)
+        read = [next(results) for _ in range(3)]
+        (worker,) = children()
+        os.kill(worker, sign)
+        read += results
+        assert worker not in children()
+    assert [numbers_of(r.frames) for r in read if r.frames is not None] == [r.indices.tolist() for r in requests()]
+
+
+def test_what_a_worker_cannot_survive_names_the_video(folder: Path) -> None:
+    with (
+        DecodePool(str(folder), 1, timeout_s=1e-3) as pool,
+        pytest.raises(DecodeWorkerLost, match=r"c\.mp4: each of 3 .* ran out of time"),
+    ):
+        list(pool.probe([2]))
+
+
+def test_workers_live_under_a_memory_limit(folder: Path) -> None:
+    with DecodePool(str(folder), 1, memory_gb=1.5) as pool:
+        list(pool.probe([0]))
+        limits = Path(f"/proc/{children()[0]}/limits").read_text()
+    assert any(line.split()[3] == str(3 * 2**29) for line in limits.splitlines() if "address space" in line)
+
+
+def test_ctrl_c_is_for_the_pools_process(folder: Path) -> None:
+    """A terminal sends SIGINT to the whole group; training finishes its step after it and still needs frames."""
+    with DecodePool(str(folder), 1) as pool:
+        list(pool.probe([0]))
+        (worker,) = children()
+        os.kill(worker, signal.SIGINT)
+        assert isinstance(next(pool.probe([0])), VideoProbe)
+        assert children() == [worker]
+
+
+def test_a_worker_ends_with_the_process_that_asked(folder: Path) -> None:
+    """Also where that one is killed and cannot say goodbye."""
+    script = (
+        "import os, signal, sys\n"
+        "from tokenreel.data.decoding.pool import DecodePool\n"
+        "pool = DecodePool(sys.argv[1], 1)\n"
+        "list(pool.probe([0]))\n"
+        "print(pool._crew[0]._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, check=False)
+    worker = Path(f"/proc/{int(run.stdout)}/cmdline")
+    deadline = time.monotonic() + 10
+    while worker.exists() and b"decode_worker" in worker.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert time.monotonic() < deadline
+
+
+def test_a_source_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", 3)
+    with DecodePool(str(tmp_path), 1) as pool:
+        write_numbered(tmp_path / "b.mp4", 3)
+        with pytest.raises(DataError, match="changed"):
+            list(pool.probe([0]))
+
+
+def test_a_worker_holds_no_torch() -> None:
+    """It would make every start, and every restart, slow."""
+    code = "import sys, tokenreel.data.decoding.worker; sys.exit('torch' in sys.modules or 'h5py' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

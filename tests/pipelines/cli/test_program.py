@@ -1,0 +1,250 @@
+"""The command line: quick help, one line for what a user can get wrong, exit codes, flags that fit."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tokenreel.config import preset_names
+from tokenreel.errors import ConfigError, DataError
+from tokenreel.pipelines.cli import commands
+from tokenreel.pipelines.cli.program import run_command
+
+COMMANDS = dict(commands.all_commands())
+# The flags that are promised, whatever else a command has.
+PROMISED = {
+    "demo": "--out",
+    "tabletop": "--videos --seed",
+    "train-tokenizer": "--preset --data --out --steps --device --resume",
+    "fit-controls": "--preset --config --set --data --out --split",
+    "tokenize-dataset": "--tokenizer --controls --controls-revision --data --out --workers --shard-index --num-shards",
+    "train-prior": "--preset --cache --out --steps --device --resume",
+    "sample": "--prior --cache --prime --num --frames --seed --temperature --top-k --top-p --given-tracks --top-k-of "
+    "--guidance --slide --out",
+    "decode": "--tokens --tokenizer --context --context-video --prime --end --out --format",
+    "generate": "--prior --tokenizer --video --prime --frames --controls --class --states --sound --track --end "
+    "--top-k-of --guidance --context --out",
+    "reconstruct": "--tokenizer --data --out",
+    "push": "--revision",
+    "pull": "--revision",
+    "inspect": "",
+    "verify": "",
+    "repair": "",
+    "presets list": "",
+    "presets show": "",
+    "doctor": "",
+}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, result: Any, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Runs a command line with the command's own work replaced by `result`; returns exit code, module and flags."""
+    called: dict[str, Any] = {}
+
+    def run(module: str, flags: dict[str, Any]) -> dict[str, Any]:
+        called.update(module=module, flags=flags)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(commands, "_run", run)
+    return run_command(list(arguments)), called
+
+
+def sample_arguments(command: click.Command) -> list[str]:
+    """The shortest command line that the command takes."""
+    arguments: list[str] = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            arguments.append("somewhere")
+        elif parameter.required:
+            arguments += [parameter.opts[0], "somewhere"]
+    return arguments
+
+
+def test_every_promised_command_has_its_flags() -> None:
+    assert COMMANDS.keys() == PROMISED.keys()
+    for name, command in COMMANDS.items():
+        flags = {option for parameter in command.params for option in parameter.opts}
+        assert set(PROMISED[name].split()) | {"--json", "--quiet", "--debug"} <= flags, name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_fit_the_function_that_they_are_for(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Every flag is an argument of the command's `run`, and every argument that `run` needs is a flag."""
+    code, called = call(monkeypatch, {}, *name.split(), *sample_arguments(COMMANDS[name]))
+    assert code == 0
+    run = importlib.import_module(f"tokenreel.pipelines.commands.{called['module']}").run
+    parameters = inspect.signature(run).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # sample and generate share flags
+        from tokenreel.pipelines.commands.sample import drawing_of_flags
+
+        own = {key: value for key, value in called["flags"].items() if key in inspect.signature(run).parameters}
+        drawing_of_flags(**{key: value for key, value in called["flags"].items() if key not in own})
+        inspect.signature(run).bind(**own)
+    else:
+        inspect.signature(run).bind(**called["flags"])
+
+
+def test_help_is_quick() -> None:
+    """Neither torch nor the array and video libraries are imported for any command's `--help`."""
+    code = f"""
+import sys
+from tokenreel.pipelines.cli.program import run_command
+for name in {list(COMMANDS)!r}:
+    assert run_command([*name.split(), "--help"]) == 0, name
+print(sorted({{"torch", "numpy", "zarr", "av", "huggingface_hub", "accelerate"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_programs_are_installed() -> None:
+    found = {point.name: point.load() for point in entry_points(group="console_scripts") if "tokenreel" in point.value}
+    assert set(found) == {"tokenreel", "tokenize-dataset", "train-prior"}
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [("tokenize_dataset", "tokenize-dataset"), ("train_prior", "train-prior")]
+)
+def test_a_program_of_its_own_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str, name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as done:
+        getattr(importlib.import_module("tokenreel.pipelines.cli.program"), program)()
+    assert done.value.code == 0
+    assert f"tokenreel {name} [OPTIONS]" in capsys.readouterr().out
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run([sys.executable, "-m", "tokenreel", "--version"], capture_output=True, text=True, check=True)
+    assert "tokenreel" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["dcode"], "decode"),
+        (["decode", "--tokns", "x"], "--tokens"),
+        (["presets", "shwo"], "show"),
+        (["presets", "show", "lvt-bair-papr"], "lvt-bair-paper"),
+        (["decode"], "--tokens"),
+        (["sample", "--prior", "p", "--cache", "c", "--out", "o", "--num", "0"], "--num"),
+        (["decode", "--format", "avi"], "mp4"),
+        (["generate", "--stats", "x"], "--states"),
+        (["generate", "--prior", "p", "--top-k-of", "state"], "STREAM=K"),
+    ],
+)
+def test_a_misspelt_word_is_one_line_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    assert run_command(arguments) == 2
+    shown = capsys.readouterr().err
+    assert hint in shown
+    assert len(shown.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("prior.dpeth: unknown key"), 2, "prior.dpeth: unknown key"),
+        (DataError("the folder is empty"), 1, "the folder is empty"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_codes_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    assert call(monkeypatch, error, "doctor")[0] == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_quarantine_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, {"rows": 5, "quarantined": 2}, "doctor")[0] == 3
+    assert call(monkeypatch, {"rows": 5, "quarantined": 0}, "doctor")[0] == 0
+
+
+def test_debug_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError):
+        call(monkeypatch, DataError("empty"), "doctor", "--debug")
+
+
+def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        call(monkeypatch, ZeroDivisionError(), "doctor")
+
+
+SUMMARY = {"out": "demo", "clips": 12345, "rate": 0.123456, "sections": {"prior": {"depth": 4}}, "none": []}
+
+
+def test_the_summary_as_json_and_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, SUMMARY, "doctor", "--json")
+    assert json.loads(capsys.readouterr().out) == SUMMARY
+    call(monkeypatch, SUMMARY, "doctor")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "out    demo",
+        "clips  12,345",
+        "rate   0.1235",
+        "sections:",
+        "  prior:",
+        "    depth  4",
+        "none   none",
+    ]
+
+
+def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert call(monkeypatch, SUMMARY, "doctor")[0] == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_shown_resolved_with_their_sizes(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run_command(["presets", "show", name, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    networks = {"tokenizer", "prior", "prior.top", "prior.bottom"}
+    assert shown["parameters"].keys() == networks & shown.keys()
+    assert all(count > 0 for count in shown["parameters"].values())
+    assert shown["training"].keys() == shown["parameters"].keys()
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["presets", "list", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == preset_names()
+
+
+def test_the_doctor_finds_nothing_wrong_with_what_is_pinned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    pinned = (Path(__file__).parents[3] / "constraints.txt").read_text()
+    assert found["warnings"] == []
+    assert f"torch=={found['packages']['torch'].split('+')[0]}" in pinned
+
+
+def test_an_interrupt_while_libraries_are_imported_ends_quietly(tmp_path: Path) -> None:
+    """A KeyboardInterrupt inside an import comes out as whatever error the half imported library then raises."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tokenreel", "verify", "x"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "tokenreel: interrupted\n")

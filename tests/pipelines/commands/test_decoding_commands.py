@@ -1,0 +1,186 @@
+"""sample, decode, generate and reconstruct, on untrained models: what comes out is what the parts say."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from untrained import spread_codes
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.pixels import to_frames
+from tokenreel.data.spec import Framing
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.video.writer import write_video
+from tokenreel.errors import CacheError, ConfigError, DataError, UserError
+from tokenreel.pipelines.commands import decode, generate, reconstruct, sample, tokenize_dataset
+from tokenreel.priors.base import build_prior
+from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+
+T, SIZE = 5, 16  # frames of a clip, pixels
+DATA = f"tabletop:?videos=7&frames=11&size={SIZE}"
+TOKENIZER = {"type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsamplings": 2, "latent": 6}
+QUANTIZER = {"type": "vq", "codes": 13, "init": "uniform"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tokenizer, other (another tokenizer), cache, prior."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("stages")
+    for name, seed in (("tokenizer", 3), ("other", 5)):
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer({**TOKENIZER, "quantizer": QUANTIZER}, T, Framing(SIZE, SIZE))
+        spread_codes(tokenizer).save_pretrained(root / name)
+    tokenize_dataset.run(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache")
+    cache = TokenCache.open(root / "cache")
+    prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2}, cache.spec)
+    prior.code_fingerprint = cache.code_fingerprint
+    prior.save_pretrained(root / "prior")
+    return root
+
+
+def draw(folder: Path, out: Path, **flags: object) -> Path:
+    settings = {"num": 3, "prime": 2, "frames": None, "seed": 7, "batch": 2} | flags
+    sample.run(prior=[str(folder / "prior")], cache=folder / "cache", out=out, **settings)  # type: ignore[arg-type]
+    return out
+
+
+def codes_of(path: Path) -> np.ndarray:
+    cache = TokenCache.open(path)
+    return cache.read(cache.rows())["video"]
+
+
+def test_samples_begin_with_the_given_frames_and_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
+    drawn = codes_of(draw(folder, tmp_path / "a"))
+    cache = TokenCache.open(folder / "cache")
+    rows = [source["row"] for source in TokenCache.open(tmp_path / "a").plan["videos"]]
+    given = cache.read(np.array(rows))["video"]
+    assert np.array_equal(drawn[:, :2], given[:, :2])
+    assert (drawn[:, 2:] != given[:, 2:]).any()
+    assert np.array_equal(drawn, codes_of(draw(folder, tmp_path / "b", batch=3, draft=4)))
+    assert not np.array_equal(drawn, codes_of(draw(folder, tmp_path / "c", seed=8)))
+
+
+def test_samples_of_one_start_differ_and_may_be_longer_than_the_clip(folder: Path, tmp_path: Path) -> None:
+    drawn = codes_of(draw(folder, tmp_path / "long", clips=1, frames=13))
+    assert drawn.shape[1] == 13
+    assert (drawn[0, :2] == drawn[1, :2]).all()
+    assert (drawn[0] != drawn[1]).any()
+
+
+@pytest.mark.parametrize("flags", [{"prime": T + 1}, {"prime": 3, "frames": 2}, {"temperature": 0.0}])
+def test_counts_out_of_range_are_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, flags: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError):
+        draw(folder, tmp_path / "out", **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_decoded_files_are_the_tokenizers_own_decoding(folder: Path, tmp_path: Path) -> None:
+    samples = draw(folder, tmp_path / "samples", frames=13)
+    decode.run(tokens=samples, tokenizer=str(folder / "tokenizer"), out=tmp_path / "npy", format="npy", batch=2)
+    model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
+    with torch.no_grad():
+        whole = to_frames(model.decode({"video": torch.from_numpy(codes_of(samples).astype(np.int64))}))
+    for row, expected in enumerate(whole):
+        written = np.load(tmp_path / "npy" / f"{row:06d}.npy")
+        assert np.abs(written.astype(int) - expected).max() <= 1, "pieces and batches may round differently"
+
+
+def test_codes_of_another_tokenizer_are_refused_by_both_fingerprints(folder: Path, tmp_path: Path) -> None:
+    other = str(folder / "other")
+    with pytest.raises(CacheError, match=VideoTokenizer.from_pretrained(other).code_fingerprint):
+        decode.run(tokens=folder / "cache", tokenizer=other, out=tmp_path / "out")
+    with pytest.raises(CacheError, match="use the tokenizer that the prior was trained with"):
+        generate.run(
+            [str(folder / "prior")], other, video_file(tmp_path), tmp_path / "out", num=1, prime=1, frames=None, seed=0
+        )
+    tokenize_dataset.run(tokenizer=other, data=DATA, out=tmp_path / "cache")
+    with pytest.raises(CacheError, match="the prior was trained on those of"):
+        sample.run([str(folder / "prior")], tmp_path / "cache", tmp_path / "out", num=1, prime=1, frames=None, seed=0)
+
+
+def video_file(folder: Path) -> Path:
+    write_video(folder / "clip.npy", tabletop_clip(TabletopConfig(SIZE, SIZE, frames=4), 0).frames, 10.0)
+    return folder / "clip.npy"
+
+
+def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path, tmp_path: Path) -> None:
+    video = video_file(tmp_path)
+    models = {"prior": [str(folder / "prior")], "tokenizer": str(folder / "tokenizer")}
+    flags = {"num": 2, "prime": 3, "frames": None, "seed": 0}
+    generate.run(**models, video=video, out=tmp_path / "out", format="npy", **flags)
+    model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
+    clips = [np.load(tmp_path / "out" / f"{i:06d}.npy") for i in range(2)]
+    assert clips[0].shape == (T, SIZE, SIZE, 3)
+    codes = model.encode(torch.from_numpy(np.load(video)[:3]).permute(3, 0, 1, 2)[None].float() / 127.5 - 1)
+    expected = to_frames(model.decode(codes))[0]
+    assert np.abs(clips[0][:3].astype(int) - expected).max() <= 1
+    assert np.array_equal(clips[0][:3], clips[1][:3])
+    with pytest.raises(DataError, match="has 4 frames"):
+        generate.run(**models, video=video, out=tmp_path / "no", **(flags | {"prime": 5}))
+
+
+def test_the_python_in_the_readme_does_what_it_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "demo").symlink_to(folder)
+    write_video(tmp_path / "start.mp4", tabletop_clip(TabletopConfig(SIZE, SIZE, frames=4), 0).frames, 10.0)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["start"].shape == (1, SIZE, SIZE, 3)
+    assert names["video"].shape == (1, 24, SIZE, SIZE, 3)
+
+
+def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: Path) -> None:
+    summary = reconstruct.run(str(folder / "tokenizer"), DATA, tmp_path / "out", num=2)
+    for name, width in (("original", SIZE), ("reconstructed", SIZE), ("side_by_side", 2 * SIZE + 2)):
+        files = sorted((tmp_path / "out" / name).iterdir())
+        assert len(files) == 2
+        assert imageio.imread(files[0], plugin="pyav").shape == (T, SIZE, width, 3)
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["psnr"] == summary["psnr"]
+    assert 0 < scores["codes"]["video"][0]["used"] <= 1
+    assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
+
+
+def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
+    (tmp_path / "videos" / "zero.mp4").write_bytes(b"")
+    summary = reconstruct.run(str(folder / "tokenizer"), str(tmp_path / "videos"), tmp_path / "out", num=1)
+    assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
+    assert summary["quarantined"] == 1
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("zero.mp4", "unreadable: the file is empty")])
+def test_generate_names_what_is_no_video(folder: Path, tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
+    with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
+        generate.first_frames(tokenizer, tmp_path / name, 1)
+
+
+def test_a_folder_that_holds_something_is_never_written_into(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    for command in (
+        lambda: draw(folder, tmp_path),
+        lambda: decode.run(tokens=folder / "cache", tokenizer=str(folder / "tokenizer"), out=tmp_path),
+        lambda: reconstruct.run(str(folder / "tokenizer"), DATA, tmp_path, num=1),
+    ):
+        with pytest.raises(UserError, match="already holds something"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

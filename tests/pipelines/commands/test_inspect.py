@@ -1,0 +1,164 @@
+"""`tokenreel inspect` on caches written by hand: code statistics against brute force, pictures pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from tokenreel.data.cache.documents import plan_sha256
+from tokenreel.data.cache.layout import CacheHeader, Kind
+from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.common import code_use
+from tokenreel.pipelines.report.code_pictures import given_steps
+from tokenreel.pipelines.report.pictures import CHANGED, SAME, indexed_colours
+
+ROWS, T = 23, 5
+VIDEO = StreamSpec("video", (T, 3, 7), codes=11, codebooks=2)
+STATE = StreamSpec("state", (T, 1, 1), codes=13, role="track")
+SPEC = TokenSpec((VIDEO, STATE), T, Framing(12, 28))
+
+
+def make_tokens() -> dict[str, np.ndarray]:
+    """Codes of the second codebook are uneven, and the track is a counter."""
+    random = np.random.default_rng(7)
+    video = random.integers(0, 11, (ROWS, *VIDEO.shape))
+    video[..., 1] = video[..., 1] ** 2 // 11
+    return {"video": video, "state": (np.arange(ROWS)[:, None] + np.arange(T)).reshape(ROWS, T, 1, 1, 1) % 13}
+
+
+def token_file(path: Path, given: int) -> Path:
+    sources = [{"id": f"../taken from/v {row}.mp4"} for row in range(ROWS)]
+    write_token_file(path, SPEC, make_tokens(), "fingerprint", sources, {"given_frames": given})
+    return path
+
+
+def unfinished(path: Path, kind: Kind = "clips", row_frames: int = T) -> CacheWriter:
+    """Of two videos with 8 and 6 rows; nothing is in it."""
+    plan = {"videos": [{"id": "long"}, {"id": "short"}]}
+    spec = TokenSpec((VIDEO,), T, Framing(12, 28))
+    return CacheWriter.create(path, CacheHeader(kind, spec, row_frames, 14, 16, "f", plan_sha256(plan)), plan, {})
+
+
+def inspect(capsys: pytest.CaptureFixture[str], *flags: str | Path) -> dict[str, Any]:
+    assert run_command(["inspect", *map(str, flags), "--json"]) == 0
+    summary: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return summary
+
+
+def brute_force(codes: np.ndarray, size: int) -> tuple[int, int, float]:
+    """(codes in use, the fewest that hold 80 %, entropy in bits) of all `codes`."""
+    counts = sorted((codes == code).sum() for code in range(size))
+    holding = next(n for n in range(1, size + 1) if 5 * sum(counts[-n:]) >= 4 * codes.size)
+    parts = [count / codes.size for count in counts if count]
+    return len(parts), holding, -sum(part * math.log2(part) for part in parts)
+
+
+def assert_use(use: dict[str, Any], codes: np.ndarray, size: int) -> None:
+    """Codes [..., q]."""
+    expected = [brute_force(codes[..., book], size) for book in range(codes.shape[-1])]
+    assert use["codes"] == size
+    assert (use["in_use"], use["holding_80_percent"]) == ([e[0] for e in expected], [e[1] for e in expected])
+    assert use["entropy_bits"] == pytest.approx([e[2] for e in expected], abs=5e-4)
+    assert use["perplexity"] == pytest.approx([2 ** e[2] for e in expected], abs=0.05)
+
+
+def test_code_use_is_that_of_a_count_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = inspect(capsys, token_file(tmp_path / "x", given=2))
+    assert summary["rows_counted"] == ROWS
+    for name, codes in make_tokens().items():
+        assert_use(summary["code_use"][name], codes, SPEC.stream(name).codes)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_ROWS", 3), ("MOST_CODES", 3 * (T * 3 * 7 * 2 + T) + 1)])
+def test_of_a_large_cache_rows_spread_over_it_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(code_use, limit, value)
+    monkeypatch.setattr(code_use, "CODES_AT_ONCE", 500)  # two rows
+    summary = inspect(capsys, token_file(tmp_path / "x", given=2))
+    assert summary["rows_counted"] == 3
+    assert_use(summary["code_use"]["video"], make_tokens()["video"][[0, 11, 22]], 11)
+
+
+def test_pictures_show_each_code_and_each_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pixel by pixel of the spread rows; behind the two given steps a black bar."""
+    summary = inspect(capsys, token_file(tmp_path / "x", given=2), "--pictures", tmp_path / "y", "--clips", "3")
+    names = [f"{row:06d}_.._taken_from_v_{row}.mp4" for row in (0, 11, 22)]
+    files = [f"{name}_{stream}.png" for name in names for stream in ("video", "state")]
+    assert summary["pictures"]["files"] == [*files, "codes_video.png", "codes_state.png"]
+    assert sorted(path.name for path in (tmp_path / "y").iterdir()) == sorted(summary["pictures"]["files"])
+    square, gap, bar = 64 // 7, 2, 4
+    for row, name in zip((0, 11, 22), names, strict=True):
+        codes, picture = make_tokens()["video"][row], imageio.imread(tmp_path / "y" / f"{name}_video.png")
+        for step, y, x, book in np.ndindex(codes.shape):
+            left = step * (7 * square + gap) + x * square + (step >= 2) * (bar + gap)
+            top = book * (3 * square + gap) + y * square
+            assert (picture[top, left] == indexed_colours(codes[step, y, x, book])).all()
+            changed = step > 0 and codes[step, y, x, book] != codes[step - 1, y, x, book]
+            assert (picture[top + 2 * (3 * square + gap), left] == (CHANGED if changed else SAME)).all()
+        assert (picture[:, 2 * (7 * square + gap) :][:, :bar] == 0).all()
+    assert imageio.imread(tmp_path / "y" / f"{names[0]}_state.png").shape == (2 * 64 + gap, T * (64 + gap) - gap, 3)
+
+
+def test_of_whole_videos_a_picture_is_a_window(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows are code steps: all are counted, and pictures begin where windows that do not overlap begin."""
+    writer = unfinished(tmp_path / "x", "videos", row_frames=1)
+    steps = np.random.default_rng(3).integers(0, 11, (14, 1, *VIDEO.shape[1:]))
+    source = np.repeat([0, 1], [8, 6]).astype(np.int32)
+    columns = {"valid": np.ones(14, np.uint8), "label": -np.ones(14, np.int32), "first_frame": np.zeros(14, np.int64)}
+    writer.put(0, {"video": steps, "source": source, **columns})
+    summary = inspect(capsys, tmp_path / "x", "--pictures", tmp_path / "y")
+    assert (summary["sealed"], summary["rows_counted"]) == (False, 14)
+    assert_use(summary["code_use"]["video"], steps, 11)
+    files = ["000000_long_video.png", "000008_short_video.png", "codes_video.png"]
+    assert summary["pictures"] == {"folder": str(tmp_path / "y"), "clips": 2, "files": files}
+    assert imageio.imread(tmp_path / "y" / files[1]).shape[1] == T * (63 + 2) - 2  # no bar: nothing was given
+
+
+def test_a_cache_with_nothing_in_it_has_no_statistics_and_no_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished(tmp_path / "x")
+    summary = inspect(capsys, tmp_path / "x")
+    assert (summary["shards"], summary["rows_counted"], summary["code_use"]) == ("0 of 1", 0, {})
+    assert run_command(["inspect", str(tmp_path / "x"), "--pictures", str(tmp_path / "y")]) == 1
+    assert "holds no whole clip" in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
+
+
+def test_pictures_are_only_of_codes_and_never_over_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert run_command(["inspect", str(tmp_path), "--pictures", str(tmp_path / "y")]) == 2
+    assert "is a saved model: give a token cache or a token file" in capsys.readouterr().err
+    assert run_command(["inspect", str(token_file(tmp_path / "x", given=0)), "--pictures", str(tmp_path)]) == 1
+    assert "--pictures" in capsys.readouterr().err
+
+
+def test_given_steps_are_those_that_no_drawn_frame_is_in() -> None:
+    level = StreamSpec("video", (4, 1, 1), codes=3, stride=4)
+    causal = TokenSpec((level,), 13, Framing(2, 2), time="causal")  # steps of 1, 4, 4 and 4 frames
+    assert [given_steps(causal, level, frames) for frames in (0, 1, 4, 5, 12, 13)] == [0, 1, 1, 2, 3, 4]
+    assert given_steps(SPEC, VIDEO, 2) == 2
+    assert given_steps(SPEC, STATE, 2) == 0
+
+
+def test_inspect_needs_no_torch(tmp_path: Path) -> None:
+    arguments = ["inspect", str(token_file(tmp_path / "x", given=2)), "--pictures", str(tmp_path / "y"), "--quiet"]
+    code = f"import sys; from tokenreel.pipelines.cli.program import run_command; assert run_command({arguments}) == 0"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"

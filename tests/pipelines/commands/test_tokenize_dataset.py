@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from untrained import spread_codes
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.pixels import to_model
+from tokenreel.data.sources.open import open_source
+from tokenreel.data.spec import Framing
+from tokenreel.data.video.writer import write_video
+from tokenreel.errors import CacheError, ConfigError, DataError, UserError
+from tokenreel.pipelines.commands import inspect as inspect_path
+from tokenreel.pipelines.commands import repair, tokenize_dataset, verify
+from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
+
+DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
+SMALL = "tabletop:?videos=5&seed=3&frames=23&size=16"  # 20 rows in 1 shard
+FRAMES = 5  # of a clip: 4 clips a video, 124 rows in 4 shards
+TOKENIZER = {"type": "frame-vqvae", "hidden": 16, "residual": 8, "blocks": 1, "downsamplings": 2, "latent": 4}
+
+
+def save_tokenizer(path: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    section = {**TOKENIZER, "quantizer": {"type": "fsq", "levels": [7, 5, 5, 5]}}
+    spread_codes(build_tokenizer(section, FRAMES, Framing(16, 16))).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizer") / "a", seed=0)
+
+
+@pytest.fixture(scope="module")
+def reference(tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache as one worker makes it."""
+    out = tmp_path_factory.mktemp("reference") / "cache"
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=out)
+    assert (summary["sealed"], summary["rows"], summary["shards"], summary["quarantined"]) == (True, 124, 4, 0)
+    return out
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    files = (file for file in path.rglob("*") if file.is_file() and "c" in file.relative_to(path).parts)
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def assert_same_cache(path: Path, reference: Path) -> None:
+    assert arrays(path) == arrays(reference)
+    assert TokenCache.open(path).cache_id == TokenCache.open(reference).cache_id
+
+
+def test_rows_hold_the_codes_of_their_clips(reference: Path, tokenizer: str) -> None:
+    cache, source = TokenCache.open(reference), open_source(DATA)
+    model = VideoTokenizer.from_pretrained(tokenizer)
+    framing = Framing(16, 16)
+    for row in (0, 50, 123):
+        video, first = int(cache.column("source")[row]), int(cache.column("first_frame")[row])
+        frames = source.read(video, np.arange(first, first + FRAMES), framing)
+        with torch.inference_mode():
+            expected = model.encode(to_model(frames[None]))["video"].numpy()
+        np.testing.assert_array_equal(cache.read(np.array([row]))["video"], expected)
+        assert cache.source_ids(np.array([row])) == [source.entries[video].id]
+        assert cache.classes[cache.labels(np.array([row]))[0]] == source.entries[video].label
+    assert len(cache.rows("train")) + len(cache.rows("validation")) == 124
+    assert cache.code_fingerprint == model.code_fingerprint
+
+
+def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2)
+    assert_same_cache(tmp_path / "x", reference)
+
+
+def test_two_halves_make_the_same_bytes_and_the_last_one_seals(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+    halves = [
+        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", shard_index=half, num_shards=2)
+        for half in (1, 0)
+    ]
+    assert [half["sealed"] for half in halves] == [False, True]
+    assert [half["missing_shards"] for half in halves] == [2, 0]
+    assert_same_cache(tmp_path / "x", reference)
+
+
+def test_a_run_killed_after_its_first_commit_goes_on_to_the_same_bytes(
+    reference: Path, tokenizer: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "x"
+    flags = ["--tokenizer", tokenizer, "--data", DATA, "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "tokenreel", "tokenize-dataset", *flags, "--quiet"])
+    while not list((out / "commits").glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (out / "commits").glob("*.json")}
+    assert not (out / "manifest.json").exists()
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=out)
+    assert summary["rows"] == 124 - 32 * len(kept)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert_same_cache(out, reference)
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_finished_cache_is_left_as_it_is(reference: Path, tokenizer: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")}
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=reference)
+    assert (summary["rows"], summary["sealed"]) == (0, True)
+    assert {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")} == before
+
+
+def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+    other = save_tokenizer(tmp_path / "b", seed=1)
+    with pytest.raises(CacheError, match="holds another token cache: its code_fingerprint is"):
+        tokenize_dataset.run(tokenizer=other, data=DATA, out=reference)
+    with pytest.raises(DataError, match="its videos are not those of the plan"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=DATA.replace("31", "29"), out=reference)
+    with pytest.raises(ConfigError, match="Give the same flags"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=reference, hop=2)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(CacheError, match="already holds something that is no token cache"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full")
+    with pytest.raises(CacheError, match="cannot be written: Not a directory"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full" / "notes.txt" / "x")
+    assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
+
+
+def test_whole_videos_give_every_window_and_none_across_two_videos(
+    reference: Path, tokenizer: str, tmp_path: Path
+) -> None:
+    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", whole_videos=True)
+    cache, clips = TokenCache.open(tmp_path / "x"), TokenCache.open(reference)
+    assert (cache.row_count, len(cache.rows(hop=1)), len(cache.rows())) == (31 * 23, 31 * (23 - FRAMES + 1), 124)
+    np.testing.assert_array_equal(cache.read(cache.rows())["video"], clips.read(clips.rows())["video"])
+    windows = cache.rows("train", hop=1)
+    ends = cache.column("source")[windows + FRAMES - 1]
+    np.testing.assert_array_equal(cache.column("source")[windows], ends)
+    assert cache.read(windows[:3], steps=2)["video"].shape == (3, 2, 4, 4, 1)
+
+
+def test_a_dry_run_writes_nothing(tokenizer: str, tmp_path: Path) -> None:
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", dry_run=True)
+    assert (summary["rows"], summary["tokens"]) == (124, 124 * FRAMES * 16)
+    assert not (tmp_path / "x").exists()
+
+
+def test_too_many_bad_videos_stop_the_job_and_few_are_quarantined(tokenizer: str, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clips(videos, good=4)
+    write_video(videos / "short.mp4", np.zeros((FRAMES - 1, 8, 8, 3), np.uint8), frame_rate=10)
+    (videos / "broken.mp4").write_bytes(b"")
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "data": str(videos)}
+    with pytest.raises(DataError, match=r"1 of 6 videos cannot be read, .* broken\.mp4: unreadable"):
+        tokenize_dataset.run(**flags, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    summary = tokenize_dataset.run(**flags, out=tmp_path / "x", max_bad_fraction=0.5)
+    assert (summary["quarantined"], summary["sealed"], summary["videos"]) == (1, True, 4)
+    assert summary["quarantined_videos"] == ["broken.mp4: unreadable (the file is empty)"]
+    assert summary["videos_too_short"] == ["short.mp4"]
+    assert inspect_path.run(path=tmp_path / "x")["excluded"] == ["broken.mp4: unreadable", "short.mp4: too-short"]
+    without = tokenize_dataset.run(**flags, out=tmp_path / "y", exclude=["broken.mp4"])
+    assert (without["quarantined"], without["sealed"]) == (0, True)
+
+
+def write_clips(folder: Path, good: int) -> None:
+    for i in range(good):
+        frames = np.random.default_rng(i).integers(0, 255, (2 * FRAMES, 16, 16, 3), dtype=np.uint8)
+        write_video(folder / f"good{i}.mp4", frames, 10.0)
+
+
+HARMS = {
+    "flip": lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\x55" + path.read_bytes()[-8:]),
+    "truncate": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "delete": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    "name", ["streams/video/c/2/0/0/0/0", "label/c/1", "zarr.json", "valid/zarr.json", "manifest.json"]
+)
+def test_verify_names_the_damage_and_repair_undoes_it(reference: Path, tmp_path: Path, name: str, harm: str) -> None:
+    shutil.copytree(reference, tmp_path / "x")
+    assert verify.run(path=tmp_path / "x")["whole"]
+    HARMS[harm](tmp_path / "x" / name)
+    rows = {"streams": "64 to 95", "label": "32 to 63"}.get(name.split("/")[0], "")
+    with pytest.raises(UserError, match=f"{name}.*{rows}"):
+        verify.run(path=tmp_path / "x")
+    repair.run(path=tmp_path / "x")
+    assert verify.run(path=tmp_path / "x")["whole"]
+    assert_same_cache(tmp_path / "x", reference)
+    assert (tmp_path / "x" / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_repair_refuses_another_tokenizer(reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "x")
+    (tmp_path / "x/streams/video/c/2/0/0/0/0").unlink()
+    with pytest.raises(CacheError, match="give the one that made them"):
+        repair.run(path=tmp_path / "x", tokenizer=save_tokenizer(tmp_path / "b", seed=1))
+
+
+def test_bf16_says_how_many_codes_it_changes(tokenizer: str, tmp_path: Path) -> None:
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x", precision="bf16")
+    tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "y")
+    caches = [TokenCache.open(tmp_path / name) for name in "xy"]
+    halves, full = (cache.read(cache.rows())["video"] for cache in caches)
+    assert summary["codes_changed_by_bf16"] == pytest.approx((halves != full).mean())
+    assert caches[0].cache_id != caches[1].cache_id
+
+
+def test_foreign_codes_need_no_tokenizer(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(0, 97, (13, 3, 2, 5), dtype=np.int32)
+    np.save(tmp_path / "codes.npy", codes)
+    summary = tokenize_dataset.run(tokenizer=None, data=str(tmp_path / "codes.npy"), out=tmp_path / "x")
+    assert verify.run(path=tmp_path / "x")["cache_id"] == summary["cache_id"]
+    np.testing.assert_array_equal(TokenCache.open(tmp_path / "x").read(range(13))["video"][..., 0], codes)
+    (tmp_path / "x/valid/c/0").unlink()
+    with pytest.raises(CacheError, match="which cannot be made again"):
+        repair.run(path=tmp_path / "x")
+    with pytest.raises(DataError, match=r"no \.npy file of codes"):
+        tokenize_dataset.run(tokenizer=None, data=DATA, out=tmp_path / "y")
+
+
+def test_inspect_says_what_a_cache_holds(reference: Path) -> None:
+    summary = json.loads(json.dumps(inspect_path.run(path=reference)))
+    assert (summary["rows"], summary["valid_rows"], summary["sealed"]) == (124, 124, True)
+    assert sum(summary["splits"].values()) == sum(summary["classes"].values()) == 124
+
+
+def save_two_levels(path: Path, collapsed: bool) -> str:
+    section = {"type": "hierarchical-vqvae", "hidden": 8, "residual": 5, "blocks": 1, "latent": 6}
+    torch.manual_seed(3)
+    model = spread_codes(build_tokenizer({**section, "quantizer": {"type": "vq", "codes": 13}}, 8, Framing(16, 16)))
+    assert isinstance(model, HierarchicalVQVAE)
+    model(torch.rand(5, 3, 8, 16, 16) * 2 - 1)  # initialises the codebooks
+    if collapsed:
+        model.top_quantizer.codebook.zero_()
+    model.save_pretrained(path)
+    return str(path)
+
+
+def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> None:
+    tokenizer = save_two_levels(tmp_path / "a", collapsed=False)
+    assert tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x")["sealed"]
+    cache = TokenCache.open(tmp_path / "x")
+    codes = cache.read(cache.rows())
+    shapes = {name: array.shape for name, array in codes.items()}
+    top, bottom = (2, 2, 2, 1), (4, 4, 4, 1)
+    given = {"top_given": (10, 1, *top[1:]), "bottom_given": (10, 2, *bottom[1:])}
+    assert shapes == {"top": (10, *top), "bottom": (10, *bottom), **given}
+
+
+def test_a_collapsed_level_is_sealed_only_if_that_is_allowed(tmp_path: Path) -> None:
+    """No shard is lost by the refusal."""
+    tokenizer, out = save_two_levels(tmp_path / "a", collapsed=True), tmp_path / "x"
+    with pytest.raises(DataError, match=r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"):
+        tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out)
+    assert not (out / "manifest.json").exists()
+    summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out, allow_collapsed=True)
+    assert (summary["sealed"], summary["rows"], summary["missing_shards"]) == (True, 0, 0)

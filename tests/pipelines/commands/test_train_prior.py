@@ -1,0 +1,109 @@
+"""Stage two on a cache of foreign codes in which each frame is the one before, every code one higher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import codes_to_cache
+from tokenreel.data.spec import Framing
+from tokenreel.errors import CacheError, CheckpointError, ConfigError
+from tokenreel.metrics.likelihood import bits_per_code
+from tokenreel.pipelines.commands import train_prior
+from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.priors.base import Prior
+
+K, CLIPS, STEPS = 5, 61, 7  # codes, clips, frames of a clip
+SETTINGS = [
+    "prior={type: gpt, depth: 1, width: 16, heads: 2, dropout: 0.1}",
+    "training={batch: 6, learning_rate: 0.01, checkpoint_every: 4, validate_every: 4, sample_every: 4, keep: 9}",
+]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return make_cache(tmp_path / "codes.tokens", seed=3)
+
+
+def make_cache(path: Path, seed: int) -> Path:
+    first = np.random.default_rng(seed).integers(0, K, (CLIPS, 1, 2, 3))
+    codes_to_cache(path, (first + np.arange(STEPS)[None, :, None, None]) % K, Framing(8, 12), codebook=K)
+    return path
+
+
+def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any]:
+    return train_prior.run(assignments=SETTINGS, cache=cache, out=out, steps=steps, device="cpu", **flags)
+
+
+def test_a_prior_learns_beats_counting_codes_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
+    summary = train(cache, tmp_path / "run", steps=150)
+    assert summary["bits_per_code"] < 0.5 * summary["bits_per_code_frequency"]
+    assert summary["bits_per_code_previous_step"] < 0.5, "what comes next is certain, but for smoothing"
+    assert summary["given_frames"] == 1
+    prior = Prior.from_pretrained(tmp_path / "run")
+    tokens = TokenCache.open(cache)
+    assert prior.code_fingerprint == tokens.code_fingerprint
+    assert prior.about["steps"] == 150
+    codes = torch.from_numpy(tokens.read(tokens.rows("validation"))["video"]).long()
+    again = bits_per_code(prior, [{"video": codes}], prior.given_frames(1)).bits_per_code
+    assert again == pytest.approx(summary["bits_per_code"], rel=1e-5)
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, cache: Path) -> None:
+    """Dropout on. The kill itself is tested with the loop; here the parts of a real prior are."""
+    train(cache, tmp_path / "whole")
+    train(cache, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000004"))
+    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
+    assert whole == resumed
+
+
+def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp_path: Path, cache: Path) -> None:
+    train(cache, tmp_path / "run", seed=11)
+    config = json.loads((tmp_path / "run/run.json").read_text())["config"]
+    assert config["training"]["seed"] == 11
+    assert config["training"]["betas"] == [0.9, 0.99], "defaults are resolved too"
+    lines = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [line["step"] for line in lines if "validation/bits_per_code" in line] == [4, 8, 9]
+    samples, real = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
+    held_out = real.rows("validation")[: len(samples.rows())]
+    drawn, given = samples.read(samples.rows())["video"], real.read(held_out)["video"]
+    assert np.array_equal(drawn[:, 0], given[:, 0])
+    assert drawn.shape == given.shape
+
+
+def test_codes_of_another_tokenizer_are_refused(tmp_path: Path, cache: Path) -> None:
+    train(cache, tmp_path / "run", steps=2)
+    other = make_cache(tmp_path / "other.tokens", seed=5)
+    with pytest.raises(CheckpointError, match=r"begun on other data \(cache .* of the tokenizer foreign-"):
+        train(other, tmp_path / "run", steps=2)
+
+
+def test_a_damaged_shard_stops_training_with_its_file_and_rows(tmp_path: Path, cache: Path) -> None:
+    shards = [path for path in (cache / "streams/video/c").rglob("*") if path.is_file()]
+    for path in shards:
+        content = bytearray(path.read_bytes())
+        content[7] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(CacheError, match=r"streams/video/c/\d+.*row"):
+        train(cache, tmp_path / "run")
+    shards[0].unlink()
+    with pytest.raises(CacheError, match=r"rows \d+ to \d+\) is missing"):
+        train(cache, tmp_path / "run")
+
+
+def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, cache: Path) -> None:
+    estimate = train(cache, tmp_path / "run", steps=1000, dry_run=True)
+    assert estimate["clips"] == 6000
+    assert estimate["hours"] == pytest.approx(estimate["seconds_a_step"] * 1000 / 3600, abs=0.001)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_field_gets_the_nearest_one(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.lerning_rate: unknown key; did you mean 'learning_rate'"):
+        train_prior.run(assignments=[*SETTINGS, "training.lerning_rate=1"], cache=cache, out=tmp_path / "run")

@@ -1,0 +1,144 @@
+"""Stage one on squares that move over a plain ground, given as one uint8 array."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenreel.data.video.writer import write_video
+from tokenreel.errors import CheckpointError, ConfigError, UserError
+from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.tokenizers.base import VideoTokenizer
+
+CLIPS, FRAMES, SIZE = 17, 5, 16
+SETTINGS = [
+    "data={frames: 5, framing: {height: 16, width: 16}, validation: 0.3}",
+    "tokenizer={type: frame-vqvae, hidden: 16, residual: 8, blocks: 1, latent: 8}",
+    "tokenizer.quantizer={type: vq, codes: 13, init: kmeans, revive_below: 0.05}",
+    "training={batch: 4, learning_rate: 0.003, checkpoint_every: 3, validate_every: 3, sample_every: 3, keep: 9}",
+]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return make_videos(tmp_path / "squares.npy", seed=3)
+
+
+def make_videos(path: Path, seed: int) -> Path:
+    random = np.random.default_rng(seed)
+    clips = np.full((CLIPS, FRAMES, SIZE, SIZE, 3), 40, np.uint8)
+    for clip in clips:
+        y, x, colour = random.integers(0, 8), random.integers(0, 6), random.integers(90, 255, 3)
+        for t, frame in enumerate(clip):
+            frame[y : y + 5, x + t : x + t + 5] = colour
+    np.save(path, clips)
+    return path
+
+
+def train(videos: Path, out: Path, steps: int = 7, **flags: Any) -> dict[str, Any]:
+    flags = {"assignments": SETTINGS, "workers": 0, **flags}
+    return train_tokenizer.run(data=str(videos), out=out, steps=steps, device="cpu", **flags)
+
+
+def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(tmp_path: Path, videos: Path) -> None:
+    settings = [*SETTINGS, "tokenizer.quantizer={type: fsq, levels: [5, 5]}", "training.validate_every=30"]
+    summary = train(videos, tmp_path / "run", steps=120, assignments=settings)
+    first = next(line for line in read_metrics(tmp_path / "run/metrics.jsonl") if "validation/psnr" in line)
+    assert summary["psnr"] > first["validation/psnr"] + 3
+    assert summary["gain_over_mean_image"] > 1
+    assert summary["video/codes_used"] >= 0.5
+    tokenizer = VideoTokenizer.from_pretrained(tmp_path / "run")
+    assert tokenizer.about["scores"]["psnr"] == pytest.approx(summary["psnr"])
+    assert tokenizer.spec.frames == FRAMES
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, videos: Path) -> None:
+    """The codebook's counts and its revivals lie in the checkpoint too."""
+    train(videos, tmp_path / "whole")
+    train(videos, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000003"))
+    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
+    assert whole == resumed
+
+
+def test_decoding_in_workers_changes_nothing(tmp_path: Path, videos: Path) -> None:
+    train(videos, tmp_path / "here", steps=2)
+    train(videos, tmp_path / "there", steps=2, workers=2)
+    here, there = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("here", "there"))
+    assert here == there
+
+
+def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = [*SETTINGS, "tokenizer.quantizer={type: vq, codes: 509, init: uniform}"]
+    with caplog.at_level(logging.WARNING):
+        summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
+    assert summary["video/codes_used"] < 0.5
+    assert "of 509 codes are in use" in summary["alarms"][0]
+    assert summary["alarms"][0] in caplog.text
+
+
+def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> None:
+    """Codes drawn at random, of which the top's few vectors reach hardly any; the bottom's reach enough."""
+    videos = tmp_path / "squares.npy"
+    make_videos(videos, seed=3)
+    settings = [
+        "data={frames: 4, framing: {height: 16, width: 16}, validation: 0.3}",
+        "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, mask_bottom: 0.0}",
+        "tokenizer.quantizer={type: vq, codes: 13, init: uniform}",
+        *SETTINGS[3:],
+    ]
+    summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
+    assert summary["top/codes_used"] < 0.5 <= summary["bottom/codes_used"]
+    assert [alarm.split(":")[0] for alarm in summary["alarms"]] == ["level 'top'"]
+
+
+def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Path) -> None:
+    train(videos, tmp_path / "run", steps=2)
+    fewer = tmp_path / "fewer.npy"
+    np.save(fewer, np.load(videos)[:-3])
+    with pytest.raises(CheckpointError, match="begun on other data"):
+        train(fewer, tmp_path / "run", steps=2)
+    with pytest.raises(CheckpointError, match=r"begun with tokenizer\.hidden = 16, not 32"):
+        train(videos, tmp_path / "run", steps=2, assignments=[*SETTINGS, "tokenizer.hidden=32"])
+
+
+def test_the_run_folder_holds_settings_and_samples_beside_the_originals(tmp_path: Path, videos: Path) -> None:
+    train(videos, tmp_path / "run", steps=3)
+    config = json.loads((tmp_path / "run/run.json").read_text())["config"]
+    assert config["tokenizer"]["quantizer"]["codes"] == 13
+    assert len(list((tmp_path / "run/samples/step_00000003").glob("clip_*.mp4"))) == 4
+
+
+def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, videos: Path) -> None:
+    estimate = train(videos, tmp_path / "run", steps=1000, dry_run=True)
+    assert estimate["clips"] == 4000
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_read_only_place_is_refused_before_training(tmp_path: Path, videos: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(UserError, match=r"--out .*file/run cannot be written"):
+        train(videos, blocked / "run")
+
+
+def test_settings_without_a_tokenizer_say_where_to_get_one(tmp_path: Path, videos: Path) -> None:
+    with pytest.raises(ConfigError, match="no section 'tokenizer': give --preset NAME"):
+        train(videos, tmp_path / "run", assignments=SETTINGS[:1])
+
+
+def test_unreadable_videos_are_named_with_their_reasons(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, clip in enumerate(np.load(make_videos(tmp_path / "squares.npy", seed=3))[:4]):
+        write_video(folder / f"{number}.mp4", clip, 10)
+    write_video(folder / "short.mp4", clip[:2], 10)
+    (folder / "zero.mp4").write_bytes(b"")
+    summary = train(folder, tmp_path / "run", steps=1)
+    assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
+    assert (summary["quarantined"], summary["videos_too_short"]) == (1, 1)

@@ -1,0 +1,60 @@
+"""A preset's prior is trained on the tokens it is meant for, or the user says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tokenreel.config import load_preset
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.common.preset_tokens import require_tokens, tokens_of_sections
+
+
+def tokens(grid: tuple[int, int, int] = (16, 16, 16), codes: int = 64, codebooks: int = 4) -> TokenSpec:
+    return TokenSpec((StreamSpec("video", grid, codes, codebooks),), grid[0], Framing(64, 64))
+
+
+def test_the_tokenizer_of_the_preset_says() -> None:
+    preset = load_preset("lvt-tabletop-tiny")
+    require_tokens(preset, tokens())
+    with pytest.raises(ConfigError, match=r"\[16, 16, 16\] places, 1 codebooks of 64.*meant for.* 4 codebooks of 64"):
+        require_tokens(preset, tokens(codebooks=1))
+    with pytest.raises(ConfigError, match=r"\[16, 8, 8\] places.*\[16, 16, 16\] places.*--set tokenizer=null"):
+        require_tokens(preset, tokens(grid=(16, 8, 8)))
+
+
+def test_the_section_of_tokens_says() -> None:
+    preset = load_preset("gpt-bair-paper")
+    with pytest.raises(ConfigError, match=r"codebooks of 64 codes.*codebooks of 1024 codes.*--set tokens=null"):
+        require_tokens(preset, tokens(grid=(16, 8, 8), codebooks=1))
+
+
+def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
+    preset = load_preset("ccvs-bair-paper-state")
+    planned = tokens_of_sections(preset)
+    assert [(s.name, s.grid, s.codes) for s in planned.streams] == [
+        ("video", (16, 8, 8), 1024), ("state", (16, 1, 2), 128)
+    ]  # fmt: skip
+    require_tokens(preset, planned)
+    other = dataclasses.replace(planned.stream("state"), codes=32, null_code=32)
+    with pytest.raises(
+        ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes.*--set controls=null"
+    ):
+        require_tokens(preset, dataclasses.replace(planned, streams=(planned.stream("video"), other)))
+    require_tokens(preset, dataclasses.replace(planned, streams=planned.levels))  # the prior says that it is missing
+
+
+def test_tracks_that_the_data_decides_are_not_compared() -> None:
+    preset = load_preset("ccvs-bair-paper-state")
+    left_open = {"class": {"type": "class"}, "sound": {"type": "sound"}, "arm": {"type": "state"}}
+    planned = tokens_of_sections({**preset, "controls": {**left_open, **preset["controls"]}})
+    assert planned == tokens_of_sections(preset)
+    assert tokens_of_sections({**preset, "controls": left_open}) == tokens_of_sections({**preset, "controls": None})
+
+
+def test_a_user_can_say_that_others_are_meant() -> None:
+    sections = {**load_preset("lvt-tabletop-tiny"), "tokenizer": None}
+    assert tokens_of_sections(sections) is None
+    require_tokens(sections, tokens(codebooks=1))

@@ -1,0 +1,340 @@
+"""Stage two with controls, on a cache whose frames do not tell the next one and whose states do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
+from tokenreel.pipelines.commands import sample, train_prior
+from tokenreel.pipelines.generation.cascade import codes_given_of_clips
+from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
+from tokenreel.priors.base import Prior, build_prior
+from tokenreel.priors.sampling.schedule import Placement
+from tokenreel.priors.sampling.video import _Sampler
+
+K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
+SPEC = TokenSpec(
+    (
+        StreamSpec("video", (STEPS, 1, 2), K),
+        StreamSpec("state", (STEPS, 1, 1), K, role="track", null_code=K),
+        StreamSpec("class", (1, 1, 1), 3, stride=STEPS, role="track", null_code=3),
+    ),
+    STEPS,
+    Framing(8, 16),
+)
+MODEL = "type: gpt, depth: 1, width: 32, heads: 2"
+TRAINING = "training={batch: 16, learning_rate: 0.01, validation_clips: 64, sample_clips: 2, threads: 1, %s}"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each code is its frame's state and its own column; the class is the first state modulo 3."""
+    path = tmp_path_factory.mktemp("data") / "codes.tokens"
+    state = np.random.default_rng(3).integers(0, K, (CLIPS, STEPS, 1, 1, 1))
+    tokens = {"video": (state + np.arange(2)[:, None]) % K, "state": state, "class": state[:, :1] % 3}
+    sources = [{"id": f"{i}", "split": "validation" if i % 2 else "train"} for i in range(CLIPS)]
+    write_token_file(path, SPEC, tokens, "foreign-of-a-test", sources, kind="codes")
+    return path
+
+
+def train(
+    cache: Path, out: Path, controls: str, steps: int = 4, more: str = "", model: str = MODEL, **flags: Any
+) -> dict[str, Any]:
+    assignments = [f"prior={{{model}, controls: [{controls}]}}", TRAINING % more]
+    return train_prior.run(assignments=assignments, cache=cache, out=out, steps=steps, device="cpu", **flags)
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run") / "prior"
+    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3")
+
+
+def test_bits_with_the_state_are_fewer_than_without_and_than_with_anothers(
+    cache: Path, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    """What the state tells is worth log2 7 bits a frame; a prior that never had it cannot know. Level codes only."""
+    out, scores = trained
+    assert scores["bits_per_code"] < 0.2
+    assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K) / 2, abs=0.4)
+    assert scores["bits_per_code_frequency"] == pytest.approx(np.log2(K), abs=0.1)
+    prior, tokens = Prior.from_pretrained(out), TokenCache.open(cache)
+    codes = {n: torch.from_numpy(c).long() for n, c in tokens.read(tokens.rows("validation")[:64]).items()}
+    given = prior.given_frames(1) | prior.given_streams(["state"])
+    found = bits_per_code(prior, [codes], given)
+    assert found.bits_per_code == pytest.approx(scores["bits_per_code"], rel=1e-4)
+    assert set(found.by_stream) == {"video"}
+    others = bits_per_code(prior, with_streams_of_others([codes], ["state"]), given)
+    assert others.bits_per_code > scores["bits_per_code_without_controls"]
+
+
+def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    for tracks in (None, ["class"]):
+        out = tmp_path / f"{tracks}"
+        sample.run([str(trained[0])], cache, out, num=23, prime=1, frames=None, seed=1, given_tracks=tracks)
+        drawn, real = TokenCache.open(out), TokenCache.open(cache)
+        codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+        follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
+        assert follows.mean() > 0.95
+        assert np.array_equal(codes["state"], clips["state"]) == (tracks is None)
+        assert np.array_equal(codes["state"][:, 0], clips["state"][:, 0]), "it belongs to the given frame"
+        assert np.array_equal(codes["class"], clips["class"])
+        assert drawn.provenance["given_tracks"] == (tracks or ["class", "state"])
+
+
+@pytest.fixture(scope="module")
+def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Told a class, it draws states and no frame."""
+    out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", tracks_only: true"
+    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, prime: 0", model=model)
+
+
+def test_a_prior_of_tracks_alone_is_scored_on_them(of_tracks: tuple[Path, dict[str, Any]]) -> None:
+    """The class tells the first of five states modulo 3: of 7 states three, two or two are left."""
+    _, scores = of_tracks
+    first = 3 / 7 * np.log2(3) + 4 / 7
+    assert scores["bits_per_code"] == pytest.approx((4 * np.log2(K) + first) / 5, abs=0.1)
+    assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K), abs=0.1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
+    cache: Path,
+    trained: tuple[Path, dict[str, Any]],
+    of_tracks: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    turned: bool,
+) -> None:
+    chain = [str(of_tracks[0]), str(trained[0])]
+    flags: dict[str, Any] = {"num": 41, "prime": 0, "frames": 7, "seed": 1, "guidance": 2.0, "given_tracks": ["class"]}
+    sample.run(chain[::-1] if turned else chain, cache, tmp_path / "out", **flags)
+    drawn = TokenCache.open(tmp_path / "out")
+    codes = drawn.read(drawn.rows())
+    assert ((codes["state"][:, 0] % 3 == codes["class"][:, 0]).mean()) > 0.95
+    follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
+    assert follows[:, :STEPS].mean() > 0.95
+    assert len(np.unique(codes["state"][:, 0])) > 3, "states are drawn, not looked up"
+
+
+def test_what_a_prior_of_tracks_alone_begins_with_is_given_and_not_guided(
+    cache: Path, trained: tuple[Path, dict[str, Any]], of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Only the class ever was absent in training: beside guidance the first states are as any others."""
+    prior, codes = Prior.from_pretrained(of_tracks[0]), TokenCache.open(cache).read([0, 1])
+    given = codes_given_of_clips([prior], codes, 2, ["class"])
+    assert {name: tensor.shape[1] for name, tensor in given.items()} == {"state": 2, "class": 1}
+    sampler = _Sampler(prior, None, 0, torch.arange(2))
+    assert not sampler.steered(given, Placement(0, 0, STEPS)).any()
+    chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "prime": 1, "frames": None, "seed": 1}
+    sample.run(chain, cache, tmp_path / "out", guidance=2.0, **flags)
+    assert TokenCache.open(tmp_path / "out").provenance["given_tracks"] == ["class"], "states are left to the prior"
+    with pytest.raises(ConfigError, match="--given-tracks state: a prior of tracks alone draws it"):
+        sample.run(chain, cache, tmp_path / "state", given_tracks=["state"], **flags)
+
+
+def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
+    cache: Path, of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    train(cache, tmp_path / "plain", "class")
+    spec = dataclasses.replace(
+        SPEC, streams=(SPEC.streams[0], dataclasses.replace(SPEC.streams[1], codes=K + 1, null_code=K + 1))
+    )
+    other = tmp_path / "other"
+    section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["state"]}
+    build_prior(section, spec).save_pretrained(other)
+    flags: dict[str, Any] = {"num": 1, "prime": 0, "frames": None, "seed": 1}
+    for priors, message in (
+        ([of_tracks[0], tmp_path / "plain"], "the track 'state', which one prior draws, steers no other"),
+        ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two priors of tracks alone predict 'state'"),
+        ([of_tracks[0]], "steers no other"),
+        ([of_tracks[0], other], "other controls, or on clips of another length"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sample.run([str(prior) for prior in priors], cache, tmp_path / "out", **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    flags = {"num": 3, "prime": 0, "frames": 8, "seed": 1, "slide": 2, "guidance": 2.0, "top_k_of": [("state", 1)]}
+    sample.run([str(trained[0])], cache, tmp_path / "out", **flags)  # type: ignore[arg-type]
+    drawn, real = TokenCache.open(tmp_path / "out"), TokenCache.open(cache)
+    codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+    assert codes["video"].shape[1] == codes["state"].shape[1] == 8
+    assert np.array_equal(codes["state"][:, :STEPS], clips["state"])
+    assert drawn.provenance["guidance"] == 2.0
+
+
+def test_an_end_frame_comes_from_the_clip(cache: Path, tmp_path: Path) -> None:
+    """Trained for it, what is drawn last is what the clip ends with, though nothing else tells."""
+    train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, prime: 3, schedule: cosine")
+    for frames in (STEPS, 4):
+        out = tmp_path / str(frames)
+        sample.run([str(tmp_path / "prior")], cache, out, num=41, prime=3, frames=frames, seed=1)
+        drawn, real = TokenCache.open(out), TokenCache.open(cache)
+        codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+        assert set(codes) == {"video"}
+        agree = (codes["video"] == clips["video"][:, :frames]).mean((0, 2, 3, 4))
+        assert agree[-1] > 0.7
+        assert frames == 4 or agree[3] < 0.4
+
+
+def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(cache: Path) -> None:
+    """As from a picture: `tokens` then hold the first frames only."""
+    prior = build_prior({"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["end"]}, SPEC)
+    codes = TokenCache.open(cache).read([0, 1])
+    end = np.full((2, 1, 1, 2, 1), 3)
+    given = codes_given_of_clips([prior], {"video": codes["video"][:, :1], END: end}, 1, ["end"], frames=8)
+    assert given[END].tolist() == end.tolist()
+    assert given[END_STEP].flatten().tolist() == [7, 7]
+    own = codes_given_of_clips([prior], codes, 1, ["end"], frames=4)
+    assert np.array_equal(own[END][:, 0], codes["video"][:, 3])
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+    more = "drop_controls: 0.4, checkpoint_every: 3, keep: 9"
+    train(cache, tmp_path / "whole", "state, end", steps=7, more=more)
+    start = str(tmp_path / "whole/checkpoints/step_00000003")
+    train(cache, tmp_path / "resumed", "state, end", steps=7, more=more, resume=start)
+    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
+    assert whole == resumed
+
+
+def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
+    tokens = TokenCache.open(cache)
+    section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
+    config = PriorTrainingConfig(prime=2, **training)
+    return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
+
+
+def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache: Path) -> None:
+    made = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=5)
+    rows, samples = np.arange(64) % 8 * 2, np.arange(1000, 1064)
+    together = made.batch(rows, samples)
+    alone = [made.batch(rows[i : i + 1], samples[i : i + 1]) for i in range(64)]
+    for name, codes in together.items():
+        assert torch.equal(codes, torch.cat([clip[name] for clip in alone]))
+    null = {name: (codes == made.prior.spec.stream(name).codes).flatten(1) for name, codes in together.items()}
+    assert all(torch.equal(here.all(1), here.any(1)) for here in null.values())
+    dropped = null[END].all(1)
+    assert torch.equal(dropped, null[END_STEP].all(1))
+    controls = torch.stack([null["state"].all(1), null["class"].all(1), dropped], 1)
+    assert 6 <= controls.any(1).sum() <= 26  # 16 expected, 3 standard deviations
+    assert len(controls.unique(dim=0)) > 4, "clips go without any of the controls, and without several"
+    assert len(together[END_STEP].view(8, 8).unique(dim=0)) == 8, "the rows, read again, get other draws"
+    steps = together[END_STEP].flatten()[~dropped]
+    assert steps.unique().tolist() == [2, 3, 4]  # after the two given frames
+    kept = together["video"][~dropped]
+    assert torch.equal(together[END][~dropped][:, 0], kept[torch.arange(len(kept)), steps])
+    other = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=6).batch(rows, samples)
+    assert not torch.equal(other[END_STEP], together[END_STEP])
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_every_subset_of_controls_is_dropped_alike(members: int) -> None:
+    share, count = 0.3, 70_000
+    subsets = drawn_subsets((np.arange(count) + 0.5) / count, share, members)
+    found, counts = np.unique(subsets, axis=0, return_counts=True)
+    assert len(found) == 2**members
+    assert counts[0] == 49_000, "none"
+    assert np.abs(counts[1:] - share * count / (2**members - 1)).max() <= 1
+
+
+def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
+    """Equation 8 has frame-level tracks in the loss; a null code is no prediction."""
+    made = objective(cache, ("state",), drop_controls=0.5)
+    generator = torch.Generator()
+    batch = made.batch(np.arange(4), np.arange(4))
+    log_probs = made.prior.log_prob(
+        batch,
+        torch.zeros(4, len(made.given), dtype=torch.bool).logical_or(made.given) | (made.prior.flatten(batch) == K),
+    )
+    codes = sum(3 * 2 + (0 if (state == K).all() else 5) for state in batch["state"])
+    assert {int((state == K).all()) for state in batch["state"]} == {0, 1}
+    torch.testing.assert_close(made.losses("prior", batch, generator)["nats_per_code"], -log_probs.sum() / codes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"given_tracks": ["sound"]}, r"--given-tracks sound: this prior has the tracks \['class', 'state'\]"),
+        ({"guidance": 2.0, "given_tracks": []}, r"guidance \(=2.0\) needs a given track"),
+        ({"top_k_of": [("stat", 3)]}, "did you mean 'state'"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_a_folder_is_made(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sample.run([str(trained[0])], cache, tmp_path / "out", num=1, prime=1, frames=None, seed=0, **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_null_codes_that_were_never_trained_are_not_drawn_with(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """What train-prior was told is in the saved prior, and refused before a folder is made."""
+    assert Prior.from_pretrained(trained[0]).trained_without_controls
+    train(cache, tmp_path / "prior", "state, class", steps=1)
+    assert not Prior.from_pretrained(tmp_path / "prior").trained_without_controls
+    flags: dict[str, Any] = {"num": 1, "prime": 1, "frames": None, "seed": 0}
+    for more, message in (
+        ({"given_tracks": ["state"]}, "track 'class' is not given, and this prior was never trained without it"),
+        ({"guidance": 2.0}, r"guidance \(=2.0\) needs a prior that was also trained without its controls"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", **flags, **more)
+    assert not (tmp_path / "out").exists()
+    sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", given_tracks=["class"], **flags)
+
+
+def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_without_one(
+    cache: Path, tmp_path: Path
+) -> None:
+    train(cache, tmp_path / "prior", "end", steps=1)
+    flags: dict[str, Any] = {"num": 1, "prime": 1, "seed": 0}
+    with pytest.raises(
+        ConfigError, match=f"at step 12, lies outside of some window of {STEPS} frames in a video of 13"
+    ):
+        sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", frames=13, **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
+    cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    tokens = TokenCache.open(cache)
+    codes, sources = tokens.read(tokens.rows()), tokens.plan["videos"]
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    write_token_file(bare, SPEC, {"video": codes["video"]}, "foreign-of-a-test", sources, kind="codes")
+    with pytest.raises(ConfigError, match=r"controls \(=\['state'\]\) .* lack \['state'\]"):
+        train(bare, tmp_path / "run", "state")
+    run = [str(trained[0])]
+    flags = {"num": 1, "prime": 1, "frames": None, "seed": 0}
+    with pytest.raises(ConfigError, match=r"wants the track 'class', and the tokens have \[\]"):
+        sample.run(run, bare, tmp_path / "out", **flags)  # type: ignore[arg-type]
+    sample.run(run, bare, tmp_path / "out", given_tracks=[], **flags)  # type: ignore[arg-type]
+    wider = TokenSpec((*SPEC.streams[:2], StreamSpec("class", (1, 1, 1), 4, role="track")), STEPS, SPEC.framing)
+    write_token_file(other, wider, codes, "foreign-of-a-test", sources, kind="codes")
+    with pytest.raises(ConfigError, match=r"wants the track .*3 codes.*that of the tokens is .*4 codes"):
+        sample.run(run, other, tmp_path / "out2", **flags)  # type: ignore[arg-type]
+
+
+def test_drops_that_nothing_can_hold_are_refused(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"drop_controls \(=0.1\) needs controls with null codes"):
+        objective(cache, (), drop_controls=0.1)
+    with pytest.raises(ConfigError, match=r"drop_controls \(=1.0\) must be in \[0, 1\)"):
+        objective(cache, ("state",), drop_controls=1.0)

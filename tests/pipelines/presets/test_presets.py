@@ -1,0 +1,77 @@
+"""Every shipped preset builds; every tiny one trains, each stage for two steps, on the way from pixels to samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenreel.config import load_preset, preset_names
+from tokenreel.pipelines.commands import fit_controls, show_preset, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.priors.base import levels_of
+
+DATA = "tabletop:?videos=5&frames=16&size=64"
+FEW = ["training.validation_clips=1", "training.sample_clips=1"]
+TINY = [name for name in preset_names() if name.endswith("-tiny")]
+STEERED = [name for name in preset_names() if "-tiny-" in name]  # a tiny preset whose prior has controls
+SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
+    "ccvs-bair-paper": {"tokenizer": 25_275_639, "prior": 304_492_544},
+    "ccvs-bair-paper-end": {"tokenizer": 25_275_639, "prior": 304_559_104},
+    "ccvs-bair-paper-state": {"tokenizer": 25_275_639, "prior": 304_758_784},
+    "ccvs-bair64-paper": {"tokenizer": 22_292_539, "prior": 304_492_544},
+    "ccvs-drums-paper": {"tokenizer": 7_113_771, "prior": 306_608_128},
+    "ccvs-kinetics-paper": {"tokenizer": 22_292_539, "prior": 335_949_824},
+    "gpt-bair-paper": {"prior": 304_492_544},
+    "lvt-bair-paper": {"tokenizer": 3_553_795, "prior": 49_872_384},
+    "lvt-bair-paper-adamw": {"tokenizer": 3_553_795, "prior": 49_872_384},
+    "lvt-bair-paper-key": {"tokenizer": 3_553_795, "prior": 41_500_160},
+    "lvt-bair-paper-relative": {"tokenizer": 3_553_795, "prior": 33_095_168},
+    "lvt-bair-paper-spatial": {"tokenizer": 3_553_795, "prior": 50_394_880},
+    "lvt-bair-paper-spatiotemporal": {"tokenizer": 3_553_795, "prior": 59_830_528},
+    "lvt-kinetics-paper": {"tokenizer": 4_866_051, "prior": 49_872_384},
+    "lvt-kinetics-paper-spatial": {"tokenizer": 4_866_051, "prior": 50_394_880},
+    "lvt-kinetics-paper-spatiotemporal": {"tokenizer": 4_866_051, "prior": 59_830_528},
+    "video-vqvae-kinetics-paper": {"tokenizer": 3_635_203, "prior.top": 316_200_256, "prior.bottom": 425_042_432},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if "-paper" in name])
+def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
+    assert show_preset.run(name=name)["parameters"] == SIZES[name]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
+    runs = [tmp_path / "tokenizer"]
+    train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
+    tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
+    for level in levels_of(load_preset(name)["prior"]):
+        runs.append(tmp_path / f"prior-{level}")
+        flags = {"preset": name, "level": level, "steps": 2}
+        train_prior.run(assignments=FEW, cache=tmp_path / "cache", out=runs[-1], **flags)  # type: ignore[arg-type]
+    for run in runs:
+        (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
+        assert losses["step"] == 2
+        assert (run / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def steered_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("runs") / "tokenizer"
+    train_tokenizer.run(preset="ccvs-tabletop-tiny", assignments=FEW, data=DATA, out=out, steps=1, workers=0)
+    return str(out)
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_a_preset_with_controls_fits_them_and_trains_its_prior(
+    name: str, steered_tokenizer: str, tmp_path: Path
+) -> None:
+    controls = None
+    if "controls" in load_preset(name):
+        controls = str(tmp_path / "controls")
+        fit_controls.run(preset=name, data=DATA, out=Path(controls))
+    flags = {"tokenizer": steered_tokenizer, "controls": controls, "allow_collapsed": True}
+    tokenize_dataset.run(data=DATA, out=tmp_path / "cache", **flags)  # type: ignore[arg-type]
+    summary = train_prior.run(preset=name, assignments=FEW, cache=tmp_path / "cache", out=tmp_path / "run", steps=1)
+    assert summary["bits_per_code_without_controls"] > 0

@@ -1,0 +1,273 @@
+"""GPT with controls: every layout keeps the contract, and what is read reaches what follows, at no cost of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from prior_contract import (
+    check_contract,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
+from toy_priors import spec_of
+
+from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior
+from tokenreel.priors.gpt.latest_controls import latest_positions
+from tokenreel.priors.gpt.model import GPT, GPTConfig
+
+SCALE = 0.1  # see test_gpt.py
+LAYOUTS = [("class",), ("end",), ("state",), ("sound",), ("class", "state", "sound", "end")]
+
+
+def tracked(codebooks: int = 1) -> TokenSpec:
+    """A level of so many slices, a class, and for each of 3 frames a state of 2 codes and a sound of 7."""
+    return spec_of(
+        StreamSpec("video", (3, 2, 1), 5, codebooks),
+        StreamSpec("class", (1, 1, 1), 13, stride=3, role="track", null_code=13),
+        StreamSpec("state", (3, 1, 2), 7, role="track", null_code=7),
+        StreamSpec("sound", (3, 7, 1), 11, role="track", null_code=11),
+        StreamSpec("music", (1, 1, 2), 3, codebooks=2, role="track"),
+        frames=3,
+    )
+
+
+def gpt(controls: tuple[str, ...], spec: TokenSpec | None = None, **settings: Any) -> GPT:
+    torch.manual_seed(0)
+    return GPT(GPTConfig(depth=2, width=24, heads=3, controls=controls, **settings), spec or tracked())
+
+
+@pytest.mark.parametrize("codebooks", [1, 3])
+@pytest.mark.parametrize("controls", LAYOUTS)
+def test_contract(controls: tuple[str, ...], codebooks: int) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks)), scale=SCALE)
+    given = random_given(prior, 3, 0.3)
+    given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
+    check_contract(prior, random_tokens(prior, 3), given)
+
+
+@pytest.mark.parametrize("positions", ["decomposed", "joint"])
+@pytest.mark.parametrize("previous_step", [False, True])
+def test_contract_with_either_kind_of_positions(positions: str, previous_step: bool) -> None:
+    prior = scramble(gpt(LAYOUTS[-1], positions=positions, previous_step=previous_step), scale=SCALE)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("controls", "option"),
+    [
+        (("state",), "latest_tracks"),
+        (LAYOUTS[-1], "latest_tracks"),
+        (("end",), "end_ahead"),
+        (LAYOUTS[-1], "end_ahead"),
+    ],
+)
+def test_contract_with_controls_as_inputs_at_each_code(controls: tuple[str, ...], option: str) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks=3), **{option: True}), scale=SCALE)
+    given = random_given(prior, 3, 0.3)
+    given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
+    check_contract(prior, random_tokens(prior, 3), given)
+
+
+def test_contract_without_frames() -> None:
+    prior = scramble(gpt(("class", "state", "sound"), tracked(codebooks=3), tracks_only=True), scale=SCALE)
+    assert prior.predicts == ("state", "sound")
+    assert len(prior.order()) == 3 * (2 + 7)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        (("class",), r"tracks_only: none of the controls \['class'\]"),
+        (("state", "end"), "an end frame .* steers frames"),
+    ],
+)
+def test_what_draws_nothing_is_refused(controls: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gpt(controls, tracks_only=True)
+
+
+def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
+    with pytest.raises(ConfigError, match=r"latest_tracks: none of the controls \['class'\]"):
+        gpt(("class",), latest_tracks=True)
+
+
+def test_an_end_frame_as_an_input_is_refused_where_none_steers() -> None:
+    with pytest.raises(ConfigError, match=r"end_ahead: controls \(=\['class'\]\) must have the end frame, 'end'"):
+        gpt(("class",), end_ahead=True)
+
+
+def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
+    """Rows: an end at the clip's last step, one in it, none, and one of no known step."""
+    prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_ahead=True))
+    tokens, ahead = random_tokens(prior, 4), prior.ahead
+    assert ahead is not None
+    tokens[END_STEP] = torch.tensor([2, 1, 3, 3]).view(4, 1, 1, 1, 1)  # 3: null, as its codes, 5
+    tokens[END][2] = 5
+    with torch.no_grad():
+        found = ahead(tokens, slice(None))
+        assert not found[:, prior.positions_of("state")].any()
+        for position in prior.positions_of("video").nonzero()[:, 0].tolist():
+            _, step, h, w, q = prior.order()[position].tolist()
+            for clip, arrival in enumerate([2, 1, None, None]):
+                distance = 5 if arrival is None else arrival - step + 2  # -2 to 2, and after these no end
+                code = ahead.codes.table.weight[6 * q + tokens[END][clip, 0, h, w, q]]
+                wanted = code * ahead.weight[distance] + ahead.distance.weight[distance]
+                torch.testing.assert_close(found[clip, position], wanted)
+
+
+def test_the_latest_position_of_a_place_against_looking_back_code_by_code() -> None:
+    prior = gpt(("state", "sound"), tracked(codebooks=2))
+    order, tracks = prior.order().numpy(), [1, 2]
+    latest, streams = latest_positions(order, tracks)
+    places = [tuple(code) for code in order[:, [0, 2, 3, 4]].tolist()]
+    of_tracks = list(dict.fromkeys(place for place in places if place[0] in tracks))
+    assert streams == [stream for stream, *_ in of_tracks]
+    for row, place in zip(latest.tolist(), of_tracks, strict=True):
+        assert row == [max((j for j in range(i) if places[j] == place), default=-1) for i in range(len(places))]
+
+
+@pytest.mark.parametrize("draft", [0, 2])
+def test_draws_what_it_says(draft: int) -> None:
+    spec = spec_of(
+        StreamSpec("video", (2, 1, 2), 3),
+        StreamSpec("class", (1, 1, 1), 5, role="track", null_code=5),
+        StreamSpec("state", (2, 1, 1), 2, role="track", null_code=2),
+        frames=2,
+    )
+    prior = scramble(gpt(("class", "state", "end"), spec), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), torch.zeros(2, 6, dtype=torch.bool)
+    given[1, 2] = given[1, 3] = True
+    check_normalised(prior, tokens, given)
+    check_sample_frequencies(prior, tokens, given, draft=draft)
+
+
+def test_a_new_code_computes_one_position() -> None:
+    prior = scramble(gpt(LAYOUTS[-1]))
+    check_step_computes_one_position(prior, random_tokens(prior, 1))
+
+
+def test_its_own_spec_holds_levels_and_chosen_tracks() -> None:
+    assert [stream.name for stream in gpt(()).spec.streams] == ["video"]
+    assert [stream.name for stream in gpt(("state", "class")).spec.streams] == ["video", "class", "state"]
+    prior = gpt(("end", "sound"))
+    assert [stream.name for stream in prior.spec.streams] == ["video", "sound", END, END_STEP]
+    assert (prior.predicts, prior.reads) == (("video", "sound"), (END, END_STEP))
+
+
+@pytest.mark.parametrize("name", ["class", "music", END, END_STEP])
+def test_what_is_read_reaches_every_code(name: str) -> None:
+    """Each code of the prefix, and the step of the end frame, changes each log-prob; the last code, null where there is
+    one, is like no other.
+    """
+    prior = scramble(gpt((*LAYOUTS[-1], "music"), tracked(3)), scale=SCALE)
+    tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
+    stream = prior.spec.stream(name)
+    with torch.no_grad():
+        before = prior.log_prob(tokens, given)
+        for place in range(stream.positions):
+            found = []
+            for code in range(stream.codes + (stream.null_code is not None)):
+                changed = tokens[name].clone()
+                changed.view(-1)[place] = code
+                found.append(prior.log_prob({**tokens, name: changed}, given))
+            assert (torch.stack(found) - before).abs().amax(0).gt(1e-5).all()
+            assert all((found[-1] - other).abs().max() > 1e-5 for other in found[:-1])
+
+
+def test_null_codes_can_be_given_everywhere() -> None:
+    """As a prior is trained that shall do without: cached sampling sees them too."""
+    prior = scramble(gpt(LAYOUTS[-1]), scale=SCALE)
+    tracks = [stream for stream in prior.spec.streams if stream.role == "track"]
+    null = {track.name: torch.full((2, *track.shape), track.codes) for track in tracks}
+    given = prior.given_streams(["state", "sound"]).expand(2, -1)
+    tokens = random_tokens(prior, 2) | null
+    with torch.no_grad():
+        log_probs = prior.log_prob(tokens, given)
+    first = int((~given[0]).int().argmax())
+    found = prior.start(tokens, given).log_probs.gather(1, tokens["video"][:, 0, 0, 0])[:, 0]
+    torch.testing.assert_close(found, log_probs[:, first], atol=1e-4, rtol=0)
+
+
+def test_the_end_frame_is_embedded_as_the_frame_that_it_is() -> None:
+    """But for its own place, as the level's code at its step: with another step, as at that one."""
+    prior = scramble(gpt(("end",), tracked(3)))
+    assert prior.prefix is not None
+    prior.prefix.place.weight.data.zero_()
+    tokens = random_tokens(prior, 2)
+    tokens[END] = tokens["video"][torch.arange(2), torch.tensor([2, 1])][:, None]
+    tokens[END_STEP] = torch.tensor([2, 1]).view(2, 1, 1, 1, 1)
+    positions = prior._positions()
+    flat = prior.flatten(tokens)
+    embedded = prior.codes(flat, slice(None)) + positions
+    prefix = prior.prefix(tokens, prior.codes, positions)
+    for row, step in enumerate((2, 1)):
+        assert torch.equal(prefix[row], embedded[row, prior.order()[:, 1] == step])
+
+
+def test_joint_positions_have_a_vector_each() -> None:
+    """Instead of one for each time, place and slice."""
+    sizes = [sum(p.numel() for p in gpt(("state",), positions=kind).parameters()) for kind in ("decomposed", "joint")]
+    times, places, books, codes = 3, 2 + 2, 1 + 1, 3 * (2 + 2)
+    assert sizes[1] - sizes[0] == 24 * (codes - times - places - books)
+
+
+def test_learns_from_its_prefix() -> None:
+    """The class names the code that the whole clip repeats, and the end frame is a copy: both are learnt."""
+    spec = spec_of(
+        StreamSpec("video", (3, 1, 2), 5), StreamSpec("class", (1, 1, 1), 5, role="track", null_code=5), frames=3
+    )
+    for controls in (("class",), ("end",)):
+        prior = gpt(controls, spec)
+        optimizer, generator = torch.optim.AdamW(prior.parameters(), lr=1e-2), torch.Generator().manual_seed(0)
+        given = torch.zeros(64, 6, dtype=torch.bool)
+        for _ in range(100):
+            kind = torch.randint(5, (64, 1, 1, 1, 1), generator=generator)
+            tokens = {"video": kind.expand(-1, 3, -1, 2, -1), "class": kind, END: kind.expand(-1, 1, 1, 2, 1)}
+            loss = prior.loss({**tokens, END_STEP: torch.full_like(kind, 2)}, given)
+            optimizer.zero_grad()
+            loss.backward()
+            assert all(parameter.grad is not None for parameter in prior.parameters())
+            optimizer.step()
+        assert loss.item() < 0.05, f"{controls}: without the prefix the first code costs log 5 / 6 = 0.27 nats a code"
+
+
+def test_document_round_trip() -> None:
+    prior = scramble(gpt(LAYOUTS[-1], positions="joint"), scale=SCALE)
+    again = Prior.from_document(prior.to_document())
+    again.load_state_dict(prior.state_dict())
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    assert torch.equal(again.eval().log_prob(tokens, given), prior.log_prob(tokens, given))
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        (("pose",), r"have \['class', 'state', 'sound', 'music'\] and lack \['pose'\]"),
+        (("state", "state"), "must be different tracks"),
+        (("video",), r"lack \['video'\]"),
+    ],
+)
+def test_controls_that_the_tokens_lack_are_refused(controls: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gpt(controls)
+
+
+def test_a_track_of_another_length_is_refused() -> None:
+    spec = spec_of(StreamSpec("video", (3, 1, 1), 5), StreamSpec("state", (2, 1, 1), 5, role="track"), frames=3)
+    with pytest.raises(ConfigError, match="'state' has 2 steps of 1 frames; a clip of 3"):
+        gpt(("state",), spec)
+
+
+def test_an_end_frame_of_two_levels_is_refused() -> None:
+    spec = spec_of(StreamSpec("top", (1, 1, 1), 3, stride=2), StreamSpec("bottom", (2, 1, 1), 3), frames=2)
+    with pytest.raises(ConfigError, match=r"one level; these have \['top', 'bottom'\]"):
+        gpt(("end",), spec)

@@ -1,0 +1,180 @@
+"""GPT: the contract of every prior, its order, what it learns, and the same numbers however they are computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from prior_contract import (
+    check_contract,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
+from toy_priors import spec_of
+
+from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior
+from tokenreel.priors.gpt.model import GPT, GPTConfig
+
+SCALE = 0.1  # of the noise on the weights: with more, attention looks at one code only and is blind to others
+
+# the class of the video, a state of two numbers for each frame, a sliced level
+CONTROLLED = spec_of(
+    StreamSpec("video", (3, 2, 3), 5, codebooks=2),
+    StreamSpec("state", (3, 1, 2), 11, role="track", null_code=11),
+    StreamSpec("class", (1, 1, 1), 7, stride=3, role="track", null_code=7),
+    frames=3,
+)
+STEERED = ("class", "state")
+TWO_LEVELS = spec_of(StreamSpec("top", (2, 1, 1), 3, stride=3), StreamSpec("bottom", (6, 1, 2), 5), frames=6)
+TINY = spec_of(StreamSpec("video", (2, 1, 2), 3), frames=2)
+
+
+def gpt(spec: TokenSpec, **settings: Any) -> GPT:
+    """With every track of CONTROLLED, of other specs with none, where `controls` are left out."""
+    torch.manual_seed(0)
+    settings = {"controls": STEERED if spec is CONTROLLED else (), **settings}
+    return GPT(GPTConfig(depth=2, width=24, heads=3, **settings), spec)
+
+
+@pytest.mark.parametrize("previous_step", [False, True])
+@pytest.mark.parametrize("spec", [CONTROLLED, TWO_LEVELS])
+def test_contract(spec: TokenSpec, previous_step: bool) -> None:
+    prior = scramble(gpt(spec, previous_step=previous_step), scale=SCALE)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+def test_contract_without_packed_weights() -> None:
+    """oneDNN packs no float64, so this walks the plain layers, as any other device does."""
+    prior = scramble(gpt(CONTROLLED).double(), scale=SCALE)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
+
+
+@pytest.mark.parametrize("draft", [0, 2])
+def test_draws_what_it_says(draft: int) -> None:
+    prior = scramble(gpt(TINY), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), torch.tensor([[False] * 4, [False, True, False, False]])
+    check_normalised(prior, tokens, given)
+    check_sample_frequencies(prior, tokens, given, draft=draft)
+
+
+def test_a_new_code_computes_one_position() -> None:
+    prior = scramble(gpt(CONTROLLED))
+    check_step_computes_one_position(prior, random_tokens(prior, 1))
+
+
+def test_tracks_come_before_the_frame_that_they_steer() -> None:
+    order = gpt(CONTROLLED).order()
+    frame = [[1, 0, 0, 0], [1, 0, 0, 1]] + [[0, 0, h, w] for h in range(2) for w in range(3) for _ in range(2)]
+    assert order[:14, :4].tolist() == frame
+    assert order[14:28, 1].unique().tolist() == [1]
+    assert order[2:14, 4].tolist() == [0, 1] * 6  # the slices of a place one after the other
+
+
+def test_coarse_codes_come_before_the_frames_that_they_stand_for() -> None:
+    bottom_of_three_frames = [[1, t, w] for t in range(3) for w in range(2)]
+    assert gpt(TWO_LEVELS).order()[:7, [0, 1, 3]].tolist() == [[0, 0, 0], *bottom_of_three_frames]
+
+
+def test_previous_step_is_the_same_place_one_step_before() -> None:
+    prior = gpt(CONTROLLED, previous_step=True)
+    order, source = prior.order(), prior.source
+    back = order - torch.tensor([0, 1, 0, 0, 0])
+    later = order[:, 1] > 0
+    assert torch.equal(order[source[later]], back[later])
+    assert torch.equal(prior.has_source[:, 0].bool(), later)
+
+
+def test_previous_step_alone_learns_to_copy() -> None:
+    """Codes that never change cost nothing after a few steps, without attention having learnt where they were."""
+    prior = gpt(spec_of(StreamSpec("video", (3, 2, 5), 13), frames=3), previous_step=True)
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
+    generator, given = torch.Generator().manual_seed(0), prior.given_frames(1).expand(32, -1)
+    for _ in range(40):
+        still = torch.randint(13, (32, 1, 2, 5, 1), generator=generator).expand(-1, 3, -1, -1, -1)
+        loss = prior.loss({"video": still}, given)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1  # nats; guessing costs 2.56
+
+
+def test_learns_a_clip_by_heart() -> None:
+    """Gradients reach everything: the loss of one clip of 36 codes falls from that of guessing to almost nothing."""
+    prior = gpt(CONTROLLED)
+    tokens, given = random_tokens(prior, 1), prior.given_streams(["state"])[None]
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = prior.loss(tokens, given)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in prior.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    guessing = (~given[0] / prior.position_codes().reciprocal()).where(~given[0], 1).log().sum() / (~given).sum()
+    assert abs(losses[0] - guessing.item()) < 0.1
+    assert losses[-1] < 0.05
+
+
+def test_dropout_depends_on_its_generator_alone() -> None:
+    prior = gpt(CONTROLLED, dropout=0.5).train()
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+
+    def loss(seed: int) -> torch.Tensor:
+        return prior.loss(tokens, given, torch.Generator().manual_seed(seed))
+
+    first = loss(3)
+    torch.rand(5)  # torch's own generator moves on
+    assert torch.equal(first, loss(3))
+    assert not torch.equal(first, loss(4))
+    prior.eval()
+    assert torch.equal(loss(3), loss(4))
+
+
+def test_sampling_in_bfloat16_stays_near() -> None:
+    prior = scramble(gpt(CONTROLLED), scale=SCALE)
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    exact = prior.start(tokens, given)
+    rounded = prior.to(torch.bfloat16).start(tokens, given)
+    first = prior.position_codes()[exact.position]
+    for row, size in enumerate(first.tolist()):
+        assert (exact.log_probs - rounded.log_probs)[row, :size].abs().max() < 0.05
+
+
+def test_bfloat16_autocast_trains() -> None:
+    """The loss itself is float32: bfloat16 has three digits."""
+    prior = gpt(CONTROLLED)
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = prior.loss(tokens, given)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, prior.loss(tokens, given), atol=0.02, rtol=0)
+
+
+def test_document_round_trip() -> None:
+    prior = scramble(gpt(CONTROLLED, dropout=0.1), scale=SCALE)
+    again = Prior.from_document(prior.to_document())
+    again.load_state_dict(prior.state_dict())
+    tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
+    assert torch.equal(again.eval().log_prob(tokens, given), prior.log_prob(tokens, given))
+
+
+def test_paper_preset_has_the_size_of_the_paper() -> None:
+    """24 layers, 16 heads, width 1024, 1024 codes in 16 frames of 8x8 (CCVS table 2 and its published code)."""
+    with torch.device("meta"):
+        prior = Prior.from_preset("gpt-bair-paper")
+    assert prior.order().shape == (1024, 5)
+    assert sum(parameter.numel() for parameter in prior.parameters()) == 304_492_544
+
+
+@pytest.mark.parametrize("sizes", [(0, 8, 2), (2, 9, 2), (2, 8, 0)])
+def test_impossible_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError, match="width"):
+        GPTConfig(*sizes)

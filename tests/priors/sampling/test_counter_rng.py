@@ -1,0 +1,44 @@
+"""The random numbers of the sampler."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenreel.priors.sampling.counter_rng import uniforms
+
+GOLDEN = [
+    [0.9765185170495873, 0.8222899078527058, 0.6643658356839327],
+    [0.9954257187050969, 0.3561076159113302, 0.34371766969892004],
+]
+
+
+def test_golden():
+    """Frozen: another hash would draw other samples for the same seed."""
+    found = uniforms(7, np.array([0, 3]), np.array([0, 1, 2**48]))
+    np.testing.assert_array_equal(found, GOLDEN)
+
+
+def test_a_number_belongs_to_its_seed_sample_and_code_alone():
+    samples, codes = np.arange(5), np.arange(7)
+    whole = uniforms(1, samples, codes)
+    np.testing.assert_array_equal(uniforms(1, samples[3:4], codes[2:]), whole[3:4, 2:])
+    assert len(np.unique(np.stack([whole, uniforms(2, samples, codes), uniforms(-1, samples, codes)]))) == 3 * 35
+
+
+def test_uniform_and_uncorrelated_along_every_part_of_the_counter():
+    """Neighbouring seeds, samples and codes: mean, spread and correlation within five standard errors."""
+    numbers = np.stack([uniforms(seed, np.arange(41), np.arange(997)) for seed in range(5)])
+    assert numbers.min() > 0
+    assert numbers.max() < 1
+    counts = np.histogram(numbers, bins=64, range=(0, 1))[0]
+    expected = numbers.size / 64
+    assert ((counts - expected) ** 2 / expected).sum() < 63 + 5 * (2 * 63) ** 0.5
+    centred = (numbers - 0.5) * 12**0.5
+    for axis in range(3):
+        first, second = np.moveaxis(centred, axis, 0)[:-1], np.moveaxis(centred, axis, 0)[1:]
+        assert abs((first * second).mean()) < 5 / first.size**0.5
+
+
+def test_the_largest_hash_is_still_below_one():
+    largest = np.uint64(2**64 - 1)
+    assert ((largest >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52 < 1

@@ -1,0 +1,96 @@
+"""How a code is chosen out of its probabilities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.errors import ConfigError
+from tokenreel.priors.sampling.logits import Choice, SamplingConfig, StreamSampling, draw
+
+PROBS = torch.tensor([0.05, 0.4, 0.0, 0.3, 0.25])
+EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # a number in the middle of each thousandth
+
+
+def shares(*settings: StreamSampling, position: int = 0) -> list[float]:
+    """How often each code of PROBS is chosen when the uniform numbers are spread evenly."""
+    choice = Choice(settings, torch.arange(len(settings)))
+    log_probs = PROBS.log().expand(1, 1000, -1)
+    codes = choice(log_probs, torch.full((1, 1000), position), EVENLY[None])
+    return (torch.bincount(codes.flatten(), minlength=5) / 1000).tolist()
+
+
+def test_draw_inverts_the_cumulative_distribution():
+    numbers = torch.tensor([1e-17, 0.049, 0.051, 0.449, 0.451, 0.749, 0.751, 1 - 2**-53], dtype=torch.float64)
+    probs = PROBS.expand(len(numbers), -1)
+    assert draw(probs, numbers).tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
+
+
+def test_impossible_codes_are_never_drawn_at_the_ends():
+    """Codes of probability 0 first and last, as -inf beyond a smaller codebook makes them."""
+    probs = torch.tensor([[0.0, 0.3, 0.7, 0.0, 0.0]]).expand(2, -1)
+    assert draw(probs, torch.tensor([1e-300, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (StreamSampling(), [0.05, 0.4, 0, 0.3, 0.25]),
+        (StreamSampling(temperature=0.5), [0.0025, 0.16, 0, 0.09, 0.0625]),
+        (StreamSampling(top_k=2), [0, 0.4, 0, 0.3, 0]),
+        (StreamSampling(top_k=11), [0.05, 0.4, 0, 0.3, 0.25]),
+        (StreamSampling(top_p=0.69), [0, 0.4, 0, 0.3, 0]),
+        (StreamSampling(top_p=0.71), [0, 0.4, 0, 0.3, 0.25]),
+        (StreamSampling(top_p=1e-9), [0, 1, 0, 0, 0]),
+        (StreamSampling(top_k=3, top_p=0.5), [0, 0.4, 0, 0.3, 0]),  # half of the 0.95 that top-k leaves
+        (StreamSampling(greedy=True), [0, 1, 0, 0, 0]),
+        (StreamSampling(temperature=1e-6), [0, 1, 0, 0, 0]),
+    ],
+)
+def test_settings_by_hand(setting: StreamSampling, expected: list[float]):
+    total = sum(expected)
+    assert shares(setting) == pytest.approx([e / total for e in expected], abs=1.1e-3)
+
+
+def test_each_position_has_its_streams_setting():
+    settings = (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True), StreamSampling(temperature=0.5))
+    for position, setting in enumerate(settings):
+        assert shares(*settings, position=position) == shares(setting)
+
+
+def test_nan_stays_inside_the_codebook():
+    """The sampler reports NaN at the end; until then an index must not run out of an embedding."""
+    nan = torch.full((1, 1, 5), torch.nan)
+    for setting in (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True)):
+        codes: Tensor = Choice([setting], torch.zeros(1, dtype=torch.long))(
+            nan, torch.zeros(1, 1).long(), EVENLY[None, :1]
+        )
+        assert 0 <= int(codes) < 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("draft", -1),
+        ("slide", -2),
+    ],
+)
+def test_values_out_of_range_are_named(field: str, value: float):
+    with pytest.raises(ConfigError, match=rf"{field} \(={value}\)"):
+        SamplingConfig(**{field: value})
+
+
+def test_exceptions_by_stream():
+    config = SamplingConfig(top_k=7, streams={"state": StreamSampling(greedy=True)})
+    assert [s.greedy for s in config.of_streams(["video", "state"])] == [False, True]
+    assert config.of_streams(["video", "state"])[0].top_k == 7
+    with pytest.raises(ConfigError, match="no stream is called 'state'"):
+        config.of_streams(["video", "stage"])
+    assert from_mapping(SamplingConfig, to_mapping(config)) == config

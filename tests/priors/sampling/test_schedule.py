@@ -1,0 +1,57 @@
+"""Where the windows of a long video lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.sampling.schedule import Placement, placements, runs_with_video
+
+FRAMING = Framing(height=8, width=8)
+VIDEO = StreamSpec("video", (6, 1, 1), 5, stride=2)
+SOUND = StreamSpec("sound", (4, 1, 1), 5, stride=3, role="track")
+CLASS = StreamSpec("class", (1, 1, 1), 5, stride=12, role="track")
+SPEC = TokenSpec((VIDEO, SOUND, CLASS), 12, FRAMING)
+
+
+def places(frames: int, slide: int) -> list[tuple[int, int, int]]:
+    return [(p.start, p.done, p.wanted) for p in placements(SPEC, [VIDEO, SOUND], frames, slide)]
+
+
+def test_which_streams_run_with_the_video():
+    assert [runs_with_video(SPEC, stream) for stream in SPEC.streams] == [True, True, False]
+
+
+def test_windows():
+    assert places(6, 0) == [(0, 0, 6)]
+    assert places(12, 0) == [(0, 0, 12)]
+    assert places(24, 6) == [(0, 0, 12), (6, 6, 12), (12, 6, 12)]
+    assert places(24, 0) == places(24, 6)
+
+
+def test_the_last_window_ends_with_the_video():
+    framewise = TokenSpec((StreamSpec("video", (5, 1, 1), 3),), 5, FRAMING)
+    found = list(placements(framewise, framewise.streams, 12, 3))
+    assert found == [Placement(0, 0, 5), Placement(3, 2, 5), Placement(6, 2, 5), Placement(7, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "slide", "message"),
+    [
+        (20, 4, r"stream 'sound'.* its stride \(=3\)"),
+        (24, 4, r"slide \(=4\) must be below the clip's 12 frames and a multiple of 6"),
+        (24, 12, r"slide \(=12\)"),
+        (0, 0, r"frames \(=0\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(frames: int, slide: int, message: str):
+    with pytest.raises(ConfigError, match=message):
+        places(frames, slide)
+
+
+def test_tokens_that_know_the_whole_clip_do_not_slide():
+    spec = TokenSpec((VIDEO,), 12, FRAMING, time="window")
+    assert len(list(placements(spec, [VIDEO], 12, 0))) == 1
+    with pytest.raises(ConfigError, match="needs framewise tokens"):
+        list(placements(spec, [VIDEO], 24, 0))

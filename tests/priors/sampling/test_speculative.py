@@ -1,0 +1,61 @@
+"""Where blocks end and where drafts come from, against words spelled out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_priors import spec_of, subscale_order
+
+from tokenreel.data.spec import StreamSpec
+from tokenreel.priors.base import raster_order
+from tokenreel.priors.sampling.speculative import agreeing, block_ends, draft_sources
+
+
+def end_by_words(free: list[bool], start: int, draft: int) -> int:
+    """Walks on from `start` until it stands at a free position and has passed `draft` others."""
+    last = max(i for i, f in enumerate(free) if f)
+    passed, position = 0, start
+    while position < last:
+        position += 1
+        if free[position]:
+            if passed == draft or position == last:
+                return position
+            passed += 1
+    return position
+
+
+@pytest.mark.parametrize("draft", [0, 1, 3, 50])
+def test_block_ends(draft: int):
+    free = torch.rand(11, 23, generator=torch.Generator().manual_seed(0)) < 0.5
+    free[0], free[1] = True, False
+    free[1, 5] = True
+    ends = block_ends(free, draft)
+    for row in range(11):
+        expected = [end_by_words(free[row].tolist(), start, draft) for start in range(23)]
+        assert ends[row].tolist() == [*expected, 23]
+
+
+def test_a_row_without_free_positions_waits_at_the_end():
+    assert block_ends(torch.zeros(1, 5, dtype=torch.bool), 2)[0, 5] == 5
+
+
+def test_raster_drafts_copy_the_step_before():
+    spec = spec_of(StreamSpec("video", (3, 2, 5), 7, codebooks=2), frames=3)
+    sources = draft_sources(raster_order(spec, ["video"]))
+    assert sources.tolist() == [60] * 20 + list(range(40))
+
+
+def test_subscale_drafts_copy_the_nearest_step_that_exists():
+    """Steps 0 and 2 come first; step 1 then copies 0 (of two as near, the earlier), and step 3 copies 2."""
+    spec = spec_of(StreamSpec("video", (4, 1, 2), 7), frames=4)
+    order = subscale_order(spec, "video", (2, 1, 1))
+    sources = draft_sources(order)
+    steps = {int(t): order[sources[i], 1].item() for i, t in enumerate(order[:, 1]) if sources[i] < 8}
+    assert steps == {2: 0, 1: 0, 3: 2}
+    assert torch.equal(order[sources[2:], 2:], order[2:, 2:])
+
+
+def test_agreeing_stops_at_the_first_difference_and_at_the_count():
+    proposed = torch.tensor([[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]])
+    drawn = torch.tensor([[1, 2, 3], [1, 0, 3], [0, 2, 3], [1, 2, 3]])
+    assert agreeing(proposed, drawn, torch.tensor([4, 4, 4, 2])).tolist() == [3, 1, 0, 1]

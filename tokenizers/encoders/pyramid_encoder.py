@@ -1,0 +1,32 @@
+"""The frame encoder of CCVS (Le Moing et al. 2021, section 3.2): residual blocks that halve the picture.
+
+Besides the latents it gives the features of every resolution on the way, for a decoder of another frame to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from tokenreel.decoders.layers.equalized import EqualizedConv2d, HalvingBlock
+
+
+class PyramidEncoder(nn.Module):
+    """[N, 3, H, W] -> latents [N, D, h, w] and features by level, coarse to fine; `widths` likewise."""
+
+    def __init__(self, widths: Sequence[int], latent: int) -> None:
+        super().__init__()
+        fine_first = list(reversed(widths))
+        self.widen = EqualizedConv2d(3, fine_first[0], 1)
+        self.blocks = nn.ModuleList(HalvingBlock(a, b) for a, b in pairwise(fine_first))
+        self.narrow = EqualizedConv2d(widths[0], latent, 1)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = self.widen(frames)
+        features = [x]
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+        return self.narrow(x), features[::-1]
