@@ -1,18 +1,15 @@
-"""Clips by row for training on pixels: decoded ahead, held in memory as far as allowed, in any order.
-
-A clip that does not decode is stood in for by the next row of its split that does, so batches keep their size and a
-resumed run sees the same clips; which rows that befell is in `failures`. A few are borne, many stop the run. Where
-codes are written instead, the cache's writer decides, not this module; it knows no models.
-"""
+"""Clips by row of a plan, read ahead through a decode pool: pixels for training, raw controls for their encoders."""
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 import numpy as np
 
+from tokenreel.data.controls.needs import ClassNeed, Need, Raw, RawRequest, SoundNeed, TableNeed
 from tokenreel.data.decoding.pool import DecodePool, ReadResult
 from tokenreel.data.plan import Plan
 from tokenreel.data.video.reader import DecodeFailure
@@ -96,3 +93,52 @@ class ClipReader:
                 f"{name}: {failure}. That makes {len(self.failures)} of {len(self.plan)} clips that do not decode; "
                 "take the damaged videos out of the data"
             )
+
+
+RawClip = dict[str, Raw]  # by track
+
+
+def read_raw_spans(
+    plan: Plan, pool: DecodePool, needs: Mapping[str, Need], spans: Iterable[range], ahead: int
+) -> Iterator[list[RawClip] | DecodeFailure]:
+    """For each span, rows of one video, the raw controls of each row, or why those rows have none.
+
+    `ahead` spans are in flight at most. Raises DataError where the data does not have what is needed.
+    """
+    from_pool = {name: need for name, need in needs.items() if not isinstance(need, ClassNeed)}
+    asked: deque[tuple[range, np.ndarray]] = deque()
+
+    def requests() -> Iterator[RawRequest]:
+        for span in spans:
+            wanted = np.stack([plan.ticks(row) for row in span])
+            ticks, places = np.unique(wanted, return_inverse=True)
+            asked.append((span, places.reshape(wanted.shape)))
+            for need in from_pool.values():
+                yield _raw_request(plan, int(plan.video[span.start]), need, ticks)
+
+    if not from_pool:
+        yield from ([_with_classes(plan, needs, row, {}) for row in span] for span in spans)
+        return
+    results = pool.read_raw(requests(), ahead * len(from_pool))
+    for first in results:
+        answers = [first, *(next(results) for _ in range(len(from_pool) - 1))]
+        span, places = asked.popleft()
+        failure = next((answer.failure for answer in answers if answer.failure is not None), None)
+        if failure is not None:
+            yield failure
+            continue
+        raws = [answer.raw for answer in answers if answer.raw is not None]
+        clips = ({name: raw[place] for name, raw in zip(from_pool, raws, strict=True)} for place in places)
+        yield [_with_classes(plan, needs, row, clip) for row, clip in zip(span, clips, strict=True)]
+
+
+def _with_classes(plan: Plan, needs: Mapping[str, Need], row: int, read: Mapping[str, np.ndarray]) -> RawClip:
+    """What was read, in the order of `needs`, and the class, which the plan knows."""
+    return {name: plan.class_name(row) if isinstance(need, ClassNeed) else read[name] for name, need in needs.items()}
+
+
+def _raw_request(plan: Plan, video: int, need: TableNeed | SoundNeed, ticks: np.ndarray) -> RawRequest:
+    """Asks a decode pool for a raw control of `video` at these ticks."""
+    shown = plan.videos[video].shown
+    assert shown is not None  # a video that is left out gives no row
+    return RawRequest(video, need, ticks, shown[ticks], plan.config.framing.frame_rate)

@@ -98,3 +98,8 @@ def _mix(value: Any) -> Any:
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` of `rows`, evenly over them; all if there are fewer."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]

@@ -6,6 +6,7 @@ every restart sees the same rows. A plan does not promise that a row decodes. It
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.config import from_mapping, to_mapping
-from tokenreel.data.cache.documents import plan_sha256
-from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
-from tokenreel.data.decoding.pool import ReadRequest
-from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.config import from_mapping, sha256_json, to_mapping
+from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.splits import SPLITS, draw_validation, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
@@ -148,12 +146,6 @@ class Plan:
         """int64 [T]: where the row's frames lie on its video's resampled timeline."""
         return self.first[row] + np.arange(self.config.frames)
 
-    def raw_request(self, video: int, need: TableNeed | SoundNeed, ticks: np.ndarray) -> RawRequest:
-        """What a decode pool is asked for to get a raw control of `video` at these ticks."""
-        shown = self.videos[video].shown
-        assert shown is not None  # a video that is left out gives no row
-        return RawRequest(video, need, ticks, shown[ticks], self.config.framing.frame_rate)
-
     def video_id(self, row: int) -> str:
         """Of the video that the row's clip is of."""
         return self.videos[self.video[row]].id
@@ -247,3 +239,11 @@ def _divide(
     held_out = draw_validation(undivided, config.validation, config.seed)
     splits = {name: split or ("validation" if name in held_out else "train") for name, split in declared.items()}
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
+
+
+def plan_sha256(plan: Mapping[str, Any]) -> str:
+    """A plan's identity: all of it but the words (`detail`) that explain why a video is left out."""
+    plan = copy.deepcopy(dict(plan))
+    for video in plan["videos"]:
+        video.pop("detail", None)
+    return sha256_json(plan)

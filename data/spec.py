@@ -169,6 +169,10 @@ class TokenSpec:
             return range(1) if step == 0 else range(1 + (step - 1) * stream.stride, 1 + step * stream.stride)
         return range(step * stream.stride, (step + 1) * stream.stride)
 
+    def runs_with_video(self, stream: StreamSpec) -> bool:
+        """Whether its steps follow the frames (levels, states, sound); those of others (a class) hold for all."""
+        return stream.role == "level" or (stream.grid[0] > 1 and stream.grid[0] * stream.stride == self.frames)
+
     def to_json(self) -> dict[str, Any]:
         return to_mapping(self)
 

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.decoders.context.augmented_views import View, ViewConfig, make_view
+from tokenreel.decoders.context.autoregressive import ContextMemory, roll_out
 from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss
 from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
-from tokenreel.decoders.context.memory import ContextMemory
-from tokenreel.decoders.context.rollout import roll_out
-from tokenreel.decoders.context.views import View, ViewConfig, make_view
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
 from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder

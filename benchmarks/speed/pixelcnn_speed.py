@@ -22,8 +22,7 @@ from tokenreel.config import load_preset
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.layers.slice_parts import Part
-from tokenreel.priors.layers.sliced import SlicedState
+from tokenreel.priors.layers.sliced import Part, SlicedState
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.video import sample
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.priors.base import Prior
-from tokenreel.priors.layers.slice_parts import Part
-from tokenreel.priors.layers.sliced import SlicedState
+from tokenreel.priors.layers.sliced import Part, SlicedState
 from tokenreel.priors.sampling.video import Samples, sample_video
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 from tokenreel.tokenizers.base import VideoTokenizer

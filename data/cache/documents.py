@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenreel.data.cache.files import canonical, parse_json, read_bytes, read_json, readable, sha256_json
+from tokenreel.config import canonical_json
+from tokenreel.data.cache.files import parse_json, read_bytes, read_json, readable
 from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.data.plan import plan_sha256
 from tokenreel.errors import CacheError, ConfigError
 
 ROOT = "zarr.json"
@@ -36,7 +37,7 @@ class CacheDocuments:
         return {
             **arrays,
             PLAN: readable(rest),
-            SOURCES: b"".join(canonical(video) + b"\n" for video in self.plan["videos"]),
+            SOURCES: b"".join(canonical_json(video) + b"\n" for video in self.plan["videos"]),
             ORIGIN: readable(self.origin),
             ROOT: readable(root_json(self.header, None)),
         }
@@ -89,14 +90,6 @@ def root_json(header: CacheHeader, cache_id: str | None) -> dict[str, Any]:
     state = "building" if cache_id is None else "sealed"
     attributes = {"state": state, "cache_id": cache_id, "header": header.to_json()}
     return {"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTES: attributes}}
-
-
-def plan_sha256(plan: Mapping[str, Any]) -> str:
-    """A plan's identity: all of it but the words (`detail`) that explain why a video is left out."""
-    plan = copy.deepcopy(dict(plan))
-    for video in plan["videos"]:
-        video.pop("detail", None)
-    return sha256_json(plan)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -75,17 +74,8 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def canonical(document: Any) -> bytes:
-    """The bytes of a JSON document that its hash is taken over."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def sha256_json(document: Any) -> str:
-    return hashlib.sha256(canonical(document)).hexdigest()
-
-
 def readable(document: Any) -> bytes:
-    """The bytes of a JSON document for people; as deterministic as `canonical`."""
+    """The bytes of a JSON document for people; as deterministic as `canonical_json`."""
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 

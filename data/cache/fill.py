@@ -15,10 +15,11 @@ import numpy as np
 
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.controls.clips import RawClip, read_raw_spans
-from tokenreel.data.controls.tracks import TrackEncoder
-from tokenreel.data.decoding.pool import DecodePool, ReadRequest
+from tokenreel.data.clips import RawClip, read_raw_spans
+from tokenreel.data.controls.needs import TrackEncoder
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
+from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import CacheError, DataError
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenreel.config import from_mapping, to_mapping
-from tokenreel.data.cache.files import read_json, sha256_json
+from tokenreel.config import from_mapping, sha256_json, to_mapping
+from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.errors import CacheError, ConfigError
 

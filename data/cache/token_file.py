@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.data.cache.documents import plan_sha256
 from tokenreel.data.cache.layout import CacheHeader, Kind, choose_shard_rows
 from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.data.splits import draw_validation
 from tokenreel.errors import CacheError, DataError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, StoredFile
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.shard import ShardedArray
 from tokenreel.errors import CacheError
+
+SHOWN = 10  # damaged files named in the message
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,22 @@ def _check_rows(cache: TokenCache) -> Iterator[Damage]:
             if len(bad):
                 problem = f"codes beyond the codebook (={stream.codes})"
                 yield Damage(array.key(shard), shard, int(bad[0]), int(bad[-1]), problem)
+
+
+def verify_cache(path: Path) -> dict[str, Any]:
+    """Raises CacheError, naming files and rows, where a byte of the cache is not what was written."""
+    cache = TokenCache.open(path, allow_partial=True)
+    damage = find_damage(cache)
+    if damage:
+        more = f"\n  and {len(damage) - SHOWN} more" if len(damage) > SHOWN else ""
+        listing = "".join(f"\n  {one}" for one in damage[:SHOWN])
+        raise CacheError(f"{path} is damaged:{listing}{more}\n`tokenreel repair {path}` makes damaged shards anew")
+    return {
+        "path": str(path),
+        "whole": True,
+        "sealed": cache.cache_id is not None,
+        "cache_id": cache.cache_id,
+        "shards": len(cache.shards),
+        "missing_shards": cache.header.shards - len(cache.shards),
+        "bytes": sum(map(cache.header.bytes_of, cache.shards)),
+    }

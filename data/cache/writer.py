@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, CacheDocuments, root_json
-from tokenreel.data.cache.files import cannot_write, durable_put, readable, sha256_json, sweep_partials
+from tokenreel.data.cache.files import cannot_write, durable_put, readable, sweep_partials
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import (
     COMMITS,

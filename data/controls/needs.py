@@ -5,8 +5,9 @@ A need goes to a decode worker as JSON. This module opens no file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -55,3 +56,14 @@ class RawRequest:
     ticks: np.ndarray  # int64 [m] ascending
     shown: np.ndarray  # int64 [m], the source frame that each tick shows
     frame_rate: float | None  # of the timeline; None: the source's own frames are the ticks
+
+
+class TrackEncoder(Protocol):
+    """Makes the codes of a clip's tracks out of raw controls."""
+
+    @property
+    def needs(self) -> Mapping[str, Need]:
+        """By track."""
+
+    def encode(self, raw: Mapping[str, Raw]) -> Mapping[str, np.ndarray]:
+        """Raw controls of one clip by track -> int64 [t, h, w, q] by track. Raises DataError where they do not fit."""

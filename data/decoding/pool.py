@@ -18,11 +18,10 @@ import numpy as np
 
 from tokenreel.config import to_mapping
 from tokenreel.data.controls.needs import RawRequest
-from tokenreel.data.controls.read import read_raw
 from tokenreel.data.decoding.process import WorkerLimits, WorkerLost, WorkerProcess
-from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.decoding.raw_controls import read_raw
+from tokenreel.data.sources.base import ReadRequest, VideoSource
 from tokenreel.data.sources.open import open_source
-from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
@@ -33,15 +32,6 @@ TRIES = 3  # of one request, before its video is named and the job stops
 
 class DecodeWorkerLost(DataError):
     """A worker died or ran out of time over the same request, each time it was tried."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReadRequest:
-    """Frames of one video."""
-
-    video: int  # index into the source's entries
-    indices: np.ndarray  # int64 [n] ascending source frame numbers
-    framing: Framing
 
 
 @dataclass(frozen=True, eq=False)

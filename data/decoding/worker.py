@@ -16,8 +16,8 @@ import numpy as np
 
 from tokenreel.config import from_mapping
 from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
-from tokenreel.data.controls.read import read_raw
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
+from tokenreel.data.decoding.raw_controls import read_raw
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing

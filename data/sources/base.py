@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import VideoProbe
 from tokenreel.errors import DataError
@@ -26,6 +27,15 @@ class VideoEntry:
     id: str  # unique in the source, the same on every machine: a path below the location, never an absolute one
     label: str | None = None  # name of its class
     split: str | None = None  # as the source calls it (train, val, test, ...); None where it does not say
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest:
+    """Frames of one video."""
+
+    video: int  # index into the source's entries
+    indices: np.ndarray  # int64 [n] ascending source frame numbers
+    framing: Framing
 
 
 class VideoSource(ABC):
@@ -74,3 +84,18 @@ class VideoSource(ABC):
         """Hex sha256 of the entries: two processes that opened the same location compare what they see."""
         lines = [[entry.id, entry.label, entry.split] for entry in self.entries]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+class TabledSource(VideoSource):
+    """Its member sets `_tables`; a video goes by its id in them."""
+
+    _tables: FrameTables
+
+    def columns(self, file: str) -> tuple[str, ...]:
+        return self._tables.columns(file)
+
+    def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
+        return self._tables.numbers(self.entries[index].id, file, columns)
+
+    def table_sha256(self, file: str) -> str:
+        return self._tables.sha256(file)

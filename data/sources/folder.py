@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenreel.data.controls.frame_table import FrameTables
-from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.base import TabledSource, VideoEntry
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.metadata import describe
-from tokenreel.data.sources.tabled import TabledSource
 
 
 class VideoFolder(TabledSource, EncodedSource):

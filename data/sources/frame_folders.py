@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
+from tokenreel.data.sources.base import TabledSource
 from tokenreel.data.sources.metadata import describe
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.sources.tabled import TabledSource
 from tokenreel.data.video.reader import MAX_PIXELS, DecodeFailure
 from tokenreel.errors import DataError
 

@@ -87,3 +87,18 @@ def _header(file: IO[bytes]) -> Header:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which only unpickling could read; save plain numbers")
     return shape, dtype
+
+
+def read_foreign_codes(path: Path) -> np.ndarray:
+    """Codes [N, t, h, w, q] of any integer type, mapped into memory; a file with [N, t, h, w] gets q = 1.
+
+    Raises DataError for anything else, for an empty array and for negative codes.
+    """
+    codes = load_npy(path)
+    if codes.dtype.kind not in "iu":
+        raise DataError(f"{path}: codes must be whole numbers, these are {codes.dtype}")
+    if codes.ndim not in (4, 5) or 0 in codes.shape:
+        raise DataError(f"{path}: expected codes [N, t, h, w, q] or [N, t, h, w], got {list(codes.shape)}")
+    if codes.dtype.kind == "i" and codes.min() < 0:
+        raise DataError(f"{path}: the smallest code is {codes.min()}; codes start at 0")
+    return codes if codes.ndim == 5 else codes[..., None]

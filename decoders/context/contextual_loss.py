@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenreel.decoders.context.views import View
+from tokenreel.decoders.context.augmented_views import View
 
 STILL_WEIGHT = 0.3  # of what does not move on its own, where something does
 

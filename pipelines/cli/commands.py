@@ -88,10 +88,10 @@ def program() -> None:
     """
 
 
-def _run(module: str, flags: dict[str, Any]) -> dict[str, Any]:
+def _run(module: str, flags: dict[str, Any], function: str = "run") -> dict[str, Any]:
     with _interrupt_ends_at_once():
         command = importlib.import_module(f"tokenreel.pipelines.commands.{module}")
-    summary: dict[str, Any] = command.run(**flags)
+    summary: dict[str, Any] = getattr(command, function)(**flags)
     return summary
 
 
@@ -320,14 +320,14 @@ def presets() -> None:
 @presets.command("list")
 def list_presets() -> dict[str, Any]:
     """Name the presets."""
-    return _run("list_presets", {})
+    return _run("presets", {}, "run_list")
 
 
 @presets.command("show")
 @click.argument("name")
 def show_preset(**flags: Any) -> dict[str, Any]:
     """Show a preset with all defaults, and its sizes."""
-    return _run("show_preset", flags)
+    return _run("presets", flags, "run_show")
 
 
 @program.command()

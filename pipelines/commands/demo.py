@@ -13,11 +13,10 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import decode, sample, tabletop, tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.common.device import cpu_threads
-from tokenreel.pipelines.common.output_folder import fresh_folder
+from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
-from tokenreel.pipelines.report.demo_report import Sampled, write_demo_report
-from tokenreel.pipelines.report.stages import Stages
+from tokenreel.pipelines.report.demo_report import Sampled, Stages, write_demo_report
 from tokenreel.priors.base import levels_of
 
 VIDEOS, FRAMES, SIZE = 480, 32, 64  # of Tabletop

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
-from tokenreel.data.controls.clips import RawClip, read_raw_spans
+from tokenreel.data.clips import RawClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.order import spread
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.pipelines.common.device import cpu_threads
-from tokenreel.pipelines.common.output_folder import fresh_folder
+from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.common.settings import require_section, resolve
-from tokenreel.pipelines.common.spread import spread
 from tokenreel.tokenizers.controls.base import DataFacts
 from tokenreel.tokenizers.controls.controls import Controls, settled_controls
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.pixels import to_model
 from tokenreel.data.spec import END
-from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import CacheError, ConfigError
-from tokenreel.pipelines.commands.decode import decode_pieces, frame_rate_of, require_context, write_clips
-from tokenreel.pipelines.commands.sample import drawing_of_flags, drawing_summary
 from tokenreel.pipelines.common.device import choose_device
-from tokenreel.pipelines.common.output_folder import fresh_folder
-from tokenreel.pipelines.decoding.true_frames import Wanted, frames_of_file
-from tokenreel.pipelines.generation.cascade import check_drawing, codes_given_of_clips, draw, load_priors
+from tokenreel.pipelines.common.folders import fresh_folder
+from tokenreel.pipelines.decoding.tokens_to_video import decode_pieces, frame_rate_of, require_context, write_clips
+from tokenreel.pipelines.generation.cascade import (
+    check_drawing,
+    codes_given_of_clips,
+    draw,
+    drawing_of_flags,
+    drawing_summary,
+    load_priors,
+    tracks_drawn_apart,
+)
 from tokenreel.pipelines.generation.control_inputs import ControlFlags, codes_of_flags, require_controls
-from tokenreel.pipelines.generation.control_priors import tracks_drawn_apart
+from tokenreel.pipelines.generation.given_frames import Seen, codes_of_frames, end_frame, first_frames, given_rate
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -102,61 +104,6 @@ def _load(prior: Sequence[str], tokenizer: str, device: torch.device) -> tuple[l
     return models, pixels
 
 
-@dataclass(frozen=True)
-class Seen:
-    """True frames of what is to be made, uint8, framed as the tokenizer takes them."""
-
-    first: np.ndarray  # [n, H, W, 3]; n may be 0
-    end: np.ndarray | None  # [1, H, W, 3]
-
-    def in_decoding(
-        self, tokenizer: VideoTokenizer, context: int | None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Those that are shown as they are [n, H, W, 3], and the one that helps from ahead [H, W, 3]: of a tokenizer
-        that decodes without context none, for its codes have all that it can tell.
-        """
-        known = self.first if tokenizer.context and len(self.first) else None
-        return known, self.end[0] if self.end is not None and tokenizer.context and context != 0 else None
-
-
-def first_frames(tokenizer: VideoTokenizer, video: Path | None, count: int) -> np.ndarray:
-    """uint8 [count, H, W, 3]: the first frames of the file, framed and timed as the tokenizer takes them."""
-    framing = tokenizer.spec.framing
-    if not count:
-        return np.empty((0, framing.height, framing.width, 3), np.uint8)
-    if video is None:
-        raise ConfigError(f"--prime {count} needs --video, whose first frames are given: name one, or say --prime 0")
-    return frames_of_file(Wanted("--video", str(video), np.arange(count), framing))
-
-
-def given_rate(tokenizer: VideoTokenizer, video: Path | None, count: int) -> float | None:
-    """Frames a second of the first `count` frames, as the tokenizer sees them; None where that cannot be said."""
-    resampled = tokenizer.spec.framing.frame_rate
-    if resampled or video is None or count < 2:
-        return resampled
-    with DecodePool(str(video), workers=1) as pool:
-        probe = next(iter(pool.probe([0])))
-    return None if isinstance(probe, DecodeFailure) else probe.frame_rate  # reading its frames says what is wrong
-
-
-def end_frame(tokenizer: VideoTokenizer, end: Path | None, frames: int) -> np.ndarray | None:
-    """uint8 [1, H, W, 3]: the picture `end`, or the frame of a video that is the last one of its first `frames`."""
-    if end is None:
-        return None
-    return frames_of_file(Wanted("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing))
-
-
-@torch.inference_mode()
-def codes_of_frames(tokenizer: VideoTokenizer, seen: Seen) -> dict[str, Tensor]:
-    """Of the first frames as a clip, by level, and of the end frame as `end`."""
-    device = next(tokenizer.parameters()).device
-    tokens = tokenizer.encode(to_model(seen.first[None], device)) if len(seen.first) else empty_tokens(tokenizer)
-    if seen.end is None:
-        return tokens
-    (codes,) = tokenizer.encode(to_model(seen.end[None], device)).values()
-    return {**tokens, END: codes}
-
-
 def write_samples(
     tokenizer: VideoTokenizer,
     tokens: Mapping[str, Tensor],
@@ -174,12 +121,3 @@ def write_samples(
             for true in seen.in_decoding(tokenizer, context)
         ]
         write_clips(files, decode_pieces(tokenizer, some, context, *each), frame_rate_of(tokenizer))
-
-
-def empty_tokens(tokenizer: VideoTokenizer) -> dict[str, Tensor]:
-    """No code step at all of each level: everything is to be drawn."""
-    device = next(tokenizer.parameters()).device
-    return {
-        level.name: torch.empty(1, 0, *level.shape[1:], dtype=torch.long, device=device)
-        for level in tokenizer.spec.levels
-    }

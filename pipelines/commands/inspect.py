@@ -14,8 +14,8 @@ import numpy as np
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.code_use import code_use, count_codes
-from tokenreel.pipelines.common.path_kind import PathKind, kind_of
+from tokenreel.pipelines.common.code_usage import code_use, count_codes
+from tokenreel.pipelines.common.folders import PathKind, kind_of
 
 
 def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str, Any]:

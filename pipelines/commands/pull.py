@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenreel.errors import CacheError, HubError
 from tokenreel.hub import download_folder, find_repo
-from tokenreel.pipelines.common.output_folder import fresh_folder
-from tokenreel.pipelines.common.published import examine
+from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.common.folders import fresh_folder
 
 
 def run(repo: str, path: Path, revision: str | None) -> dict[str, Any]:

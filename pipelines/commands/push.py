@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.hub import push_folder
-from tokenreel.pipelines.common.published import examine
+from tokenreel.pipelines.artifacts.publishing import examine
 
 
 def run(path: Path, repo: str, revision: str | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.manifest import commit_key
-from tokenreel.data.cache.mend import mend_documents
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.repair import mend_documents
 from tokenreel.data.cache.verify import find_damage
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import Plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +11,24 @@ import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.order import spread
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.common.device import choose_device
-from tokenreel.pipelines.common.output_folder import fresh_folder
-from tokenreel.pipelines.common.spread import spread
+from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.decoding.true_frames import sample_sources
 from tokenreel.pipelines.generation.cascade import (
-    Drawing,
     check_drawing,
     chosen_tracks,
     codes_given_of_clips,
     draw,
+    drawing_of_flags,
+    drawing_summary,
     load_priors,
     require_tracks_of,
     spec_of_chain,
 )
 from tokenreel.priors.base import Prior
-from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
-from tokenreel.priors.sampling.video import Samples
-
-_OF_A_STREAM = {field.name for field in dataclasses.fields(StreamSampling)}
 
 
 def run(
@@ -79,34 +75,6 @@ def run(
     codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items() if name not in derived}
     cache_id = write_token_file(out, spec_of_chain(models), codes, given.code_fingerprint, sources, provenance)
     return {"out": str(out), "cache_id": cache_id, **drawing_summary(samples, seconds)}
-
-
-def drawing_of_flags(
-    num: int,
-    prime: int,
-    frames: int | None,
-    seed: int,
-    batch: int = 16,
-    top_k_of: Sequence[tuple[str, int]] = (),
-    **sampling: Any,
-) -> Drawing:
-    """The flags of `sample` and `generate`; those left out (None) keep SamplingConfig's defaults. `top_k_of`: top-k of
-    streams by name, which else are drawn like the others.
-    """
-    chosen = {name: value for name, value in sampling.items() if value is not None}
-    every = StreamSampling(**{name: value for name, value in chosen.items() if name in _OF_A_STREAM})
-    streams = {name: dataclasses.replace(every, top_k=top_k) for name, top_k in top_k_of}
-    return Drawing(num, prime, frames, seed, batch, SamplingConfig(**chosen, streams=streams))
-
-
-def drawing_summary(samples: Samples, seconds: float) -> dict[str, Any]:
-    return {
-        "samples": len(next(iter(samples.tokens.values()))),
-        "codes_drawn": samples.codes_drawn,
-        "codes_per_second": round(samples.codes_drawn / seconds, 1),
-        "codes_per_forward": round(samples.codes_per_forward, 2),
-        "seconds": round(seconds, 1),
-    }
 
 
 def require_codes_of(prior: Prior, cache: TokenCache) -> None:

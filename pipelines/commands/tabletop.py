@@ -22,7 +22,7 @@ from tokenreel.config import to_mapping
 from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.common.output_folder import fresh_folder
+from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.progress import progress
 
 WRITERS = 4  # threads at most; encoding leaves Python's lock, drawing mostly does

@@ -21,19 +21,18 @@ from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, DataConfig, Plan, make_plan
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.foreign_codes import read_foreign_codes
+from tokenreel.data.sources.numpy_files import read_foreign_codes
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.progress import Progress, progress
-from tokenreel.pipelines.tokenizing.collapse import require_no_collapse
 from tokenreel.pipelines.tokenizing.estimate import estimate
 from tokenreel.pipelines.tokenizing.job import Precision, TokenizeJob, make_job, provenance
 from tokenreel.pipelines.tokenizing.precision import share_changed
 from tokenreel.pipelines.tokenizing.processes import fill
 from tokenreel.pipelines.tokenizing.tables import TABLES, require_same_tables, table_hashes
-from tokenreel.pipelines.tokenizing.tally import Tally
+from tokenreel.pipelines.tokenizing.tally import Tally, require_no_collapse
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 

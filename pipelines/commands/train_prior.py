@@ -15,10 +15,9 @@ from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.common.preset_tokens import require_tokens
 from tokenreel.pipelines.common.settings import require_section, resolve
-from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.pipelines.training.run_folder import RunIdentity
-from tokenreel.pipelines.training.session import Session
+from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.priors.base import PRIORS, build_prior, part_of_level
 
 

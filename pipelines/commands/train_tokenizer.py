@@ -13,12 +13,14 @@ from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.pipelines.common.settings import require_section, resolve
-from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
-from tokenreel.pipelines.training.adversarial_objective import AdversarialTokenizerObjective
+from tokenreel.pipelines.training.adversarial_objective import (
+    AdversarialTokenizerObjective,
+    AdversarialTrainingConfig,
+    tokenizer_training,
+)
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.run_folder import RunIdentity
-from tokenreel.pipelines.training.session import Session
+from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 

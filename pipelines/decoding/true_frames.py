@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.decoding.pool import DecodePool, ReadRequest
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.sources.frame_folders import SUFFIXES, FrameFolders
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure, shown_frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,37 @@ from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.progress import Progress
-from tokenreel.pipelines.generation.control_priors import require_followed, tracks_drawn_apart
 from tokenreel.priors.base import Prior
-from tokenreel.priors.sampling.guidance import require_guidable
-from tokenreel.priors.sampling.logits import SamplingConfig
-from tokenreel.priors.sampling.schedule import placements, runs_with_video
-from tokenreel.priors.sampling.unconditional import require_end_in_windows
+from tokenreel.priors.sampling.guidance import require_end_in_windows, require_guidable
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
+from tokenreel.priors.sampling.sliding_window import placements
 from tokenreel.priors.sampling.video import Samples, sample_video
+
+
+def tracks_drawn_apart(priors: Sequence[Prior]) -> set[str]:
+    return {name for prior in priors if not prior.draws_frames for name in prior.predicts}
+
+
+def require_followed(priors: Sequence[Prior]) -> None:
+    """Raises ConfigError unless each track that is drawn apart is drawn once, and known as the same one to a prior of
+    frames of as many frames a clip.
+    """
+    drawn = [(name, prior) for prior in priors if not prior.draws_frames for name in prior.predicts]
+    names = [name for name, _ in drawn]
+    for name, prior in drawn:
+        if names.count(name) > 1:
+            raise ConfigError(f"--prior: two priors of tracks alone predict {name!r}: give one")
+        followers = [other for other in priors if other.draws_frames and name in other.told_by]
+        if not followers:
+            raise ConfigError(
+                f"--prior: the track {name!r}, which one prior draws, steers no other: give a prior that knows it"
+            )
+        for other in followers:
+            if other.spec.stream(name) != prior.spec.stream(name) or other.spec.frames != prior.spec.frames:
+                raise ConfigError(
+                    f"--prior: the prior that draws the track {name!r} and the one that follows it were trained with "
+                    "other controls, or on clips of another length: train both on one cache"
+                )
 
 
 @dataclass(frozen=True)
@@ -126,7 +151,7 @@ def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
         return
     frames = drawing.frames or spec.frames
     streams = map(spec.stream, (*prior.reads, *prior.predicts))
-    running = [stream for stream in streams if runs_with_video(spec, stream)]
+    running = [stream for stream in streams if spec.runs_with_video(stream)]
     next(placements(spec, running, frames, drawing.sampling.slide))
     if with_end:
         some, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
@@ -163,7 +188,7 @@ def require_tracks_of(prior: Prior, spec: TokenSpec, names: Sequence[str]) -> No
     for track in _tracks(prior):
         if track.name in names and track.name != END and track.name not in has:
             raise ConfigError(f"the prior wants the track {track.name!r}, and the tokens have {list(has)}")
-        if track.name in has and (track.name in names or runs_with_video(prior.spec, track)):
+        if track.name in has and (track.name in names or prior.spec.runs_with_video(track)):
             here = has[track.name]
             if dataclasses.replace(here, grid=(track.grid[0], *here.grid[1:]), stride=track.stride) != track:
                 raise ConfigError(
@@ -199,7 +224,7 @@ def codes_given_of_clips(
             if stream.role == "level":
                 given[stream.name] = tokens[stream.name][:, : prior.spec.steps_of_frames(prime, stream)]
         for track in _tracks(prior):
-            runs, chosen = runs_with_video(prior.spec, track), track.name in tracks
+            runs, chosen = prior.spec.runs_with_video(track), track.name in tracks
             if track.name in tokens and (runs or chosen):
                 steps = prior.spec.steps_of_frames(frames if chosen else prime, track) if runs else 1
                 given[track.name] = tokens[track.name][:, :steps]
@@ -269,3 +294,34 @@ def with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[
         return codes
     given = tokens[track.name].to(codes)
     return torch.cat([given, codes[:, given.shape[1] :]], 1)
+
+
+_OF_A_STREAM = {field.name for field in dataclasses.fields(StreamSampling)}
+
+
+def drawing_of_flags(
+    num: int,
+    prime: int,
+    frames: int | None,
+    seed: int,
+    batch: int = 16,
+    top_k_of: Sequence[tuple[str, int]] = (),
+    **sampling: Any,
+) -> Drawing:
+    """The flags of `sample` and `generate`; those left out (None) keep SamplingConfig's defaults. `top_k_of`: top-k of
+    streams by name, which else are drawn like the others.
+    """
+    chosen = {name: value for name, value in sampling.items() if value is not None}
+    every = StreamSampling(**{name: value for name, value in chosen.items() if name in _OF_A_STREAM})
+    streams = {name: dataclasses.replace(every, top_k=top_k) for name, top_k in top_k_of}
+    return Drawing(num, prime, frames, seed, batch, SamplingConfig(**chosen, streams=streams))
+
+
+def drawing_summary(samples: Samples, seconds: float) -> dict[str, Any]:
+    return {
+        "samples": len(next(iter(samples.tokens.values()))),
+        "codes_drawn": samples.codes_drawn,
+        "codes_per_second": round(samples.codes_drawn / seconds, 1),
+        "codes_per_forward": round(samples.codes_per_forward, 2),
+        "seconds": round(seconds, 1),
+    }

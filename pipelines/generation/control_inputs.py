@@ -12,11 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from tokenreel.data.controls.needs import Need, SoundNeed
-from tokenreel.data.controls.read import RATE_TOLERANCE
+from tokenreel.data.decoding.raw_controls import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.generation.cascade import known_tracks, require_tracks_of
-from tokenreel.pipelines.generation.control_priors import tracks_drawn_apart
+from tokenreel.pipelines.generation.cascade import known_tracks, require_tracks_of, tracks_drawn_apart
 from tokenreel.pipelines.generation.encode_controls import encode_given_controls
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.controls.controls import Controls

@@ -13,11 +13,11 @@ from typing import Any
 import imageio.v3 as imageio
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.order import spread
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.pipelines.common.output_folder import fresh_folder
-from tokenreel.pipelines.common.spread import spread
+from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.report.charts import sorted_frequencies_png
 from tokenreel.pipelines.report.pictures import code_picture
 

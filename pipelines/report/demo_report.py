@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import torch
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.order import spread
 from tokenreel.data.plan import make_plan
-from tokenreel.pipelines.commands.decode import decode_tokens, frame_rate_of
-from tokenreel.pipelines.commands.reconstruct import (
+from tokenreel.pipelines.decoding.reconstruction import (
     ReconstructedClip,
     Scorer,
     data_config_of,
@@ -23,12 +24,29 @@ from tokenreel.pipelines.commands.reconstruct import (
     read_clips,
     reconstruct,
 )
-from tokenreel.pipelines.common.spread import spread
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens, frame_rate_of
 from tokenreel.pipelines.report.charts import Line
 from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
-from tokenreel.pipelines.report.stages import Stages
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
+
+
+class Stages:
+    """Runs stages one after the other and keeps their summaries."""
+
+    def __init__(self) -> None:
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, stage: Callable[..., dict[str, Any]], **flags: Any) -> None:
+        started = time.perf_counter()
+        self.summaries[name] = stage(**flags)
+        self.seconds[name] = time.perf_counter() - started
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
 
 PICTURED = 3  # held-out clips shown beside their reconstruction
 

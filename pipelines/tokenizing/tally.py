@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tokenreel.data.cache.fill import FilledShard
 from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import DataError
+from tokenreel.pipelines.common.code_usage import count_codes
 
 
 class Tally:
@@ -50,3 +53,17 @@ class Tally:
             "decode_share": round(self._decode_wait / busy, 4),
             "encode_share": round(self._encode / busy, 4),
         }
+
+
+def require_no_collapse(path: Path) -> None:
+    """Raises DataError where a codebook of a level has collapsed, over rows spread over the cache, sealed or not."""
+    cache = TokenCache.open(path, allow_partial=True)
+    rows, counters = count_codes(cache)
+    for level in cache.spec.levels if rows else ():
+        use = min(counters[level.name].use(), key=lambda use: use.entropy)
+        if use.collapsed:
+            raise DataError(
+                f"{path} is not sealed: its level {level.name!r} has collapsed. In {rows} rows {use.used:.1%} of its "
+                f"{use.codes} codes occur, perplexity {use.perplexity:.1f}. Train the tokenizer anew (its validation "
+                "shows codes_used and perplexity of each level), or run the same command with --allow-collapsed"
+            )

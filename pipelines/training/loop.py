@@ -22,16 +22,17 @@ from tokenreel.errors import CheckpointError
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients
-from tokenreel.pipelines.training.guard import Diverged
+from tokenreel.pipelines.training.distributed import (
+    average_gradients,
+    clip_gradients,
+    require_equal_replicas,
+    seed_everything,
+)
 from tokenreel.pipelines.training.interrupt import Interrupt
-from tokenreel.pipelines.training.loss_record import LossRecord, NonFiniteLoss
-from tokenreel.pipelines.training.metrics_log import MetricsLog
+from tokenreel.pipelines.training.losses import Diverged, LossRecord, NonFiniteLoss
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_learning_rate
-from tokenreel.pipelines.training.randomness import seed_everything
-from tokenreel.pipelines.training.replicas import require_equal_replicas
-from tokenreel.pipelines.training.run_folder import RunFolder
+from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
 
 logger = logging.getLogger(__name__)

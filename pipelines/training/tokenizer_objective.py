@@ -22,7 +22,7 @@ from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
-from tokenreel.pipelines.commands.decode import frame_rate_of
+from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer

@@ -12,7 +12,6 @@ import numpy as np
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.schedule import runs_with_video
 
 
 def controlled_spec(spec: TokenSpec, controls: Sequence[str]) -> TokenSpec:
@@ -37,7 +36,7 @@ def controlled_spec(spec: TokenSpec, controls: Sequence[str]) -> TokenSpec:
 
 
 def _require_fit(spec: TokenSpec, track: StreamSpec) -> None:
-    if track.grid[0] != 1 and not runs_with_video(spec, track):
+    if track.grid[0] != 1 and not spec.runs_with_video(track):
         raise ConfigError(
             f"controls: track {track.name!r} has {track.grid[0]} steps of {track.stride} frames; a clip of "
             f"{spec.frames} needs one step for all, or steps that make up the clip"

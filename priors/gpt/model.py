@@ -27,7 +27,6 @@ from tokenreel.priors.gpt.prefix import Prefix
 from tokenreel.priors.layers.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.layers.tokens import CodeEmbedding, CodeOutput
 from tokenreel.priors.layers.transformer import Transformer
-from tokenreel.priors.sampling.schedule import runs_with_video
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class GPT(Prior):
                 "a GPT would be given codes that know later frames, as this tokenizer's do: use pixelcnn-top, -bottom"
             )
         spec = controlled_spec(spec, config.controls)
-        runs = {stream.name: runs_with_video(spec, stream) for stream in spec.streams}
+        runs = {stream.name: spec.runs_with_video(stream) for stream in spec.streams}
         predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
         if config.tracks_only:
             predicts = tuple(name for name in predicts if spec.stream(name).role == "track")

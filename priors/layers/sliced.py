@@ -9,6 +9,7 @@ B rows, S slices, M codes of a slice, K codes of the codebook, L = S * M positio
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +19,37 @@ from torch import Tensor
 
 from tokenreel.data.spec import TokenSpec
 from tokenreel.priors.base import Prior, State, Tokens
-from tokenreel.priors.layers.slice_parts import Part, parts_by_slice
+
+
+class Part(NamedTuple):
+    """Successive positions of one row in one slice."""
+
+    row: int
+    slice: int
+    first: int  # counted from the start of the slice
+    size: int
+    column: int  # of the first one, among all positions of the row
+
+    @property
+    def last(self) -> int:
+        return self.first + self.size - 1
+
+
+def parts_by_slice(first: Sequence[int], counts: Sequence[int], per_slice: int) -> Iterator[list[Part]]:
+    """Cuts `counts` positions of each row from `first` on into rounds with at most one part of a row in each."""
+    done = [0] * len(first)
+    while True:
+        parts = []
+        for row, (begin, count) in enumerate(zip(first, counts, strict=True)):
+            if done[row] < count:
+                index, inside = divmod(begin + done[row], per_slice)
+                size = min(count - done[row], per_slice - inside)
+                parts.append(Part(row, index, inside, size, done[row]))
+                done[row] += size
+        if not parts:
+            return
+        yield parts
+
 
 _NOWHERE = -1  # the slice of a row whose caches hold none
 

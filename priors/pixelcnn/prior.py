@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.data.spec import StreamSpec, TokenSpec
-from tokenreel.priors.layers.slice_parts import Part
-from tokenreel.priors.layers.sliced import Clips, SlicedPrior, SlicedState
+from tokenreel.priors.layers.sliced import Clips, Part, SlicedPrior, SlicedState
 from tokenreel.priors.pixelcnn.cached import CachedStack
 from tokenreel.priors.pixelcnn.conditioning import Conditioning
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig

@@ -19,12 +19,16 @@ from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.guidance import require_guidable, without_controls
+from tokenreel.priors.sampling.guidance import require_end_in_windows, require_guidable, without_controls
 from tokenreel.priors.sampling.logits import Choice, SamplingConfig, StreamSampling
 from tokenreel.priors.sampling.loop import Window, draw_window
-from tokenreel.priors.sampling.schedule import Placement, placements, runs_with_video
-from tokenreel.priors.sampling.sliding_window import carry, check_beginnings, window_tokens
-from tokenreel.priors.sampling.unconditional import require_end_in_windows
+from tokenreel.priors.sampling.sliding_window import (
+    Placement,
+    carry,
+    check_beginnings,
+    placements,
+    window_tokens,
+)
 
 __all__ = ["Samples", "SamplingConfig", "StreamSampling", "sample", "sample_video", "sample_windows"]
 
@@ -116,7 +120,7 @@ def sample_windows(
     frames), then those that each slide adds. Streams that do not run with the video come with the first part only.
     """
     sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)))
-    running = [stream for stream in sampler.streams if runs_with_video(prior.spec, stream)]
+    running = [stream for stream in sampler.streams if prior.spec.runs_with_video(stream)]
     tokens = _known(prior, tokens, frames)
     require_guidable(prior, sampler.config.guidance, tokens)
     check_beginnings(prior, tokens, running, frames)
@@ -148,7 +152,7 @@ class _Sampler:
         steered = torch.zeros(len(self.order), dtype=torch.bool)
         for track in self.predicted_tracks:
             if track.name in tokens:
-                start = place.start // track.stride if runs_with_video(self.prior.spec, track) else 0
+                start = place.start // track.stride if self.prior.spec.runs_with_video(track) else 0
                 begun = self.order[:, 1] + start < tokens[track.name].shape[1]
                 steered |= self.prior.positions_of(track.name) & begun
         return steered
@@ -196,7 +200,7 @@ class _Sampler:
         for index, stream in enumerate(self.prior.spec.streams):
             here = self.prior.positions_of(stream.name)
             t, h, w, q = self.order[here, 1:].unbind(1)
-            if runs_with_video(self.prior.spec, stream):
+            if self.prior.spec.runs_with_video(stream):
                 t = t + place.start // stream.stride
             in_stream = ((t * stream.grid[1] + h) * stream.grid[2] + w) * stream.codebooks + q
             ids[here] = index * _IDS_OF_A_STREAM + in_stream
@@ -206,7 +210,7 @@ class _Sampler:
         """bool [L]: up to the last position that the wanted frames need."""
         wanted = torch.ones(len(self.order), dtype=torch.bool)
         for stream in self.streams:
-            if runs_with_video(self.prior.spec, stream):
+            if self.prior.spec.runs_with_video(stream):
                 steps = self.prior.spec.steps_of_frames(place.wanted, stream)
                 wanted &= ~self.prior.positions_of(stream.name) | (self.order[:, 1] < steps)
         return wanted.flip(0).cummax(0).values.flip(0)
@@ -242,7 +246,7 @@ def _new_steps(prior: Prior, part: Samples, place: Placement) -> Samples:
     tokens, nats = dict[str, Tensor](), dict[str, Tensor]()
     for name in part.tokens:
         stream = prior.spec.stream(name)
-        if runs_with_video(prior.spec, stream):
+        if prior.spec.runs_with_video(stream):
             new = slice(*(prior.spec.steps_of_frames(frames, stream) for frames in (place.done, place.wanted)))
             tokens[name], nats[name] = part.tokens[name][:, new], part.nats[name][:, new]
         elif not place.start:

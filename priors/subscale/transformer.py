@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Tokens
-from tokenreel.priors.layers.slice_parts import Part
-from tokenreel.priors.layers.sliced import Clips, SlicedPrior, SlicedState
+from tokenreel.priors.layers.sliced import Clips, Part, SlicedPrior, SlicedState
 from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, CodeRanks
 from tokenreel.priors.subscale.attention import Attention
 from tokenreel.priors.subscale.cached import CachedDecoder

@@ -7,7 +7,9 @@ run no foreign code. This module knows no model, no cache and no command.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import re
 import types
 import typing
@@ -140,6 +142,15 @@ def _convert_first(members: tuple[Any, ...], value: Any, path: str) -> Any:
         except ConfigError:
             continue
     raise ConfigError(f"{path}: expected one of {', '.join(m.__name__ for m in members)}, got {value!r}")
+
+
+def canonical_json(document: Any) -> bytes:
+    """The bytes of a JSON document that its hash is taken over."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256_json(document: Any) -> str:
+    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 class Registry:

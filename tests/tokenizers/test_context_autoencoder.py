@@ -9,9 +9,9 @@ import torch
 from tokenizer_contract import check_contract
 
 from tokenreel.data.spec import Framing
+from tokenreel.decoders.context.augmented_views import ViewConfig
 from tokenreel.decoders.context.flow import FlowConfig
-from tokenreel.decoders.context.moving_parts import MovingConfig
-from tokenreel.decoders.context.views import ViewConfig
+from tokenreel.decoders.context.object_motion import MovingConfig
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder, ContextAutoencoderConfig

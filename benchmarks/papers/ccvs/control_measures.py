@@ -18,7 +18,7 @@ from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.metrics.likelihood import with_streams_of_others
-from tokenreel.pipelines.commands.decode import decode_tokens
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.generation.cascade import Drawing, codes_given_of_clips, draw
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.logits import SamplingConfig

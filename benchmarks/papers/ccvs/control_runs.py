@@ -15,8 +15,8 @@ from tokenreel.benchmarks.papers.ccvs import control_measures as measures
 from tokenreel.benchmarks.papers.ccvs.control_tip import Watcher
 from tokenreel.config import load_preset
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.order import spread
 from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior
-from tokenreel.pipelines.common.spread import spread
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import STREAM

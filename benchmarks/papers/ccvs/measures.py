@@ -17,8 +17,8 @@ from torch import Tensor
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.decoders.context import decoder as context_decoder
+from tokenreel.decoders.context.decoder import fuse
 from tokenreel.decoders.context.flow import Flow
-from tokenreel.decoders.context.fusion import fuse
 from tokenreel.metrics.consistency import Flicker
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
 from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder

@@ -22,9 +22,9 @@ from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Scores, Setup, Si
 from tokenreel.config import from_mapping
 from tokenreel.data.pixels import to_model
 from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.commands.decode import decode_tokens
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.settings import resolve
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.generation.cascade import Drawing, codes_given_of_clips, draw
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior

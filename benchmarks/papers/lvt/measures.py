@@ -14,8 +14,8 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, make_plan
 from tokenreel.data.spec import Framing
 from tokenreel.metrics.reconstruction import ReconstructionScores
-from tokenreel.pipelines.commands.reconstruct import mean_image_of, read_clips
 from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.decoding.reconstruction import mean_image_of, read_clips
 from tokenreel.pipelines.generation.cascade import codes_given_of_clips
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import Samples, sample_video

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.commands import tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.common.code_use import count_codes
+from tokenreel.pipelines.common.code_usage import count_codes
 
 FRAMES, PIXELS, CODES = 16, 64, 64  # of a clip, along an edge of it, in a codebook
 CLIPS = 8  # of a prior's step, each of which gives one slice

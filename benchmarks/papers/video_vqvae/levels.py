@@ -25,7 +25,7 @@ from tokenreel.data.plan import make_plan
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores
 from tokenreel.pipelines.commands import train_tokenizer
-from tokenreel.pipelines.commands.reconstruct import data_config_of, read_clips
+from tokenreel.pipelines.decoding.reconstruction import data_config_of, read_clips
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, HierarchicalDecoder, HierarchicalVQVAE
 

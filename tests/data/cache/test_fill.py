@@ -11,8 +11,9 @@ from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.decoding.pool import ReadRequest, ReadResult
+from tokenreel.data.decoding.pool import ReadResult
 from tokenreel.data.plan import DataConfig, Plan, PlannedVideo
+from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import CacheError

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 
-from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost, ReadRequest
+from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost
+from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import REASONS, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
@@ -61,7 +62,7 @@ def children() -> list[int]:
                 status, command = (entry / "status").read_text(), (entry / "cmdline").read_bytes()
             except OSError:  # it has just ended
                 continue
-            if f"PPid:\t{os.getpid()}\n" in status and b"decode_worker" in command:
+            if f"PPid:\t{os.getpid()}\n" in status and b"decoding.worker" in command:
                 found.append(int(entry.name))
     return found
 
@@ -160,7 +161,7 @@ def test_a_worker_ends_with_the_process_that_asked(folder: Path) -> None:
     run = subprocess.run([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, check=False)
     worker = Path(f"/proc/{int(run.stdout)}/cmdline")
     deadline = time.monotonic() + 10
-    while worker.exists() and b"decode_worker" in worker.read_bytes() and time.monotonic() < deadline:
+    while worker.exists() and b"decoding.worker" in worker.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert time.monotonic() < deadline
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.foreign_codes import read_foreign_codes
+from tokenreel.data.sources.numpy_files import read_foreign_codes
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from tokenreel.decoders.context.decoder import ContextDecoder
+from tokenreel.decoders.context.autoregressive import ContextMemory, roll_out
+from tokenreel.decoders.context.decoder import ContextDecoder, fuse
 from tokenreel.decoders.context.flow import Flow, FlowConfig
-from tokenreel.decoders.context.fusion import fuse
-from tokenreel.decoders.context.memory import ContextMemory
-from tokenreel.decoders.context.rollout import roll_out
 from tokenreel.decoders.context.warp import warp
 from tokenreel.errors import ConfigError
 

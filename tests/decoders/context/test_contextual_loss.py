@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokenreel.decoders.context.augmented_views import View
 from tokenreel.decoders.context.contextual_loss import STILL_WEIGHT, flow_loss, mask_loss
-from tokenreel.decoders.context.views import View
 
 SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is the view's own
 

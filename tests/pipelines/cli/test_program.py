@@ -87,7 +87,7 @@ def test_flags_fit_the_function_that_they_are_for(monkeypatch: pytest.MonkeyPatc
     run = importlib.import_module(f"tokenreel.pipelines.commands.{called['module']}").run
     parameters = inspect.signature(run).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # sample and generate share flags
-        from tokenreel.pipelines.commands.sample import drawing_of_flags
+        from tokenreel.pipelines.generation.cascade import drawing_of_flags
 
         own = {key: value for key, value in called["flags"].items() if key in inspect.signature(run).parameters}
         drawing_of_flags(**{key: value for key, value in called["flags"].items() if key not in own})

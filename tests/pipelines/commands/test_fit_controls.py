@@ -17,7 +17,7 @@ from untrained import spread_codes
 
 from tokenreel.data.cache.fill import ShardFiller
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.controls.clips import RawClip
+from tokenreel.data.clips import RawClip
 from tokenreel.data.controls.sound import resample
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip

@@ -13,13 +13,13 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from tokenreel.data.cache.documents import plan_sha256
 from tokenreel.data.cache.layout import CacheHeader, Kind
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.pipelines.cli.program import run_command
-from tokenreel.pipelines.common import code_use
+from tokenreel.pipelines.common import code_usage
 from tokenreel.pipelines.report.code_pictures import given_steps
 from tokenreel.pipelines.report.pictures import CHANGED, SAME, indexed_colours
 
@@ -84,8 +84,8 @@ def test_code_use_is_that_of_a_count_by_hand(tmp_path: Path, capsys: pytest.Capt
 def test_of_a_large_cache_rows_spread_over_it_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr(code_use, limit, value)
-    monkeypatch.setattr(code_use, "CODES_AT_ONCE", 500)  # two rows
+    monkeypatch.setattr(code_usage, limit, value)
+    monkeypatch.setattr(code_usage, "CODES_AT_ONCE", 500)  # two rows
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == 3
     assert_use(summary["code_use"]["video"], make_tokens()["video"][[0, 11, 22]], 11)

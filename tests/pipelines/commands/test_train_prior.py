@@ -16,7 +16,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.errors import CacheError, CheckpointError, ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.commands import train_prior
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import Prior
 
 K, CLIPS, STEPS = 5, 61, 7  # codes, clips, frames of a clip

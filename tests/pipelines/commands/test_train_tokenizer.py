@@ -13,7 +13,7 @@ import pytest
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.commands import train_tokenizer
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
 
 CLIPS, FRAMES, SIZE = 17, 5, 16

@@ -12,7 +12,7 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import decode, generate, sample, tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import read_metrics
 
 DATA = "tabletop:?videos=9&frames=8&size=16"
 TOKENIZER = [

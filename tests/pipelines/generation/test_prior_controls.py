@@ -19,7 +19,7 @@ from tokenreel.pipelines.commands import sample, train_prior
 from tokenreel.pipelines.generation.cascade import codes_given_of_clips
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
 from tokenreel.priors.base import Prior, build_prior
-from tokenreel.priors.sampling.schedule import Placement
+from tokenreel.priors.sampling.sliding_window import Placement
 from tokenreel.priors.sampling.video import _Sampler
 
 K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip

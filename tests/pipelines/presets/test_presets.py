@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tokenreel.config import load_preset, preset_names
-from tokenreel.pipelines.commands import fit_controls, show_preset, tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.commands import fit_controls, presets, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import levels_of
 
 DATA = "tabletop:?videos=5&frames=16&size=64"
@@ -38,7 +38,7 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if "-paper" in name])
 def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
-    assert show_preset.run(name=name)["parameters"] == SIZES[name]
+    assert presets.run_show(name=name)["parameters"] == SIZES[name]
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -23,10 +23,9 @@ from tokenreel.decoders.losses.adversarial import adversarial_loss, r1_penalty
 from tokenreel.decoders.losses.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import train_tokenizer
-from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
-from tokenreel.pipelines.training.adversarial_objective import ClipBatch
+from tokenreel.pipelines.training.adversarial_objective import AdversarialTrainingConfig, ClipBatch, tokenizer_training
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.metrics_log import read_metrics
+from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
 SCRIPT = Path(__file__).with_name("toy_adversarial.py")

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from tokenreel.pipelines.training.averaging import WeightAverage
-from tokenreel.pipelines.training.gradients import average_gradients, clip_gradients
-from tokenreel.pipelines.training.randomness import seed_from
-from tokenreel.pipelines.training.replicas import require_equal_replicas
+from tokenreel.pipelines.training.distributed import (
+    average_gradients,
+    clip_gradients,
+    require_equal_replicas,
+    seed_from,
+)
+from tokenreel.pipelines.training.state import WeightAverage
 
 
 def test_gradients_become_the_mean_over_processes() -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from toy_adversarial import SECTION, train_toy
 
-from tokenreel.pipelines.training.guard import Diverged, ReconstructionGuard
+from tokenreel.pipelines.training.losses import Diverged, ReconstructionGuard
 from tokenreel.tokenizers.base import VideoTokenizer
 
 

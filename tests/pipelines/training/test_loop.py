@@ -21,9 +21,8 @@ from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
 
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.training.loop import Trainer
-from tokenreel.pipelines.training.loss_record import NonFiniteLoss
-from tokenreel.pipelines.training.metrics_log import read_metrics
-from tokenreel.pipelines.training.run_folder import RunFolder
+from tokenreel.pipelines.training.losses import NonFiniteLoss
+from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
 
 SCRIPT = Path(__file__).with_name("toy_training.py")
 

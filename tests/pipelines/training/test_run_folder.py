@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tokenreel.errors import CheckpointError
-from tokenreel.pipelines.training.metrics_log import MetricsLog, read_metrics
-from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
+from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder, RunIdentity, read_metrics
 
 HERE = RunIdentity("train-prior", {"training": {"steps": 7}, "prior": {"depth": 3}}, "plan-5", "videos")
 

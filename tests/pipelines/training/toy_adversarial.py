@@ -14,11 +14,14 @@ import torch
 
 from tokenreel.config import to_mapping
 from tokenreel.data.spec import Framing
-from tokenreel.pipelines.training.adversarial_config import AdversarialTrainingConfig, tokenizer_training
-from tokenreel.pipelines.training.adversarial_objective import AdversarialTokenizerObjective, ClipBatch
-from tokenreel.pipelines.training.launch import make_accelerator
+from tokenreel.pipelines.training.adversarial_objective import (
+    AdversarialTokenizerObjective,
+    AdversarialTrainingConfig,
+    ClipBatch,
+    tokenizer_training,
+)
 from tokenreel.pipelines.training.run_folder import RunIdentity
-from tokenreel.pipelines.training.session import Session
+from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.tokenizers.base import build_tokenizer
 
 CLIPS, FRAMES, HEIGHT, WIDTH = 11, 3, 8, 12

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from tokenreel.config import to_mapping
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.launch import make_accelerator
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
+from tokenreel.pipelines.training.session import make_accelerator
 
 ROWS = 23
 NEVER = 10**6  # a step that no test reaches

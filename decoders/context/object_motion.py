@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, unlike
-from tokenreel.decoders.context.similarity import Similarity
+from tokenreel.decoders.context.similarity_transform import Similarity
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenreel.priors.layers.slice_parts import parts_by_slice
+from tokenreel.priors.layers.sliced import parts_by_slice
 
 PER_SLICE = 5
 FIRST = [3, 0, 14, 7, 5]

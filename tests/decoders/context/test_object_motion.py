@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenreel.decoders.context.moving_parts import MovingConfig, draw_parts, move_parts
-from tokenreel.decoders.context.similarity import Similarity
-from tokenreel.decoders.context.views import ViewConfig, make_view
+from tokenreel.decoders.context.augmented_views import ViewConfig, make_view
+from tokenreel.decoders.context.object_motion import MovingConfig, draw_parts, move_parts
+from tokenreel.decoders.context.similarity_transform import Similarity
 from tokenreel.decoders.context.warp import warp
 from tokenreel.errors import ConfigError
 

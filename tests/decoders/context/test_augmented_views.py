@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokenreel.decoders.context.augmented_views import ViewConfig, blur, make_view
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, smooth_noise
-from tokenreel.decoders.context.similarity import Similarity, draw_similarity
-from tokenreel.decoders.context.views import ViewConfig, blur, make_view
+from tokenreel.decoders.context.similarity_transform import Similarity, draw_similarity
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
 

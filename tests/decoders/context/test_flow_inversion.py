@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenreel.decoders.context.inversion import invert_flow
+from tokenreel.decoders.context.flow_inversion import invert_flow
 from tokenreel.decoders.context.occlusion import smooth_noise
 from tokenreel.decoders.context.warp import pixel_grid, warp
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenreel.decoders.context.inversion import invert_flow
-from tokenreel.decoders.context.moving_parts import MovingConfig, draw_parts, move_parts
+from tokenreel.decoders.context.flow_inversion import invert_flow
+from tokenreel.decoders.context.object_motion import MovingConfig, draw_parts, move_parts
 from tokenreel.decoders.context.occlusion import draw_hidden, occluded_in_target, smooth_noise
-from tokenreel.decoders.context.similarity import draw_similarity, uniform
+from tokenreel.decoders.context.similarity_transform import draw_similarity, uniform
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
 

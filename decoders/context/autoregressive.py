@@ -1,15 +1,16 @@
-"""The frames that a context decoder may look at: their features, up to some number of frames (CCVS section 3.1, (b)).
+"""Autoregressive decoding (CCVS section 3.1): decode a frame, encode it, and let the next frames use it as context.
 
-It knows no encoder: whoever pushes a frame has computed its features.
+The encoder is not known here: features of a frame come from a function that is passed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from tokenreel.decoders.context.decoder import ContextDecoder, Decoded
 from tokenreel.errors import ConfigError
 
 Pyramid = Sequence[Tensor]  # features of frames by level, coarse to fine: [N, C, h, w] each
@@ -44,3 +45,18 @@ class ContextMemory:
         """By level, coarse to fine: [N, k, C, h, w], the newest frame first; None where nothing is known."""
         frames = self._frames[::-1] + ([] if self.end is None else [self.end])
         return [torch.stack(level, 1) for level in zip(*frames, strict=True)] if frames else None
+
+
+Features = Callable[[Tensor], Pyramid]  # frames [N, 3, H, W] -> what the encoder makes of them on its way
+
+
+def roll_out(decoder: ContextDecoder, features: Features, latents: Tensor, memory: ContextMemory) -> Iterator[Decoded]:
+    """Decodes the frames of latents [B, D, T, h, w] one after the other, each seeing what `memory` holds by then.
+
+    The memory is left as the frame after the last one needs it, so that a video can be decoded in pieces.
+    """
+    for latent in latents.unbind(2):
+        decoded = decoder(latent, memory.contexts())
+        if memory.capacity:
+            memory.push(features(decoded.pixels))
+        yield decoded

@@ -6,7 +6,7 @@ import pytest
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.schedule import Placement, placements, runs_with_video
+from tokenreel.priors.sampling.sliding_window import Placement, placements
 
 FRAMING = Framing(height=8, width=8)
 VIDEO = StreamSpec("video", (6, 1, 1), 5, stride=2)
@@ -20,7 +20,7 @@ def places(frames: int, slide: int) -> list[tuple[int, int, int]]:
 
 
 def test_which_streams_run_with_the_video():
-    assert [runs_with_video(SPEC, stream) for stream in SPEC.streams] == [True, True, False]
+    assert [SPEC.runs_with_video(stream) for stream in SPEC.streams] == [True, True, False]
 
 
 def test_windows():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenreel.data.controls.clips import RawClip, read_raw_spans
+from tokenreel.data.clips import RawClip, read_raw_spans
 from tokenreel.data.controls.needs import STATES, ClassNeed, Need, SoundNeed, TableNeed
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, Plan, make_plan

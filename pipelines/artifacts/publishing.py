@@ -11,10 +11,10 @@ from pathlib import Path
 from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES
 from tokenreel.data.cache.manifest import MANIFEST
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.verify import verify_cache
 from tokenreel.errors import HubError
 from tokenreel.hub import CARD_FILE, CONFIG_FILE, MODEL_FILES, Upload
-from tokenreel.pipelines.commands.verify import verify_cache
-from tokenreel.pipelines.common.verify_models import verify_model
+from tokenreel.pipelines.artifacts.verification import verify_model
 
 
 @dataclass(frozen=True)

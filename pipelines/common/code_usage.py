@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.order import spread
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.pipelines.common.spread import spread
 
 MOST_ROWS = 4096  # read from anywhere in the cache, so each may cost a seek
 MOST_CODES = 1 << 24  # counted in a few tenths of a second; rows of any size, at least one

@@ -1,24 +1,37 @@
-"""`tokenreel presets show`: a preset with all defaults filled in, and the size of what it builds. No weights."""
+"""`tokenreel presets list` and `tokenreel presets show`: the shipped presets, and one of them with all its defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 import torch
 from torch import nn
 
-from tokenreel.config import from_mapping, load_preset, to_mapping
+from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.plan import DataConfig
 from tokenreel.pipelines.common.preset_tokens import tokens_of_sections
 from tokenreel.pipelines.common.settings import resolve
-from tokenreel.pipelines.training.adversarial_config import tokenizer_training
+from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
 
-def run(name: str) -> dict[str, Any]:
+def run_list() -> dict[str, Any]:
+    """Each preset's name with what it is, and its sections."""
+    return {name: {"about": _description(name), "sections": list(load_preset(name))} for name in preset_names()}
+
+
+def _description(name: str) -> str:
+    """The first line at the preset's top that is no command line."""
+    text = (resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml").read_text()
+    comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    return next((line for line in comments if line and not line.startswith("tokenreel ")), "")
+
+
+def run_show(name: str) -> dict[str, Any]:
     """The resolved sections of the preset `name`, `training` for each stage, and the number of `parameters` of each.
 
     Raises ConfigError for an unknown name.

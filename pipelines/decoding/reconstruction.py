@@ -1,0 +1,95 @@
+"""Clips put through a tokenizer and back, one after the other, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.pixels import to_model
+from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.metrics.codes import CodeCounter
+from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
+from tokenreel.tokenizers.base import VideoTokenizer
+
+MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean of a fixed camera's picture
+READ_AHEAD = 4  # clips
+
+
+@dataclass(frozen=True)
+class ReconstructedClip:
+    row: int  # of the plan
+    original: np.ndarray  # uint8 [T, H, W, 3]
+    decoded: np.ndarray  # uint8 [T, H, W, 3]; the first `known` ones are the original's
+    tokens: dict[str, np.ndarray]  # [t, h, w, q] by stream
+    known: int = 0  # first frames that were not decoded
+
+
+def data_config_of(tokenizer: VideoTokenizer) -> DataConfig:
+    """Clips as the tokenizer takes them, divided as everywhere by default, so that held-out videos stay held out."""
+    return DataConfig(tokenizer.spec.framing, tokenizer.spec.frames)
+
+
+def mean_image_of(plan: Plan, pool: DecodePool) -> np.ndarray:
+    """float64 [H, W, 3], of training clips spread over the plan."""
+    rows = plan.rows("train")
+    chosen = rows[np.linspace(0, len(rows) - 1, min(MEAN_IMAGE_CLIPS, len(rows))).astype(np.int64)]
+    return mean_image(clip for _, clip in read_clips(plan, pool, chosen))
+
+
+def read_clips(plan: Plan, pool: DecodePool, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, uint8 [T, H, W, 3]). Raises DecodeFailure where a clip does not decode."""
+    for row, result in zip(rows.tolist(), pool.read(map(plan.request, rows.tolist()), ahead=READ_AHEAD), strict=True):
+        if result.frames is None:
+            assert result.failure is not None
+            raise result.failure
+        yield row, result.frames
+
+
+def reconstruct(
+    tokenizer: VideoTokenizer,
+    plan: Plan,
+    pool: DecodePool,
+    rows: np.ndarray,
+    context: int | None = None,
+    known: int = 0,
+) -> Iterator[ReconstructedClip]:
+    """The clips of `rows` of the plan, one after the other; `context` and `known` (first frames) as `run` has them."""
+    device = next(tokenizer.parameters()).device
+    for row, original in read_clips(plan, pool, rows):
+        with torch.inference_mode():
+            codes = tokenizer.encode(to_model(original[None], device))
+        tokens = {name: array.cpu().numpy() for name, array in codes.items()}
+        first = original[None, :known] if known else None
+        decoded = decode_tokens(tokenizer, tokens, context=context, known=first)[0]
+        yield ReconstructedClip(row, original, decoded, {name: array[0] for name, array in tokens.items()}, known)
+
+
+class Scorer:
+    """Scores of reconstructed clips: pixels of the frames that were decoded, and how much of each codebook they use."""
+
+    def __init__(self, tokenizer: VideoTokenizer, mean_image: np.ndarray) -> None:
+        self._pixels = ReconstructionScores(mean_image)
+        self._compression = tokenizer.spec.compression
+        self.counters = {level.name: CodeCounter(level.codes, level.codebooks) for level in tokenizer.spec.levels}
+
+    def update(self, clip: ReconstructedClip) -> None:
+        self._pixels.update(clip.original[clip.known :], clip.decoded[clip.known :])
+        for name, counter in self.counters.items():
+            counter.update(clip.tokens[name])
+
+    def compute(self) -> dict[str, Any]:
+        """Those of `ReconstructionScores`, `compression` (the part of the bits that the codes save) and `codes`:
+        share used and perplexity of each level's codebooks.
+        """
+        codes = {
+            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.use()]
+            for name, counter in self.counters.items()
+        }
+        pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}
+        return {**pixels, "compression": round(self._compression, 4), "codes": codes}
