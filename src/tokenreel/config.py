@@ -150,16 +150,26 @@ class Registry:
 
     def __init__(self, kind: str, members: Mapping[str, str]) -> None:
         self.kind = kind
-        self._members = dict(members)  # short name -> "module:Class", written in our own code only
+        # short name -> "module:Class", written in our own code only, or a class that was registered from Python
+        self._members: dict[str, str | type[Any]] = dict(members)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
+
+    def register(self, name: str, member: type[Any]) -> None:
+        """Adds a class from Python, for this process. Raises ConfigError if the name is taken."""
+        if name in self._members:
+            raise ConfigError(f"register: there is a {self.kind} called {name!r} already; take another name")
+        self._members[name] = member
 
     def member(self, name: Any, path: str = "config") -> Any:
         """The class of that short name; ConfigError, with the nearest known one, if there is none."""
         if name not in self._members:
             raise ConfigError(f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}")
-        module, _, attribute = self._members[name].partition(":")
+        member = self._members[name]
+        if not isinstance(member, str):
+            return member
+        module, _, attribute = member.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
     def config(self, mapping: Any, path: str = "config") -> Any:
