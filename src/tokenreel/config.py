@@ -36,6 +36,7 @@ def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
 
     `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
     one), a missing key, or a value of another type; a whole number stands for a float, nothing else is converted.
+    A field annotated `Annotated[..., REGISTRY]` takes the configuration of any member of that registry.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
@@ -48,7 +49,7 @@ def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     try:
         return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
     except ConfigError:
@@ -82,6 +83,9 @@ def _plain(value: Any) -> Any:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        (registry,) = hint.__metadata__
+        return registry.config(value, path)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, path)
     if origin is typing.Literal:
