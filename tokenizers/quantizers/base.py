@@ -23,6 +23,7 @@ QUANTIZERS = Registry(
     {
         "fsq": "tokenreel.tokenizers.quantizers.fsq:FSQ",
         "lfq": "tokenreel.tokenizers.quantizers.lfq:LFQ",
+        "rvq": "tokenreel.tokenizers.quantizers.rvq:RVQ",
         "vq": "tokenreel.tokenizers.quantizers.vq:VQ",
     },
 )
