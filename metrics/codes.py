@@ -33,13 +33,10 @@ class CodebookUse:
 
     @property
     def alarm(self) -> str | None:
-        """What is wrong and what helps, or None."""
+        """What is wrong, or None."""
         if self.used >= LEAST_USED and self.perplexity >= LEAST_EVEN * self.codes:
             return None
-        return (
-            f"only {self.used:.0%} of {self.codes} codes are in use, perplexity {self.perplexity:.1f}: "
-            "train with init: kmeans and revive_below above 0, or take fewer codes"
-        )
+        return f"only {self.used:.0%} of {self.codes} codes are in use, perplexity {self.perplexity:.1f}"
 
 
 class CodeCounter:

@@ -6,16 +6,17 @@ A tokenizer knows nothing of priors, caches or files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from tokenreel.config import TYPE_KEY, Registry, from_mapping, load_preset, to_mapping
+from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel, fingerprint
+from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
 Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 
@@ -33,7 +34,7 @@ TOKENIZERS = Registry(
 class Reconstruction:
     """What a training step needs of a tokenizer."""
 
-    video: Tensor  # [B, C, T, H, W] in [-1, 1]
+    video: Tensor  # [B, C, T, H, W]; clamped to [-1, 1] it is what `decode` gives of the same codes
     losses: dict[str, Tensor]  # scalars by name; their sum is what is minimised
     code_counts: dict[str, Tensor] = field(default_factory=dict)  # stream -> [q, K], how often each code was chosen
     # What discriminators and perceptual networks judge, decoded and true; None: all frames of `video`, and `video`.
@@ -42,14 +43,17 @@ class Reconstruction:
 
 
 class VideoTokenizer(nn.Module, PretrainedModel):
-    """Base of all tokenizers. A member sets `config_class`, `code_modules` and `code_settings`, builds its `spec`, and
-    fills in the three abstract methods; it is constructed as `Member(config, frames, framing)`.
+    """Base of all tokenizers. A member sets `config_class`, builds its `spec`, and fills in the three abstract methods;
+    it is constructed as `Member(config, frames, framing)`.
+
+    The code fingerprint covers every tensor and every setting that is not listed as decode-only. Caches of codes stay
+    valid when what is listed changes; list nothing that `encode` uses.
     """
 
     kind: ClassVar[str] = "tokenizer"
     config_class: ClassVar[type[Any]]
-    code_modules: ClassVar[tuple[str, ...]]  # submodules that the codes depend on: encoder and quantizer
-    code_settings: ClassVar[tuple[str, ...]]  # fields of the configuration that the codes depend on
+    decode_only_modules: ClassVar[tuple[str, ...]] = ()  # submodules and tensors that only decoding or training uses
+    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields of `config` likewise; a quantizer's has its own list
 
     spec: TokenSpec
 
@@ -90,12 +94,13 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @property
     def code_fingerprint(self) -> str:
-        """What the codes depend on: settings of encoder and quantizer and their weights, and the spec with its
-        preprocessing; not how it is trained, nor how codes are decoded. Hex sha256.
+        """What the codes depend on: all settings and tensors but the decode-only ones, and the spec with its
+        preprocessing. Hex sha256.
         """
         document = self.document
-        settings = _settings_of_codes(document["config"], self.config, self.code_settings)
-        tensors = {k: v for k, v in self.state_dict().items() if k.split(".")[0] in self.code_modules}
+        settings = _settings_of_codes(document["config"], self.config, self.decode_only_settings)
+        decode_only = tuple(f"{name}." for name in self.decode_only_modules)
+        tensors = {k: v for k, v in self.state_dict().items() if not f"{k}.".startswith(decode_only)}
         return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
 
     def fingerprints(self) -> dict[str, str]:
@@ -139,20 +144,26 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         """
         return [parameter for parameter in self.parameters() if parameter.ndim > 1][-1]
 
+    @property
+    def collapse_advice(self) -> str:
+        """What helps where few codes are in use, in terms of its quantizers' settings."""
+        configs = [part for part in vars(self.config).values() if isinstance(part, QuantizerConfig)]
+        return "; ".join(dict.fromkeys(config.collapse_advice for config in configs)) or QuantizerConfig.collapse_advice
+
     def freeze(self) -> Self:
         """Evaluation mode, no gradients: what stage two builds on must not move."""
         return self.eval().requires_grad_(False)
 
 
-def _settings_of_codes(written: Mapping[str, Any], config: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Of a configuration as it was `written` its type and the fields `names`; of a part with `code_settings` of its
-    own (a quantizer) likewise.
+def _settings_of_codes(written: Mapping[str, Any], config: Any, decode_only: Collection[str]) -> dict[str, Any]:
+    """A configuration as it was `written` without the fields `decode_only`; of a part with `decode_only_settings` of
+    its own (a quantizer) likewise.
     """
-    settings = {TYPE_KEY: written[TYPE_KEY]}
-    for name in written.keys() & set(names):
+    settings = {name: value for name, value in written.items() if name not in decode_only}
+    for name, value in settings.items():
         part = getattr(config, name)
-        inner = getattr(part, "code_settings", None)
-        settings[name] = written[name] if inner is None else _settings_of_codes(written[name], part, inner)
+        if hasattr(part, "decode_only_settings"):
+            settings[name] = _settings_of_codes(value, part, part.decode_only_settings)
     return settings
 
 

@@ -23,8 +23,7 @@ from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
 from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder
-from tokenreel.tokenizers.quantizers.fsq import FSQConfig
-from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, build_quantizer
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 STREAM = "video"
@@ -36,7 +35,7 @@ class ContextAutoencoderConfig:
 
     # Equation 3 has beta = 0.25 at the commitment loss, the authors' code at the codebook's; here the codebook follows
     # by moving averages, and the commitment loss is the only one that is left.
-    quantizer: VQConfig | FSQConfig | LFQConfig = field(default_factory=lambda: VQConfig(codes=1024, commitment=0.25))
+    quantizer: AnyQuantizerConfig = field(default_factory=lambda: VQConfig(codes=1024, commitment=0.25))
     width: int = 128  # channels of the finest level
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width, by level from pixels to codes
     latent: int = 512  # D, channels of the vectors that are quantized
@@ -81,13 +80,15 @@ class ContextAutoencoder(VideoTokenizer):
 
     config: ContextAutoencoderConfig
     config_class: ClassVar[type[Any]] = ContextAutoencoderConfig
-    code_modules: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
-    code_settings: ClassVar[tuple[str, ...]] = ("quantizer", "width", "multipliers", "latent")
+    decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
+    decode_only_settings: ClassVar[tuple[str, ...]] = (
+        *("flow", "views", "context", "keep_first", "run", "reconstruction", "contextual", "consistency"),
+    )
 
     def __init__(self, config: ContextAutoencoderConfig, frames: int, framing: Framing) -> None:
         if config.flow and frames < 2:
             raise ConfigError(f"frames (={frames}) must be at least 2: flow is learnt between frames of a clip")
-        quantizer = config.quantizer.build(config.latent)
+        quantizer = build_quantizer(config.quantizer, config.latent)
         grid = (frames, *code_grid(framing, 2 ** (len(config.multipliers) - 1)))
         stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))

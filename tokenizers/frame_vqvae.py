@@ -19,8 +19,7 @@ from tokenreel.decoders.frame_decoder import FrameDecoder
 from tokenreel.decoders.layers.residual import ResidualBlock, stage_widths
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
-from tokenreel.tokenizers.quantizers.fsq import FSQConfig
-from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, build_quantizer
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 STREAM = "video"
@@ -30,7 +29,7 @@ STREAM = "video"
 class FrameVQVAEConfig:
     type: ClassVar[str] = "frame-vqvae"
 
-    quantizer: VQConfig | FSQConfig | LFQConfig = field(default_factory=VQConfig)
+    quantizer: AnyQuantizerConfig = field(default_factory=VQConfig)
     hidden: int = 256  # channels on the code grid; half as many on the grid before, and so on
     residual: int = 128  # channels inside a residual block
     blocks: int = 2  # residual blocks, in the encoder and in the decoder
@@ -75,11 +74,10 @@ class FrameVQVAE(VideoTokenizer):
     """
 
     config_class: ClassVar[type[Any]] = FrameVQVAEConfig
-    code_modules: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
-    code_settings: ClassVar[tuple[str, ...]] = ("quantizer", "hidden", "residual", "blocks", "downsamplings", "latent")
+    decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
 
     def __init__(self, config: FrameVQVAEConfig, frames: int, framing: Framing) -> None:
-        quantizer = config.quantizer.build(config.latent)
+        quantizer = build_quantizer(config.quantizer, config.latent)
         grid = (frames, *code_grid(framing, 2**config.downsamplings))
         stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))

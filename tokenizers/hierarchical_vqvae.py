@@ -21,6 +21,7 @@ from tokenreel.decoders.video_decoder import VideoDecoder
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer
 from tokenreel.tokenizers.encoders.video_encoder import VideoEncoder
+from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, Quantizer, build_quantizer
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 LEVELS = ("top", "bottom")
@@ -31,7 +32,7 @@ TRACKS = {level: given_name(level) for level in LEVELS}  # of the given frames e
 class HierarchicalVQVAEConfig:
     type: ClassVar[str] = "hierarchical-vqvae"
 
-    quantizer: VQConfig = field(default_factory=VQConfig)  # of each level, which has a codebook of its own
+    quantizer: AnyQuantizerConfig = field(default_factory=VQConfig)  # of each level, which has one of its own
     hidden: int = 128  # channels of all features
     residual: int = 32  # channels inside a residual block
     blocks: int = 2  # residual blocks of each encoder stage and each decoder
@@ -105,21 +106,19 @@ class HierarchicalDecoder(nn.Module):
 class HierarchicalVQVAE(VideoTokenizer):
     """Streams `top` and `bottom`, and `top_given` and `bottom_given` of the first `given` frames encoded alone.
 
-    Training minimises the mean squared error of pixels in [-1, 1] plus each level's commitment loss (equation 2).
+    Training minimises the mean squared error of pixels in [-1, 1] plus the losses of each level's quantizer (equation 2
+    with VQ).
     """
 
     config_class: ClassVar[type[Any]] = HierarchicalVQVAEConfig
-    code_modules: ClassVar[tuple[str, ...]] = ("encoder", "top_quantizer", "bottom_quantizer")
-    code_settings: ClassVar[tuple[str, ...]] = (
-        *("quantizer", "hidden", "residual", "blocks", "latent", "bottom_stride", "top_stride", "given"),
-        "bottom_sees_top",
-    )
+    decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
+    decode_only_settings: ClassVar[tuple[str, ...]] = ("mask_bottom",)
 
     def __init__(self, config: HierarchicalVQVAEConfig, frames: int, framing: Framing) -> None:
-        super().__init__(config, _spec(config, frames, framing))
+        top, bottom = (build_quantizer(config.quantizer, config.latent) for _ in LEVELS)
+        super().__init__(config, _spec(config, top, frames, framing))
         self.encoder = HierarchicalEncoder(config)
-        self.top_quantizer = config.quantizer.build(config.latent)
-        self.bottom_quantizer = config.quantizer.build(config.latent)
+        self.top_quantizer, self.bottom_quantizer = top, bottom
         self.decoder = HierarchicalDecoder(config)
 
     def encode(self, video: Tensor) -> Tokens:
@@ -179,16 +178,18 @@ class HierarchicalVQVAE(VideoTokenizer):
             )
 
 
-def _spec(config: HierarchicalVQVAEConfig, frames: int, framing: Framing) -> TokenSpec:
-    """Raises ConfigError where the clip or its given frames do not fill whole codes of both levels."""
+def _spec(config: HierarchicalVQVAEConfig, quantizer: Quantizer, frames: int, framing: Framing) -> TokenSpec:
+    """Raises ConfigError where the clip or its given frames do not fill whole codes of both levels, which have
+    quantizers of the same kind.
+    """
     t, h, w = config.strides["top"]
     _require_multiples(
         frames=(frames, t), height=(framing.height, h), width=(framing.width, w), given=(config.given, t)
     )
     if config.given > frames:
         raise ConfigError(f"given (={config.given}) frames are more than a clip has (={frames})")
-    levels = (_stream(config, level, frames, framing) for level in LEVELS)
-    tracks = (_stream(config, level, config.given, framing, track) for level, track in TRACKS.items())
+    levels = (_stream(config, quantizer, level, frames, framing) for level in LEVELS)
+    tracks = (_stream(config, quantizer, level, config.given, framing, track) for level, track in TRACKS.items())
     return TokenSpec((*levels, *tracks), frames, framing, time="window")
 
 
@@ -204,9 +205,14 @@ def _require_multiples(**sizes: Sequence[int]) -> None:
 
 
 def _stream(
-    config: HierarchicalVQVAEConfig, level: str, frames: int, framing: Framing, track: str | None = None
+    config: HierarchicalVQVAEConfig,
+    quantizer: Quantizer,
+    level: str,
+    frames: int,
+    framing: Framing,
+    track: str | None = None,
 ) -> StreamSpec:
     t, h, w = config.strides[level]
     grid = (frames // t, framing.height // h, framing.width // w)
-    codes, books = config.quantizer.codes, config.quantizer.codebooks
+    codes, books = quantizer.codes, quantizer.codebooks
     return StreamSpec(track or level, grid, codes, books, stride=t, role="track" if track else "level")

@@ -89,7 +89,8 @@ def run(
             for filled in fill(job, shards, workers):
                 tally.add(filled)
                 bar.advance(filled.rows)
-        cache_id = writer.seal(approve=None if allow_collapsed else partial(require_no_collapse, out))
+        approve = None if allow_collapsed else partial(require_no_collapse, out, model.collapse_advice)
+        cache_id = writer.seal(approve=approve)
         if cache_id or not shards:
             break
     summary = {**tally.summary(time.perf_counter() - started), **_outcome(out, plan, writer, cache_id)}

@@ -55,8 +55,11 @@ class Tally:
         }
 
 
-def require_no_collapse(path: Path) -> None:
-    """Raises DataError where a codebook of a level has collapsed, over rows spread over the cache, sealed or not."""
+def require_no_collapse(path: Path, advice: str) -> None:
+    """Raises DataError where a codebook of a level has collapsed, over rows spread over the cache, sealed or not.
+
+    `advice`: what helps against it, from the tokenizer.
+    """
     cache = TokenCache.open(path, allow_partial=True)
     rows, counters = count_codes(cache)
     for level in cache.spec.levels if rows else ():
@@ -65,5 +68,6 @@ def require_no_collapse(path: Path) -> None:
             raise DataError(
                 f"{path} is not sealed: its level {level.name!r} has collapsed. In {rows} rows {use.used:.1%} of its "
                 f"{use.codes} codes occur, perplexity {use.perplexity:.1f}. Train the tokenizer anew (its validation "
-                "shows codes_used and perplexity of each level), or run the same command with --allow-collapsed"
+                f"shows codes_used and perplexity of each level): {advice}. Or run the same command with "
+                "--allow-collapsed"
             )

@@ -79,7 +79,8 @@ class TokenizerObjective(Objective):
             for name, counter in counters.items():
                 counter.update(tokens[name].cpu().numpy())
         worst = {name: min(counter.use(), key=lambda use: use.used) for name, counter in counters.items()}
-        self.alarms = tuple(f"level {name!r}: {use.alarm}" for name, use in worst.items() if use.alarm)
+        advice = self.tokenizer.collapse_advice
+        self.alarms = tuple(f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
         used = {f"{name}/codes_used": use.used for name, use in worst.items()}
         return {**scores.compute(), **used, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
 

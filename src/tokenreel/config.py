@@ -38,6 +38,7 @@ def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
 
     `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
     one), a missing key, or a value of another type; a whole number stands for a float, nothing else is converted.
+    A field annotated `Annotated[..., REGISTRY]` takes the configuration of any member of that registry.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
@@ -50,7 +51,7 @@ def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     try:
         return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
     except ConfigError:
@@ -84,6 +85,9 @@ def _plain(value: Any) -> Any:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        (registry,) = hint.__metadata__
+        return registry.config(value, path)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, path)
     if origin is typing.Literal:
@@ -161,16 +165,26 @@ class Registry:
 
     def __init__(self, kind: str, members: Mapping[str, str]) -> None:
         self.kind = kind
-        self._members = dict(members)  # short name -> "module:Class", written in our own code only
+        # short name -> "module:Class", written in our own code only, or a class that was registered from Python
+        self._members: dict[str, str | type[Any]] = dict(members)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
+
+    def register(self, name: str, member: type[Any]) -> None:
+        """Adds a class from Python, for this process. Raises ConfigError if the name is taken."""
+        if name in self._members:
+            raise ConfigError(f"register: there is a {self.kind} called {name!r} already; take another name")
+        self._members[name] = member
 
     def member(self, name: Any, path: str = "config") -> Any:
         """The class of that short name; ConfigError, with the nearest known one, if there is none."""
         if name not in self._members:
             raise ConfigError(f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}")
-        module, _, attribute = self._members[name].partition(":")
+        member = self._members[name]
+        if not isinstance(member, str):
+            return member
+        module, _, attribute = member.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
     def config(self, mapping: Any, path: str = "config") -> Any:

@@ -6,20 +6,16 @@ A tokenizer's test file builds a small one whose codes are not all equal, and ca
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenreel.config import to_mapping
 from tokenreel.data.spec import StreamSpec
-from tokenreel.tokenizers.base import Tokens, VideoTokenizer, build_tokenizer
-from tokenreel.tokenizers.quantizers.fsq import FSQConfig
-from tokenreel.tokenizers.quantizers.lfq import LFQConfig
-from tokenreel.tokenizers.quantizers.vq import VQConfig
-
-QUANTIZERS = (VQConfig, FSQConfig, LFQConfig)
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.base import Tokens, VideoTokenizer
 
 
 def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -30,26 +26,35 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     check_deterministic(tokenizer, video)
     check_no_leak_across_clips(tokenizer, video)
     check_time(tokenizer, video)
-    check_code_fingerprint(tokenizer)
+    check_code_fingerprint(tokenizer, video)
     check_code_settings(tokenizer, video)
 
 
 def check_codes_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    tokens = tokenizer.encode(video)
-    assert list(tokens) == [stream.name for stream in tokenizer.spec.streams if stream.name in tokens]
-    assert set(tokens) >= {level.name for level in tokenizer.spec.levels}
+    tokens, names = tokenizer.encode(video), [stream.name for stream in tokenizer.spec.streams]
+    assert list(tokens) == [name for name in names if name in tokens], (
+        f"encode: streams {list(tokens)} are not some of the spec's in its order, {names}"
+    )
+    for level in tokenizer.spec.levels:
+        assert level.name in tokens, f"encode: gives no codes of the level {level.name!r}"
     for name, codes in tokens.items():
         stream = tokenizer.spec.stream(name)
-        assert codes.dtype == torch.int64
-        assert codes.shape == (len(video), *stream.shape)
-        assert 0 <= codes.min() < codes.max() < stream.codes, "the example has to use more than one code"
+        shape = (len(video), *stream.shape)
+        assert codes.dtype == torch.int64, f"encode: codes of {name!r} are {codes.dtype}, not int64"
+        assert codes.shape == shape, f"encode: codes of {name!r} have shape {tuple(codes.shape)}, by the spec {shape}"
+        low, high = int(codes.min()), int(codes.max())
+        assert low >= 0, f"encode: {name!r} has the code {low}, below 0"
+        assert high < stream.codes, f"encode: {name!r} has the code {high}, but the spec only {stream.codes} codes"
+        assert low < high, f"encode: all codes of {name!r} are {low}; the test's tokenizer has to use more than one"
 
 
 def check_decoding_is_the_second_half_of_forward(tokenizer: VideoTokenizer, video: Tensor) -> None:
     decoded = tokenizer.decode(tokenizer.encode(video))
-    assert decoded.shape == video.shape
-    assert decoded.abs().max() <= 1
-    torch.testing.assert_close(decoded, tokenizer(video).video, rtol=0, atol=1e-5)  # x + (e - x) rounds
+    assert decoded.shape == video.shape, f"decode: shape {tuple(decoded.shape)} of a video {tuple(video.shape)}"
+    assert decoded.abs().max() <= 1, f"decode: pixels reach {decoded.abs().max():.3g}, outside [-1, 1]"
+    trained = tokenizer(video).video.clamp(-1, 1)  # a training loss may look beyond the range of pixels
+    # x + (e - x), the straight-through estimator, rounds
+    _assert_close(decoded, trained, "decode: not the video that forward gives in evaluation mode")
 
 
 def check_deterministic(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -57,20 +62,21 @@ def check_deterministic(tokenizer: VideoTokenizer, video: Tensor) -> None:
     first, pixels = tokenizer.encode(video), tokenizer.decode(tokenizer.encode(video))
     tokenizer.encode(video.flip(0))
     tokenizer(video)
-    _assert_same(first, tokenizer.encode(video))
-    assert torch.equal(pixels, tokenizer.decode(first))
+    changed = _changed_streams(first, tokenizer.encode(video))
+    assert not changed, f"encode: codes of {changed} differ from call to call"
+    assert torch.equal(pixels, tokenizer.decode(first)), "decode: pixels differ from call to call"
     for name, tensor in tokenizer.state_dict().items():
-        assert torch.equal(before[name], tensor), f"{name} moved in evaluation mode"
+        assert torch.equal(before[name], tensor), f"encode, decode or forward: moves {name} in evaluation mode"
 
 
 def check_no_leak_across_clips(tokenizer: VideoTokenizer, video: Tensor) -> None:
     """A clip's codes and pixels do not depend on its neighbours in the batch, nor on their number."""
     tokens = tokenizer.encode(video)
     alone = {name: torch.cat([tokenizer.encode(clip[None])[name] for clip in video]) for name in tokens}
-    _assert_same(tokens, alone)
-    pixels = tokenizer.decode(tokens)
+    changed = _changed_streams(tokens, alone)
+    assert not changed, f"encode: codes of {changed} depend on the other clips of the batch"
     one = tokenizer.decode({name: codes[:1] for name, codes in tokens.items()})
-    torch.testing.assert_close(one, pixels[:1], rtol=0, atol=1e-5)
+    _assert_close(one, tokenizer.decode(tokens)[:1], "decode: pixels depend on the other clips of the batch")
 
 
 def check_time(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -83,9 +89,11 @@ def check_time(tokenizer: VideoTokenizer, video: Tensor) -> None:
         for stream in spec.levels:
             moved = (tokens[stream.name] != other[stream.name]).flatten(2).any(2).any(0)  # [t]
             own = next(step for step in range(stream.grid[0]) if frame in spec.frames_of_step(step, stream))
-            assert moved[own], f"{stream.name}: frame {frame} does not reach its own code step {own}"
+            assert moved[own], f"encode: frame {frame} does not reach its own code step {own} of {stream.name!r}"
             for step in _blind_steps(spec.time, stream, own):
-                assert not moved[step], f"{stream.name}: frame {frame} reaches code step {step} ({spec.time})"
+                assert not moved[step], (
+                    f"encode: frame {frame} reaches code step {step} of {stream.name!r}, but spec.time is {spec.time!r}"
+                )
 
 
 def _blind_steps(time: str, stream: StreamSpec, own: int) -> list[int]:
@@ -94,68 +102,143 @@ def _blind_steps(time: str, stream: StreamSpec, own: int) -> list[int]:
     return {"framewise": [s for s in steps if s != own], "causal": [s for s in steps if s < own], "window": []}[time]
 
 
-def check_code_fingerprint(tokenizer: VideoTokenizer) -> None:
-    """It changes with the encoder, the quantizer and the preprocessing, and with nothing else."""
-    codes, weights = tokenizer.code_fingerprint, tokenizer.weights_fingerprint
-    for name, tensor in tokenizer.state_dict().items():
-        saved = tensor.clone()
-        tensor.copy_(~saved if tensor.dtype == torch.bool else saved + 1)
-        in_codes = name.split(".")[0] in tokenizer.code_modules
-        assert (tokenizer.code_fingerprint != codes) == in_codes, name
-        assert tokenizer.weights_fingerprint != weights, name
-        tensor.copy_(saved)
-    assert (tokenizer.code_fingerprint, tokenizer.weights_fingerprint) == (codes, weights)
+def check_code_fingerprint(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """Each tensor of the state dict is perturbed: where codes change, so does their fingerprint, and neither does for
+    what is listed as decode-only. The preprocessing counts, too.
+    """
+    _check_tensors(tokenizer, video)
     framing = tokenizer.spec.framing
-    for other in (dataclasses.replace(framing, crop="none"), dataclasses.replace(framing, resize="nearest")):
-        twin = build_tokenizer(tokenizer.to_document()["config"], tokenizer.spec.frames, other)
+    for change in ({"crop": "none"}, {"resize": "nearest"}):
+        twin = type(tokenizer)(tokenizer.config, tokenizer.spec.frames, dataclasses.replace(framing, **change))
         twin.load_state_dict(tokenizer.state_dict())
-        assert twin.code_fingerprint != codes
+        assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: framing {change} leaves it"
+
+
+def _check_tensors(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    before, tokens, listed = tokenizer.fingerprints(), tokenizer.encode(video), tokenizer.decode_only_modules
+    state, generator = tokenizer.state_dict(), torch.Generator().manual_seed(19)
+    for name in listed:
+        assert name in state or name in dict(tokenizer.named_modules()), (
+            f"decode_only_modules: there is no submodule or tensor {name!r}"
+        )
+    reaching = dict.fromkeys((name.split(".")[0] for name in state if not _is_below(name, listed)), False)
+    for name, tensor in state.items():
+        saved = tensor.clone()
+        tensor.copy_(_perturbed(saved, generator))
+        changed, after = _changed_streams(tokens, tokenizer.encode(video)), tokenizer.fingerprints()
+        tensor.copy_(saved)
+        _check_perturbed(name, _is_below(name, listed), changed, before, after)
+        if changed:
+            reaching[name.split(".")[0]] = True
+    assert tokenizer.fingerprints() == before, "fingerprints: differ from call to call"
+    for child, reaches in reaching.items():
+        assert reaches, (
+            f"decode_only_modules: no code depends on {child!r}: list it, so that caches outlive its changes"
+        )
+
+
+def _check_perturbed(
+    name: str, listed: bool, changed: list[str], before: dict[str, str], after: dict[str, str]
+) -> None:
+    """`before` and `after` are the fingerprints around a change of the tensor `name`."""
+    assert after["weights"] != before["weights"], f"weights_fingerprint: does not change with {name}"
+    if listed:
+        assert not changed, f"decode_only_modules: {name} is listed, but codes of {changed} depend on it"
+        assert after["codes"] == before["codes"], f"code_fingerprint: changes with {name}, which is listed decode-only"
+    assert not changed or after["codes"] != before["codes"], (
+        f"code_fingerprint: does not change with {name}, but codes of {changed} do"
+    )
+
+
+def _is_below(name: str, modules: Collection[str]) -> bool:
+    """Whether the tensor `name` is one of `modules` or lies in one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _perturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """By far more than its own size, so that whatever depends on it shows."""
+    if tensor.is_floating_point():
+        return tensor + 3 * (1 + tensor.abs().max()) * torch.randn(tensor.shape, generator=generator)
+    return ~tensor if tensor.dtype == torch.bool else tensor + 1
 
 
 def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    """Settings that are not among `code_settings` change neither codes nor their fingerprint, but the release's; the
-    others change both.
+    """Decode-only settings change neither the codes of the same weights nor their fingerprint, but the release's; all
+    others change both fingerprints.
     """
-    config, codes, weights = tokenizer.config, tokenizer.code_fingerprint, tokenizer.weights_fingerprint
-    tokens, changes = tokenizer.encode(video), list(_changes(config, tokenizer.code_settings))
-    assert {in_codes for _, in_codes in changes} == {True, False} or isinstance(config.quantizer, FSQConfig)
-    for changed, in_codes in changes:
+    config, before, tokens = tokenizer.config, tokenizer.fingerprints(), tokenizer.encode(video)
+    for name, changed, decode_only in _changes(config, tokenizer.decode_only_settings):
         tokenizer.config = changed
-        assert (tokenizer.code_fingerprint != codes) == in_codes, changed
-        assert tokenizer.weights_fingerprint != weights, changed
-        if not in_codes:
-            _assert_same(tokens, _built_otherwise(tokenizer, changed).encode(video))
-    tokenizer.config = config
+        after = tokenizer.fingerprints()
+        tokenizer.config = config
+        assert after["weights"] != before["weights"], f"weights_fingerprint: does not change with the setting {name}"
+        assert (after["codes"] == before["codes"]) == decode_only, (
+            f"code_fingerprint: {'changes' if decode_only else 'does not change'} with the setting {name}, which is "
+            f"{'' if decode_only else 'not '}listed decode-only"
+        )
+        if decode_only:
+            streams = _changed_streams(tokens, _built_otherwise(tokenizer, name, changed).encode(video))
+            assert not streams, f"decode_only_settings: {name} is listed, but codes of {streams} depend on it"
 
 
-def _changes(config: Any, names: Collection[str]) -> Iterator[tuple[Any, bool]]:
-    """`config` with one setting changed at a time, and whether the codes depend on it."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, QUANTIZERS):
-            for inner, in_codes in _changes(value, value.code_settings):
-                yield dataclasses.replace(config, **{field.name: inner}), in_codes and field.name in names
+def _changes(config: Any, decode_only: Collection[str], path: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """Name of a setting, `config` with another value of it, and whether it is listed decode-only; a part without which
+    it cannot be (a quantizer) is changed setting by setting.
+    """
+    hints = typing.get_type_hints(type(config))
+    for name in (field.name for field in dataclasses.fields(config)):
+        value, listed = getattr(config, name), name in decode_only
+        optional = type(None) in typing.get_args(hints[name])
+        if dataclasses.is_dataclass(value) and not optional:
+            inner = getattr(value, "decode_only_settings", ())
+            for dotted, changed, inner_listed in _changes(value, inner, f"{path}{name}."):
+                yield dotted, dataclasses.replace(config, **{name: changed}), listed or inner_listed
         elif value is not None:
-            yield dataclasses.replace(config, **{field.name: _another(value)}), field.name in names
+            yield f"{path}{name}", _with_another_value(config, name, hints[name]), listed
 
 
-def _another(value: Any) -> Any:
-    """Of the same type, or None for a part that may be left out."""
+def _with_another_value(config: Any, name: str, hint: Any) -> Any:
+    """The first that the configuration's own checks let pass."""
+    for value in _other_values(hint, getattr(config, name)):
+        try:
+            return dataclasses.replace(config, **{name: value})
+        except ConfigError:
+            continue
+    raise AssertionError(f"{type(config).__name__}.{name}: the contract's _other_values has none that it allows")
+
+
+def _other_values(hint: Any, value: Any) -> list[Any]:
+    if dataclasses.is_dataclass(value):
+        return [None]
+    if typing.get_origin(hint) is typing.Literal:
+        return [other for other in typing.get_args(hint) if other != value]
     if isinstance(value, tuple):
-        return tuple(2 * size for size in value)
-    if isinstance(value, bool | int | float):
-        return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.1
-    return ("data" if value == "uniform" else "uniform") if isinstance(value, str) else None
+        return [tuple(2 * size for size in value), tuple(size + 1 for size in value)]
+    if isinstance(value, bool):
+        return [not value]
+    return [value + 1, value - 1] if isinstance(value, int) else [value / 2 + 0.1, value / 2]
 
 
-def _built_otherwise(tokenizer: VideoTokenizer, config: Any) -> VideoTokenizer:
-    """Another one of that configuration, with the same weights where codes come from."""
-    twin = build_tokenizer(to_mapping(config), tokenizer.spec.frames, tokenizer.spec.framing)
-    weights = {k: v for k, v in tokenizer.state_dict().items() if k.split(".")[0] in tokenizer.code_modules}
-    assert not twin.load_state_dict(weights, strict=False).unexpected_keys
+def _built_otherwise(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
+    """Another one of that configuration, which differs in the setting `name`, with the same weights where codes come
+    from.
+    """
+    twin, listed = type(tokenizer)(config, tokenizer.spec.frames, tokenizer.spec.framing), tokenizer.decode_only_modules
+    weights = {key: tensor for key, tensor in tokenizer.state_dict().items() if not _is_below(key, listed)}
+    try:
+        missing, unexpected = twin.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # another shape
+        raise AssertionError(
+            f"decode_only_settings: {name} is listed, but changes tensors of codes: {error}"
+        ) from error
+    others = [*unexpected, *(key for key in missing if not _is_below(key, listed))]
+    assert not others, f"decode_only_settings: {name} is listed, but adds or removes tensors of codes: {others}"
     return twin.freeze()
 
 
-def _assert_same(tokens: Tokens, other: Tokens) -> None:
-    for name in tokens:
-        assert torch.equal(tokens[name], other[name]), name
+def _changed_streams(tokens: Tokens, other: Tokens) -> list[str]:
+    return [name for name in tokens if not torch.equal(tokens[name], other[name])]
+
+
+def _assert_close(found: Tensor, expected: Tensor, complaint: str) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text: f"{complaint}. {text}")

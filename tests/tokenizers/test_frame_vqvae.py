@@ -15,8 +15,10 @@ from tokenreel.errors import ConfigError
 from tokenreel.hub import fingerprint
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
+from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 from tokenreel.tokenizers.quantizers.fsq import FSQConfig
 from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.rvq import RVQConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 QUANTIZERS = [
@@ -25,11 +27,12 @@ QUANTIZERS = [
     VQConfig(codes=17, init="uniform"),
     FSQConfig(levels=(5, 3)),
     LFQConfig(bits=3, codebooks=2),
+    RVQConfig(codes=7, codebooks=3),
 ]
 TOKENIZER_PRESETS = ["gpt-tabletop-tiny", "lvt-bair-paper", "lvt-kinetics-paper", "lvt-tabletop-tiny"]
 
 
-def small_tokenizer(quantizer: VQConfig | FSQConfig | LFQConfig) -> FrameVQVAE:
+def small_tokenizer(quantizer: QuantizerConfig) -> FrameVQVAE:
     torch.manual_seed(5)
     config = FrameVQVAEConfig(quantizer, hidden=20, residual=7, blocks=1, downsamplings=2, latent=6)
     tokenizer = FrameVQVAE(config, frames=3, framing=Framing(height=20, width=28))

@@ -39,13 +39,14 @@ class Controls(nn.Module, PretrainedModel):
                 raise ConfigError(
                     f"controls.{name}: none of {', '.join(sorted(RESERVED))} names a control; give it another name"
                 )
-        self.coders = nn.ModuleDict({f"{name}_": coder for name, coder in coders.items()})  # `type` is a module's own
+        named = {f"{name}_": coder for name, coder in coders.items()}  # `type` is a module's own
+        self.coders = cast(Mapping[str, Coder], nn.ModuleDict(named))
 
     def coder(self, name: str) -> Coder:
         """Raises ConfigError, with the nearest known name, where there is none of that name."""
         if f"{name}_" not in self.coders:
             raise ConfigError(f"no control is called {name!r}; {nearest_name(name, self.names)}")
-        return cast(Coder, self.coders[f"{name}_"])
+        return self.coders[f"{name}_"]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,22 +10,34 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tokenreel.config import Registry
 from tokenreel.errors import ConfigError
 
+QUANTIZERS = Registry(
+    "quantizer",
+    {
+        "fsq": "tokenreel.tokenizers.quantizers.fsq:FSQ",
+        "lfq": "tokenreel.tokenizers.quantizers.lfq:LFQ",
+        "rvq": "tokenreel.tokenizers.quantizers.rvq:RVQ",
+        "vq": "tokenreel.tokenizers.quantizers.vq:VQ",
+    },
+)
 
-class QuantizerConfig(Protocol):
-    """The frozen dataclass above each quantizer."""
 
-    code_settings: ClassVar[tuple[str, ...]]  # fields that the codes depend on; the others matter in training only
+class QuantizerConfig:
+    """Base of the frozen dataclass above each quantizer. `type` is its name in the registry."""
 
-    def build(self, dim: int) -> Quantizer:
-        """The quantizer for latents of `dim` channels. Raises ConfigError where they do not fit."""
-        ...
+    type: ClassVar[str]
+    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # of decoding and training: no code depends on them
+    collapse_advice: ClassVar[str] = "take fewer codes"  # what helps where few codes are in use, in these settings
+
+
+AnyQuantizerConfig = Annotated[QuantizerConfig, QUANTIZERS]  # type of a tokenizer's setting that takes any quantizer
 
 
 @dataclass
@@ -41,7 +53,12 @@ class Quantized:
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers. A member fills in the three methods over rows: N = B x t x h x w vectors."""
+    """Base of all quantizers. A member sets `config_class`, `codes` and `codebooks`, and fills in the three methods
+    over rows: N = B x t x h x w vectors. It is constructed as `Member(config, dim)` for latents of `dim` channels, and
+    raises ConfigError where they do not fit.
+    """
+
+    config_class: ClassVar[type[QuantizerConfig]]
 
     codes: int  # K, the size of each codebook
     codebooks: int  # q, codes for each vector
@@ -81,6 +98,12 @@ class Quantizer(nn.Module):
                 losses=losses,
                 code_counts=count_codes(codes, self.codes),
             )
+
+
+def build_quantizer(config: QuantizerConfig, dim: int) -> Quantizer:
+    """The registered quantizer of `config`, for latents of `dim` channels. Raises ConfigError where they do not fit."""
+    quantizer: Quantizer = QUANTIZERS.member(config.type)(config, dim)
+    return quantizer
 
 
 @contextmanager

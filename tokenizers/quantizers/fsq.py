@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.quantizers.base import Quantizer
+from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
 SLACK = 1e-3  # widens the range a little, so that tanh reaches the outermost values, and has a shift for two levels
 
 
 @dataclass(frozen=True)
-class FSQConfig:
+class FSQConfig(QuantizerConfig):
     type: ClassVar[str] = "fsq"
-    code_settings: ClassVar[tuple[str, ...]] = ("levels", "codebooks")
+    collapse_advice: ClassVar[str] = "take fewer levels, of 5 values or more"
 
     levels: tuple[int, ...] = (8, 5, 5, 5)  # values of each channel; the paper advises 5 or more, (8, 5, 5, 5) for 2^10
     codebooks: int = 1  # q, groups of such channels
@@ -32,12 +32,11 @@ class FSQConfig:
         if self.codebooks < 1:
             raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
 
-    def build(self, dim: int) -> FSQ:
-        return FSQ(self, dim)
-
 
 class FSQ(Quantizer):
     """D channels -> q groups of len(levels) channels, each rounded to one of its levels -> D channels."""
+
+    config_class: ClassVar[type[QuantizerConfig]] = FSQConfig
 
     levels: Tensor  # float [g]
     place: Tensor  # int64 [g], the worth of each channel's digit in a code

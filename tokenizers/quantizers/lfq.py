@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.quantizers.base import Quantizer
+from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
 MOST_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numbers
 
 
 @dataclass(frozen=True)
-class LFQConfig:
+class LFQConfig(QuantizerConfig):
     type: ClassVar[str] = "lfq"
-    code_settings: ClassVar[tuple[str, ...]] = ("bits", "codebooks")
+    decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "entropy", "diversity", "temperature")
+    collapse_advice: ClassVar[str] = "raise entropy or diversity, or take fewer bits"
 
     bits: int = 10  # channels of a group; K = 2^bits
     codebooks: int = 1  # q, groups
@@ -38,12 +39,11 @@ class LFQConfig:
         if self.temperature <= 0:
             raise ConfigError(f"temperature (={self.temperature}) must be positive")
 
-    def build(self, dim: int) -> LFQ:
-        return LFQ(self, dim)
-
 
 class LFQ(Quantizer):
     """D channels -> q groups of `bits` channels, each replaced by its sign -> D channels."""
+
+    config_class: ClassVar[type[QuantizerConfig]] = LFQConfig
 
     place: Tensor  # int64 [bits]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.quantizers.base import Quantizer, count_codes, slice_width
+from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig, count_codes, slice_width
 from tokenreel.tokenizers.quantizers.nearest import nearest_codes
 from tokenreel.tokenizers.quantizers.replicas import draw_rows, process_count, sum_over_processes
 
@@ -22,9 +22,10 @@ KMEANS_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
-class VQConfig:
+class VQConfig(QuantizerConfig):
     type: ClassVar[str] = "vq"
-    code_settings: ClassVar[tuple[str, ...]] = ("codes", "codebooks")
+    decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "decay", "smoothing", "init", "revive_below")
+    collapse_advice: ClassVar[str] = "set init: kmeans and revive_below above 0, or take fewer codes"
 
     codes: int = 512  # K, the size of each codebook
     codebooks: int = 1  # q, slices that the channels are split into
@@ -42,12 +43,11 @@ class VQConfig:
         if not 0 <= self.revive_below < 1:
             raise ConfigError(f"revive_below (={self.revive_below}) is a part of the even share: use a value in [0, 1)")
 
-    def build(self, dim: int) -> VQ:
-        return VQ(self, dim)
-
 
 class VQ(Quantizer):
     """q codebooks of K vectors of D / q channels. All buffers are equal on all processes after every training step."""
+
+    config_class: ClassVar[type[QuantizerConfig]] = VQConfig
 
     codebook: Tensor  # [q, K, d]
     average_count: Tensor  # [q, K], vectors that chose the code in a step, moving average
@@ -73,15 +73,21 @@ class VQ(Quantizer):
         return torch.cat([functional.embedding(codes[:, i], book) for i, book in enumerate(self.codebook)], dim=1)
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        vectors = rows.detach()
-        if self.training and not self.initialised:
-            self._initialise(vectors)
-        codes = self.encode_rows(vectors)
-        chosen = self.decode_rows(codes)  # before the codebook moves: the codes' vectors of this step
-        if self.training:
-            self._follow(vectors, codes)
+        codes, chosen = self.quantize_rows(rows.detach())
         losses = {"commitment": self.config.commitment * functional.mse_loss(rows, chosen)}
         return rows + (chosen - rows).detach(), codes, losses
+
+    def quantize_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [N, D] without gradients -> codes [N, q] and their vectors [N, D]. In training mode the codebook is
+        initialised if need be, and moves once the vectors are taken from it.
+        """
+        if self.training and not self.initialised:
+            self._initialise(rows)
+        codes = self.encode_rows(rows)
+        chosen = self.decode_rows(codes)
+        if self.training:
+            self._follow(rows, codes)
+        return codes, chosen
 
     def _slices(self, rows: Tensor) -> Tensor:
         return rows.unflatten(1, (self.codebooks, -1))  # [N, q, d]

@@ -26,7 +26,6 @@ from tokenreel.priors.layers.cached_transformer import CachedTransformer
 from tokenreel.priors.layers.transformer import Transformer
 from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder
 from tokenreel.tokenizers.quantizers.base import Quantized
-from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 
 class NoQuantizer(nn.Module):
@@ -53,7 +52,7 @@ def without_quantizer(wanted: bool) -> Iterator[None]:
         yield
         return
     with (
-        mock.patch.object(VQConfig, "build", return_value=NoQuantizer()),
+        mock.patch("tokenreel.tokenizers.context_autoencoder.build_quantizer", return_value=NoQuantizer()),
         mock.patch.object(TokenizerObjective, "validate", return_value={}),
     ):
         yield

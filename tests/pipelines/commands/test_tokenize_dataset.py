@@ -24,6 +24,7 @@ from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.commands import repair, tokenize_dataset, verify
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
+from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
 SMALL = "tabletop:?videos=5&seed=3&frames=23&size=16"  # 20 rows in 1 shard
@@ -266,7 +267,8 @@ def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> Non
 def test_a_collapsed_level_is_sealed_only_if_that_is_allowed(tmp_path: Path) -> None:
     """No shard is lost by the refusal."""
     tokenizer, out = save_two_levels(tmp_path / "a", collapsed=True), tmp_path / "x"
-    with pytest.raises(DataError, match=r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"):
+    found = r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"
+    with pytest.raises(DataError, match=f"{found}.*{VQConfig.collapse_advice}"):
         tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out)
     assert not (out / "manifest.json").exists()
     summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out, allow_collapsed=True)

@@ -15,6 +15,7 @@ from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.commands import train_tokenizer
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 CLIPS, FRAMES, SIZE = 17, 5, 16
 SETTINGS = [
@@ -79,6 +80,7 @@ def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: 
         summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
     assert summary["video/codes_used"] < 0.5
     assert "of 509 codes are in use" in summary["alarms"][0]
+    assert summary["alarms"][0].endswith(VQConfig.collapse_advice)
     assert summary["alarms"][0] in caplog.text
 
 

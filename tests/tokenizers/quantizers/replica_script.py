@@ -1,4 +1,4 @@
-"""One of two gloo processes of test_vq.py: `replica_script.py FOLDER RANK` trains quantizers on data of its own."""
+"""One of two gloo processes of conftest.py: `replica_script.py FOLDER RANK` trains quantizers on data of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from tokenreel.tokenizers.quantizers.rvq import RVQ, RVQConfig
 from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
 
 
@@ -16,8 +17,9 @@ def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
     torch.manual_seed(17)
-    plain = VQConfig(codes=7, init="uniform", decay=0.8).build(3).train()
-    alive = VQConfig(codes=23, init="kmeans", decay=0.8, revive_below=0.3).build(3).train()
+    plain = VQ(VQConfig(codes=7, init="uniform", decay=0.8), 3).train()
+    alive = VQ(VQConfig(codes=23, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
+    residual = RVQ(RVQConfig(codes=11, codebooks=3, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
     start = {f"start.{name}": tensor.clone() for name, tensor in plain.state_dict().items()}
     torch.manual_seed(rank)  # other data, other draws
     latents = torch.randn(3, 2, 3, 1, 5, 7) + rank
@@ -25,11 +27,12 @@ def main(folder: Path, rank: int) -> None:
         plain(step)
     for step in range(12):
         alive(torch.randn(2, 3, 1, 5, 7) * (rank + 1))
+        residual(torch.randn(2, 3, 1, 5, 7) * (rank + 1))
         if step == 0:
             _put_out_of_reach(alive, code=3)
-    state = {
-        f"{name}.{key}": t for name, vq in (("plain", plain), ("alive", alive)) for key, t in vq.state_dict().items()
-    }
+            _put_out_of_reach(residual.stages[1], code=5)
+    trained = {"plain": plain, "alive": alive, "residual": residual}
+    state = {f"{name}.{key}": t for name, module in trained.items() for key, t in module.state_dict().items()}
     save_file({**start, **state, "latents": latents}, folder / f"{rank}.safetensors")
     dist.destroy_process_group()
 

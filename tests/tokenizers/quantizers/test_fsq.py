@@ -14,7 +14,7 @@ LEVELS = (8, 5, 3, 2)
 def bare_fsq(levels: tuple[int, ...], codebooks: int = 1) -> FSQ:
     """Without its projections, so that channels are what is rounded."""
     channels = len(levels) * codebooks
-    fsq = FSQConfig(levels, codebooks).build(channels).eval()
+    fsq = FSQ(FSQConfig(levels, codebooks), channels).eval()
     for layer in (fsq.narrow, fsq.widen):
         torch.nn.init.eye_(layer.weight)
         torch.nn.init.zeros_(layer.bias)

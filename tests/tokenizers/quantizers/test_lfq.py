@@ -13,7 +13,7 @@ from tokenreel.tokenizers.quantizers.lfq import LFQ, LFQConfig
 
 def bare_lfq(config: LFQConfig) -> LFQ:
     """Without its projections, so that channels are what is replaced by signs."""
-    lfq = config.build(config.bits * config.codebooks).eval()
+    lfq = LFQ(config, config.bits * config.codebooks).eval()
     for layer in (lfq.narrow, lfq.widen):
         torch.nn.init.eye_(layer.weight)
         torch.nn.init.zeros_(layer.bias)

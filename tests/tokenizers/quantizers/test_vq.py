@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.quantizers.vq import VQConfig
+from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
 
-SCRIPT = Path(__file__).with_name("replica_script.py")
 LATENTS = (2, 6, 3, 5, 7)  # B, D, t, h, w
 
 
@@ -24,7 +18,7 @@ def _seeded():
 
 
 def test_codes_survive_decoding():
-    vq = VQConfig(codes=13, codebooks=2).build(6).eval()
+    vq = VQ(VQConfig(codes=13, codebooks=2), 6).eval()
     vq.codebook.normal_()
     codes = torch.randint(0, 13, (2, 3, 5, 7, 2))
     assert torch.equal(vq.encode(vq.decode(codes)), codes)
@@ -32,10 +26,10 @@ def test_codes_survive_decoding():
 
 def test_slices_are_independent_quantizers():
     """LVT section 3.1: the channels are split in order, each part has a codebook of its own."""
-    vq, latents = VQConfig(codes=13, codebooks=2).build(6).eval(), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codes=13, codebooks=2), 6).eval(), torch.randn(LATENTS)
     vq.codebook.normal_()
     for i, part in enumerate(latents.split(3, dim=1)):
-        single = VQConfig(codes=13).build(3).eval()
+        single = VQ(VQConfig(codes=13), 3).eval()
         single.codebook.copy_(vq.codebook[i : i + 1])
         assert torch.equal(vq.encode(latents)[..., i : i + 1], single.encode(part))
         torch.testing.assert_close(vq(latents).latents.split(3, dim=1)[i], single(part).latents)
@@ -43,7 +37,7 @@ def test_slices_are_independent_quantizers():
 
 def test_gradients_pass_straight_through():
     """The output's gradient reaches the input as it is; the commitment loss adds 2 (x - e) / numel, weighted."""
-    vq, latents = VQConfig(codes=13, commitment=0.7).build(6).eval(), torch.randn(LATENTS, requires_grad=True)
+    vq, latents = VQ(VQConfig(codes=13, commitment=0.7), 6).eval(), torch.randn(LATENTS, requires_grad=True)
     weights, quantized = torch.randn(LATENTS), vq(latents)
     ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
     pull = 0.7 * 2 * (latents - vq.decode(quantized.codes)).detach() / latents.numel()
@@ -51,7 +45,7 @@ def test_gradients_pass_straight_through():
 
 
 def test_moving_averages_against_numpy():
-    vq = VQConfig(codes=5, decay=0.9, smoothing=0.01, init="uniform").build(3).train()
+    vq = VQ(VQConfig(codes=5, decay=0.9, smoothing=0.01, init="uniform"), 3).train()
     count, total, book = np.ones(5), vq.codebook[0].double().numpy().copy(), vq.codebook[0].double().numpy()
     for _ in range(3):
         latents = torch.randn(2, 3, 1, 5, 7)
@@ -67,7 +61,7 @@ def test_moving_averages_against_numpy():
 
 
 def test_nothing_moves_in_evaluation():
-    vq, latents = VQConfig(codes=13, revive_below=0.5, init="kmeans").build(6), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codes=13, revive_below=0.5, init="kmeans"), 6), torch.randn(LATENTS)
     vq.train()(latents)
     before = {name: tensor.clone() for name, tensor in vq.state_dict().items()}
     vq.eval()(latents)
@@ -75,7 +69,7 @@ def test_nothing_moves_in_evaluation():
 
 
 def test_data_initialisation_takes_vectors_of_the_first_batch():
-    vq, latents = VQConfig(codes=13, codebooks=2, init="data", decay=0.999999).build(6).train(), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codes=13, codebooks=2, init="data", decay=0.999999), 6).train(), torch.randn(LATENTS)
     vq(latents)
     parts = latents.movedim(1, -1).reshape(-1, 2, 3)
     for i in range(2):
@@ -89,7 +83,7 @@ def test_kmeans_fits_the_first_batch_better_than_random_vectors():
     errors = {}
     for init in ("data", "kmeans"):
         torch.manual_seed(7)
-        vq = VQConfig(codes=13, init=init).build(6).train()
+        vq = VQ(VQConfig(codes=13, init=init), 6).train()
         vq(latents)
         errors[init] = vq.eval()(latents).losses["commitment"].item()
     assert errors["kmeans"] < 0.9 * errors["data"]
@@ -97,7 +91,7 @@ def test_kmeans_fits_the_first_batch_better_than_random_vectors():
 
 def test_a_revived_code_stays_where_it_was_put():
     """Its moving averages are reset with it: with the old ones it would be back at once where nobody chose it."""
-    vq, latents = VQConfig(codes=7, init="uniform", revive_below=0.2, decay=0.5).build(6).train(), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codes=7, init="uniform", revive_below=0.2, decay=0.5), 6).train(), torch.randn(LATENTS)
     vq.codebook[0, 3] = vq.average_sum[0, 3] = 1e3  # out of reach
     vq.average_count[0, 3] = 1e-6
     vq(latents)
@@ -113,7 +107,7 @@ def test_dead_codes_come_to_life():
     latents = torch.randn(LATENTS) * 0.1 + 5.0
     used = {}
     for revive_below in (0.0, 0.1):
-        vq = VQConfig(codes=23, init="uniform", revive_below=revive_below, decay=0.8).build(6).train()
+        vq = VQ(VQConfig(codes=23, init="uniform", revive_below=revive_below, decay=0.8), 6).train()
         for _ in range(40):
             counts = vq(latents).code_counts
         used[revive_below] = (counts > 0).sum().item()
@@ -129,16 +123,6 @@ def test_bad_fields_are_refused(fields, words):
         VQConfig(**fields)
 
 
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory):
-    """What two gloo processes, each with data of its own, hold after some steps; see replica_script.py."""
-    folder = tmp_path_factory.mktemp("replicas")
-    commands = [[sys.executable, str(SCRIPT), str(folder), str(rank)] for rank in range(2)]
-    processes = [subprocess.Popen(command) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
-
-
 def test_two_processes_hold_one_codebook_through_initialisation_and_revival(replicas):
     assert replicas[0]["alive.codebook"].abs().max() < 100, "the code put out of reach was not revived"
     for name in ("alive.codebook", "alive.average_count", "alive.average_sum"):
@@ -147,7 +131,7 @@ def test_two_processes_hold_one_codebook_through_initialisation_and_revival(repl
 
 def test_two_processes_are_one_with_both_batches(replicas):
     """Without random draws, the codebook is that of one process that saw the data of both."""
-    vq = VQConfig(codes=7, init="uniform", decay=0.8).build(3).train()
+    vq = VQ(VQConfig(codes=7, init="uniform", decay=0.8), 3).train()
     vq.load_state_dict({name: replicas[0][f"start.{name}"] for name in vq.state_dict()})
     for step in range(3):
         vq(torch.cat([replica["latents"][step] for replica in replicas]))

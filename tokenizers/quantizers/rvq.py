@@ -1,0 +1,72 @@
+"""Residual vector quantization (Zeghidour et al. 2021, SoundStream, section III-C, https://arxiv.org/abs/2107.03312).
+
+q codebooks one after the other: each codes what the codebooks before it left over, and a vector is the sum of its q
+codes' vectors. The search is greedy, one nearest vector at a stage. Quantizer dropout (same section) is not built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenreel.errors import ConfigError
+from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig
+from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
+
+
+@dataclass(frozen=True)
+class RVQConfig(VQConfig):
+    """VQ's settings, which hold for the codebook of every stage."""
+
+    type: ClassVar[str] = "rvq"
+    collapse_advice: ClassVar[str] = f"{VQConfig.collapse_advice} or codebooks"
+
+    codebooks: int = 8  # q, stages; 8 of 1024 codes in SoundStream
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codebooks < 1:
+            raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
+
+
+class RVQ(Quantizer):
+    """q stages, each a VQ with one codebook of K vectors of D channels."""
+
+    config_class: ClassVar[type[QuantizerConfig]] = RVQConfig
+
+    def __init__(self, config: RVQConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.codes, self.codebooks = config.codes, config.codebooks
+        stage = dataclasses.replace(config, codebooks=1)
+        self.stages = cast(Sequence[VQ], nn.ModuleList(VQ(stage, dim) for _ in range(config.codebooks)))
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        codes = []
+        for stage in self.stages:
+            codes.append(stage.encode_rows(rows))
+            rows = rows - stage.decode_rows(codes[-1])
+        return torch.cat(codes, dim=1)
+
+    def decode_rows(self, codes: Tensor) -> Tensor:
+        parts = [stage.decode_rows(codes[:, i : i + 1]) for i, stage in enumerate(self.stages)]
+        return torch.stack(parts).sum(0)
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The commitment loss is the sum of the stages': each stage's residual is to be near its own code's vector."""
+        residual, codes, parts, distances = rows, [], [], []
+        for stage in self.stages:
+            stage_codes, chosen = stage.quantize_rows(residual.detach())
+            distances.append(functional.mse_loss(residual, chosen))
+            residual = residual - chosen
+            codes.append(stage_codes)
+            parts.append(chosen)
+        losses = {"commitment": self.config.commitment * torch.stack(distances).sum()}
+        quantized = torch.stack(parts).sum(0)
+        return rows + (quantized - rows).detach(), torch.cat(codes, dim=1), losses
