@@ -119,7 +119,7 @@ class Prior(nn.Module, PretrainedModel):
 
         Given positions in the middle of the order are fed like drawn ones, with the codes that `start` was given.
         The trap: rows finish at different times, so position + n may pass L where `count` is smaller, and codes beyond
-        `count` are noise: neither may fail nor reach what the row computes later.
+        `count` are noise, any int64: neither may fail nor reach what the row computes later.
         """
 
     @abstractmethod

@@ -93,7 +93,7 @@ def recompute(prior: GPT, tokens: dict[str, Tensor], flat: Tensor, count: int) -
         number = torch.from_numpy(
             uniforms(0, torch.zeros(1, dtype=torch.long).numpy(), torch.tensor([code_id]).numpy())
         )
-        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior._positions()))[:, -1:]
+        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.positions()))[:, -1:]
         log_probs = prior.output.log_probs(prior.output.linear(x), torch.tensor([[position]]))
         codes.append(int(draw(log_probs.exp(), number)))
     return Recomputed(positions, codes, (time.thread_time() - started) * length / count)

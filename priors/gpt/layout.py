@@ -6,7 +6,7 @@ Plain arithmetic on a token spec, in numpy, so that a prior can be built on the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -64,10 +64,36 @@ def frame_order(spec: TokenSpec, names: Sequence[str]) -> tuple[np.ndarray, np.n
     return order.T[by_key].copy(), key[-1, by_key]
 
 
+def codebooks(spec: TokenSpec, order: np.ndarray) -> tuple[list[StreamSpec], np.ndarray]:
+    """The codebooks (stream, q) that `order` [L, 5] uses, each by its stream, and int64 [L], the index of each
+    position's in that list.
+    """
+    keys, index = np.unique(order[:, [0, 4]], axis=0, return_inverse=True)
+    return [spec.streams[stream] for stream, _ in keys], index.reshape(-1)
+
+
+def embedding_sizes(streams: Iterable[StreamSpec]) -> list[int]:
+    """The codes to be embedded of a codebook of each of `streams`, with the null code where there is one."""
+    return [stream.codes + (stream.null_code is not None) for stream in streams]
+
+
 def previous_positions(order: np.ndarray) -> np.ndarray:
     """int64 [L]: where in `order` [L, 5] the code one step before at the same place is; -1 where there is none."""
     position = {tuple(code): i for i, code in enumerate(order.tolist())}
     return np.array([position.get((stream, t - 1, *place), -1) for stream, t, *place in order.tolist()])
+
+
+def latest_positions(order: np.ndarray, streams: list[int]) -> tuple[np.ndarray, list[int]]:
+    """int64 [S, L]: for each place (h, w, q) of these streams the last position before each position of `order` [L, 5]
+    that is of this place, -1 where there is none; and the stream of each place.
+    """
+    places = list(dict.fromkeys(tuple(code) for code in order[:, [0, 2, 3, 4]].tolist() if code[0] in streams))
+    latest = np.full((len(places), len(order)), -1)
+    for row, place in enumerate(places):
+        here = np.flatnonzero((order[:, [0, 2, 3, 4]] == place).all(1))
+        before = np.searchsorted(here, np.arange(len(order)))  # how many of them come before each position
+        latest[row, before > 0] = here[before[before > 0] - 1]
+    return latest, [place[0] for place in places]
 
 
 def step_positions(order: np.ndarray, stream: int, steps: int) -> np.ndarray:

@@ -1,15 +1,15 @@
 """GPT: a decoder-only transformer over the codes of a clip, after CCVS (Le Moing et al. 2021, section 3.3).
 
 First comes what steers the whole clip, if it is so configured (`priors/gpt/prefix.py`). Then codes are taken frame by
-frame, each frame's tracks before its levels; learned tables for time, place and codebook slice add up to a code's
-position. It knows no pixels and draws nothing: `priors/sampling/video.py` does.
+frame, each frame's tracks before its levels. The input at a code is the embedding of the code before it, its position's
+(`priors/gpt/positions.py`) and what options add (`priors/gpt/inputs.py`). It knows no pixels and draws nothing:
+`priors/sampling/video.py` does.
 
 B rows, P codes of the prefix, L positions of the order, n codes fed at once, D width, K codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from tokenreel.data.spec import END, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, State, Tokens
-from tokenreel.priors.gpt.end_frame import EndAhead
-from tokenreel.priors.gpt.latest_controls import LatestTracks
-from tokenreel.priors.gpt.layout import controlled_spec, frame_order, previous_positions
+from tokenreel.priors.gpt.inputs import FEATURES
+from tokenreel.priors.gpt.layout import codebooks, controlled_spec, embedding_sizes, frame_order
+from tokenreel.priors.gpt.positions import DecomposedPositions, JointPositions
 from tokenreel.priors.gpt.prefix import Prefix
 from tokenreel.priors.layers.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.layers.tokens import CodeEmbedding, CodeOutput
@@ -69,10 +69,10 @@ class GPTState(State):
     """
 
     cache: CachedTransformer
-    positions: Tensor  # [L, D], what the tables add up to
+    positions: Tensor  # [L, D]
     output: PackedLinear
     codes: Tensor  # int64 [B, L], those fed so far; the others have no meaning
-    tokens: Tokens  # of which the end frame is looked at
+    tokens: Tokens  # that it started from, for the input features
 
 
 class GPT(Prior):
@@ -81,19 +81,11 @@ class GPT(Prior):
     `tracks_only` the levels are left out: some tracks say in few codes what many codes of frames then follow.
 
     `spec` may hold other tracks as well; the prior's own does not. Raises ConfigError where it lacks one of `controls`.
-    With `previous_step` a small model need not first learn where to look for what mostly just stays as it is: after
-    some hundred steps of training that is worth more than a bit a code. Sampling runs in the precision of the weights:
-    `prior.to(torch.bfloat16)` halves what has to be read for a code.
+    Sampling runs in the precision of the weights: `prior.to(torch.bfloat16)` halves what has to be read for a code.
     """
 
     config: GPTConfig
     config_class = GPTConfig
-
-    time: Tensor  # int64 [L], row of the table of times
-    place: Tensor  # int64 [L], row of the table of places (stream, h, w)
-    book: Tensor  # int64 [L], row of the table of codebooks (stream, q)
-    source: Tensor  # int64 [L], the position of the code one step before at the same place; 0 where there is none
-    has_source: Tensor  # float [L, 1], 1 or 0
 
     def __init__(self, config: GPTConfig, spec: TokenSpec) -> None:
         if spec.time == "window":
@@ -101,42 +93,18 @@ class GPT(Prior):
                 "a GPT would be given codes that know later frames, as this tokenizer's do: use pixelcnn-top, -bottom"
             )
         spec = controlled_spec(spec, config.controls)
-        runs = {stream.name: spec.runs_with_video(stream) for stream in spec.streams}
-        predicts, reads = (tuple(name for name in runs if runs[name] == which) for which in (True, False))
-        if config.tracks_only:
-            predicts = tuple(name for name in predicts if spec.stream(name).role == "track")
-            _require_tracks("tracks_only", predicts, config.controls)
-        super().__init__(config, spec, predicts, reads)
-        order, first_frame = frame_order(spec, predicts)
-        self._order = torch.from_numpy(order)
-        stream, _, h, w, q = order.T
-        tables = {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}
-        self.tables = nn.ModuleDict()
-        for name, keys in tables.items():
-            rows, row = np.unique(np.stack(keys), axis=1, return_inverse=True)
-            self.register_buffer(name, torch.from_numpy(row), persistent=False)
-            if config.positions == "decomposed":
-                self.tables[name] = nn.Embedding(rows.shape[1], config.width)
-        if config.positions == "joint":
-            self.tables["position"] = nn.Embedding(len(order), config.width)
-        books = [s for s in map(spec.stream, predicts) for _ in range(s.codebooks)]
-        sizes = [s.codes + (s.null_code is not None) for s in books]
-        self.codes = CodeEmbedding(sizes, self.book, config.width)
-        if config.previous_step:
-            source = previous_positions(order)
-            self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
-            self.register_buffer("has_source", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
-            self.previous = CodeEmbedding(sizes, self.book, config.width)
-        if config.latest_tracks:
-            _require_tracks(
-                "latest_tracks", [name for name in predicts if spec.stream(name).role == "track"], config.controls
-            )
-        self.latest = LatestTracks(spec, order, config.width) if config.latest_tracks else None
-        self.ahead = EndAhead(spec, order, config.width) if config.end_ahead else None
-        self.prefix = Prefix(spec, reads, order, config.width) if reads else None
-        self.start_vector = nn.Parameter(torch.empty(config.width))
-        self.transformer = Transformer(config.depth, config.width, config.heads, config.dropout)
-        self.output = CodeOutput([s.codes for s in books], self.book, config.width)
+        super().__init__(config, spec, *_predicted_and_read(config, spec))
+        order, first_frame = frame_order(spec, self.predicts)
+        self._order, width = torch.from_numpy(order), config.width
+        joint = config.positions == "joint"
+        self.positions = JointPositions(len(order), width) if joint else DecomposedPositions(order, first_frame, width)
+        streams, book = codebooks(spec, order)
+        self.codes = CodeEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
+        self.inputs = _input_features(config, spec, order)
+        self.prefix = Prefix(spec, self.reads, order, width) if self.reads else None
+        self.start_vector = nn.Parameter(torch.empty(width))
+        self.transformer = Transformer(config.depth, width, config.heads, config.dropout)
+        self.output = CodeOutput([stream.codes for stream in streams], torch.from_numpy(book), width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -162,7 +130,7 @@ class GPT(Prior):
     def _nats(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None) -> Tensor:
         """Minus log-probabilities [B, L], 0 where given."""
         flat = self.flatten(tokens)
-        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self._positions()), generator)
+        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self.positions()), generator)
         nats = self.output.nats(x[:, self._prefix_length :], flat.masked_fill(given, 0))  # a null code is always given
         return nats.masked_fill(given, 0)
 
@@ -171,29 +139,19 @@ class GPT(Prior):
         """P"""
         return self.prefix.length if self.prefix else 0
 
-    def _positions(self) -> Tensor:
-        """[L, D]"""
-        if self.config.positions == "joint":
-            table: nn.Embedding = self.tables["position"]  # type: ignore[assignment]
-            return table.weight
-        return self.tables["time"](self.time) + self.tables["place"](self.place) + self.tables["book"](self.book)
-
     def _first_inputs(self, tokens: Tokens, flat: Tensor, n: int, positions: Tensor) -> Tensor:
         """[B, P + n, D]: the prefix, the start vector and the first n - 1 codes of `flat` [B, L], to predict the first
         n.
         """
         start = self.start_vector.expand(len(flat), 1, -1)
         x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
-        x = x + self._previous(flat, slice(n)) if self.config.previous_step else x
-        x = x + self.latest(flat, slice(n)) if self.latest else x
-        x = x + self.ahead(tokens, slice(n)) if self.ahead else x
+        x = self._with_features(x, flat, tokens, slice(n))
         return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
 
-    def _previous(self, flat: Tensor, target: Tensor | slice) -> Tensor:
-        """[B, n, D]: the codes of `flat` [B, L] one step before the positions to be predicted."""
-        source = self.source[target].expand(len(flat), -1)
-        x = self.previous(flat.gather(1, source), target)
-        return x * self.has_source[target].to(x.dtype)
+    def _with_features(self, x: Tensor, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
+        for feature in self.inputs.values():
+            x = x + feature(flat, tokens, target)
+        return x
 
     @torch.no_grad()
     def start(self, tokens: Tokens, given: Tensor) -> GPTState:
@@ -201,7 +159,7 @@ class GPT(Prior):
         position = torch.where(given.all(1), length, (~given).int().argmax(1))
         target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
         cache = CachedTransformer(self.transformer, rows, prefix + length + 1)
-        positions, output = self._positions(), PackedLinear(self.output.linear.weight)
+        positions, output = self.positions(), PackedLinear(self.output.linear.weight)
         codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
         x = self._first_inputs(tokens, codes, n, positions)
         x = cache.extend(x, torch.arange(prefix + n, device=codes.device)[None])
@@ -218,12 +176,7 @@ class GPT(Prior):
         codes = codes.where(line < count[:, None], 0)  # noise may lie beyond the codebook
         x = self.codes(codes, at) + state.positions[at]
         state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
-        if self.config.previous_step:
-            x = x + self._previous(state.codes, target)
-        if self.latest:
-            x = x + self.latest(state.codes, target)
-        if self.ahead:
-            x = x + self.ahead(state.tokens, target)
+        x = self._with_features(x, state.codes, state.tokens, target)
         x = state.cache.extend(x, self._prefix_length + at + 1)
         state.position = state.position + count
         return self.output.log_probs(state.output(x), target)
@@ -232,9 +185,24 @@ class GPT(Prior):
         state.position = position
 
 
-def _require_tracks(option: str, running: Sequence[str], controls: Sequence[str]) -> None:
-    if not running:
-        raise ConfigError(
-            f"{option}: none of the controls {list(controls)} is a frame-level track, as states and sound are; "
-            "leave it out, or add one"
-        )
+def _predicted_and_read(config: GPTConfig, spec: TokenSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the streams that are predicted, and of those that are read.
+
+    Raises ConfigError where an option needs frame-level tracks and the controls have none.
+    """
+    running = [stream for stream in spec.streams if spec.runs_with_video(stream)]
+    tracks = tuple(stream.name for stream in running if stream.role == "track")
+    for option in ("tracks_only", "latest_tracks"):
+        if getattr(config, option) and not tracks:
+            raise ConfigError(
+                f"{option}: none of the controls {list(config.controls)} is a frame-level track, as states and sound "
+                "are; leave it out, or add one"
+            )
+    predicts = tracks if config.tracks_only else tuple(stream.name for stream in running)
+    return predicts, tuple(stream.name for stream in spec.streams if stream not in running)
+
+
+def _input_features(config: GPTConfig, spec: TokenSpec, order: np.ndarray) -> nn.ModuleDict:
+    """The features that the options ask for, by option."""
+    chosen = {option: feature for option, feature in FEATURES.items() if getattr(config, option)}
+    return nn.ModuleDict({option: feature(spec, order, config.width) for option, feature in chosen.items()})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.priors.base import Tokens
-from tokenreel.priors.gpt.layout import step_positions
+from tokenreel.priors.gpt.layout import embedding_sizes, step_positions
 from tokenreel.priors.layers.tokens import CodeEmbedding
 
 
@@ -64,5 +64,5 @@ def _embedding(tracks: Sequence[StreamSpec], width: int) -> CodeEmbedding:
     for track in tracks:
         slices = np.arange(track.codebooks) + len(sizes)
         books.append(np.tile(slices, track.positions // track.codebooks))
-        sizes += [track.codes + (track.null_code is not None)] * track.codebooks
+        sizes += embedding_sizes([track] * track.codebooks)
     return CodeEmbedding(sizes, torch.from_numpy(np.concatenate(books)), width)

@@ -323,13 +323,21 @@ def _walk(prior: Prior, tokens: Tokens, given: Tensor, steps: Iterator[Tensor]) 
         wanted, position = next(steps), state.position.clone()
         count = torch.minimum(wanted, given.shape[1] - position)
         lines = torch.arange(max(int(wanted.max()), 1))
-        rubbish = torch.randint(int(prior.position_codes().min()), (len(flat), len(lines)), generator=noise)
+        rubbish = _rubbish(prior, (len(flat), len(lines)), noise)
         codes = torch.where(lines < count[:, None], _at(flat, position[:, None] + lines), rubbish)
         with torch.no_grad():
             log_probs = prior.step(state, codes, count)
         assert torch.equal(state.position, position + count)
         _record(found, log_probs, flat, given, position, count)
     return found
+
+
+def _rubbish(prior: Prior, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Half of them valid in every codebook, as a stale code may be, half any int64, as uninitialised memory may be."""
+    valid = torch.randint(int(prior.position_codes().min()), shape, generator=generator)
+    limits = torch.iinfo(torch.long)
+    anything = torch.randint(limits.min, limits.max, shape, generator=generator)
+    return valid.where(torch.rand(shape, generator=generator) < 0.5, anything)
 
 
 def _at(flat: Tensor, positions: Tensor) -> Tensor:

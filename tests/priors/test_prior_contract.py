@@ -159,6 +159,14 @@ class Smearing(Toy):
         return log_probs
 
 
+class Unguarded(Toy):
+    """Looks up the embedding of every code that it is fed, valid or not."""
+
+    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+        self.code(codes)
+        return super().step(state, codes, count)
+
+
 class Recomputing(Toy):
     """Runs the whole order for each new code."""
 
@@ -211,6 +219,13 @@ def test_the_checks_catch_what_they_are_for(broken, check):
     toy = scrambled(broken(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
     with pytest.raises(AssertionError):
         check(toy, random_tokens(toy, 3), random_given(toy, 3, share=0.3))
+
+
+def test_noise_beyond_the_codebook_catches_a_prior_that_looks_it_up():
+    spec = raster_toy().spec
+    toy = scrambled(Unguarded(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+    with pytest.raises(IndexError):
+        check_rows_apart(toy, random_tokens(toy, 3), random_given(toy, 3, share=0.3))
 
 
 def test_the_counter_catches_recomputing():

@@ -114,7 +114,9 @@ class Toy(Prior):
         assert isinstance(state, ToyState)
         length = len(self._order)
         lines = torch.arange(codes.shape[1])
-        at = (state.position[:, None] + lines).where(lines < count[:, None], length)
+        valid = lines < count[:, None]
+        at = (state.position[:, None] + lines).where(valid, length)
+        codes = codes.where(valid, 0)  # noise may lie beyond the codebook
         state.features[torch.arange(len(codes))[:, None], at] = self._features(codes, at)
         after = (state.position[:, None] + lines + 1).clamp(max=length)
         state.position = state.position + count

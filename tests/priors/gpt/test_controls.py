@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from toy_priors import spec_of
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
-from tokenreel.priors.gpt.latest_controls import latest_positions
+from tokenreel.priors.gpt.inputs import FEATURES
+from tokenreel.priors.gpt.layout import latest_positions
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 
 SCALE = 0.1  # see test_gpt.py
@@ -61,19 +63,36 @@ def test_contract_with_either_kind_of_positions(positions: str, previous_step: b
 
 
 @pytest.mark.parametrize(
-    ("controls", "option"),
+    ("controls", "options"),
     [
-        (("state",), "latest_tracks"),
-        (LAYOUTS[-1], "latest_tracks"),
-        (("end",), "end_ahead"),
-        (LAYOUTS[-1], "end_ahead"),
+        (("state",), ["latest_tracks"]),
+        (("end",), ["end_ahead"]),
+        *((LAYOUTS[-1], [option]) for option in FEATURES),
+        (LAYOUTS[-1], FEATURES),
     ],
 )
-def test_contract_with_controls_as_inputs_at_each_code(controls: tuple[str, ...], option: str) -> None:
-    prior = scramble(gpt(controls, tracked(codebooks=3), **{option: True}), scale=SCALE)
+def test_contract_with_further_inputs_at_each_code(controls: tuple[str, ...], options: Iterable[str]) -> None:
+    prior = scramble(gpt(controls, tracked(codebooks=3), **dict.fromkeys(options, True)), scale=SCALE)
+    assert list(prior.inputs) == list(options)
     given = random_given(prior, 3, 0.3)
     given[0] = prior.given_frames(1) | prior.given_streams({"state", "sound"} & set(controls))
     check_contract(prior, random_tokens(prior, 3), given)
+
+
+@pytest.mark.parametrize("option", FEATURES)
+def test_an_input_feature_looks_at_nothing_from_its_target_on(option: str) -> None:
+    """And gives the same vectors for a range of targets as for targets of each row's own."""
+    prior = scramble(gpt(LAYOUTS[-1], tracked(codebooks=3), **{option: True}))
+    feature, tokens = prior.inputs[option], random_tokens(prior, 2)
+    flat, length = prior.flatten(tokens), len(prior.order())
+    with torch.no_grad():
+        expected = feature(flat, tokens, slice(length))
+        assert expected.shape == (2, length, 24)
+        assert torch.equal(feature(flat, tokens, slice(5)), expected[:, :5])
+        for position in range(length):
+            target = torch.tensor([[position], [length - 1 - position]])
+            hidden = flat.where(torch.arange(length) < target, (flat + 1) % prior.position_codes())
+            assert torch.equal(feature(hidden, tokens, target), expected.take_along_dim(target[..., None], 1))
 
 
 def test_contract_without_frames() -> None:
@@ -108,12 +127,11 @@ def test_an_end_frame_as_an_input_is_refused_where_none_steers() -> None:
 def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
     """Rows: an end at the clip's last step, one in it, none, and one of no known step."""
     prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_ahead=True))
-    tokens, ahead = random_tokens(prior, 4), prior.ahead
-    assert ahead is not None
+    tokens, ahead = random_tokens(prior, 4), prior.inputs["end_ahead"]
     tokens[END_STEP] = torch.tensor([2, 1, 3, 3]).view(4, 1, 1, 1, 1)  # 3: null, as its codes, 5
     tokens[END][2] = 5
     with torch.no_grad():
-        found = ahead(tokens, slice(None))
+        found = ahead(prior.flatten(tokens), tokens, slice(None))
         assert not found[:, prior.positions_of("state")].any()
         for position in prior.positions_of("video").nonzero()[:, 0].tolist():
             _, step, h, w, q = prior.order()[position].tolist()
@@ -205,7 +223,7 @@ def test_the_end_frame_is_embedded_as_the_frame_that_it_is() -> None:
     tokens = random_tokens(prior, 2)
     tokens[END] = tokens["video"][torch.arange(2), torch.tensor([2, 1])][:, None]
     tokens[END_STEP] = torch.tensor([2, 1]).view(2, 1, 1, 1, 1)
-    positions = prior._positions()
+    positions = prior.positions()
     flat = prior.flatten(tokens)
     embedded = prior.codes(flat, slice(None)) + positions
     prefix = prior.prefix(tokens, prior.codes, positions)

@@ -84,11 +84,11 @@ def test_coarse_codes_come_before_the_frames_that_they_stand_for() -> None:
 
 def test_previous_step_is_the_same_place_one_step_before() -> None:
     prior = gpt(CONTROLLED, previous_step=True)
-    order, source = prior.order(), prior.source
+    order, feature = prior.order(), prior.inputs["previous_step"]
     back = order - torch.tensor([0, 1, 0, 0, 0])
     later = order[:, 1] > 0
-    assert torch.equal(order[source[later]], back[later])
-    assert torch.equal(prior.has_source[:, 0].bool(), later)
+    assert torch.equal(order[feature.source[later]], back[later])
+    assert torch.equal(feature.known[:, 0].bool(), later)
 
 
 def test_previous_step_alone_learns_to_copy() -> None:
