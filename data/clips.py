@@ -9,7 +9,14 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from tokenreel.data.controls.needs import ClassNeed, Need, Raw, RawRequest, SoundNeed, TableNeed
+from tokenreel.data.controls.needs import (
+    ClassSource,
+    ControlInput,
+    ControlRequest,
+    ControlSource,
+    SoundSource,
+    TableSource,
+)
 from tokenreel.data.decoding.pool import DecodePool, ReadResult
 from tokenreel.data.plan import Plan
 from tokenreel.data.video.reader import DecodeFailure
@@ -95,20 +102,20 @@ class ClipReader:
             )
 
 
-RawClip = dict[str, Raw]  # by track
+ControlClip = dict[str, ControlInput]  # by track
 
 
 def read_raw_spans(
-    plan: Plan, pool: DecodePool, needs: Mapping[str, Need], spans: Iterable[range], ahead: int
-) -> Iterator[list[RawClip] | DecodeFailure]:
+    plan: Plan, pool: DecodePool, needs: Mapping[str, ControlSource], spans: Iterable[range], ahead: int
+) -> Iterator[list[ControlClip] | DecodeFailure]:
     """For each span, rows of one video, the raw controls of each row, or why those rows have none.
 
     `ahead` spans are in flight at most. Raises DataError where the data does not have what is needed.
     """
-    from_pool = {name: need for name, need in needs.items() if not isinstance(need, ClassNeed)}
+    from_pool = {name: need for name, need in needs.items() if not isinstance(need, ClassSource)}
     asked: deque[tuple[range, np.ndarray]] = deque()
 
-    def requests() -> Iterator[RawRequest]:
+    def requests() -> Iterator[ControlRequest]:
         for span in spans:
             wanted = np.stack([plan.ticks(row) for row in span])
             ticks, places = np.unique(wanted, return_inverse=True)
@@ -132,13 +139,15 @@ def read_raw_spans(
         yield [_with_classes(plan, needs, row, clip) for row, clip in zip(span, clips, strict=True)]
 
 
-def _with_classes(plan: Plan, needs: Mapping[str, Need], row: int, read: Mapping[str, np.ndarray]) -> RawClip:
+def _with_classes(
+    plan: Plan, needs: Mapping[str, ControlSource], row: int, read: Mapping[str, np.ndarray]
+) -> ControlClip:
     """What was read, in the order of `needs`, and the class, which the plan knows."""
-    return {name: plan.class_name(row) if isinstance(need, ClassNeed) else read[name] for name, need in needs.items()}
+    return {name: plan.class_name(row) if isinstance(need, ClassSource) else read[name] for name, need in needs.items()}
 
 
-def _raw_request(plan: Plan, video: int, need: TableNeed | SoundNeed, ticks: np.ndarray) -> RawRequest:
+def _raw_request(plan: Plan, video: int, need: TableSource | SoundSource, ticks: np.ndarray) -> ControlRequest:
     """Asks a decode pool for a raw control of `video` at these ticks."""
     shown = plan.videos[video].shown
     assert shown is not None  # a video that is left out gives no row
-    return RawRequest(video, need, ticks, shown[ticks], plan.config.framing.frame_rate)
+    return ControlRequest(video, need, ticks, shown[ticks], plan.config.framing.frame_rate)

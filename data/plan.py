@@ -18,7 +18,7 @@ import numpy as np
 from tokenreel.config import from_mapping, sha256_json, to_mapping
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.splits import SPLITS, draw_validation, split_of_name
+from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
@@ -32,13 +32,15 @@ class DataConfig:
 
     framing: Framing
     frames: int  # T of a clip
-    hop: int | None = None  # frames from the start of a clip to the start of the next; None: frames, without overlap
+    clip_stride: int | None = (
+        None  # frames from the start of a clip to the start of the next; None: frames, without overlap
+    )
     validation: float = 0.1  # share of the videos, where the source does not divide them itself
     seed: int = 0  # of the division
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or (self.hop is not None and self.hop < 1):
-            raise ConfigError(f"frames (={self.frames}) and hop (={self.hop}) must be at least 1")
+        if self.frames < 1 or (self.clip_stride is not None and self.clip_stride < 1):
+            raise ConfigError(f"frames (={self.frames}) and hop (={self.clip_stride}) must be at least 1")
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation (={self.validation}) must be in [0, 1)")
 
@@ -92,7 +94,7 @@ class Plan:
     @cached_property
     def first(self) -> np.ndarray:
         """int64 [N]"""
-        hop = self.config.hop or self.config.frames
+        hop = self.config.clip_stride or self.config.frames
         return np.concatenate([np.arange(n, dtype=np.int64) * hop for n in self._clips])
 
     @cached_property
@@ -108,7 +110,7 @@ class Plan:
     @cached_property
     def _clips(self) -> np.ndarray:
         """int64 [videos]: how many clips each video gives."""
-        hop, frames = self.config.hop or self.config.frames, self.config.frames
+        hop, frames = self.config.clip_stride or self.config.frames, self.config.frames
         ticks = np.array([0 if v.shown is None else len(v.shown) for v in self.videos], dtype=np.int64)
         return np.where(ticks < frames, 0, (ticks - frames) // hop + 1)
 
@@ -236,7 +238,7 @@ def _divide(
         if video.shown is not None
     }
     undivided = [name for name, split in declared.items() if split is None]
-    held_out = draw_validation(undivided, config.validation, config.seed)
+    held_out = select_validation(undivided, config.validation, config.seed)
     splits = {name: split or ("validation" if name in held_out else "train") for name, split in declared.items()}
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
 

@@ -44,19 +44,22 @@ class StreamSpec:
 
     name: str
     grid: tuple[int, int, int]  # t, h, w
-    codes: int  # K, the size of each codebook
+    codebook_size: int  # K, the size of each codebook
     codebooks: int = 1  # q, slices at one position
     stride: int = 1  # frames for each code step
-    role: Literal["level", "track"] = "level"  # level: the video's own codes, coarse first; track: what steers it
-    null_code: int | None = None  # stands for "not given"; beyond the codebook, so K where there is one
-    coder: str | None = field(default=None, metadata=ABSENT_IF_NONE)  # fingerprint of what made a control's codes
+    role: Literal["level", "control"] = "level"  # level: the video's own codes, coarse first; track: what steers it
+    unconditional_token: int | None = None  # stands for "not given"; beyond the codebook, so K where there is one
+    encoder_fingerprint: str | None = field(
+        default=None, metadata=ABSENT_IF_NONE
+    )  # fingerprint of what made a control's codes
 
     def __post_init__(self) -> None:
-        if min(self.grid) < 1 or self.codes < 1 or self.codebooks < 1 or self.stride < 1:
+        if min(self.grid) < 1 or self.codebook_size < 1 or self.codebooks < 1 or self.stride < 1:
             raise ConfigError(f"stream {self.name!r}: grid, codes, codebooks and stride must be at least 1, got {self}")
-        if self.null_code not in (None, self.codes):
+        if self.unconditional_token not in (None, self.codebook_size):
             raise ConfigError(
-                f"stream {self.name!r}: null_code (={self.null_code}) must be codes (={self.codes}) or absent"
+                f"stream {self.name!r}: unconditional_token (={self.unconditional_token}) must be codebook_size "
+                f"(={self.codebook_size}) or absent"
             )
 
     @property
@@ -73,7 +76,7 @@ class StreamSpec:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The smallest unsigned type that holds every code, the null code and a fill value (its maximum)."""
-        return np.min_scalar_type(self.codes + 1)
+        return np.min_scalar_type(self.codebook_size + 1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class TokenSpec:
     @property
     def bits(self) -> float:
         """Of the levels' codes of one clip, where nothing is known of how often each code comes."""
-        return sum(level.positions * math.log2(level.codes) for level in self.levels)
+        return sum(level.positions * math.log2(level.codebook_size) for level in self.levels)
 
     @property
     def compression(self) -> float:
@@ -126,13 +129,13 @@ class TokenSpec:
         """The first frames that a `window` tokenizer also encodes without those after them, as tracks `<level>_given`:
         all that a prior may be given. 0 where there are none.
         """
-        tracks = (self.given_track(level) for level in self.levels)
+        tracks = (self.given_stream(level) for level in self.levels)
         return min((track.grid[0] * track.stride for track in tracks if track is not None), default=0)
 
-    def given_track(self, level: StreamSpec) -> StreamSpec | None:
+    def given_stream(self, level: StreamSpec) -> StreamSpec | None:
         """The codes of the first frames alone that a `window` tokenizer makes beside those of `level`, if it does."""
         name = given_name(level.name)
-        return next((s for s in self.streams if s.role == "track" and s.name == name), None)
+        return next((s for s in self.streams if s.role == "control" and s.name == name), None)
 
     def with_end_frame(self) -> TokenSpec:
         """This spec with the tracks of an end frame: `end`, the codes of one step of its level, where the clip is to
@@ -146,9 +149,16 @@ class TokenSpec:
         if len(self.levels) != 1:
             raise ConfigError(f"an end frame needs tokens of one level; these have {[s.name for s in self.levels]}")
         (level,) = self.levels
-        whole: dict[str, Any] = {"stride": self.frames, "role": "track"}
-        end = StreamSpec(END, (1, *level.grid[1:]), level.codes, level.codebooks, null_code=level.codes, **whole)
-        step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], null_code=level.grid[0], **whole)
+        whole: dict[str, Any] = {"stride": self.frames, "role": "control"}
+        end = StreamSpec(
+            END,
+            (1, *level.grid[1:]),
+            level.codebook_size,
+            level.codebooks,
+            unconditional_token=level.codebook_size,
+            **whole,
+        )
+        step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], unconditional_token=level.grid[0], **whole)
         return dataclasses.replace(self, streams=(*self.streams, end, step))
 
     def steps_of_frames(self, frames: int, stream: StreamSpec) -> int:

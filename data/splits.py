@@ -27,7 +27,7 @@ def split_of_name(name: str, what: str) -> str:
     return _NAMES[name.lower()]
 
 
-def draw_validation(ids: Sequence[str], share: float, seed: int) -> set[str]:
+def select_validation(ids: Sequence[str], share: float, seed: int) -> set[str]:
     """The ids held out: about `share` of them, chosen by hash of (seed, id) so that others coming later move none.
 
     Of two or more at least one is held out and one is not, whatever the hashes say; with a share of 0 none is.

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_USED = 0.5  # part of the codes; below it a tokenizer pays for codes that it does not have
-LEAST_EVEN = 0.1  # perplexity as part of K; a few codes do all the work below it
-LEAST_BITS = 0.25  # entropy as part of log2 K; below it a codebook carries next to nothing: it has collapsed
+MIN_USED = 0.5  # part of the codes; below it a tokenizer pays for codes that it does not have
+MIN_EVEN = 0.1  # perplexity as part of K; a few codes do all the work below it
+MIN_BITS = 0.25  # entropy as part of log2 K; below it a codebook carries next to nothing: it has collapsed
 MASS_PERCENT = 80  # LVT appendix A: 218 of 512 codes hold so much of the probability mass on BAIR
 
 
 @dataclass(frozen=True)
-class CodebookUse:
+class CodebookUsage:
     """Of one codebook (slice)."""
 
-    codes: int  # K
+    codebook_size: int  # K
     used: float  # part of the K codes that occur at all
     entropy: float  # bits a code, of the frequencies; what a prior that knows only these pays
     perplexity: float  # 2^entropy, the size of an evenly used codebook as rich; 1..K
@@ -29,14 +29,14 @@ class CodebookUse:
     @property
     def collapsed(self) -> bool:
         """Whether it carries so little that a prior trained on such codes could learn next to nothing."""
-        return self.entropy < LEAST_BITS * math.log2(self.codes)
+        return self.entropy < MIN_BITS * math.log2(self.codebook_size)
 
     @property
     def alarm(self) -> str | None:
         """What is wrong, or None."""
-        if self.used >= LEAST_USED and self.perplexity >= LEAST_EVEN * self.codes:
+        if self.used >= MIN_USED and self.perplexity >= MIN_EVEN * self.codebook_size:
             return None
-        return f"only {self.used:.0%} of {self.codes} codes are in use, perplexity {self.perplexity:.1f}"
+        return f"only {self.used:.0%} of {self.codebook_size} codes are in use, perplexity {self.perplexity:.1f}"
 
 
 class CodeCounter:
@@ -53,19 +53,19 @@ class CodeCounter:
         for book, count in enumerate(self.counts):
             count += np.bincount(codes[..., book].ravel(), minlength=size)
 
-    def use(self) -> tuple[CodebookUse, ...]:
+    def use(self) -> tuple[CodebookUsage, ...]:
         """Of each codebook."""
         return tuple(codebook_use(count) for count in self.counts)
 
 
-def codebook_use(counts: np.ndarray) -> CodebookUse:
+def codebook_use(counts: np.ndarray) -> CodebookUsage:
     """Counts [K] of one codebook. Raises ValueError if nothing was counted."""
     if counts.sum() == 0:
         raise ValueError("counts are all zero: count some codes first")
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log2(frequencies)).sum())
-    return CodebookUse(
-        codes=len(counts),
+    return CodebookUsage(
+        codebook_size=len(counts),
         used=len(frequencies) / len(counts),
         entropy=entropy,
         perplexity=2.0**entropy,

@@ -31,8 +31,8 @@ PRIORS = Registry(
         "subscale-transformer": "tokenreel.priors.subscale.transformer:SubscaleTransformer",
         "pixelcnn-top": "tokenreel.priors.pixelcnn.levels:TopPixelCNN",
         "pixelcnn-bottom": "tokenreel.priors.pixelcnn.levels:BottomPixelCNN",
-        "code-frequency": "tokenreel.priors.ngram.prior:CodeFrequency",
-        "previous-step": "tokenreel.priors.ngram.prior:PreviousStep",
+        "unigram": "tokenreel.priors.ngram.prior:UnigramPrior",
+        "temporal-bigram": "tokenreel.priors.ngram.prior:TemporalBigramPrior",
     },
 )
 
@@ -59,7 +59,9 @@ class Prior(nn.Module, PretrainedModel):
     reads: tuple[str, ...]  # streams that come whole and only condition (a bottom prior reads top)
     predicts: tuple[str, ...]  # streams whose codes have probabilities
     code_fingerprint: str | None = None  # the tokenizer whose codes it was trained on; None before training
-    trained_without_controls: bool = False  # also on null codes in the tracks of `told_by`, which then mean none
+    trained_without_controls: bool = (
+        False  # also on null codes in the tracks of `control_streams`, which then mean none
+    )
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -69,15 +71,15 @@ class Prior(nn.Module, PretrainedModel):
         self.reads = reads
 
     @property
-    def draws_frames(self) -> bool:
+    def predicts_frames(self) -> bool:
         """Whether it predicts codes of frames; else it draws tracks, for another prior to be told."""
         return any(self.spec.stream(name).role == "level" for name in self.predicts)
 
     @property
-    def told_by(self) -> tuple[str, ...]:
+    def control_streams(self) -> tuple[str, ...]:
         """The tracks that tell it something: all that it knows, or those that it reads where it draws the others."""
-        names = (*self.reads, *self.predicts) if self.draws_frames else self.reads
-        return tuple(name for name in names if self.spec.stream(name).role == "track")
+        names = (*self.reads, *self.predicts) if self.predicts_frames else self.reads
+        return tuple(name for name in names if self.spec.stream(name).role == "control")
 
     @abstractmethod
     def order(self) -> Tensor:
@@ -112,8 +114,8 @@ class Prior(nn.Module, PretrainedModel):
         """
 
     @abstractmethod
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
-        """Feeds `codes` [B, n], of which the first `count` [B] (0..n) are valid, from each row's position on. Returns
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        """Feeds `indices` [B, n], of which the first `count` [B] (0..n) are valid, from each row's position on. Returns
         log-probs [B, n, K]: entry i is for the position after code i (undefined from `count` on, and after the order's
         last code). Advances `position` by `count`.
 
@@ -131,9 +133,9 @@ class Prior(nn.Module, PretrainedModel):
         """Where the prior computes; tokens for it lie there too."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
-    def position_codes(self) -> Tensor:
+    def codebook_sizes(self) -> Tensor:
         """int64 [L]: the size of the codebook at each position of the order."""
-        sizes = torch.tensor([stream.codes for stream in self.spec.streams])
+        sizes = torch.tensor([stream.codebook_size for stream in self.spec.streams])
         return sizes[self.order()[:, 0]]
 
     def positions_of(self, name: str) -> Tensor:
@@ -160,11 +162,11 @@ class Prior(nn.Module, PretrainedModel):
             where = self.positions_of(name).nonzero().squeeze(1)
             t, h, w, q = order[where, 1:].unbind(1)
             if tokens is not None and name in tokens:
-                codes = tokens[name].to(flat.dtype, copy=True)
+                indices = tokens[name].to(flat.dtype, copy=True)
             else:
-                codes = flat.new_zeros(len(flat), *self.spec.stream(name).shape)
-            codes[:, t, h, w, q] = flat[:, where]
-            streams[name] = codes
+                indices = flat.new_zeros(len(flat), *self.spec.stream(name).shape)
+            indices[:, t, h, w, q] = flat[:, where]
+            streams[name] = indices
         return streams
 
     def given_frames(self, frames: int) -> Tensor:
@@ -185,7 +187,7 @@ class Prior(nn.Module, PretrainedModel):
         step = self.order()[:, 1]
         given = torch.zeros(len(step), dtype=torch.bool)
         for stream in map(self.spec.stream, self.predicts):
-            if stream.role == "level" or not self.draws_frames:
+            if stream.role == "level" or not self.predicts_frames:
                 given |= self.positions_of(stream.name) & (step < self.spec.steps_of_frames(frames, stream))
         return given
 

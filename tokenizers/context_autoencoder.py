@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.context.augmented_views import View, ViewConfig, make_view
-from tokenreel.decoders.context.autoregressive import ContextMemory, roll_out
+from tokenreel.decoders.context.autoregressive import ContextBuffer, decode_autoregressively
 from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss
 from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
@@ -35,7 +35,7 @@ class ContextAutoencoderConfig:
 
     # Equation 3 has beta = 0.25 at the commitment loss, the authors' code at the codebook's; here the codebook follows
     # by moving averages, and the commitment loss is the only one that is left.
-    quantizer: AnyQuantizerConfig = field(default_factory=lambda: VQConfig(codes=1024, commitment=0.25))
+    quantizer: AnyQuantizerConfig = field(default_factory=lambda: VQConfig(codebook_size=1024, commitment=0.25))
     width: int = 128  # channels of the finest level
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width, by level from pixels to codes
     latent: int = 512  # D, channels of the vectors that are quantized
@@ -90,7 +90,7 @@ class ContextAutoencoder(VideoTokenizer):
             raise ConfigError(f"frames (={frames}) must be at least 2: flow is learnt between frames of a clip")
         quantizer = build_quantizer(config.quantizer, config.latent)
         grid = (frames, *code_grid(framing, 2 ** (len(config.multipliers) - 1)))
-        stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
+        stream = StreamSpec(STREAM, grid, codebook_size=quantizer.codebook_size, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))
         self.encoder = PyramidEncoder(config.widths, config.latent)
         self.quantizer = quantizer
@@ -98,7 +98,7 @@ class ContextAutoencoder(VideoTokenizer):
 
     @property
     def last_layer(self) -> Tensor:
-        return self.decoder.narrow.weight
+        return self.decoder.project_out.weight
 
     @property
     def context(self) -> int:
@@ -109,7 +109,7 @@ class ContextAutoencoder(VideoTokenizer):
         latents, _ = self.encoder(frames)
         return {STREAM: self.quantizer.encode(_clips(latents, len(video)))}
 
-    def decode(self, tokens: Mapping[str, Tensor], memory: ContextMemory | None = None) -> Tensor:
+    def decode(self, tokens: Mapping[str, Tensor], memory: ContextBuffer | None = None) -> Tensor:
         """Without a `memory` the first frame is decoded alone, and up to `config.context` frames help each later one.
 
         The memory moves on with the frames, so that a long video can be decoded in pieces.
@@ -117,16 +117,16 @@ class ContextAutoencoder(VideoTokenizer):
         memory = self.new_memory() if memory is None else memory
         return self._decode_latents(self.quantizer.decode(tokens[STREAM]), memory).float().clamp(-1, 1)
 
-    def _decode_latents(self, latents: Tensor, memory: ContextMemory) -> Tensor:
+    def _decode_latents(self, latents: Tensor, memory: ContextBuffer) -> Tensor:
         """[B, D, T, h, w] -> [B, 3, T, H, W]."""
         if not memory.capacity and memory.end is None:  # all frames at once
             return _clips(self.decoder(latents.transpose(1, 2).flatten(0, 1)).pixels, len(latents))
-        steps = roll_out(self.decoder, self.features, latents, memory)
+        steps = decode_autoregressively(self.decoder, self.features, latents, memory)
         return torch.stack([decoded.pixels for decoded in steps], 2)
 
     def new_memory(
         self, context: int | None = None, known: Tensor | None = None, end: Tensor | None = None
-    ) -> ContextMemory:
+    ) -> ContextBuffer:
         """What `decode` goes on from: up to `context` frames (None: `config.context`, 0: frame by frame), of which
         `known` [B, 3, n, H, W] are there already; `end` [B, 3, H, W] is a frame that lies ahead.
 
@@ -143,7 +143,7 @@ class ContextAutoencoder(VideoTokenizer):
         if end is not None:
             self.require_framing(end[:, :, None], "end, as a clip of one frame")
         keep_first = min(self.config.keep_first, max(context - 1, 0))
-        memory = ContextMemory(context, keep_first, None if end is None else self.features(end))
+        memory = ContextBuffer(context, keep_first, None if end is None else self.features(end))
         for frame in () if known is None else known.unbind(2):
             memory.push(self.features(frame))
         return memory
@@ -192,9 +192,9 @@ class ContextAutoencoder(VideoTokenizer):
 
     def _decode_run(self, run: Tensor, coded: _Coded) -> Tensor:
         """[B, 3, n, H, W]: the true first frame, then each frame decoded with all those before it."""
-        memory = ContextMemory(run.shape[2] - 1)
+        memory = ContextBuffer(run.shape[2] - 1)
         memory.push(coded.of_frame(0))
-        steps = roll_out(self.decoder, self._features_for_next, coded.latents[:, :, 1:], memory)
+        steps = decode_autoregressively(self.decoder, self._features_for_next, coded.latents[:, :, 1:], memory)
         return torch.stack([run[:, :, 0], *(decoded.pixels for decoded in steps)], 2)
 
     def _features_for_next(self, frames: Tensor) -> list[Tensor]:

@@ -33,7 +33,7 @@ class FrameVQVAEConfig:
     hidden: int = 256  # channels on the code grid; half as many on the grid before, and so on
     residual: int = 128  # channels inside a residual block
     blocks: int = 2  # residual blocks, in the encoder and in the decoder
-    downsamplings: int = 2  # halvings of height and width between pixels and codes
+    downsamplings: int = 2  # downsamplings of height and width between pixels and codes
     latent: int = 256  # D, channels of the vectors that are quantized
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class FrameVQVAE(VideoTokenizer):
     def __init__(self, config: FrameVQVAEConfig, frames: int, framing: Framing) -> None:
         quantizer = build_quantizer(config.quantizer, config.latent)
         grid = (frames, *code_grid(framing, 2**config.downsamplings))
-        stream = StreamSpec(STREAM, grid, codes=quantizer.codes, codebooks=quantizer.codebooks)
+        stream = StreamSpec(STREAM, grid, codebook_size=quantizer.codebook_size, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))
         self.encoder = FrameEncoder(config)
         self.quantizer = quantizer

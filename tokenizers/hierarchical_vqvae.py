@@ -137,9 +137,9 @@ class HierarchicalVQVAE(VideoTokenizer):
         pixels: Tensor = self.decoder(top, bottom)
         return pixels
 
-    def decode_top(self, codes: Tensor) -> Tensor:
+    def decode_top(self, indices: Tensor) -> Tensor:
         """Codes of the top level alone [B, t, h, w, q] -> float [B, 3, T, H, W] in [-1, 1], without fine detail."""
-        pixels: Tensor = self.decoder(self.top_quantizer.decode(codes), None)
+        pixels: Tensor = self.decoder(self.top_quantizer.decode(indices), None)
         return pixels
 
     def forward(self, video: Tensor) -> Reconstruction:
@@ -214,5 +214,5 @@ def _stream(
 ) -> StreamSpec:
     t, h, w = config.strides[level]
     grid = (frames // t, framing.height // h, framing.width // w)
-    codes, books = quantizer.codes, quantizer.codebooks
-    return StreamSpec(track or level, grid, codes, books, stride=t, role="track" if track else "level")
+    indices, books = quantizer.codebook_size, quantizer.codebooks
+    return StreamSpec(track or level, grid, indices, books, stride=t, role="control" if track else "level")

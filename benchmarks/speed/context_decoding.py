@@ -43,7 +43,7 @@ def main(preset: str, frames: int, batch: int, device: str, rounds: int, bf16: b
     tokenizer = VideoTokenizer.from_preset(preset).freeze().to(device)
     assert isinstance(tokenizer, ContextAutoencoder)
     level = tokenizer.spec.stream(STREAM)
-    codes = torch.randint(level.codes, (batch, frames, *level.shape[1:]), device=device)
+    codes = torch.randint(level.codebook_size, (batch, frames, *level.shape[1:]), device=device)
 
     def decode(context: int) -> Callable[[], None]:
         return lambda: _wait(tokenizer.decode({STREAM: codes}, tokenizer.new_memory(context)))

@@ -49,7 +49,7 @@ def main() -> None:
     torch.manual_seed(0)
     prior = controlled_gpt(options.preset, options.control)
     tokens = {
-        name: torch.randint(prior.spec.stream(name).codes, prior.spec.stream(name).shape)[None]
+        name: torch.randint(prior.spec.stream(name).codebook_size, prior.spec.stream(name).shape)[None]
         for name in (END,)
         if name in prior.reads
     }
@@ -69,8 +69,8 @@ def main() -> None:
 
 def controlled_gpt(preset: str, control: str) -> GPT:
     streams = {
-        "state": StreamSpec("state", (FRAMES, 1, 2), 128, role="track", null_code=128),
-        "sound": StreamSpec("sound", (FRAMES, 8, 2), CODES, role="track", null_code=CODES),
+        "state": StreamSpec("state", (FRAMES, 1, 2), 128, role="control", unconditional_token=128),
+        "sound": StreamSpec("sound", (FRAMES, 8, 2), CODES, role="control", unconditional_token=CODES),
     }
     video = StreamSpec("video", (FRAMES, SIDE, SIDE), CODES)
     spec = TokenSpec((video, *streams.values()), FRAMES, Framing(256, 256))

@@ -60,7 +60,7 @@ def main() -> None:
                     f"{ratio(seconds['default'], seconds[name]):.2f} times its default "
                     f"(goal {1.8 if batch == 1 else 2.0})"
                 )
-            print(f"  {drafted().codes_per_forward:.2f} codes a forward with drafts")  # noqa: T201
+            print(f"  {drafted().tokens_per_forward:.2f} codes a forward with drafts")  # noqa: T201
 
 
 def repeat_a_code(model: GPT, probability: float) -> None:
@@ -73,7 +73,7 @@ def repeat_a_code(model: GPT, probability: float) -> None:
 
 
 def our_sampling(model: GPT, batch: int, draft: int) -> Callable[[], Samples]:
-    config, rows = SamplingConfig(draft=draft), torch.arange(batch)
+    config, rows = SamplingConfig(speculate=draft), torch.arange(batch)
     return lambda: sample(model, {}, None, config, seed=0, samples=rows)
 
 

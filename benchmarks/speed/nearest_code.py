@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tokenreel.tokenizers.quantizers.nearest import CHUNK, nearest_codes
+from tokenreel.tokenizers.quantizers.nearest import CHUNK, nearest_indices
 
 ROWS, DIM = 16_384, 256
 
@@ -31,7 +31,7 @@ def main() -> None:
     torch.manual_seed(0)
     for codes, goal in ((512, 2.5), (8192, 5.0)):
         vectors, codebook = torch.randn(ROWS, DIM), torch.randn(codes, DIM)
-        ours, peer = (lambda v=vectors, c=codebook: nearest_codes(v, c)), peer_lookup(vectors, codebook)
+        ours, peer = (lambda v=vectors, c=codebook: nearest_indices(v, c)), peer_lookup(vectors, codebook)
         differing = int((ours() != peer()).sum())
         ours_ms, peer_ms = interleaved([ours, peer], rounds)
         print(  # noqa: T201

@@ -35,7 +35,7 @@ def recompute(prior: PixelCNN) -> None:
 
     def compute(state: SlicedState, parts: list[Part], first: list[int]) -> None:
         rows, index = [part.row for part in parts], [part.slice for part in parts]
-        vectors = prior.embedding(state.clips.codes[rows, index]).unflatten(1, prior.shape)
+        vectors = prior.embedding(state.clips.indices[rows, index]).unflatten(1, prior.shape)
         condition = state.cache.condition[rows].unflatten(1, prior.shape)
         state.cache.hidden[rows] = prior.stack(vectors, condition).flatten(1, 3)
 
@@ -83,7 +83,7 @@ def prior_and_tokens(section: Any, size: int, rows: int) -> tuple[PixelCNN, dict
     spec = spec_of_size(size)
     prior = build_prior(section, spec)
     assert isinstance(prior, PixelCNN)
-    return prior, {stream.name: torch.randint(stream.codes, (rows, *stream.shape)) for stream in spec.streams}
+    return prior, {stream.name: torch.randint(stream.codebook_size, (rows, *stream.shape)) for stream in spec.streams}
 
 
 def spec_of_size(size: int) -> TokenSpec:
@@ -91,7 +91,7 @@ def spec_of_size(size: int) -> TokenSpec:
     levels = [("top", 4, size, 4), ("bottom", 8, 2 * size, 2)]
     streams = [StreamSpec(name, (t, s, s), 64, stride=stride) for name, t, s, stride in levels]
     streams += [
-        StreamSpec(f"{name}_given", (t // 4, s, s), 64, stride=stride, role="track") for name, t, s, stride in levels
+        StreamSpec(f"{name}_given", (t // 4, s, s), 64, stride=stride, role="control") for name, t, s, stride in levels
     ]
     return TokenSpec(tuple(streams), 16, Framing(8 * size, 8 * size), time="window")
 

@@ -37,7 +37,7 @@ class Recomputing(SubscaleTransformer):
         if not any(at % self.codebooks == 0 for at in first):
             return  # computed already, for the place's first codebook
         rows, index = [part.row for part in parts], [part.slice for part in parts]
-        own = self._by_place(state.clips.codes)[rows, index]
+        own = self._by_place(state.clips.indices)[rows, index]
         x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.cache.context[rows]
         for block in self.decoder.blocks:
             x = block(x)
@@ -60,10 +60,12 @@ def main() -> None:
         assert isinstance(prior, SubscaleTransformer)
         prior.to(options.device, DTYPES[options.precision])
         frames, level = prior.spec.frames, prior.spec.levels[0]
-        begun = torch.randint(level.codes, (options.batch, options.prime, *level.shape[1:]), device=options.device)
+        begun = torch.randint(
+            level.codebook_size, (options.batch, options.prime, *level.shape[1:]), device=options.device
+        )
         ours, seconds = timed(prior, begun, frames)
         millions = sum(parameter.numel() for parameter in prior.parameters()) / 1e6
-        rate = f"{ours.codes_drawn / seconds:.0f} codes/s"
+        rate = f"{ours.tokens_sampled / seconds:.0f} codes/s"
         print(f"{preset}, {millions:.2f} M: {seconds:.2f} s for {options.batch} videos, {rate}")  # noqa: T201
         if options.recomputed:
             compare(prior, begun, options.recomputed, ours, seconds)

@@ -28,7 +28,7 @@ from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 from tokenreel.tokenizers.base import build_tokenizer
 
 SIZE, FRAMES, ROUNDS = 64, 16, 5
-LVT = {"type": "frame-vqvae", "quantizer": {"type": "vq", "codes": 512}}
+LVT = {"type": "frame-vqvae", "quantizer": {"type": "vq", "codebook_size": 512}}
 SMALL = {**LVT, "hidden": 16, "residual": 8, "blocks": 1, "latent": 8}
 
 

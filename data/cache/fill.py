@@ -15,8 +15,8 @@ import numpy as np
 
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.clips import RawClip, read_raw_spans
-from tokenreel.data.controls.needs import TrackEncoder
+from tokenreel.data.clips import ControlClip, read_raw_spans
+from tokenreel.data.controls.needs import ControlStreamEncoder
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.data.sources.base import ReadRequest
@@ -57,7 +57,7 @@ class ReadClip:
 
     row: int
     frames: np.ndarray  # uint8 [T, H, W, 3]
-    raw: RawClip  # controls by track
+    raw: ControlClip  # controls by track
 
 
 Clip = ReadClip | InvalidRow | None  # None: one of several rows decoded together failed
@@ -76,7 +76,7 @@ class ShardFiller:
         pool: DecodePool,
         encode: Encoder,
         batch: int,
-        tracks: TrackEncoder | None = None,
+        tracks: ControlStreamEncoder | None = None,
     ) -> None:
         self.writer = writer
         self.plan = plan
@@ -141,10 +141,10 @@ class ShardFiller:
         for stream in self.writer.header.spec.streams:
             layout = self.writer.header.streams[stream.name]
             made = encoded[stream.name]
-            if made.shape != (self.batch, *layout.row_shape) or made.min() < 0 or made.max() >= stream.codes:
+            if made.shape != (self.batch, *layout.row_shape) or made.min() < 0 or made.max() >= stream.codebook_size:
                 raise CacheError(
                     f"codes {made.shape} from {made.min()} to {made.max()} were made for the stream {stream.name!r}; "
-                    f"its spec says {(self.batch, *layout.row_shape)} below {stream.codes}"
+                    f"its spec says {(self.batch, *layout.row_shape)} below {stream.codebook_size}"
                 )
             codes[stream.name] = made[: len(clips)].astype(layout.dtype)
             codes[stream.name][~valid] = layout.fill
@@ -164,7 +164,7 @@ class ShardFiller:
                     codes[name][i] = made
         return codes
 
-    def _codes_of_tracks(self, tracks: TrackEncoder, clip: ReadClip) -> Mapping[str, np.ndarray]:
+    def _codes_of_tracks(self, tracks: ControlStreamEncoder, clip: ReadClip) -> Mapping[str, np.ndarray]:
         try:
             return tracks.encode(clip.raw)
         except DataError as error:
@@ -203,7 +203,7 @@ class ShardFiller:
                 assert failure is not None  # a pool answers with frames or with the reason
                 yield InvalidRow(span.rows[0], failure.reason, failure.detail)
 
-    def _raws(self, shards: Sequence[int], together: bool) -> Iterator[list[RawClip] | DecodeFailure]:
+    def _raws(self, shards: Sequence[int], together: bool) -> Iterator[list[ControlClip] | DecodeFailure]:
         """The controls of the rows of each span, or why they have none."""
         rows = (span.rows for shard in shards for span in self._spans(shard, together))
         if self.tracks is None:

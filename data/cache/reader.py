@@ -36,7 +36,7 @@ class TokenCache:
         self.shards = shards  # those that may be read
         self._streams = {name: ShardedArray(path, layout) for name, layout in self.header.streams.items()}
         self.row_steps = self.spec.frames // self.header.row_frames  # rows of a clip: 1, unless videos are kept whole
-        self._codes = {stream.name: stream.codes for stream in self.header.spec.streams}
+        self._codes = {stream.name: stream.codebook_size for stream in self.header.spec.streams}
 
     @classmethod
     def open(cls, path: str | Path, allow_partial: bool = False) -> Self:

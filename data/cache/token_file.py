@@ -17,7 +17,7 @@ from tokenreel.data.cache.layout import CacheHeader, Kind, choose_shard_rows
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.data.splits import draw_validation
+from tokenreel.data.splits import select_validation
 from tokenreel.errors import CacheError, DataError
 
 
@@ -104,7 +104,7 @@ def codes_to_cache(
     stream = StreamSpec("video", (t, h, w), codebook or int(codes.max()) + 1, q, stride)
     digest = hashlib.sha256(np.ascontiguousarray(codes, dtype="<i8").tobytes()).hexdigest()
     ids = [f"row-{row:08d}" for row in range(len(codes))]
-    held_out = draw_validation(ids, validation, seed)
+    held_out = select_validation(ids, validation, seed)
     sources = [{"id": name, "split": "validation" if name in held_out else "train"} for name in ids]
     spec = TokenSpec((stream,), t * stride, framing)
     return write_token_file(path, spec, {"video": codes}, f"foreign-{digest}", sources, kind="codes")
@@ -114,7 +114,8 @@ def _require_codes(spec: TokenSpec, tokens: Mapping[str, np.ndarray], rows: int)
     for name, codes in tokens.items():
         if len(codes) != rows:
             raise CacheError(f"stream {name!r} has {len(codes)} rows, the sources are {rows}")
-        if rows and (codes.min() < 0 or codes.max() >= spec.stream(name).codes):
+        if rows and (codes.min() < 0 or codes.max() >= spec.stream(name).codebook_size):
             raise CacheError(
-                f"stream {name!r} has codes {codes.min()} to {codes.max()}, its codebook has {spec.stream(name).codes}"
+                f"stream {name!r} has tokens from {codes.min()} to {codes.max()}, its codebook only "
+                f"{spec.stream(name).codebook_size}"
             )

@@ -71,10 +71,10 @@ def _check_rows(cache: TokenCache) -> Iterator[Damage]:
         for shard in sorted(cache.shards):
             rows = np.array(array.rows_of(shard))
             codes = reader.read(rows.tolist()).reshape(len(rows), -1)
-            limit = np.where(valid[rows] == 1, stream.codes - 1, array.fill)
+            limit = np.where(valid[rows] == 1, stream.codebook_size - 1, array.fill)
             bad = rows[codes.max(axis=1) > limit]
             if len(bad):
-                problem = f"codes beyond the codebook (={stream.codes})"
+                problem = f"codes beyond the codebook (={stream.codebook_size})"
                 yield Damage(array.key(shard), shard, int(bad[0]), int(bad[-1]), problem)
 
 

@@ -11,20 +11,20 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-Raw = np.ndarray | str  # float32 [T, S] of a table, float32 [T, samples] of a sound; a class by its name
+ControlInput = np.ndarray | str  # float32 [T, S] of a table, float32 [T, samples] of a sound; a class by its name
 
 STATES = "states.csv"  # beside the metadata of a folder, as `tokenreel tabletop` writes it
 
 
 @dataclass(frozen=True)
-class ClassNeed:
+class ClassSource:
     """The name of the clip's class, which the plan knows."""
 
     type: ClassVar[str] = "class"
 
 
 @dataclass(frozen=True)
-class TableNeed:
+class TableSource:
     """Numbers for each frame of a video, out of a table of the source."""
 
     type: ClassVar[str] = "table"
@@ -34,7 +34,7 @@ class TableNeed:
 
 
 @dataclass(frozen=True)
-class SoundNeed:
+class SoundSource:
     """The sound that begins when a frame appears, a window for each frame."""
 
     type: ClassVar[str] = "sound"
@@ -44,26 +44,26 @@ class SoundNeed:
     frame_rate: float  # frames a second that the coder is made for
 
 
-Need = ClassNeed | TableNeed | SoundNeed
+ControlSource = ClassSource | TableSource | SoundSource
 
 
 @dataclass(frozen=True, eq=False)
-class RawRequest:
+class ControlRequest:
     """What a decode pool is asked for: of each tick of a video's resampled timeline, what the need says."""
 
     video: int  # index into the source's entries
-    need: TableNeed | SoundNeed
+    need: TableSource | SoundSource
     ticks: np.ndarray  # int64 [m] ascending
     shown: np.ndarray  # int64 [m], the source frame that each tick shows
     frame_rate: float | None  # of the timeline; None: the source's own frames are the ticks
 
 
-class TrackEncoder(Protocol):
+class ControlStreamEncoder(Protocol):
     """Makes the codes of a clip's tracks out of raw controls."""
 
     @property
-    def needs(self) -> Mapping[str, Need]:
+    def needs(self) -> Mapping[str, ControlSource]:
         """By track."""
 
-    def encode(self, raw: Mapping[str, Raw]) -> Mapping[str, np.ndarray]:
-        """Raw controls of one clip by track -> int64 [t, h, w, q] by track. Raises DataError where they do not fit."""
+    def encode(self, raw: Mapping[str, ControlInput]) -> Mapping[str, np.ndarray]:
+        """Control inputs of one clip -> int64 [t, h, w, q], both by name. Raises DataError where they do not fit."""

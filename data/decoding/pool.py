@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from tokenreel.config import to_mapping
-from tokenreel.data.controls.needs import RawRequest
+from tokenreel.data.controls.needs import ControlRequest
 from tokenreel.data.decoding.process import WorkerLimits, WorkerLost, WorkerProcess
 from tokenreel.data.decoding.raw_controls import read_raw
 from tokenreel.data.sources.base import ReadRequest, VideoSource
@@ -44,10 +44,10 @@ class ReadResult:
 
 
 @dataclass(frozen=True, eq=False)
-class RawResult:
+class ControlResult:
     """The answer to a request for a raw control: numbers, or why there are none."""
 
-    request: RawRequest
+    request: ControlRequest
     raw: np.ndarray | None  # float32 [m, ...]
     failure: DecodeFailure | None
 
@@ -89,8 +89,8 @@ class DecodePool:
         """Results in the order of `requests`, of which `ahead` are in flight at most. Raises as `submit`'s futures."""
         return self._in_order(map(self.submit, requests), ahead)
 
-    def read_raw(self, requests: Iterable[RawRequest], ahead: int) -> Iterator[RawResult]:
-        """Raw controls in the order of `requests`, as `read`."""
+    def read_raw(self, requests: Iterable[ControlRequest], ahead: int) -> Iterator[ControlResult]:
+        """ControlInput controls in the order of `requests`, as `read`."""
         asked = (self._submit(r.video, partial(_ask_for_raw, r), partial(self._read_raw_here, r)) for r in requests)
         return self._in_order(asked, ahead)
 
@@ -125,11 +125,11 @@ class DecodePool:
         except DecodeFailure as failure:
             return ReadResult(request, None, failure)
 
-    def _read_raw_here(self, request: RawRequest) -> RawResult:
+    def _read_raw_here(self, request: ControlRequest) -> ControlResult:
         try:
-            return RawResult(request, read_raw(self.source, request), None)
+            return ControlResult(request, read_raw(self.source, request), None)
         except DecodeFailure as failure:
-            return RawResult(request, None, failure)
+            return ControlResult(request, None, failure)
 
     def _probe_here(self, video: int) -> VideoProbe | DecodeFailure:
         try:
@@ -204,7 +204,7 @@ def _ask_to_read(request: ReadRequest, worker: _Worker) -> ReadResult:
     return ReadResult(request, np.frombuffer(payload, np.uint8).reshape(header["shape"]), None)
 
 
-def _ask_for_raw(request: RawRequest, worker: _Worker) -> RawResult:
+def _ask_for_raw(request: ControlRequest, worker: _Worker) -> ControlResult:
     question = {
         "kind": "raw",
         "video": request.video,
@@ -215,8 +215,8 @@ def _ask_for_raw(request: RawRequest, worker: _Worker) -> RawResult:
     }
     header, payload = worker.ask(question)
     if header["kind"] == "failure":
-        return RawResult(request, None, DecodeFailure(header["reason"], header["detail"]))
-    return RawResult(request, np.frombuffer(payload, np.float32).reshape(header["shape"]), None)
+        return ControlResult(request, None, DecodeFailure(header["reason"], header["detail"]))
+    return ControlResult(request, np.frombuffer(payload, np.float32).reshape(header["shape"]), None)
 
 
 def _ask_to_probe(video: int, worker: _Worker) -> VideoProbe | DecodeFailure:

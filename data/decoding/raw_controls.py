@@ -1,4 +1,4 @@
-"""Raw controls of a clip out of a source of videos: what its coder needs, for each tick of a video's timeline.
+"""ControlInput controls of a clip out of a source of videos: what its coder needs, for each tick of a video's timeline.
 
 Runs in a decode worker, so it holds no torch. Knows no codes.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
+from tokenreel.data.controls.needs import ControlRequest, SoundSource, TableSource
 from tokenreel.data.controls.sound import windows
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.video.reader import DecodeFailure
@@ -16,18 +16,18 @@ from tokenreel.errors import DataError
 RATE_TOLERANCE = 0.02  # part of the frame rate
 
 
-def read_raw(source: VideoSource, request: RawRequest) -> np.ndarray:
+def read_raw(source: VideoSource, request: ControlRequest) -> np.ndarray:
     """float32 [m, S] of a table, float32 [m, samples] of a sound.
 
     Raises DataError where the source has no such thing or it does not fit the video; DecodeFailure where this video's
     sound is at fault.
     """
-    if isinstance(request.need, TableNeed):
+    if isinstance(request.need, TableSource):
         return _table(source, request, request.need)
     return _sound(source, request, request.need)
 
 
-def _table(source: VideoSource, request: RawRequest, need: TableNeed) -> np.ndarray:
+def _table(source: VideoSource, request: ControlRequest, need: TableSource) -> np.ndarray:
     values = source.numbers(request.video, need.file, need.columns)
     frames = source.probe(request.video).frames
     if len(values) != frames:
@@ -38,13 +38,13 @@ def _table(source: VideoSource, request: RawRequest, need: TableNeed) -> np.ndar
     return values[request.shown]
 
 
-def _sound(source: VideoSource, request: RawRequest, need: SoundNeed) -> np.ndarray:
+def _sound(source: VideoSource, request: ControlRequest, need: SoundSource) -> np.ndarray:
     times = _times(source, request)
     _require_rate(times, request.ticks, need.frame_rate)
     return windows(source.sound(request.video, need.rate), need.rate, times, need.samples)
 
 
-def _times(source: VideoSource, request: RawRequest) -> np.ndarray:
+def _times(source: VideoSource, request: ControlRequest) -> np.ndarray:
     """float64 [m] seconds from the video's first frame to each tick."""
     if request.frame_rate is not None:
         return request.ticks / request.frame_rate

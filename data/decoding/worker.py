@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
-from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
+from tokenreel.data.controls.needs import ControlRequest, SoundSource, TableSource
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
 from tokenreel.data.decoding.raw_controls import read_raw
 from tokenreel.data.sources.base import VideoSource
@@ -25,7 +25,7 @@ from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 Answer = tuple[dict[str, Any], np.ndarray]
-_NEEDS: dict[str, type[TableNeed] | type[SoundNeed]] = {need.type: need for need in (TableNeed, SoundNeed)}
+_NEEDS: dict[str, type[TableSource] | type[SoundSource]] = {need.type: need for need in (TableSource, SoundSource)}
 _NOTHING = np.empty(0, np.uint8)
 
 
@@ -73,10 +73,10 @@ def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
         return {"kind": "error", "message": str(error)}, _NOTHING
 
 
-def _raw_request(question: dict[str, Any]) -> RawRequest:
+def _raw_request(question: dict[str, Any]) -> ControlRequest:
     need = from_mapping(_NEEDS[question["need"]["type"]], question["need"], "need")
     ticks, shown = (np.array(question[name], dtype=np.int64) for name in ("ticks", "shown"))
-    return RawRequest(question["video"], need, ticks, shown, question["frame_rate"])
+    return ControlRequest(question["video"], need, ticks, shown, question["frame_rate"])
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class VideoSource(ABC):
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-class TabledSource(VideoSource):
+class TableFileSource(VideoSource):
     """Its member sets `_tables`; a video goes by its id in them."""
 
     _tables: FrameTables

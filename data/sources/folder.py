@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenreel.data.controls.frame_table import FrameTables
-from tokenreel.data.sources.base import TabledSource, VideoEntry
+from tokenreel.data.sources.base import TableFileSource, VideoEntry
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.metadata import describe
 
 
-class VideoFolder(TabledSource, EncodedSource):
+class VideoFolder(TableFileSource, EncodedSource):
     """Videos below a folder. Ids are paths relative to it."""
 
     def __init__(self, location: str, root: Path, videos: list[Path], metadata: list[Path]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
-from tokenreel.data.sources.base import TabledSource
+from tokenreel.data.sources.base import TableFileSource
 from tokenreel.data.sources.metadata import describe
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.video.reader import MAX_PIXELS, DecodeFailure
@@ -23,7 +23,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of the suffixes above; Pillow opens
 _DAMAGE = (OSError, SyntaxError, ValueError)  # Pillow's ways to say that a picture is broken
 
 
-class FrameFolders(TabledSource, PixelSource):
+class FrameFolders(TableFileSource, PixelSource):
     """Ids are the folders' paths; for pictures that lie in the location itself, the location's name."""
 
     def __init__(

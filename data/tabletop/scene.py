@@ -41,7 +41,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("disc", 0.085, (120, 68, 150), (168, 122, 192), 587.33),
     Kind("box", 0.095, (40, 148, 156), (104, 192, 194), 659.26),
 )
-MOST_OBJECTS = 4  # so many always find a free place, however the earlier ones lie
+MAX_OBJECTS = 4  # so many always find a free place, however the earlier ones lie
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class TabletopConfig:
             )
         if self.frames < 1 or self.stroke < 2 or self.sample_rate < 1 or not 0 < self.frame_rate < float("inf"):
             raise ConfigError(f"frames, frame_rate and sample_rate must be positive and stroke at least 2, got {self}")
-        if not 1 <= self.objects <= MOST_OBJECTS:
-            raise ConfigError(f"objects (={self.objects}) must be 1 to {MOST_OBJECTS}")
+        if not 1 <= self.objects <= MAX_OBJECTS:
+            raise ConfigError(f"objects (={self.objects}) must be 1 to {MAX_OBJECTS}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed (={self.seed}) must be 0 to 2**63 - 1")
 

@@ -16,7 +16,7 @@ from tokenreel.errors import ConfigError
 Pyramid = Sequence[Tensor]  # features of frames by level, coarse to fine: [N, C, h, w] each
 
 
-class ContextMemory:
+class ContextBuffer:
     """The last frames pushed, at most `capacity`. When it is full the oldest goes, but the first `keep_first` stay
     (CCVS keeps 8 of 15 for drums); an `end` frame that lies ahead is one context more and never goes.
     """
@@ -50,7 +50,9 @@ class ContextMemory:
 Features = Callable[[Tensor], Pyramid]  # frames [N, 3, H, W] -> what the encoder makes of them on its way
 
 
-def roll_out(decoder: ContextDecoder, features: Features, latents: Tensor, memory: ContextMemory) -> Iterator[Decoded]:
+def decode_autoregressively(
+    decoder: ContextDecoder, features: Features, latents: Tensor, memory: ContextBuffer
+) -> Iterator[Decoded]:
     """Decodes the frames of latents [B, D, T, h, w] one after the other, each seeing what `memory` holds by then.
 
     The memory is left as the frame after the last one needs it, so that a video can be decoded in pieces.

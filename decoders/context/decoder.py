@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tokenreel.decoders.context.flow import DoubledFlow, Flow, FlowConfig, FlowLevel
 from tokenreel.decoders.context.warp import warp
-from tokenreel.decoders.layers.equalized import DoublingBlock, EqualizedConv2d
+from tokenreel.decoders.layers.equalized import EqualizedConv2d, UpsampleBlock
 
-LEAST_CONFIDENCE = 1e-6  # of a context in which everything is occluded: the weights still sum to 1
+MIN_CONFIDENCE = 1e-6  # of a context in which everything is occluded: the weights still sum to 1
 
 
 def fuse(decoded: Tensor, contexts: Tensor, flow: Flow) -> Tensor:
@@ -26,7 +26,7 @@ def fuse(decoded: Tensor, contexts: Tensor, flow: Flow) -> Tensor:
     sigmoid(m) tends to 1 where the contexts are occluded, as equation 1 needs; equation 7 as printed says the opposite.
     Several contexts are averaged, each by how visible it says to be; so are their logits, before the sigmoid.
     """
-    visible = 1 - flow.logits.sigmoid() + LEAST_CONFIDENCE
+    visible = 1 - flow.logits.sigmoid() + MIN_CONFIDENCE
     weight = visible / visible.sum(1, keepdim=True)  # [N, k, 1, h, w]
     warped = warp(contexts.flatten(0, 1), flow.displacement.flatten(0, 1)).unflatten(0, contexts.shape[:2])
     shown = (weight.to(warped.dtype) * warped).sum(1)
@@ -45,9 +45,9 @@ class ContextDecoder(nn.Module):
 
     def __init__(self, latent: int, widths: Sequence[int], flow: FlowConfig | None) -> None:
         super().__init__()
-        self.widen = EqualizedConv2d(latent, widths[0], 1)
-        self.blocks = nn.ModuleList(DoublingBlock(a, b) for a, b in pairwise(widths))
-        self.narrow = EqualizedConv2d(widths[-1], 3, 1)
+        self.project_in = EqualizedConv2d(latent, widths[0], 1)
+        self.blocks = nn.ModuleList(UpsampleBlock(a, b) for a, b in pairwise(widths))
+        self.project_out = EqualizedConv2d(widths[-1], 3, 1)
         self.shared = [_shared_channels(width, flow) for width in widths]
         self.flow: nn.ModuleList | None = None
         if flow is not None:
@@ -59,10 +59,10 @@ class ContextDecoder(nn.Module):
         """Latents [N, D, h, w]; features of the known frames by level, coarse to fine, [N, k, C, h, w] each."""
         flows: list[Flow] = []
         latents = latents.contiguous(memory_format=torch.channels_last)
-        x = self._with_context(self.widen(latents), contexts, flows)
+        x = self._with_context(self.project_in(latents), contexts, flows)
         for block in self.blocks:
             x = self._with_context(block(x), contexts, flows)
-        return Decoded(self.narrow(x), flows)
+        return Decoded(self.project_out(x), flows)
 
     def _with_context(self, x: Tensor, contexts: Sequence[Tensor] | None, flows: list[Flow]) -> Tensor:
         """Finds the flow of the next level, adds it to `flows` and mixes in what it brings."""

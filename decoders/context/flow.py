@@ -23,7 +23,7 @@ from tokenreel.errors import ConfigError
 RADIUS = 3  # of the correlation, in places of the level: 7 x 7
 COARSE_LEVELS = 3  # levels on which every place is matched; on finer ones every other
 SMALLEST_SIZE = 1e-3  # added to the variance of features at a place: where they hardly differ, they are left small
-LEAST_MATCHED = 16  # channels that are left of a quarter of the features, for the correlation
+MIN_MATCHED = 16  # channels that are left of a quarter of the features, for the correlation
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class FlowLevel(nn.Module):
 
     def __init__(self, channels: int, level: int, config: FlowConfig) -> None:
         super().__init__()
-        matched = max(LEAST_MATCHED, channels // 4)
+        matched = max(MIN_MATCHED, channels // 4)
         self.stride = 1 if level < COARSE_LEVELS else 2
-        self.project = EqualizedConv2d(channels, matched, 1) if channels > LEAST_MATCHED else nn.Identity()
+        self.project = EqualizedConv2d(channels, matched, 1) if channels > MIN_MATCHED else nn.Identity()
         kernel = 2 ** (level // 2 + 1) + 1  # 3, 3, 5, 5, 9, 9: the finer the level, the more places a head sees
         self.matching = _Refinement((2 * RADIUS + 1) ** 2, config.widths, kernel)
         self.subpixel = _Refinement(2 * channels + 3, config.widths, kernel)

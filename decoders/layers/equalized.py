@@ -59,7 +59,7 @@ class Blur(nn.Module):
         return functional.conv2d(functional.pad(x, padding), kernel, stride=self.stride, groups=channels)
 
 
-class HalvingBlock(nn.Module):
+class DownsampleBlock(nn.Module):
     """A residual block of StyleGAN2's discriminator (Karras et al. 2020): [N, C, H, W] -> [N, C', H / 2, W / 2]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -76,7 +76,7 @@ class HalvingBlock(nn.Module):
         return (inner + self.skip(self.halve(x))) / math.sqrt(2)
 
 
-class DoublingBlock(nn.Module):
+class UpsampleBlock(nn.Module):
     """Its mirror image: [N, C, H, W] -> [N, C', 2 H, 2 W]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -64,7 +64,7 @@ def _cache_card(cache: TokenCache) -> str:
         "cache_id": cache.cache_id,
         "rows": f"{cache.row_count:,}",
         "frames of a clip": cache.spec.frames,
-        "streams": ", ".join(f"{s.name} {list(s.shape)} of {s.codes} codes" for s in cache.spec.streams),
+        "streams": ", ".join(f"{s.name} {list(s.shape)} of {s.codebook_size} codes" for s in cache.spec.streams),
         "tokenizer (code fingerprint)": cache.code_fingerprint,
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())

@@ -143,7 +143,9 @@ def train_tokenizer(**flags: Any) -> dict[str, Any]:
 @program.command("fit-controls")
 @click.option("--preset", help="Name of a shipped preset with the sections data and controls.")
 @path_option("--config", "YAML file laid over the preset.", required=False)
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="One field: controls.state.codes=64.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="One field: controls.state.codebook_size=64."
+)
 @DATA
 @OUT
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
-from tokenreel.data.clips import RawClip, read_raw_spans
+from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import spread
 from tokenreel.data.plan import DataConfig, Plan, make_plan
@@ -25,10 +25,10 @@ from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.common.settings import require_section, resolve
-from tokenreel.tokenizers.controls.base import DataFacts
-from tokenreel.tokenizers.controls.controls import Controls, settled_controls
+from tokenreel.tokenizers.controls.base import DatasetInfo
+from tokenreel.tokenizers.controls.controls import Controls, resolve_controls
 
-MOST_CLIPS = 4096  # that the codebooks are fitted on, evenly over the split
+MAX_CLIPS = 4096  # that the codebooks are fitted on, evenly over the split
 MAX_FAILURES = 0.05  # share of those clips that may have no sound, as for frames that do not decode
 AHEAD = 4  # clips in flight
 
@@ -55,10 +55,10 @@ def run(
     with DecodePool(data, workers) as pool, cpu_threads(1):
         probes = list(pool.probe(range(len(pool.source.entries))))
         plan = make_plan(pool.source, clips, probes)
-        facts = DataFacts(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
-        controls = settled_controls(section, facts)
+        facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
+        controls = resolve_controls(section, facts)
         fresh_folder(out)
-        raws, failures = _read(pool, plan, controls, spread(plan.rows(split), MOST_CLIPS))
+        raws, failures = _read(pool, plan, controls, spread(plan.rows(split), MAX_CLIPS))
         if not raws:
             raise DataError(f"{data} has no clip in its split {split!r}: take another --split or data.validation")
         for name in progress(controls.names, "fit", "control"):
@@ -84,9 +84,11 @@ def _usual_rate(probes: Iterable[VideoProbe | DecodeFailure]) -> float | None:
     return counted.most_common(1)[0][0] if counted else None
 
 
-def _read(pool: DecodePool, plan: Plan, controls: Controls, rows: np.ndarray) -> tuple[dict[int, RawClip], list[str]]:
-    """Raw controls by row, and in words why some rows have none. Raises DataError where too many have none."""
-    raws: dict[int, RawClip] = {}
+def _read(
+    pool: DecodePool, plan: Plan, controls: Controls, rows: np.ndarray
+) -> tuple[dict[int, ControlClip], list[str]]:
+    """ControlInput controls by row, and in words why some rows have none. Raises DataError where too many have none."""
+    raws: dict[int, ControlClip] = {}
     failures: list[str] = []
     spans = [range(row, row + 1) for row in rows.tolist()]
     read = read_raw_spans(plan, pool, controls.needs, spans, AHEAD)
@@ -102,10 +104,10 @@ def _read(pool: DecodePool, plan: Plan, controls: Controls, rows: np.ndarray) ->
     return raws, failures
 
 
-def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, RawClip]) -> dict[str, Any]:
+def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, ControlClip]) -> dict[str, Any]:
     """How the codes of these clips are used, and how well they give back what they stand for."""
     coder = controls.coder(name)
-    counter = CodeCounter(coder.codes, 1)
+    counter = CodeCounter(coder.codebook_size, 1)
     sums: Counter[str] = Counter()
     for row, raw in raws.items():
         try:
@@ -116,8 +118,8 @@ def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, RawCl
         sums.update(coder.error(raw[name], coder.decode(codes)))
     (use,) = counter.use()
     return {
-        "codes": use.codes,
-        "in_use": round(use.used * use.codes),
+        "codes": use.codebook_size,
+        "in_use": round(use.used * use.codebook_size),
         "perplexity": round(use.perplexity, 2),
         **{key: float(f"{value:.6g}") for key, value in coder.figures(sums).items()},
     }

@@ -74,7 +74,7 @@ def _describe_cache(cache: TokenCache) -> dict[str, Any]:
 
 def _stream(cache: TokenCache, name: str) -> str:
     stream, layout = cache.spec.stream(name), cache.header.streams[name]
-    return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} a row, codebook of {stream.codes}"
+    return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} a row, codebook of {stream.codebook_size}"
 
 
 def _describe(path: Path, kind: PathKind) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None]
     if header.kind not in ("clips", "videos"):
         raise CacheError(f"{path} holds {header.kind}, which cannot be made again from videos: write it anew")
     tokenizer, controls, data = (place or documents.origin.get(name) for name, place in places.items())
-    coders = [stream.coder for stream in header.spec.streams if stream.coder is not None]
+    coders = [stream.encoder_fingerprint for stream in header.spec.streams if stream.encoder_fingerprint is not None]
     if tokenizer is None or data is None or (coders and controls is None):  # a cache from the Hub does not say
         raise CacheError(
             f"{path} does not say where its tokenizer and its videos are: give --tokenizer and --data"
@@ -89,7 +89,7 @@ def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None]
             "give the one that made them"
         )
     loaded = job.load_controls()
-    if loaded is not None and [stream.coder for stream in loaded.tracks(header.spec.frames)] != coders:
+    if loaded is not None and [stream.encoder_fingerprint for stream in loaded.tracks(header.spec.frames)] != coders:
         raise CacheError(
             f"{path} holds tracks of other controls than those of {controls}: give the ones that made them"
         )

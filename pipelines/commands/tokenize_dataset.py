@@ -191,7 +191,7 @@ def _header(
 def _require_frame_tracks(spec: TokenSpec) -> None:
     """Raises ConfigError where a track stands for a whole clip, for a video kept whole has none."""
     for stream in spec.streams:
-        if stream.role == "track" and stream.stride > 1:
+        if stream.role == "control" and stream.stride > 1:
             raise ConfigError(
                 f"--whole-videos keeps no code of a whole clip, which control {stream.name!r} is: leave it out, or "
                 "leave that control out of the section controls"

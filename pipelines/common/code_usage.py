@@ -12,8 +12,8 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.order import spread
 from tokenreel.metrics.codes import CodeCounter
 
-MOST_ROWS = 4096  # read from anywhere in the cache, so each may cost a seek
-MOST_CODES = 1 << 24  # counted in a few tenths of a second; rows of any size, at least one
+MAX_ROWS = 4096  # read from anywhere in the cache, so each may cost a seek
+MAX_CODES = 1 << 24  # counted in a few tenths of a second; rows of any size, at least one
 CODES_AT_ONCE = 1 << 20  # in memory
 
 
@@ -24,8 +24,8 @@ def count_codes(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
     """
     codes_a_row = sum(math.prod(layout.row_shape) for layout in cache.header.streams.values())
     valid = np.flatnonzero(cache.column("valid") == 1)
-    rows = spread(valid, min(MOST_ROWS, max(1, MOST_CODES // codes_a_row)))
-    counters = {stream.name: CodeCounter(stream.codes, stream.codebooks) for stream in cache.spec.streams}
+    rows = spread(valid, min(MAX_ROWS, max(1, MAX_CODES // codes_a_row)))
+    counters = {stream.name: CodeCounter(stream.codebook_size, stream.codebooks) for stream in cache.spec.streams}
     batch = max(1, CODES_AT_ONCE // codes_a_row)
     for first in range(0, len(rows), batch):
         for name, codes in cache.read(rows[first : first + batch], steps=1).items():
@@ -41,7 +41,7 @@ def code_use(counters: Mapping[str, CodeCounter]) -> dict[str, dict[str, Any]]:
 def _use(counter: CodeCounter) -> dict[str, Any]:
     books = counter.use()
     return {
-        "codes": books[0].codes,
+        "codes": books[0].codebook_size,
         "in_use": (counter.counts > 0).sum(axis=1).tolist(),
         "holding_80_percent": [use.holding_80_percent for use in books],
         "perplexity": [round(use.perplexity, 1) for use in books],

@@ -50,7 +50,7 @@ def require_tokens(sections: Mapping[str, Any], found: TokenSpec) -> None:
         return
     section = "tokenizer" if sections.get("tokenizer") else "tokens"
     _require_shapes(expected.levels, found.levels, "tokenize with a tokenizer", section)
-    named = {stream.name: stream for stream in expected.streams if stream.role == "track"}
+    named = {stream.name: stream for stream in expected.streams if stream.role == "control"}
     here = [stream for stream in found.streams if stream.name in named]  # one that is missing is the prior's to miss
     wanted = [named[stream.name] for stream in here]
     _require_shapes(wanted, here, "tokenize with --controls that fit-controls made", "controls")
@@ -66,5 +66,5 @@ def _require_shapes(wanted: Sequence[StreamSpec], found: Sequence[StreamSpec], r
 
 def _shapes(streams: Sequence[StreamSpec]) -> str:
     return " and ".join(
-        f"{s.name!r} of {list(s.grid)} places, {s.codebooks} codebooks of {s.codes} codes" for s in streams
+        f"{s.name!r} of {list(s.grid)} places, {s.codebooks} codebooks of {s.codebook_size} codes" for s in streams
     )

@@ -76,7 +76,9 @@ class Scorer:
     def __init__(self, tokenizer: VideoTokenizer, mean_image: np.ndarray) -> None:
         self._pixels = ReconstructionScores(mean_image)
         self._compression = tokenizer.spec.compression
-        self.counters = {level.name: CodeCounter(level.codes, level.codebooks) for level in tokenizer.spec.levels}
+        self.counters = {
+            level.name: CodeCounter(level.codebook_size, level.codebooks) for level in tokenizer.spec.levels
+        }
 
     def update(self, clip: ReconstructedClip) -> None:
         self._pixels.update(clip.original[clip.known :], clip.decoded[clip.known :])

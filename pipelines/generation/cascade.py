@@ -27,19 +27,19 @@ from tokenreel.priors.sampling.video import Samples, sample_video
 
 
 def tracks_drawn_apart(priors: Sequence[Prior]) -> set[str]:
-    return {name for prior in priors if not prior.draws_frames for name in prior.predicts}
+    return {name for prior in priors if not prior.predicts_frames for name in prior.predicts}
 
 
 def require_followed(priors: Sequence[Prior]) -> None:
     """Raises ConfigError unless each track that is drawn apart is drawn once, and known as the same one to a prior of
     frames of as many frames a clip.
     """
-    drawn = [(name, prior) for prior in priors if not prior.draws_frames for name in prior.predicts]
+    drawn = [(name, prior) for prior in priors if not prior.predicts_frames for name in prior.predicts]
     names = [name for name, _ in drawn]
     for name, prior in drawn:
         if names.count(name) > 1:
             raise ConfigError(f"--prior: two priors of tracks alone predict {name!r}: give one")
-        followers = [other for other in priors if other.draws_frames and name in other.told_by]
+        followers = [other for other in priors if other.predicts_frames and name in other.control_streams]
         if not followers:
             raise ConfigError(
                 f"--prior: the track {name!r}, which one prior draws, steers no other: give a prior that knows it"
@@ -77,8 +77,8 @@ def load_priors(paths: Sequence[str], device: torch.device, revision: str | None
     """
     every = [Prior.from_pretrained(path, revision=revision).eval().to(device) for path in paths]
     require_followed(every)
-    of_tracks = [prior for prior in every if not prior.draws_frames]
-    waiting = [prior for prior in every if prior.draws_frames]
+    of_tracks = [prior for prior in every if not prior.predicts_frames]
+    waiting = [prior for prior in every if prior.predicts_frames]
     levels = {level.name for level in every[0].spec.levels}
     ready, known = list[Prior](), set[str]()
     while waiting:
@@ -135,7 +135,7 @@ def _sampling_of(
     """Where priors of tracks alone are told something by the `given` streams, guidance is theirs: what they draw is to
     be followed as it is.
     """
-    guided = [other for other in priors if not other.draws_frames and set(other.reads) & set(given)] or priors
+    guided = [other for other in priors if not other.predicts_frames and set(other.reads) & set(given)] or priors
     names = {stream.name for stream in prior.spec.streams}
     return dataclasses.replace(
         sampling,
@@ -152,7 +152,7 @@ def _require_windows(prior: Prior, drawing: Drawing, with_end: bool) -> None:
     frames = drawing.frames or spec.frames
     streams = map(spec.stream, (*prior.reads, *prior.predicts))
     running = [stream for stream in streams if spec.runs_with_video(stream)]
-    next(placements(spec, running, frames, drawing.sampling.slide))
+    next(placements(spec, running, frames, drawing.sampling.window_stride))
     if with_end:
         some, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
         require_end_in_windows(prior, {END: some, END_STEP: some.long() + last}, frames)
@@ -184,7 +184,7 @@ def require_tracks_of(prior: Prior, spec: TokenSpec, names: Sequence[str]) -> No
     """Raises ConfigError unless tokens of `spec` hold the named tracks, and whatever else is taken from them, as the
     prior knows them, made by the same coder. An end frame is part of the level.
     """
-    has = {stream.name: stream for stream in spec.streams if stream.role == "track"}
+    has = {stream.name: stream for stream in spec.streams if stream.role == "control"}
     for track in _tracks(prior):
         if track.name in names and track.name != END and track.name not in has:
             raise ConfigError(f"the prior wants the track {track.name!r}, and the tokens have {list(has)}")
@@ -197,8 +197,8 @@ def require_tracks_of(prior: Prior, spec: TokenSpec, names: Sequence[str]) -> No
 
 
 def _brief(track: StreamSpec) -> str:
-    coder = f"made by {track.coder[:12]}..." if track.coder else "of no known coder"
-    return f"{track.name!r} ({list(track.shape)}, {track.codes} codes, {coder})"
+    coder = f"made by {track.encoder_fingerprint[:12]}..." if track.encoder_fingerprint else "of no known coder"
+    return f"{track.name!r} ({list(track.shape)}, {track.codebook_size} codes, {coder})"
 
 
 def codes_given_of_clips(
@@ -216,7 +216,7 @@ def codes_given_of_clips(
     """
     spec = priors[0].spec
     if spec.time == "window":
-        whole = {name for prior in priors for name in prior.reads if spec.stream(name).role == "track"}
+        whole = {name for prior in priors for name in prior.reads if spec.stream(name).role == "control"}
         return {name: torch.from_numpy(tokens[name].astype(np.int64)) for name in whole}
     frames, given = frames or spec.frames, dict[str, np.ndarray]()
     for prior in priors:
@@ -247,7 +247,7 @@ def _tracks(prior: Prior) -> list[StreamSpec]:
     if prior.spec.time == "window":
         return []
     streams = map(prior.spec.stream, (*prior.reads, *prior.predicts))
-    return [stream for stream in streams if stream.role == "track"]
+    return [stream for stream in streams if stream.role == "control"]
 
 
 def draw(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing) -> Samples:
@@ -258,7 +258,7 @@ def draw(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: Drawing)
         {name: torch.cat([part.tokens[name] for part in parts]) for name in parts[0].tokens},
         {name: torch.cat([part.nats[name] for part in parts]) for name in parts[0].nats},
         sum(part.forwards * count for part, count in zip(parts, rows, strict=True)) / sum(rows),
-        sum(part.codes_drawn for part in parts),
+        sum(part.tokens_sampled for part in parts),
     )
 
 
@@ -279,17 +279,17 @@ def _draw_levels(priors: Sequence[Prior], given: Mapping[str, Tensor], drawing: 
         begun = {name: tokens[name] for name in (*prior.reads, *prior.predicts) if name in tokens}
         frames = drawing.frames or prior.spec.frames
         sampling = _sampling_of(prior, priors, drawing.sampling, given)
-        seed = drawing.seed if prior.draws_frames else drawing.seed + 1 + priors.index(prior)
+        seed = drawing.seed if prior.predicts_frames else drawing.seed + 1 + priors.index(prior)
         part = sample_video(prior, begun, frames, sampling, seed=seed, samples=ids)
         tokens |= {name: with_given_steps(prior.spec, name, codes, tokens) for name, codes in part.tokens.items()}
         nats = part.nats | nats  # what was drawn before costs nothing now
-        forwards, drawn = forwards + part.forwards, drawn + part.codes_drawn
+        forwards, drawn = forwards + part.forwards, drawn + part.tokens_sampled
     return Samples(tokens, nats, forwards, drawn)
 
 
 def with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
     """Of a `window` tokenizer's level no prior draws the first steps: they are those of the given frames alone."""
-    track = spec.given_track(spec.stream(name))
+    track = spec.given_stream(spec.stream(name))
     if track is None:
         return codes
     given = tokens[track.name].to(codes)
@@ -320,8 +320,8 @@ def drawing_of_flags(
 def drawing_summary(samples: Samples, seconds: float) -> dict[str, Any]:
     return {
         "samples": len(next(iter(samples.tokens.values()))),
-        "codes_drawn": samples.codes_drawn,
-        "codes_per_second": round(samples.codes_drawn / seconds, 1),
-        "codes_per_forward": round(samples.codes_per_forward, 2),
+        "codes_drawn": samples.tokens_sampled,
+        "codes_per_second": round(samples.tokens_sampled / seconds, 1),
+        "codes_per_forward": round(samples.tokens_per_forward, 2),
         "seconds": round(seconds, 1),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tokenreel.data.controls.needs import Need, SoundNeed
+from tokenreel.data.controls.needs import ControlSource, SoundSource
 from tokenreel.data.decoding.raw_controls import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
@@ -87,9 +87,9 @@ def require_controls(priors: Sequence[Prior], names: Sequence[str]) -> None:
             raise ConfigError(f"the control {name!r} steers nothing: this prior knows {', '.join(known) or 'none'}")
 
 
-def _require_rate(name: str, need: Need, frame_rate: float | None) -> None:
+def _require_rate(name: str, need: ControlSource, frame_rate: float | None) -> None:
     """A sound would run away from frames at another rate."""
-    if not isinstance(need, SoundNeed) or frame_rate is None:
+    if not isinstance(need, SoundSource) or frame_rate is None:
         return
     if abs(frame_rate - need.frame_rate) > RATE_TOLERANCE * need.frame_rate:
         raise DataError(

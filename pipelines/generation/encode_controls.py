@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.data.controls.frame_table import read_table
-from tokenreel.data.controls.needs import ClassNeed, Need, Raw, TableNeed
+from tokenreel.data.controls.needs import ClassSource, ControlInput, ControlSource, TableSource
 from tokenreel.data.controls.sound import read_sound, resample, windows
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -39,11 +39,11 @@ def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: 
     return codes
 
 
-def _raw(need: Need, said: str, frames: int) -> Raw:
+def _raw(need: ControlSource, said: str, frames: int) -> ControlInput:
     """Of `frames` frames."""
-    if isinstance(need, ClassNeed):
+    if isinstance(need, ClassSource):
         return said
-    if isinstance(need, TableNeed):
+    if isinstance(need, TableSource):
         return _table(Path(said), need.columns, frames)
     samples, rate = _sound(Path(said))
     return windows(resample(samples, rate, need.rate), need.rate, np.arange(frames) / need.frame_rate, need.samples)

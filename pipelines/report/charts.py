@@ -52,7 +52,7 @@ def _frequencies(counts: np.ndarray, across: str) -> Figure:
     for book, (row, colour) in enumerate(zip(counts, COLOURS * len(counts), strict=False)):
         shares = np.sort(row)[::-1] / row.sum()
         use = codebook_use(row)
-        label = f"codebook {book}: {use.holding_80_percent} of {use.codes} codes hold 80 %"
+        label = f"codebook {book}: {use.holding_80_percent} of {use.codebook_size} codes hold 80 %"
         axes.fill_between(np.arange(len(shares)), shares, color=colour, alpha=0.35, linewidth=0)
         axes.plot(shares, color=colour, linewidth=1.2, label=label)
         axes.axvline(use.holding_80_percent - 0.5, color=colour, linewidth=1, linestyle="--")

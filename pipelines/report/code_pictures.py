@@ -52,7 +52,7 @@ def write_code_pictures(
 
 def given_steps(spec: TokenSpec, stream: StreamSpec, frames: int) -> int:
     """Code steps of `stream` whose frames are all among the first `frames`; 0 for a track, which has no frames."""
-    if stream.role == "track":
+    if stream.role == "control":
         return 0
     return sum(spec.frames_of_step(step, stream).stop <= frames for step in range(stream.grid[0]))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.controls.needs import TableNeed
+from tokenreel.data.controls.needs import TableSource
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
@@ -17,7 +17,7 @@ TABLES = "tables"  # in a cache's provenance
 def table_hashes(source: VideoSource, controls: Controls | None) -> dict[str, str]:
     """Hex sha256 by name of the files that the controls read; those that no file holds are left out."""
     needs = controls.needs.values() if controls else ()
-    hashes = {need.file: source.table_sha256(need.file) for need in needs if isinstance(need, TableNeed)}
+    hashes = {need.file: source.table_sha256(need.file) for need in needs if isinstance(need, TableSource)}
     return {file: digest for file, digest in hashes.items() if digest is not None}
 
 

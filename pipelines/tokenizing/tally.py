@@ -67,7 +67,7 @@ def require_no_collapse(path: Path, advice: str) -> None:
         if use.collapsed:
             raise DataError(
                 f"{path} is not sealed: its level {level.name!r} has collapsed. In {rows} rows {use.used:.1%} of its "
-                f"{use.codes} codes occur, perplexity {use.perplexity:.1f}. Train the tokenizer anew (its validation "
-                f"shows codes_used and perplexity of each level): {advice}. Or run the same command with "
+                f"{use.codebook_size} codes occur, perplexity {use.perplexity:.1f}. Train the tokenizer anew (its "
+                f"validation shows codes_used and perplexity of each level): {advice}. Or run the same command with "
                 "--allow-collapsed"
             )

@@ -30,12 +30,12 @@ from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
-from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig, PreviousStep, PreviousStepConfig
+from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
 from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.video import sample
 
 ROWS_AT_ONCE = 64  # clips, where they are counted
-MOST_COUNTED = 8192  # clips that the baselines and ranks of codes are counted on, spread over the training rows
+MAX_COUNTED = 8192  # clips that the baselines and ranks of codes are counted on, spread over the training rows
 VALIDATED_AT_ONCE = 8  # clips
 
 
@@ -68,7 +68,7 @@ class PriorObjective(Objective):
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.given = prior.given_frames(config.prime)
-        self.tracks = prior.told_by
+        self.tracks = prior.control_streams
         self.controls = _controls(self.tracks)
         if (self.given | prior.given_streams(self.tracks)).all():
             frames = prior.spec.frames
@@ -100,7 +100,7 @@ class PriorObjective(Objective):
     def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         given = self.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
         if self.config.drop_controls:  # a null code is never predicted
-            given = given | (self.prior.flatten(batch) == self.prior.position_codes().to(self.device))
+            given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
         return {"nats_per_code": self.prior.loss(batch, given, generator)}
 
     def validate(self) -> dict[str, float]:
@@ -120,7 +120,7 @@ class PriorObjective(Objective):
         """
         rows = self.held_out[: self.config.sample_clips]
         written = folder.exists()  # before the run was interrupted: the same samples
-        if written or not len(rows) or not self.prior.draws_frames:
+        if written or not len(rows) or not self.prior.predicts_frames:
             return
         (batch,) = self._batches(rows, len(rows), self.device)
         given = self.given | self.prior.given_streams(self.tracks)
@@ -153,12 +153,12 @@ class PriorObjective(Objective):
     def _without(self, tracks: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
         """`tokens` with null codes for these tracks in the `dropped` rows, bool [n]."""
         where = dropped.view(-1, 1, 1, 1, 1)
-        null = {name: tokens[name].masked_fill(where, self.prior.spec.stream(name).codes) for name in tracks}
+        null = {name: tokens[name].masked_fill(where, self.prior.spec.stream(name).codebook_size) for name in tracks}
         return tokens | null
 
     def _bits(self, prior: Prior, device: torch.device, controlled: bool = True) -> float:
         """Of the codes after the given frames, whatever the prior is told by tracks."""
-        given = prior.given_frames(self.config.prime) | prior.given_streams(prior.told_by)
+        given = prior.given_frames(self.config.prime) | prior.given_streams(prior.control_streams)
         clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATED_AT_ONCE, device)
         if not controlled:
             everywhere = torch.ones(1, dtype=torch.bool, device=device)
@@ -172,7 +172,7 @@ class PriorObjective(Objective):
 
     def _counted(self) -> Iterator[dict[str, Tensor]]:
         """Training clips for what is counted, on the CPU."""
-        some = self.rows[:: max(1, len(self.rows) // MOST_COUNTED)]
+        some = self.rows[:: max(1, len(self.rows) // MAX_COUNTED)]
         return self._batches(some, ROWS_AT_ONCE, torch.device("cpu"))
 
     @cached_property
@@ -180,8 +180,8 @@ class PriorObjective(Objective):
         cpu, spec = torch.device("cpu"), self.cache.spec
         predicts = tuple(name for name in self.prior.predicts if name not in self.tracks)
         baselines = {
-            "bits_per_code_frequency": CodeFrequency(CodeFrequencyConfig(predicts), spec),
-            "bits_per_code_previous_step": PreviousStep(PreviousStepConfig(predicts), spec),
+            "bits_per_code_frequency": UnigramPrior(UnigramConfig(predicts), spec),
+            "bits_per_code_previous_step": TemporalBigramPrior(TemporalBigramConfig(predicts), spec),
         }
         for baseline in baselines.values():
             baseline.fit(self._counted())
@@ -205,9 +205,9 @@ def drawn_subsets(drawn: np.ndarray, share: float, members: int) -> np.ndarray:
 
 
 def _require_null_codes(prior: Prior, drop_controls: float) -> None:
-    lacking = [name for name in prior.told_by if prior.spec.stream(name).null_code is None]
-    if lacking or not prior.told_by:
+    lacking = [name for name in prior.control_streams if prior.spec.stream(name).unconditional_token is None]
+    if lacking or not prior.control_streams:
         raise ConfigError(
             f"training.drop_controls (={drop_controls}) needs controls with null codes; this prior has tracks "
-            f"{prior.told_by}, without null code {lacking}: set it to 0, or set prior.controls"
+            f"{prior.control_streams}, without null code {lacking}: set it to 0, or set prior.controls"
         )

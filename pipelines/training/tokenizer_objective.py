@@ -71,7 +71,7 @@ class TokenizerObjective(Objective):
             return {}
         self.clips.prefetch(self.held_out)
         scores = ReconstructionScores(self._mean_image)
-        counters = {s.name: CodeCounter(s.codes, s.codebooks) for s in self.tokenizer.spec.levels}
+        counters = {s.name: CodeCounter(s.codebook_size, s.codebooks) for s in self.tokenizer.spec.levels}
         for row in self.held_out:
             real = self.clips.read(np.array([row]))
             tokens = self.tokenizer.encode(to_model(real, self.device))

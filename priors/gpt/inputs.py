@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenreel.data.spec import END, END_STEP, TokenSpec
 from tokenreel.priors.base import Tokens
 from tokenreel.priors.gpt.layout import codebooks, embedding_sizes, latest_positions, previous_positions
-from tokenreel.priors.layers.tokens import CodeEmbedding
+from tokenreel.priors.layers.tokens import TokenEmbedding
 
 
 class InputFeature(nn.Module):
@@ -35,7 +35,7 @@ class InputFeature(nn.Module):
         """
 
 
-class PreviousCode(InputFeature):
+class PreviousStepToken(InputFeature):
     """The code one step before at the same place, with an embedding of its own; zero at the first step."""
 
     source: Tensor  # int64 [L], the position of that code; 0 where there is none
@@ -47,15 +47,15 @@ class PreviousCode(InputFeature):
         self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
         self.register_buffer("known", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
         streams, book = codebooks(spec, order)
-        self.codes = CodeEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
+        self.token_embedding = TokenEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
 
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
-        codes = flat.gather(1, self.source[target].expand(len(flat), -1))
-        x = self.codes(codes, target)
+        indices = flat.gather(1, self.source[target].expand(len(flat), -1))
+        x = self.token_embedding(indices, target)
         return x * self.known[target].to(x.dtype)
 
 
-class LatestTracks(InputFeature):
+class LatestControls(InputFeature):
     """The last code before the target at each place of the frame-level tracks: the sum of their vectors.
 
     Scaled, so that it is no larger for more places.
@@ -66,24 +66,24 @@ class LatestTracks(InputFeature):
 
     def __init__(self, spec: TokenSpec, order: np.ndarray, width: int) -> None:
         super().__init__(spec, order, width)
-        tracks = [index for index, stream in enumerate(spec.streams) if stream.role == "track"]
+        tracks = [index for index, stream in enumerate(spec.streams) if stream.role == "control"]
         source, streams = latest_positions(order, tracks)
         self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
         self.register_buffer("known", torch.from_numpy(source >= 0).float()[..., None], persistent=False)
-        self.codes = CodeEmbedding(
+        self.token_embedding = TokenEmbedding(
             embedding_sizes(spec.streams[index] for index in streams), torch.arange(len(streams)), width
         )
 
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         total = torch.zeros((), device=flat.device)
         for place, (source, known) in enumerate(zip(self.source, self.known, strict=True)):
-            codes = flat.gather(1, source[target].expand(len(flat), -1))
-            x = self.codes(codes, torch.full((1, 1), place, device=flat.device))
+            indices = flat.gather(1, source[target].expand(len(flat), -1))
+            x = self.token_embedding(indices, torch.full((1, 1), place, device=flat.device))
             total = total + x * known[target].to(x.dtype)
         return total / len(self.source) ** 0.5
 
 
-class EndAhead(InputFeature):
+class EndFrameInput(InputFeature):
     """At the level's codes the end frame's code of the same place, weighted by how far ahead the end lies, and a vector
     of that distance.
 
@@ -105,7 +105,7 @@ class EndAhead(InputFeature):
         self.register_buffer("step", torch.from_numpy(step.copy()), persistent=False)
         self.register_buffer("of_level", torch.from_numpy(of_level).float()[:, None], persistent=False)
         slices = torch.arange(self.end.positions, device="cpu") % self.end.codebooks
-        self.codes = CodeEmbedding([self.end.codes + 1] * self.end.codebooks, slices, width)
+        self.token_embedding = TokenEmbedding([self.end.codebook_size + 1] * self.end.codebooks, slices, width)
         self.farthest = level.grid[0] - 1
         distances = torch.arange(-self.farthest, self.farthest + 1, device="cpu")
         self.distance = nn.Embedding(len(distances) + 1, width)  # the last row: no end
@@ -115,15 +115,15 @@ class EndAhead(InputFeature):
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         end, arrival = tokens[END].long().flatten(1), tokens[END_STEP].long().flatten(1)
         place = self.place[target].expand(len(end), -1)
-        codes = end.gather(1, place)
-        known = (codes < self.end.codes) & (arrival <= self.farthest)  # a null step is one more
+        indices = end.gather(1, place)
+        known = (indices < self.end.codebook_size) & (arrival <= self.farthest)  # a null step is one more
         row = (arrival - self.step[target] + self.farthest).where(known, len(self.weight) - 1)
-        x = self.codes(codes, place) * self.weight[row][..., None] + self.distance(row)
+        x = self.token_embedding(indices, place) * self.weight[row][..., None] + self.distance(row)
         return x * self.of_level[target].to(x.dtype)
 
 
 FEATURES: dict[str, type[InputFeature]] = {  # by the option of `GPTConfig`, in the order in which they are added up
-    "previous_step": PreviousCode,
-    "latest_tracks": LatestTracks,
-    "end_ahead": EndAhead,
+    "previous_step": PreviousStepToken,
+    "latest_controls": LatestControls,
+    "end_frame_input": EndFrameInput,
 }

@@ -21,7 +21,7 @@ def controlled_spec(spec: TokenSpec, controls: Sequence[str]) -> TokenSpec:
     """
     if END in controls:
         spec = spec.with_end_frame()
-    tracks = {stream.name: stream for stream in spec.streams if stream.role == "track"}
+    tracks = {stream.name: stream for stream in spec.streams if stream.role == "control"}
     lacking = [name for name in controls if name not in tracks]
     if lacking or len(set(controls)) < len(controls):
         raise ConfigError(
@@ -54,10 +54,10 @@ def frame_order(spec: TokenSpec, names: Sequence[str]) -> tuple[np.ndarray, np.n
     for index, stream in enumerate(spec.streams):
         if stream.name not in names:
             continue
-        codes = np.indices(stream.shape).reshape(4, -1)
-        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[codes[0]]
+        indices = np.indices(stream.shape).reshape(4, -1)
+        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[indices[0]]
         same = np.full_like(first, 1)
-        rows.append(np.vstack([same * index, codes]))
+        rows.append(np.vstack([same * index, indices]))
         keys.append(np.vstack([-stream.stride * same, (stream.role == "level") * same, first]))
     order, key = np.concatenate(rows, 1), np.concatenate(keys, 1)
     by_key = np.lexsort(key)  # the last key counts most; stable
@@ -74,7 +74,7 @@ def codebooks(spec: TokenSpec, order: np.ndarray) -> tuple[list[StreamSpec], np.
 
 def embedding_sizes(streams: Iterable[StreamSpec]) -> list[int]:
     """The codes to be embedded of a codebook of each of `streams`, with the null code where there is one."""
-    return [stream.codes + (stream.null_code is not None) for stream in streams]
+    return [stream.codebook_size + (stream.unconditional_token is not None) for stream in streams]
 
 
 def previous_positions(order: np.ndarray) -> np.ndarray:

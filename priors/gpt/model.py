@@ -25,7 +25,7 @@ from tokenreel.priors.gpt.layout import codebooks, controlled_spec, embedding_si
 from tokenreel.priors.gpt.positions import DecomposedPositions, JointPositions
 from tokenreel.priors.gpt.prefix import Prefix
 from tokenreel.priors.layers.cached_transformer import CachedTransformer, PackedLinear
-from tokenreel.priors.layers.tokens import CodeEmbedding, CodeOutput
+from tokenreel.priors.layers.tokens import TokenEmbedding, TokenOutput
 from tokenreel.priors.layers.transformer import Transformer
 
 
@@ -39,10 +39,10 @@ class GPTConfig:
     heads: int
     dropout: float = 0.0  # share dropped of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # the code one step before at the place to be predicted is an input too; not in CCVS
-    latest_tracks: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
-    end_ahead: bool = False  # the end frame's code at the place to be predicted is an input too; not in CCVS
+    latest_controls: bool = False  # the latest codes of frame-level tracks are an input at each code too; not in CCVS
+    end_frame_input: bool = False  # the end frame's code at the place to be predicted is an input too; not in CCVS
     controls: tuple[str, ...] = ()  # tracks that steer it; "end" is the clip's last frame, derived from its codes
-    tracks_only: bool = False  # predict frame-level tracks and no frame: a prior that they steer draws after it
+    controls_only: bool = False  # predict frame-level tracks and no frame: a prior that they steer draws after it
     positions: Literal["decomposed", "joint"] = "decomposed"  # joint: a vector for each position, no sum (CCVS table 2)
 
     def __post_init__(self) -> None:
@@ -53,11 +53,11 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
-        if self.end_ahead and END not in self.controls:
-            raise ConfigError(f"end_ahead: controls (={list(self.controls)}) must have the end frame, {END!r}")
-        if self.tracks_only and END in self.controls:
+        if self.end_frame_input and END not in self.controls:
+            raise ConfigError(f"end_frame_input: controls (={list(self.controls)}) must have the end frame, {END!r}")
+        if self.controls_only and END in self.controls:
             raise ConfigError(
-                f"tracks_only: an end frame (controls={list(self.controls)}) steers frames; leave one out"
+                f"controls_only: an end frame (controls={list(self.controls)}) steers frames; leave one out"
             )
 
 
@@ -71,14 +71,14 @@ class GPTState(State):
     cache: CachedTransformer
     positions: Tensor  # [L, D]
     output: PackedLinear
-    codes: Tensor  # int64 [B, L], those fed so far; the others have no meaning
+    indices: Tensor  # int64 [B, L], those fed so far; the others have no meaning
     tokens: Tokens  # that it started from, for the input features
 
 
 class GPT(Prior):
     """p(code | all codes before it in the order), for every level and every track of several steps in its `controls`;
     what is given conditions what is later. Tracks of one step are read: they come first, and cost nothing. With
-    `tracks_only` the levels are left out: some tracks say in few codes what many codes of frames then follow.
+    `controls_only` the levels are left out: some tracks say in few codes what many codes of frames then follow.
 
     `spec` may hold other tracks as well; the prior's own does not. Raises ConfigError where it lacks one of `controls`.
     Sampling runs in the precision of the weights: `prior.to(torch.bfloat16)` halves what has to be read for a code.
@@ -99,12 +99,12 @@ class GPT(Prior):
         joint = config.positions == "joint"
         self.positions = JointPositions(len(order), width) if joint else DecomposedPositions(order, first_frame, width)
         streams, book = codebooks(spec, order)
-        self.codes = CodeEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
+        self.token_embedding = TokenEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
         self.inputs = _input_features(config, spec, order)
         self.prefix = Prefix(spec, self.reads, order, width) if self.reads else None
         self.start_vector = nn.Parameter(torch.empty(width))
         self.transformer = Transformer(config.depth, width, config.heads, config.dropout)
-        self.output = CodeOutput([stream.codes for stream in streams], torch.from_numpy(book), width)
+        self.output = TokenOutput([stream.codebook_size for stream in streams], torch.from_numpy(book), width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -144,9 +144,9 @@ class GPT(Prior):
         n.
         """
         start = self.start_vector.expand(len(flat), 1, -1)
-        x = torch.cat([start, self.codes(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
+        x = torch.cat([start, self.token_embedding(flat[:, : n - 1], slice(n - 1)) + positions[: n - 1]], 1)
         x = self._with_features(x, flat, tokens, slice(n))
-        return torch.cat([self.prefix(tokens, self.codes, positions), x], 1) if self.prefix else x
+        return torch.cat([self.prefix(tokens, self.token_embedding, positions), x], 1) if self.prefix else x
 
     def _with_features(self, x: Tensor, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         for feature in self.inputs.values():
@@ -160,23 +160,23 @@ class GPT(Prior):
         target = position.clamp(max=length - 1)  # where everything is given there is none: any will do
         cache = CachedTransformer(self.transformer, rows, prefix + length + 1)
         positions, output = self.positions(), PackedLinear(self.output.linear.weight)
-        codes, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
-        x = self._first_inputs(tokens, codes, n, positions)
-        x = cache.extend(x, torch.arange(prefix + n, device=codes.device)[None])
+        indices, n = self.flatten(tokens).masked_fill(~given, 0), int(target.max()) + 1
+        x = self._first_inputs(tokens, indices, n, positions)
+        x = cache.extend(x, torch.arange(prefix + n, device=indices.device)[None])
         x = x[torch.arange(rows, device=x.device), prefix + target]
-        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, codes, tokens)
+        return GPTState(position, self.output.log_probs(output(x), target), cache, positions, output, indices, tokens)
 
     @torch.no_grad()
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, GPTState)
-        line = torch.arange(codes.shape[1], device=codes.device)
+        line = torch.arange(indices.shape[1], device=indices.device)
         last = len(state.positions) - 1
         at = (state.position[:, None] + line).clamp(max=last)
         target = (at + 1).clamp(max=last)
-        codes = codes.where(line < count[:, None], 0)  # noise may lie beyond the codebook
-        x = self.codes(codes, at) + state.positions[at]
-        state.codes.scatter_(1, at, codes)  # beyond the end all write to the last code, which is nobody's source
-        x = self._with_features(x, state.codes, state.tokens, target)
+        indices = indices.where(line < count[:, None], 0)  # noise may lie beyond the codebook
+        x = self.token_embedding(indices, at) + state.positions[at]
+        state.indices.scatter_(1, at, indices)  # beyond the end all write to the last code, which is nobody's source
+        x = self._with_features(x, state.indices, state.tokens, target)
         x = state.cache.extend(x, self._prefix_length + at + 1)
         state.position = state.position + count
         return self.output.log_probs(state.output(x), target)
@@ -191,14 +191,14 @@ def _predicted_and_read(config: GPTConfig, spec: TokenSpec) -> tuple[tuple[str, 
     Raises ConfigError where an option needs frame-level tracks and the controls have none.
     """
     running = [stream for stream in spec.streams if spec.runs_with_video(stream)]
-    tracks = tuple(stream.name for stream in running if stream.role == "track")
-    for option in ("tracks_only", "latest_tracks"):
+    tracks = tuple(stream.name for stream in running if stream.role == "control")
+    for option in ("controls_only", "latest_controls"):
         if getattr(config, option) and not tracks:
             raise ConfigError(
                 f"{option}: none of the controls {list(config.controls)} is a frame-level track, as states and sound "
                 "are; leave it out, or add one"
             )
-    predicts = tracks if config.tracks_only else tuple(stream.name for stream in running)
+    predicts = tracks if config.controls_only else tuple(stream.name for stream in running)
     return predicts, tuple(stream.name for stream in spec.streams if stream not in running)
 
 

@@ -57,13 +57,13 @@ _NOWHERE = -1  # the slice of a row whose caches hold none
 class Clips(NamedTuple):
     """What is known of B clips."""
 
-    codes: Tensor  # int64 [B, S, M]
+    indices: Tensor  # int64 [B, S, M]
     given: Tensor  # bool [B, S, M]
     read: dict[str, Tensor]  # the streams that the prior reads, int64 [B, t, h, w, q]
 
     def of_rows(self, rows: Tensor) -> Clips:
-        read = {name: codes[rows] for name, codes in self.read.items()}
-        return Clips(self.codes[rows], self.given[rows], read)
+        read = {name: indices[rows] for name, indices in self.read.items()}
+        return Clips(self.indices[rows], self.given[rows], read)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class SlicedPrior(Prior):
         super().__init__(config, spec, predicts=(name,), reads=reads)
         self._order = order
         self.slice_count, self.per_slice = slices, len(order) // slices
-        self.codes = spec.stream(name).codes
+        self.codebook_size = spec.stream(name).codebook_size
 
     @abstractmethod
     def slice_nats(self, clips: Clips, index: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -116,10 +116,10 @@ class SlicedPrior(Prior):
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         clips = self._clips(self.flatten(tokens), tokens, given)
-        nats = torch.zeros(clips.codes.shape, device=given.device)
+        nats = torch.zeros(clips.indices.shape, device=given.device)
         for index in range(self.slice_count):
             if not clips.given[:, index].all():
-                nats[:, index] = self.slice_nats(clips, torch.full_like(clips.codes[:, 0, 0], index), None)
+                nats[:, index] = self.slice_nats(clips, torch.full_like(clips.indices[:, 0, 0], index), None)
         return -nats.flatten(1).masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -145,16 +145,16 @@ class SlicedPrior(Prior):
         return state
 
     @torch.no_grad()
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, SlicedState)
         length = len(self._order)
-        line = torch.arange(codes.shape[1], device=codes.device)
+        line = torch.arange(indices.shape[1], device=indices.device)
         at = (state.position[:, None] + line).where(line < count[:, None], length)
-        state.flat.scatter_(1, at, codes)
+        state.flat.scatter_(1, at, indices)
         first, counts = torch.stack([state.position + 1, count]).tolist()  # one wait for the device
         state.position = state.position + count
         counts = [min(n, length - at) for n, at in zip(counts, first, strict=True)]
-        return self._predict(state, first, counts, codes.shape[1])
+        return self._predict(state, first, counts, indices.shape[1])
 
     def rewind(self, state: State, position: Tensor) -> None:
         """A row that goes back behind the start of its slice fills its caches again when it needs them."""
@@ -165,12 +165,12 @@ class SlicedPrior(Prior):
         state.position = position
 
     def _clips(self, flat: Tensor, tokens: Tokens, given: Tensor) -> Clips:
-        codes, seen = (x.unflatten(1, (self.slice_count, self.per_slice)) for x in (flat, given))
-        return Clips(codes, seen, {name: tokens[name].long() for name in self.reads})
+        indices, seen = (x.unflatten(1, (self.slice_count, self.per_slice)) for x in (flat, given))
+        return Clips(indices, seen, {name: tokens[name].long() for name in self.reads})
 
     def _predict(self, state: SlicedState, first: list[int], counts: list[int], width: int) -> Tensor:
         """Log-probabilities [B, width, K] of `counts` positions of each row from `first` on; elsewhere zero."""
-        log_probs = torch.zeros(len(first), width, self.codes, device=state.flat.device)
+        log_probs = torch.zeros(len(first), width, self.codebook_size, device=state.flat.device)
         for parts in parts_by_slice(first, counts, self.per_slice):
             entering = [part for part in parts if state.slice[part.row] != part.slice]
             staying = [part for part in parts if state.slice[part.row] == part.slice]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class CodeEmbedding(nn.Module):
+class TokenEmbedding(nn.Module):
     """Codes -> vectors. `sizes` are the codes of each codebook, null codes included; `book` [L] is each position's."""
 
     first: Tensor  # int64 [L], the row of code 0 at each position
@@ -26,12 +26,12 @@ class CodeEmbedding(nn.Module):
         ends = torch.as_tensor(sizes, device="cpu").cumsum(0)
         self.register_buffer("first", (ends - torch.as_tensor(sizes, device="cpu"))[book], persistent=False)
 
-    def forward(self, codes: Tensor, position: Tensor | slice) -> Tensor:
+    def forward(self, indices: Tensor, position: Tensor | slice) -> Tensor:
         """codes [B, n] at positions [B, n] or a range of the order -> [B, n, D]."""
-        return self.table(codes + self.first[position])
+        return self.table(indices + self.first[position])
 
 
-class CodeOutput(nn.Module):
+class TokenOutput(nn.Module):
     """Vectors -> probabilities over the codebook of the position. `sizes` are the codes of each codebook."""
 
     by_book: Tensor  # int64 [L], positions sorted by codebook
@@ -58,13 +58,13 @@ class CodeOutput(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
-    def nats(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """Minus log-probability [B, L], float32, of `codes` [B, L] after `hidden` [B, L, D].
+    def nats(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """Minus log-probability [B, L], float32, of `indices` [B, L] after `hidden` [B, L, D].
 
         One codebook at a time, each over its own positions only, so no [B, L, V] over all codebooks is ever held.
         """
         vectors = hidden[:, self.by_book].split(self.counts, 1)
-        targets = codes[:, self.by_book].split(self.counts, 1)
+        targets = indices[:, self.by_book].split(self.counts, 1)
         weights = self.linear.weight.split(self.sizes)
         nats = [_nats(x, y, weight) for x, y, weight in zip(vectors, targets, weights, strict=True)]
         return torch.cat(nats, 1)[:, self.back]
@@ -75,6 +75,6 @@ class CodeOutput(nn.Module):
         return (outputs.float().gather(-1, self.columns[book]) + self.outside[book]).log_softmax(-1)
 
 
-def _nats(hidden: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
+def _nats(hidden: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     logits = F.linear(hidden, weight).float()
-    return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
+    return F.cross_entropy(logits.flatten(0, 1), indices.flatten(), reduction="none").view_as(indices)

@@ -13,29 +13,29 @@ _HELD_OUT = 5  # one clip in so many, the last ones of each batch: neighbours in
 _DISCOUNTS = tuple(i / 20 for i in range(1, 20))  # counts, 0.05 ... 0.95
 
 
-class CodeTally:
+class UnigramCounts:
     """How often each code comes."""
 
     def __init__(self, size: int) -> None:
         self.size = size  # K
-        self.codes = torch.zeros(size, dtype=torch.long)
+        self.counts = torch.zeros(size, dtype=torch.long)
 
     @staticmethod
     def rows(size: int) -> int:
         """Rows of `probabilities` for a codebook of `size`."""
         return 1
 
-    def add(self, codes: Tensor) -> None:
+    def add(self, indices: Tensor) -> None:
         """Counts int64 codes [N, t, places]; the codes at a place follow one another."""
-        self.codes += torch.bincount(codes.flatten(), minlength=self.size)
+        self.counts += torch.bincount(indices.flatten(), minlength=self.size)
 
     def probabilities(self) -> Tensor:
         """float64 [1, K]"""
-        counts = self.codes.double() + _HALF
+        counts = self.counts.double() + _HALF
         return (counts / counts.sum())[None]
 
 
-class StepTally(CodeTally):
+class BigramCounts(UnigramCounts):
     """How often each code follows each code one step later."""
 
     def __init__(self, size: int) -> None:
@@ -47,10 +47,10 @@ class StepTally(CodeTally):
     def rows(size: int) -> int:
         return size + 1
 
-    def add(self, codes: Tensor) -> None:
-        super().add(codes)
-        fitted = len(codes) - (max(len(codes) // _HELD_OUT, 1) if len(codes) > 1 else 0)
-        pairs = codes[:, :-1] * self.size + codes[:, 1:]
+    def add(self, indices: Tensor) -> None:
+        super().add(indices)
+        fitted = len(indices) - (max(len(indices) // _HELD_OUT, 1) if len(indices) > 1 else 0)
+        pairs = indices[:, :-1] * self.size + indices[:, 1:]
         self.fitted.add(pairs[:fitted])
         self.held_out.add(pairs[fitted:])
 

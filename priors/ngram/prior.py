@@ -1,6 +1,6 @@
 """Two priors that are counted, not trained: the baselines that every other prior has to beat.
 
-`code-frequency` knows how often each code of a codebook comes; `previous-step` knows which code follows which at the
+`unigram` knows how often each code of a codebook comes; `temporal-bigram` knows which code follows which at the
 same place one step later, and falls back on the frequencies at the first step. They keep the whole contract, so what
 measures or samples a prior measures or samples them.
 
@@ -20,20 +20,20 @@ from torch import Tensor
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.priors.base import Prior, State, Tokens, raster_order
-from tokenreel.priors.ngram.counts import CodeTally, StepTally
+from tokenreel.priors.ngram.counts import BigramCounts, UnigramCounts
 
 
 @dataclass
 class _History(State):
     """All codes of a row so far. One column more than the order: codes past its end are written there."""
 
-    codes: Tensor  # int64 [B, L + 1]
+    indices: Tensor  # int64 [B, L + 1]
 
 
 class _Counted(Prior):
     """Log-probabilities out of one table. A member says how its rows are counted, and which one a position looks at."""
 
-    tally: ClassVar[type[CodeTally]]
+    tally: ClassVar[type[UnigramCounts]]
     table: Tensor  # float32 [rows, K] nats, -inf beyond a codebook; the codebooks' rows one after the other
     _first_row: Tensor  # int64 [L], the row of the table where the codebook of each position starts
 
@@ -47,7 +47,9 @@ class _Counted(Prior):
         for stream, q in self._codebooks:
             here = self.positions_of(stream.name) & (self._order[:, 4] == q)
             first_row[here] = sum(len(block) for block in blocks)
-            blocks.append(torch.full((self.tally.rows(stream.codes), stream.codes), 1 / stream.codes))
+            blocks.append(
+                torch.full((self.tally.rows(stream.codebook_size), stream.codebook_size), 1 / stream.codebook_size)
+            )
         self.register_buffer("table", _log_table(blocks))  # uniform until `fit`
         self.register_buffer("_first_row", first_row, persistent=False)
 
@@ -56,103 +58,103 @@ class _Counted(Prior):
 
         What it learnt before is forgotten. Raises DataError where a code is beyond its codebook.
         """
-        tallies = [self.tally(stream.codes) for stream, _ in self._codebooks]
+        tallies = [self.tally(stream.codebook_size) for stream, _ in self._codebooks]
         for tokens in batches:
             for (stream, q), tally in zip(self._codebooks, tallies, strict=True):
-                codes = tokens[stream.name][..., q].long().cpu().flatten(2)
-                if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < stream.codes:
+                indices = tokens[stream.name][..., q].long().cpu().flatten(2)
+                if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < stream.codebook_size:
                     raise DataError(
-                        f"stream {stream.name!r} has codes from {int(codes.min())} to {int(codes.max())}, beyond its "
-                        f"codebook of {stream.codes}: these tokens come from another tokenizer"
+                        f"stream {stream.name!r} has tokens from {int(indices.min())} to {int(indices.max())}, beyond "
+                        f"its codebook of {stream.codebook_size}: these tokens come from another tokenizer"
                     )
-                tally.add(codes)
+                tally.add(indices)
         self.table.copy_(_log_table([tally.probabilities() for tally in tallies]))
 
     def order(self) -> Tensor:
         return self._order
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
-        codes = self.flatten(tokens)
-        positions = torch.arange(codes.shape[1], device=codes.device).expand_as(codes)
-        rows = self._rows(codes, positions)
-        return self.table[rows, codes.masked_fill(given, 0)].masked_fill(given, 0)
+        indices = self.flatten(tokens)
+        positions = torch.arange(indices.shape[1], device=indices.device).expand_as(indices)
+        rows = self._rows(indices, positions)
+        return self.table[rows, indices.masked_fill(given, 0)].masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The mean nats, for validation: there is nothing to train, see `fit`."""
         return -self.log_prob(tokens, given).sum() / (~given).sum()
 
     def start(self, tokens: Tokens, given: Tensor) -> _History:
-        codes = torch.nn.functional.pad(self.flatten(tokens).masked_fill(~given, 0), (0, 1))
+        indices = torch.nn.functional.pad(self.flatten(tokens).masked_fill(~given, 0), (0, 1))
         position = given.long().cumprod(1).sum(1)
-        return _History(position, self._log_probs(codes, position[:, None])[:, 0], codes)
+        return _History(position, self._log_probs(indices, position[:, None])[:, 0], indices)
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, _History)
-        length, n = state.codes.shape[1] - 1, codes.shape[1]
-        lines = torch.arange(n, device=codes.device)
+        length, n = state.indices.shape[1] - 1, indices.shape[1]
+        lines = torch.arange(n, device=indices.device)
         at = (state.position[:, None] + lines).where(lines < count[:, None], length)
-        state.codes.scatter_(1, at, codes)
+        state.indices.scatter_(1, at, indices)
         after = state.position[:, None] + lines + 1
         state.position = state.position + count
-        return self._log_probs(state.codes, after)
+        return self._log_probs(state.indices, after)
 
     def rewind(self, state: State, position: Tensor) -> None:
         state.position = position.clone()  # what lies beyond is written anew before it is looked at
 
-    def _log_probs(self, codes: Tensor, positions: Tensor) -> Tensor:
+    def _log_probs(self, indices: Tensor, positions: Tensor) -> Tensor:
         """[B, n, K] for `positions` [B, n], those past the end as the last one."""
-        return self.table[self._rows(codes, positions.clamp(max=len(self._order) - 1))]
+        return self.table[self._rows(indices, positions.clamp(max=len(self._order) - 1))]
 
     @abstractmethod
-    def _rows(self, codes: Tensor, positions: Tensor) -> Tensor:
-        """int64 [B, n]: the row of the table for each of `positions` [B, n] after the `codes` [B, >= L] before it."""
+    def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
+        """int64 [B, n]: the row of the table for each of `positions` [B, n] after the `indices` [B, >= L] before it."""
 
 
 @dataclass(frozen=True)
-class CodeFrequencyConfig:
-    type: ClassVar[str] = "code-frequency"
+class UnigramConfig:
+    type: ClassVar[str] = "unigram"
     predicts: tuple[str, ...] = ()  # stream names; none: every level
 
 
-class CodeFrequency(_Counted):
+class UnigramPrior(_Counted):
     """p(code | codebook), additively smoothed."""
 
-    config_class = CodeFrequencyConfig
-    tally = CodeTally
+    config_class = UnigramConfig
+    tally = UnigramCounts
 
-    def _rows(self, codes: Tensor, positions: Tensor) -> Tensor:
+    def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
         return self._first_row[positions]
 
 
 @dataclass(frozen=True)
-class PreviousStepConfig:
-    type: ClassVar[str] = "previous-step"
+class TemporalBigramConfig:
+    type: ClassVar[str] = "temporal-bigram"
     predicts: tuple[str, ...] = ()  # stream names; none: every level
 
 
-class PreviousStep(_Counted):
-    """p(code | code at the same place and codebook one step before), Kneser-Ney smoothed (see `StepTally`).
+class TemporalBigramPrior(_Counted):
+    """p(code | code at the same place and codebook one step before), Kneser-Ney smoothed (see `BigramCounts`).
 
     The table has K x K float32 entries a codebook: 4 MB for 1,024 codes, 1 GB for 16,384.
     """
 
-    config_class = PreviousStepConfig
-    tally = StepTally
+    config_class = TemporalBigramConfig
+    tally = BigramCounts
     _before: Tensor  # int64 [L], the position one step before, L at the first step
     _none: Tensor  # int64 [L], K: the row, from the codebook's first on, for nothing before
 
-    def __init__(self, config: PreviousStepConfig, spec: TokenSpec) -> None:
+    def __init__(self, config: TemporalBigramConfig, spec: TokenSpec) -> None:
         super().__init__(config, spec)
         order = self._order
         shapes = torch.tensor([stream.shape for stream in spec.streams])[order[:, 0]]
         before = torch.arange(len(order)) - shapes[:, 1:].prod(1)
         self.register_buffer("_before", before.where(order[:, 1] > 0, len(order)), persistent=False)
-        self.register_buffer("_none", self.position_codes(), persistent=False)
+        self.register_buffer("_none", self.codebook_sizes(), persistent=False)
 
-    def _rows(self, codes: Tensor, positions: Tensor) -> Tensor:
+    def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
         before = self._before[positions]
         first = before == len(self._order)
-        seen = codes.gather(1, before.masked_fill(first, 0))
+        seen = indices.gather(1, before.masked_fill(first, 0))
         return self._first_row[positions] + torch.where(first, self._none[positions], seen)
 
 

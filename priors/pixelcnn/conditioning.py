@@ -67,24 +67,24 @@ class TopConditioning(Conditioning):
     steps than its one, all stand side by side before tiling.
     """
 
-    def __init__(self, config: PixelCNNConfig, codes: tuple[int, int], given: int, steps: int) -> None:
+    def __init__(self, config: PixelCNNConfig, indices: tuple[int, int], given: int, steps: int) -> None:
         super().__init__()
         width, hidden = config.embedding, config.condition_hidden
         self.steps = steps
-        self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in codes)  # top, bottom
+        self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in indices)  # top, bottom
         self.up = nn.ConvTranspose3d(width, width, 4, stride=2, padding=1)
         self.down = nn.Conv3d(2 * width, hidden // 2, 4, stride=2, padding=1)
-        self.widen = nn.Conv3d(given * (hidden // 2), hidden, 3, padding=1)
+        self.project_in = nn.Conv3d(given * (hidden // 2), hidden, 3, padding=1)
         self.blocks = _blocks(config, (3, 3, 3))
 
     def forward(self, top: Tensor, bottom: Tensor) -> Tensor:
         """Codes of the given frames alone: `top` [B, g, h, w], `bottom` [B, 2 g, 2 h, 2 w]."""
         coarse, fine = (
-            embed(codes).movedim(-1, 1) for embed, codes in zip(self.embeddings, (top, bottom), strict=True)
+            embed(indices).movedim(-1, 1) for embed, indices in zip(self.embeddings, (top, bottom), strict=True)
         )
         given = F.relu(self.down(torch.cat([self.up(coarse), fine], 1))).flatten(1, 2)  # [B, C / 2 g, h, w]
         tiled = given[:, :, None].expand(-1, -1, self.steps, -1, -1)
-        return self.blocks(self.widen(tiled)).movedim(1, -1)
+        return self.blocks(self.project_in(tiled)).movedim(1, -1)
 
 
 class BottomConditioning(Conditioning):
@@ -99,11 +99,11 @@ class BottomConditioning(Conditioning):
     one of their four taps in time, so they have that one only. Its "(2, 4, 4)" for upsampling is the tokenizer's.
     """
 
-    def __init__(self, config: PixelCNNConfig, codes: tuple[int, int], top_steps: int) -> None:
+    def __init__(self, config: PixelCNNConfig, indices: tuple[int, int], top_steps: int) -> None:
         super().__init__()
         width, hidden = config.embedding, config.condition_hidden
         self.top_steps = top_steps
-        self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in codes)  # top, bottom
+        self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in indices)  # top, bottom
         # unpadded in time: `_upsampled` cuts out what is wanted
         self.double_steps = nn.ConvTranspose3d(width, hidden, (4, 3, 3), stride=(2, 1, 1), padding=(0, 1, 1))
         self.double_places = nn.ConvTranspose3d(hidden, hidden, (3, 4, 4), stride=(1, 2, 2), padding=(2, 1, 1))

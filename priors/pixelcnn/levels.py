@@ -27,8 +27,8 @@ class TopPixelCNN(PixelCNN):
     def __init__(self, config: TopPixelCNNConfig, spec: TokenSpec) -> None:
         top, bottom = two_levels(spec)
         given = top.given.grid[0]
-        steps = top.codes.grid[0] - given
-        super().__init__(config, spec, top.codes, (top.given.name, bottom.given.name), given, steps)
+        steps = top.stream.grid[0] - given
+        super().__init__(config, spec, top.stream, (top.given.name, bottom.given.name), given, steps)
         sizes = (top.vocabulary, bottom.vocabulary)
         self.conditioning = TopConditioning(config, sizes, given, steps)
         self.reset_parameters()
@@ -44,14 +44,14 @@ class BottomPixelCNN(PixelCNN):
 
     def __init__(self, config: BottomPixelCNNConfig, spec: TokenSpec) -> None:
         top, bottom = two_levels(spec)
-        reads = (top.codes.name, top.given.name, bottom.given.name)
-        super().__init__(config, spec, bottom.codes, reads, bottom.given.grid[0], steps=1)
+        reads = (top.stream.name, top.given.name, bottom.given.name)
+        super().__init__(config, spec, bottom.stream, reads, bottom.given.grid[0], steps=1)
         sizes = (top.vocabulary, bottom.vocabulary)
-        self.conditioning = BottomConditioning(config, sizes, top.codes.grid[0])
+        self.conditioning = BottomConditioning(config, sizes, top.stream.grid[0])
         self.reset_parameters()
 
     def condition(self, clips: Clips, index: Tensor) -> Tensor:
         top, top_given, bottom_given = (clips.read[name][..., 0] for name in self.reads)
         top = torch.cat([top_given, top[:, top_given.shape[1] :]], 1)
-        bottom = torch.cat([bottom_given, clips.codes.unflatten(2, self.shape[1:])], 1)
+        bottom = torch.cat([bottom_given, clips.indices.unflatten(2, self.shape[1:])], 1)
         return self.conditioning(top, bottom, index + bottom_given.shape[1])

@@ -45,17 +45,17 @@ class PixelCNN(SlicedPrior):
         self.shape: Shape = shape
         self.embedding = nn.Embedding(vocabulary(level), config.embedding)
         self.stack = Stack(config, shape)
-        self.output = nn.Linear(config.hidden, level.codes)
+        self.output = nn.Linear(config.hidden, level.codebook_size)
 
     @abstractmethod
     def condition(self, clips: Clips, index: Tensor) -> Tensor:
         """What is known of volume `index` [B] beside its own codes, [B, *shape, C]; of codes, those before it."""
 
     def slice_nats(self, clips: Clips, index: Tensor, generator: torch.Generator | None) -> Tensor:
-        own = clips.codes[torch.arange(len(index), device=index.device), index]
+        own = clips.indices[torch.arange(len(index), device=index.device), index]
         x = self.stack(self.embedding(own).unflatten(1, self.shape), self.condition(clips, index), generator)
         logits = self.output(x.flatten(1, 3)).float()
-        target = own.clamp(max=self.codes - 1)  # a null code, beyond the codebook, is always given
+        target = own.clamp(max=self.codebook_size - 1)  # a null code, beyond the codebook, is always given
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
 
     def new_cache(self, rows: int) -> CachedStack:
@@ -70,7 +70,7 @@ class PixelCNN(SlicedPrior):
         entries = [(part.row, part.slice, at) for part, at in zip(parts, first, strict=True)]
         rows, index, begin = torch.tensor(entries, device=device).T
         at = (begin[:, None] + torch.arange(count, device=device)).clamp(max=self.per_slice - 1)
-        before = state.clips.codes[rows[:, None], index[:, None], (at - 1).clamp(min=0)]
+        before = state.clips.indices[rows[:, None], index[:, None], (at - 1).clamp(min=0)]
         lines = [
             (part.row, line)
             for part, place in zip(parts, first, strict=True)

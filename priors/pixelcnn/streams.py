@@ -12,25 +12,25 @@ from tokenreel.errors import ConfigError
 class Level:
     """A level of codes and the same for the given frames alone, encoded without the frames after them."""
 
-    codes: StreamSpec
+    stream: StreamSpec
     given: StreamSpec
 
     @property
     def vocabulary(self) -> int:
-        return max(vocabulary(self.codes), vocabulary(self.given))
+        return max(vocabulary(self.stream), vocabulary(self.given))
 
 
 def two_levels(spec: TokenSpec) -> tuple[Level, Level]:
     """Top and bottom. Raises ConfigError where one is missing, or their grids are none that tables 5 and 6 connect."""
     top, bottom = (Level(_stream(spec, name), _stream(spec, given_name(name))) for name in ("top", "bottom"))
     for level in (top, bottom):
-        same = level.codes.codes == level.given.codes and level.codes.grid[1:] == level.given.grid[1:]
-        if not same or level.given.grid[0] >= level.codes.grid[0]:
+        same = level.stream.codebook_size == level.given.codebook_size and level.stream.grid[1:] == level.given.grid[1:]
+        if not same or level.given.grid[0] >= level.stream.grid[0]:
             raise ConfigError(
-                f"stream {level.given.name!r} (={level.given}) must hold the first steps of {level.codes.name!r} "
-                f"(={level.codes}), fewer than all: rows, columns and codes must be the same"
+                f"stream {level.given.name!r} (={level.given}) must hold the first steps of {level.stream.name!r} "
+                f"(={level.stream}), fewer than all: rows, columns and codes must be the same"
             )
-    for coarse, fine in ((top.codes, bottom.codes), (top.given, bottom.given)):
+    for coarse, fine in ((top.stream, bottom.stream), (top.given, bottom.given)):
         if tuple(2 * size for size in coarse.grid) != fine.grid:
             raise ConfigError(
                 f"stream {fine.name!r}: its grid (={fine.grid}) must be twice that of {coarse.name!r} (={coarse.grid}) "
@@ -55,4 +55,4 @@ def _stream(spec: TokenSpec, name: str) -> StreamSpec:
 
 def vocabulary(stream: StreamSpec) -> int:
     """Codes of the stream with its null code, if it has one."""
-    return stream.codes + (stream.null_code is not None)
+    return stream.codebook_size + (stream.unconditional_token is not None)

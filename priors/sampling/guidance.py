@@ -24,7 +24,7 @@ def require_given(prior: Prior, given: Collection[str]) -> None:
     """
     for track in map(prior.spec.stream, prior.reads):
         absent = track.name not in given and track.name != END_STEP  # which comes with the end frame, or by itself
-        if absent and track.null_code is not None and not prior.trained_without_controls:
+        if absent and track.unconditional_token is not None and not prior.trained_without_controls:
             raise ConfigError(
                 f"the track {track.name!r} is not given, and this prior was never trained without it: give it "
                 f"({_flag(track.name)}, --given-tracks), or train with training.drop_controls above 0"
@@ -45,9 +45,9 @@ def require_end_in_windows(prior: Prior, tokens: Tokens, frames: int) -> None:
     clip = prior.spec.frames
     # The first step of the last window; a step in it and in the first one is in all between.
     last_window = max(frames - clip, 0) // prior.spec.levels[0].stride
-    with_end = tokens[END][:, 0, 0, 0, 0] < prior.spec.stream(END).codes
+    with_end = tokens[END][:, 0, 0, 0, 0] < prior.spec.stream(END).codebook_size
     for step in tokens[END_STEP][with_end].flatten().unique().tolist():
-        if not last_window <= step < prior.spec.stream(END_STEP).codes:
+        if not last_window <= step < prior.spec.stream(END_STEP).codebook_size:
             raise ConfigError(
                 f"the end frame, at step {step}, lies outside of some window of {clip} frames in a video of {frames}, "
                 f"and this prior was never trained without one: draw at most {clip} frames, or train with "
@@ -68,7 +68,7 @@ def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> N
     require_given(prior, given)
     if guidance == 1:
         return
-    tracks = {name: prior.spec.stream(name) for name in prior.told_by}
+    tracks = {name: prior.spec.stream(name) for name in prior.control_streams}
     if not tracks:
         raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: leave it out")
     if not prior.trained_without_controls:
@@ -76,7 +76,7 @@ def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> N
             f"guidance (={guidance}) needs a prior that was also trained without its controls, and this one never was: "
             "leave it out, or train with training.drop_controls above 0"
         )
-    without_null = [name for name in given if name in tracks and tracks[name].null_code is None]
+    without_null = [name for name in given if name in tracks and tracks[name].unconditional_token is None]
     if without_null or not tracks.keys() & set(given):
         raise ConfigError(
             f"guidance (={guidance}) needs a given track that has a null code; given are {sorted(given)} out of "
@@ -88,28 +88,28 @@ def without_controls(prior: Prior, tokens: Tokens, controls: Tensor) -> dict[str
     """`tokens` with null codes in the tracks that the prior reads, and of those that it predicts at `controls`, bool
     [B or 1, L].
     """
-    sizes = prior.position_codes().to(controls.device)  # a null code is K
+    sizes = prior.codebook_sizes().to(controls.device)  # a null code is K
     streams = {**tokens, **prior.unflatten(torch.where(controls, sizes, prior.flatten(tokens)), tokens)}
     for track in map(prior.spec.stream, prior.reads):
-        if track.null_code is not None:
-            streams[track.name] = torch.full_like(tokens[track.name], track.null_code)
+        if track.unconditional_token is not None:
+            streams[track.name] = torch.full_like(tokens[track.name], track.unconditional_token)
     return streams
 
 
 class NullPass:
     """The prior on the same window without its controls, step by step beside the pass with them."""
 
-    def __init__(self, prior: Prior, tokens: Tokens, given: Tensor, codes: Tensor) -> None:
-        """`tokens` as `without_controls` makes them; `codes` [B, L + 1] those of the other pass, the last of none."""
+    def __init__(self, prior: Prior, tokens: Tokens, given: Tensor, indices: Tensor) -> None:
+        """`tokens` as `without_controls` makes them; `indices` [B, L + 1] those of the other pass, the last of none."""
         self.prior = prior
         self.null = torch.nn.functional.pad(prior.flatten(tokens), (0, 1))
-        self.hidden = torch.nn.functional.pad(given, (0, 1)) & (self.null != codes)
+        self.hidden = torch.nn.functional.pad(given, (0, 1)) & (self.null != indices)
         self.state = prior.start(tokens, given)
 
-    def step(self, codes: Tensor, at: Tensor, count: Tensor) -> Tensor:
+    def step(self, indices: Tensor, at: Tensor, count: Tensor) -> Tensor:
         """Feeds codes [B, n] at positions `at` [B, n], as `Prior.step` takes and returns them."""
         return self.prior.step(
-            self.state, torch.where(self.hidden.gather(1, at), self.null.gather(1, at), codes), count
+            self.state, torch.where(self.hidden.gather(1, at), self.null.gather(1, at), indices), count
         )
 
     def rewind(self, by: Tensor) -> None:

@@ -37,19 +37,21 @@ class StreamSampling:
 class SamplingConfig(StreamSampling):
     """One setting for all streams, with exceptions by name, and how the sampler goes about it."""
 
-    draft: int = 0  # codes proposed a forward, copied from the frame before; changes the speed, not the codes
+    speculate: int = 0  # codes proposed a forward, copied from the frame before; changes the speed, not the codes
     guidance: float = 1.0  # how far given controls are followed: 1 as the prior does, 0 not at all, above 1 beyond it
-    slide: int = 0  # frames by which the window moves past the trained length; 0: half of the clip
+    window_stride: int = 0  # frames by which the window moves past the trained length; 0: half of the clip
     streams: Mapping[str, StreamSampling] = field(default_factory=dict)  # stream name -> its own setting
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.draft < 0:
-            raise ConfigError(f"draft (={self.draft}) must be at least 1, or 0 for none")
+        if self.speculate < 0:
+            raise ConfigError(f"speculate (={self.speculate}) must be at least 1, or 0 for none")
         if not 0 <= self.guidance < float("inf"):
             raise ConfigError(f"guidance (={self.guidance}) must be at least 0; 1 is none")
-        if self.slide < 0:
-            raise ConfigError(f"slide (={self.slide}) must be at least 1 frame, or 0 for half of the clip")
+        if self.window_stride < 0:
+            raise ConfigError(
+                f"window_stride (={self.window_stride}) must be at least 1 frame, or 0 for half of the clip"
+            )
 
     def of_streams(self, names: Sequence[str]) -> list[StreamSampling]:
         """The setting of each of these streams. Raises ConfigError for an exception whose stream is none of them."""
@@ -89,11 +91,11 @@ class Choice:
     def _likeliest(self, probs: Tensor, positions: Tensor) -> Tensor:
         """`probs` with 0 for the codes that top-k, and then top-p, leave out."""
         size = probs.shape[-1]
-        top, codes = probs.topk(min(self.candidates or size, size))
+        top, indices = probs.topk(min(self.candidates or size, size))
         top = top * (torch.arange(top.shape[-1], device=top.device) < self.top_k[positions].unsqueeze(-1))
         before = top.cumsum(-1, dtype=torch.float64) - top  # the first code always stays: nothing is before it
         top = top * (before < self.top_p[positions].unsqueeze(-1) * top.sum(-1, keepdim=True, dtype=torch.float64))
-        return torch.zeros_like(probs).scatter_(-1, codes, top)
+        return torch.zeros_like(probs).scatter_(-1, indices, top)
 
 
 def draw(probs: Tensor, numbers: Tensor) -> Tensor:

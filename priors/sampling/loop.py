@@ -39,48 +39,50 @@ class Window:
 class Drawn:
     """Codes in generation order and what they cost."""
 
-    codes: Tensor  # int64 [B, L], 0 where neither given nor drawn
+    indices: Tensor  # int64 [B, L], 0 where neither given nor drawn
     nats: Tensor  # float32 [B, L], minus log-probability under the prior itself; 0 where not drawn
     forwards: int  # passes through the prior
 
 
-def draw_window(prior: Prior, window: Window, choice: Choice, draft: int) -> Drawn:
+def draw_window(prior: Prior, window: Window, choice: Choice, speculate: int) -> Drawn:
     """Draws every position of `window.drawn`. Raises CheckpointError where the probabilities are not finite."""
     if not window.drawn.any():
-        codes = prior.flatten(window.tokens).masked_fill(~window.given, 0)
-        return Drawn(codes, torch.zeros(codes.shape, device=codes.device), 0)
-    loop = _Loop(prior, window, choice, draft)
+        indices = prior.flatten(window.tokens).masked_fill(~window.given, 0)
+        return Drawn(indices, torch.zeros(indices.shape, device=indices.device), 0)
+    loop = _Loop(prior, window, choice, speculate)
     while left := loop.left():
-        for _ in range(-(-left // (draft + 1))):  # no row can be done sooner: asking costs a wait for the device
+        for _ in range(-(-left // (speculate + 1))):  # no row can be done sooner: asking costs a wait for the device
             loop.advance()
     nats = loop.nats[:, :-1].masked_fill(~window.drawn, 0)
     if not nats.isfinite().all():
         raise CheckpointError(
             "the prior's probabilities are not finite: its weights hold NaN; take an older checkpoint"
         )
-    return Drawn(loop.codes[:, :-1], nats, loop.forwards)
+    return Drawn(loop.indices[:, :-1], nats, loop.forwards)
 
 
 class _Loop:
     """The arrays have one column more than the order, L: what must not be kept is written there, and it reads as 0."""
 
-    def __init__(self, prior: Prior, window: Window, choice: Choice, draft: int) -> None:
-        self.prior, self.choice, self.draft, self.forwards = prior, choice, draft, 1
+    def __init__(self, prior: Prior, window: Window, choice: Choice, speculate: int) -> None:
+        self.prior, self.choice, self.speculate, self.forwards = prior, choice, speculate, 1
         self.length = window.given.shape[1]
         self.given = _pad(window.given, True)
         self.numbers = _pad(window.numbers, 0.5)
-        self.codes = _pad(prior.flatten(window.tokens).masked_fill(~window.given, 0), 0)
-        self.nats = torch.zeros(self.codes.shape, device=self.codes.device)
+        self.indices = _pad(prior.flatten(window.tokens).masked_fill(~window.given, 0), 0)
+        self.nats = torch.zeros(self.indices.shape, device=self.indices.device)
         passed = window.drawn.cumsum(1)
         self.still = _pad(passed[:, -1:] - passed, 0)  # codes left to draw after each position
-        self.ends = block_ends(window.drawn, draft)
-        self.sources = _pad(draft_sources(prior.order())[None].to(self.codes.device), self.length)[0] if draft else None
-        self.lines = torch.arange(max(_LONGEST_BLOCK, draft + 1) + 1, device=self.codes.device)
+        self.ends = block_ends(window.drawn, speculate)
+        self.sources = (
+            _pad(draft_sources(prior.order())[None].to(self.indices.device), self.length)[0] if speculate else None
+        )
+        self.lines = torch.arange(max(_LONGEST_BLOCK, speculate + 1) + 1, device=self.indices.device)
         self.width = self._constant_width(passed)
         self.state = prior.start(window.tokens, window.given)
         self.null, self.guidance = None, window.guidance
         if window.null is not None:
-            self.null, self.forwards = NullPass(prior, window.null, window.given, self.codes), 2
+            self.null, self.forwards = NullPass(prior, window.null, window.given, self.indices), 2
         first = _pad(window.drawn, False).gather(1, self.state.position[:, None])  # False: this row has none to draw
         self.position = self.state.position.where(first[:, 0], self.length)
         null = self.null.state.log_probs[:, None] if self.null else None
@@ -90,7 +92,7 @@ class _Loop:
         """The width that fits all blocks to come, or None where given codes among the drawn ones make them differ."""
         sizes = self.ends[:, :-1] - torch.arange(self.length, device=self.ends.device)
         widest = int(sizes.masked_fill(passed == 0, 0).max())
-        return widest if widest <= self.draft + 1 else None
+        return widest if widest <= self.speculate + 1 else None
 
     def left(self) -> int:
         """How many codes the row that has the most to go still needs."""
@@ -107,7 +109,7 @@ class _Loop:
         null = self.null.step(block, at[:, :-1], count) if self.null else None
         self.forwards += 2 if self.null else 1
         moved = self._settle(log_probs, null, at[:, 1:], count, block[:, 1:])
-        if self.draft:
+        if self.speculate:
             self.prior.rewind(self.state, self.state.position - (count - moved))
             if self.null:
                 self.null.rewind(count - moved)
@@ -115,10 +117,10 @@ class _Loop:
 
     def _proposals(self, at: Tensor) -> Tensor:
         """Codes [B, n] to feed: the settled one, then given ones as they are and copies for the others."""
-        block = self.codes.gather(1, at)
+        block = self.indices.gather(1, at)
         if self.sources is not None:
             rest = at[:, 1:]
-            copies = self.codes.gather(1, self.sources[rest])
+            copies = self.indices.gather(1, self.sources[rest])
             block[:, 1:] = torch.where(self.given.gather(1, rest), block[:, 1:], copies)
         return block
 
@@ -132,14 +134,14 @@ class _Loop:
         choices = log_probs if null is None else guided(log_probs, null, self.guidance)
         chosen = self.choice(choices, at, self.numbers.gather(1, at))
         nats = -log_probs.gather(2, chosen[:, :, None]).squeeze(2)
-        drawn = torch.where(self.given.gather(1, at), self.codes.gather(1, at), chosen)  # given: maybe a null code, K
+        drawn = torch.where(self.given.gather(1, at), self.indices.gather(1, at), chosen)  # given: maybe a null code, K
         kept = count
-        if self.draft and proposed is not None:
+        if self.speculate and proposed is not None:
             kept = torch.minimum(agreeing(proposed, drawn[:, :-1], count) + 1, count)
         target = at.where(self.lines[: at.shape[1]] < kept[:, None], self.length)
         self.nats.scatter_(1, target, nats.float())
-        self.codes.scatter_(1, target, drawn)
-        self.codes[:, -1] = 0
+        self.indices.scatter_(1, target, drawn)
+        self.indices[:, -1] = 0
         return kept
 
 

@@ -29,8 +29,8 @@ class Placement:
     wanted: int  # frames of the window that the video has; all but where the video is shorter than a clip
 
 
-def placements(spec: TokenSpec, running: Sequence[StreamSpec], frames: int, slide: int) -> Iterator[Placement]:
-    """The windows of a video of `frames`, each `slide` frames on (0: half of the clip); the last one ends with it.
+def placements(spec: TokenSpec, running: Sequence[StreamSpec], frames: int, window_stride: int) -> Iterator[Placement]:
+    """The windows of a video of `frames`, `window_stride` frames apart (0: half a clip); the last one ends with it.
 
     Raises ConfigError where the frames or the slide do not fill whole steps of a `running` stream, or the codes of the
     spec cannot slide.
@@ -40,30 +40,30 @@ def placements(spec: TokenSpec, running: Sequence[StreamSpec], frames: int, slid
     if frames < 1:
         raise ConfigError(f"frames (={frames}) must be at least 1")
     if frames > spec.frames:
-        slide = _slide(spec, running, slide)
+        window_stride = _slide(spec, running, window_stride)
     start, done = 0, 0
     while True:
         yield Placement(start, done - start, min(frames, spec.frames))
         done = start + spec.frames
         if done >= frames:
             return
-        start = min(start + slide, frames - spec.frames)
+        start = min(start + window_stride, frames - spec.frames)
 
 
-def _slide(spec: TokenSpec, running: Sequence[StreamSpec], slide: int) -> int:
+def _slide(spec: TokenSpec, running: Sequence[StreamSpec], window_stride: int) -> int:
     if spec.time != "framewise":
         raise ConfigError(
             f"a video longer than the clip's {spec.frames} frames needs framewise tokens; with {spec.time} ones a code "
             "means something else at another step"
         )
     stride = math.lcm(*(stream.stride for stream in running))
-    slide = slide or max(spec.frames // 2 // stride, 1) * stride
-    if slide % stride or not 0 < slide < spec.frames:
+    window_stride = window_stride or max(spec.frames // 2 // stride, 1) * stride
+    if window_stride % stride or not 0 < window_stride < spec.frames:
         raise ConfigError(
-            f"slide (={slide}) must be below the clip's {spec.frames} frames and a multiple of {stride}, "
-            "the frames of whole code steps"
+            f"window_stride (={window_stride}) must be below the clip's {spec.frames} frames and a multiple of "
+            f"{stride}, the frames of whole code steps"
         )
-    return slide
+    return window_stride
 
 
 def check_beginnings(prior: Prior, tokens: Tokens, running: Sequence[StreamSpec], frames: int) -> None:
@@ -94,11 +94,11 @@ def window_tokens(prior: Prior, held: Tokens, rows: int, place: Placement) -> tu
     """What is held of the window at `place` as whole streams, and the mask bool [B, L] of it: their first steps."""
     step, tokens = prior.order()[:, 1], dict[str, Tensor]()
     given = torch.zeros(len(step), dtype=torch.bool)
-    for name, codes in held.items():
+    for name, indices in held.items():
         stream = prior.spec.stream(name)
-        missing = codes.new_zeros(len(codes), stream.grid[0] - codes.shape[1], *codes.shape[2:])
-        tokens[name] = torch.cat([codes, missing], 1)
-        given |= prior.positions_of(name) & (step < codes.shape[1])
+        missing = indices.new_zeros(len(indices), stream.grid[0] - indices.shape[1], *indices.shape[2:])
+        tokens[name] = torch.cat([indices, missing], 1)
+        given |= prior.positions_of(name) & (step < indices.shape[1])
     if END in tokens and END_STEP in tokens:
         tokens |= _end_in_window(prior.spec, tokens, place)
     return tokens, given.expand(rows, -1)
@@ -108,5 +108,5 @@ def _end_in_window(spec: TokenSpec, tokens: Tokens, place: Placement) -> dict[st
     """An end frame and its step of the video -> its step of the window; null codes where it lies outside."""
     end, steps = spec.stream(END), spec.stream(END_STEP)
     step = tokens[END_STEP] - place.start // spec.levels[0].stride
-    inside = (tokens[END][:, :, :1, :1, :1] < end.codes) & (step >= 0) & (step < steps.codes)
-    return {END: tokens[END].where(inside, end.codes), END_STEP: step.where(inside, steps.codes)}
+    inside = (tokens[END][:, :, :1, :1, :1] < end.codebook_size) & (step >= 0) & (step < steps.codebook_size)
+    return {END: tokens[END].where(inside, end.codebook_size), END_STEP: step.where(inside, steps.codebook_size)}

@@ -27,10 +27,10 @@ def draft_sources(order: Tensor) -> Tensor:
     return torch.tensor(sources)
 
 
-def block_ends(free: Tensor, draft: int) -> Tensor:
+def block_ends(free: Tensor, speculate: int) -> Tensor:
     """int64 [B, L + 1]: where the block that starts at each position ends, that is, the first position not in it.
 
-    A block holds the code at its start, which is known, every given code after it, and `draft` codes that are not
+    A block holds the code at its start, which is known, every given code after it, and `speculate` codes that are not
     given (`free` [B, L]) as proposals; it ends at the free position after those. At the row's last free position,
     which needs no feeding, the block is empty.
     """
@@ -41,7 +41,7 @@ def block_ends(free: Tensor, draft: int) -> Tensor:
     where = torch.arange(length, device=free.device).expand(rows, length)
     compact = torch.full((rows, length + 1), length, device=free.device).scatter_(1, places, where)
     compact[:, length] = length  # what the others wrote
-    wanted = torch.minimum(passed + draft, (total - 1).clamp(min=0))
+    wanted = torch.minimum(passed + speculate, (total - 1).clamp(min=0))
     ends = torch.maximum(compact.gather(1, wanted), where)
     return torch.cat([ends, torch.full((rows, 1), length, device=free.device)], 1)
 

@@ -42,13 +42,13 @@ class Samples:
     tokens: dict[str, Tensor]  # stream name -> int64 [B, t, h, w, q]
     nats: dict[str, Tensor]  # stream name -> float32 [B, t, h, w, q], minus log-probability under the prior; 0 if given
     forwards: float  # passes through the prior that a row took part in; their mean where rows differ
-    codes_drawn: int  # over all rows
+    tokens_sampled: int  # over all rows
 
     @property
-    def codes_per_forward(self) -> float:
+    def tokens_per_forward(self) -> float:
         """Codes that a row gains by a pass, on average."""
         rows = len(next(iter(self.tokens.values())))
-        return self.codes_drawn / max(rows * self.forwards, 1)
+        return self.tokens_sampled / max(rows * self.forwards, 1)
 
 
 def sample(
@@ -103,7 +103,7 @@ def sample_video(
         {name: torch.cat([part.tokens[name] for part in parts if name in part.tokens], 1) for name in parts[0].tokens},
         {name: torch.cat([part.nats[name] for part in parts if name in part.nats], 1) for name in parts[0].nats},
         sum(part.forwards for part in parts),
-        sum(part.codes_drawn for part in parts),
+        sum(part.tokens_sampled for part in parts),
     )
 
 
@@ -126,7 +126,7 @@ def sample_windows(
     check_beginnings(prior, tokens, running, frames)
     held = dict(tokens)  # stream name -> what is known of it from the first step of the window on
     require_end_in_windows(prior, tokens, frames)
-    for place in placements(prior.spec, running, frames, sampler.config.slide):
+    for place in placements(prior.spec, running, frames, sampler.config.window_stride):
         for stream in running:
             carry(held, tokens.get(stream.name), stream, place)
         part = sampler.draw(*window_tokens(prior, held, sampler.rows, place), sampler.steered(tokens, place), place)
@@ -142,7 +142,9 @@ class _Sampler:
         self.config = config or SamplingConfig()
         self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
         # Guidance follows these where given; what a prior of tracks alone draws was never absent in its training.
-        self.predicted_tracks = [s for s in self.streams if s.name in prior.predicts and s.name in prior.told_by]
+        self.predicted_tracks = [
+            s for s in self.streams if s.name in prior.predicts and s.name in prior.control_streams
+        ]
         self.order = prior.order()
         settings = self.config.of_streams([stream.name for stream in prior.spec.streams])
         self.choice = Choice(settings, self.order[:, 0].to(prior.device))
@@ -165,29 +167,29 @@ class _Sampler:
         prior, guidance = self.prior, self.config.guidance
         tokens, given = self._complete(tokens, given), given.to(prior.device)
         null = without_controls(prior, tokens, steered.to(prior.device)) if guidance != 1 else None
-        if null is not None and all(torch.equal(null[name], codes) for name, codes in tokens.items()):
+        if null is not None and all(torch.equal(null[name], indices) for name, indices in tokens.items()):
             null = None  # nothing steers this window: one that does not reach the end frame
         numbers = torch.from_numpy(uniforms(self.seed, self.ids.numpy(), self._code_ids(place).numpy()))
         drawn = ~given & self._until_wanted(place).to(prior.device)
         with _evaluating(prior):
             window = Window(tokens, given, drawn, numbers.to(prior.device), null, guidance)
-            result = draw_window(prior, window, self.choice, self.config.draft)
-        codes = prior.unflatten(result.codes, tokens)
-        return Samples(codes, prior.unflatten(result.nats), result.forwards, int(drawn.sum()))
+            result = draw_window(prior, window, self.choice, self.config.speculate)
+        indices = prior.unflatten(result.indices, tokens)
+        return Samples(indices, prior.unflatten(result.nats), result.forwards, int(drawn.sum()))
 
     def _complete(self, tokens: Tokens, given: Tensor) -> dict[str, Tensor]:
         """Every stream that the prior knows, checked, on its device; where nothing is given null codes, or zeros."""
         complete = dict[str, Tensor]()
         for stream in self.streams:
-            codes, read = tokens.get(stream.name), stream.name in self.prior.reads
-            if codes is None:
-                null = stream.null_code if read and stream.role == "track" else None
+            indices, read = tokens.get(stream.name), stream.name in self.prior.reads
+            if indices is None:
+                null = stream.unconditional_token if read and stream.role == "control" else None
                 if (read and null is None) or given[:, self.prior.positions_of(stream.name)].any():
                     raise ConfigError(f"tokens lack stream {stream.name!r}, which the prior needs given")
-                codes = torch.full((self.rows, *stream.shape), null or 0, device=self.prior.device)
-            if tuple(codes.shape[1:]) != stream.shape:
-                raise DataError(f"stream {stream.name!r}: its codes are {list(codes.shape[1:])}, not {stream.shape}")
-            complete[stream.name] = codes
+                indices = torch.full((self.rows, *stream.shape), null or 0, device=self.prior.device)
+            if tuple(indices.shape[1:]) != stream.shape:
+                raise DataError(f"stream {stream.name!r}: its codes are {list(indices.shape[1:])}, not {stream.shape}")
+            complete[stream.name] = indices
         flat = self.prior.flatten(complete).masked_fill(~given.to(self.prior.device), 0)
         for stream in self.streams:
             read = stream.name in self.prior.reads
@@ -251,21 +253,21 @@ def _new_steps(prior: Prior, part: Samples, place: Placement) -> Samples:
             tokens[name], nats[name] = part.tokens[name][:, new], part.nats[name][:, new]
         elif not place.start:
             tokens[name], nats[name] = part.tokens[name], part.nats[name]
-    return Samples(tokens, nats, part.forwards, part.codes_drawn)
+    return Samples(tokens, nats, part.forwards, part.tokens_sampled)
 
 
-def _check_codes(stream: StreamSpec, codes: Tensor) -> None:
+def _check_codes(stream: StreamSpec, indices: Tensor) -> None:
     """Raises DataError where a code is outside of the codebook; the null code is allowed where the stream has one."""
-    limit = stream.codes + (stream.null_code is not None)
-    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < limit:
+    limit = stream.codebook_size + (stream.unconditional_token is not None)
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
         raise DataError(
-            f"stream {stream.name!r} has codes from {int(codes.min())} to {int(codes.max())}, but its codebook only "
-            f"{stream.codes}: these tokens come from another tokenizer"
+            f"stream {stream.name!r} has tokens from {int(indices.min())} to {int(indices.max())}, but its codebook "
+            f"only {stream.codebook_size}: these tokens come from another tokenizer"
         )
 
 
 def _count_rows(tokens: Tokens, given: Tensor | None, samples: Tensor | None) -> int:
-    sizes = {name: codes.shape[0] for name, codes in tokens.items()}
+    sizes = {name: indices.shape[0] for name, indices in tokens.items()}
     if given is not None and given.ndim == 2:
         sizes["given"] = given.shape[0]
     if samples is not None:

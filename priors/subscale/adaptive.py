@@ -28,7 +28,7 @@ from tokenreel.errors import ConfigError, DataError
 class Clusters:
     """How the codes of a codebook are split by rank, and how wide the vectors of each cluster are."""
 
-    codes: int  # K
+    codebook_size: int  # K
     cutoffs: tuple[int, ...]  # ranks where a tail cluster starts: rising, from 1 to K - 1; the first is the head's size
     width: int  # D, of the head's vectors
     factor: float = 4.0  # tail cluster i = 1, 2, ... has vectors of width D // factor^i
@@ -37,8 +37,8 @@ class Clusters:
         """Raises ConfigError where a cluster would have no codes or vectors of no width."""
         if not self.cutoffs or any(size < 1 for size in self.sizes):
             raise ConfigError(
-                f"cutoffs (={list(self.cutoffs)}) must be one or more rising ranks, each from 1 to {self.codes - 1}, "
-                f"for a codebook of {self.codes} codes"
+                f"cutoffs (={list(self.cutoffs)}) must be one or more rising ranks, each from 1 to "
+                f"{self.codebook_size - 1}, for a codebook of {self.codebook_size} codes"
             )
         if not self.factor >= 1 or not all(self.widths):
             raise ConfigError(
@@ -49,7 +49,7 @@ class Clusters:
     @property
     def sizes(self) -> list[int]:
         """The number of codes of each cluster, the head first."""
-        return [end - start for start, end in pairwise((0, *self.cutoffs, self.codes))]
+        return [end - start for start, end in pairwise((0, *self.cutoffs, self.codebook_size))]
 
     @property
     def widths(self) -> list[int]:
@@ -63,10 +63,10 @@ class CodeRanks(nn.Module):
     rank_of: Tensor  # int64 [K], the rank of each code
     code_at: Tensor  # int64 [K], the code of each rank
 
-    def __init__(self, codes: int) -> None:
+    def __init__(self, codebook_size: int) -> None:
         super().__init__()
-        self.register_buffer("rank_of", torch.arange(codes))
-        self.register_buffer("code_at", torch.arange(codes))
+        self.register_buffer("rank_of", torch.arange(codebook_size))
+        self.register_buffer("code_at", torch.arange(codebook_size))
 
     def fit(self, counts: Tensor) -> None:
         """Ranks the codes by their `counts` [K]; equally frequent ones in the order of the codes.
@@ -94,7 +94,7 @@ class AdaptiveSoftmax(nn.Module):
         self.clusters = clusters
         self._shared = (ranks,)
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
-            clusters.width, clusters.codes, clusters.cutoffs, div_value=clusters.factor
+            clusters.width, clusters.codebook_size, clusters.cutoffs, div_value=clusters.factor
         )
         self.reset_parameters()
 
@@ -115,12 +115,12 @@ class AdaptiveSoftmax(nn.Module):
         """Of each tail cluster, [width, D]: hidden vectors to the width of the cluster."""
         return [down.weight for down, _ in self._tail()]
 
-    def nats(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """Minus log-probability [N], float32, of `codes` [N] after `hidden` [N, D].
+    def nats(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """Minus log-probability [N], float32, of `indices` [N] after `hidden` [N, D].
 
         Computes a tail cluster only for the codes that lie in it, and waits for the device to learn which they are.
         """
-        targets = self.ranks.rank_of.index_select(0, codes)  # unlike indexing, refuses negative codes
+        targets = self.ranks.rank_of.index_select(0, indices)  # unlike indexing, refuses negative codes
         weights = {name: weight.float() for name, weight in self.softmax.named_parameters()}
         with torch.autocast(hidden.device.type, enabled=False):
             return -functional_call(self.softmax, weights, (hidden.float(), targets)).output
@@ -130,13 +130,13 @@ class AdaptiveSoftmax(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
             head = F.linear(hidden, self.softmax.head.weight.float()).log_softmax(-1)
-            codes, *clusters = head.split([self.clusters.sizes[0]] + [1] * len(self._tail()), -1)
+            indices, *clusters = head.split([self.clusters.sizes[0]] + [1] * len(self._tail()), -1)
             inside = [
                 F.linear(F.linear(hidden, down.float()), vectors.float()).log_softmax(-1)
                 for down, vectors in zip(self.projections(), self.vectors()[1:], strict=True)
             ]
             tails = [cluster + code for cluster, code in zip(clusters, inside, strict=True)]
-            return torch.cat([codes, *tails], -1)[:, self.ranks.rank_of]
+            return torch.cat([indices, *tails], -1)[:, self.ranks.rank_of]
 
     def _tail(self) -> list[tuple[nn.Linear, nn.Linear]]:
         return [cast(tuple[nn.Linear, nn.Linear], tuple(layers.children())) for layers in self.softmax.tail]
@@ -178,9 +178,9 @@ class AdaptiveEmbedding(nn.Module):
         """
         _reset(list(self.own_vectors), list(self.own_projections))
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, indices: Tensor) -> Tensor:
         """codes [...] -> vectors [..., D]."""
-        return F.embedding(codes, self.table())
+        return F.embedding(indices, self.table())
 
     def table(self) -> Tensor:
         """The vectors of all codes, [K, D]: small next to a batch, and free of the waits that masks would cost.

@@ -25,33 +25,35 @@ class Encoder(nn.Module):
     first: Tensor  # int64 [taps, q], row of the table of code 0
     positions: Tensor  # [P, D]
 
-    def __init__(self, config: SubscaleTransformerConfig, slices: Slices, codes: int, codebooks: int) -> None:
+    def __init__(self, config: SubscaleTransformerConfig, slices: Slices, codebook_size: int, codebooks: int) -> None:
         super().__init__()
         neighbours = torch.from_numpy(slices.neighbours(config.kernel))
         taps = neighbours.shape[-1]
-        first = torch.arange(taps * codebooks, device="cpu").view(taps, codebooks) * codes
+        first = torch.arange(taps * codebooks, device="cpu").view(taps, codebooks) * codebook_size
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("positions", sinusoids(slices.shape, config.width), persistent=False)
-        self.table = nn.Embedding(taps * codebooks * codes, config.embedding)  # a convolution of codes in one-hot form
+        self.table = nn.Embedding(
+            taps * codebooks * codebook_size, config.embedding
+        )  # a convolution of codes in one-hot form
         self.bias = nn.Parameter(torch.zeros(config.embedding))
         self.slice = nn.Embedding(slices.count, config.embedding)
-        self.widen = nn.Linear(config.embedding, config.width, bias=False)
+        self.project_in = nn.Linear(config.embedding, config.width, bias=False)
         self.blocks = nn.ModuleList(Block(config, slices.shape, causal=False) for _ in range(config.depth))
 
-    def forward(self, codes: Tensor, seen: Tensor, index: Tensor) -> Tensor:
+    def forward(self, indices: Tensor, seen: Tensor, index: Tensor) -> Tensor:
         """codes int64 and seen bool [B, slices, P, q]; index int64 [B] of the slice that each row asks for."""
-        x = self.convolve(codes, seen, index) + self.bias + self.slice(index)[:, None]
-        x = self.widen(x) + self.positions
+        x = self.convolve(indices, seen, index) + self.bias + self.slice(index)[:, None]
+        x = self.project_in(x) + self.positions
         for block in self.blocks:
             x = block(x)
         return x
 
-    def convolve(self, codes: Tensor, seen: Tensor, index: Tensor) -> Tensor:
+    def convolve(self, indices: Tensor, seen: Tensor, index: Tensor) -> Tensor:
         """[B, P, embedding]: a row of the table for each code that is seen, added up; nobody multiplies by zeros."""
         around = self.neighbours[index].flatten(1)  # [B, P * taps]
-        codes, seen = (_gather(x, around).unflatten(1, self.neighbours.shape[1:]) for x in (codes, seen))
-        rows = (codes + self.first).flatten(2)  # [B, P, taps * q]
+        indices, seen = (_gather(x, around).unflatten(1, self.neighbours.shape[1:]) for x in (indices, seen))
+        rows = (indices + self.first).flatten(2)  # [B, P, taps * q]
         weights = seen.flatten(2).to(self.table.weight.dtype)
         summed = F.embedding_bag(
             rows.flatten(0, 1), self.table.weight, per_sample_weights=weights.flatten(0, 1), mode="sum"

@@ -20,8 +20,8 @@ class TiedEmbedding(nn.Module):
         super().__init__()
         self._softmax = (softmax,)  # in a tuple it is no submodule, so its weights are saved once
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return F.embedding(codes, self._softmax[0].linear.weight)
+    def forward(self, indices: Tensor) -> Tensor:
+        return F.embedding(indices, self._softmax[0].linear.weight)
 
 
 class CodeVectors(nn.Module):
@@ -30,7 +30,7 @@ class CodeVectors(nn.Module):
     def __init__(
         self,
         config: SubscaleTransformerConfig,
-        codes: int,
+        codebook_size: int,
         outputs: CodebookOutputs,
         ranks: Sequence[CodeRanks],
     ) -> None:
@@ -38,26 +38,29 @@ class CodeVectors(nn.Module):
         as_outputs = config.adaptive_input or config.tied != "none"
         self.scale = config.embedding**0.5 if as_outputs else 1.0  # of length 1 in outputs; as inputs as long as others
         self.books = nn.ModuleList(
-            _vectors(config, codes, output.softmax, ranks[book] if ranks else None)
+            _vectors(config, codebook_size, output.softmax, ranks[book] if ranks else None)
             for book, output in enumerate(outputs)
         )
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.scale * torch.stack([book(codes[..., k]) for k, book in enumerate(self.books)]).sum(0)
+    def forward(self, indices: Tensor) -> Tensor:
+        return self.scale * torch.stack([book(indices[..., k]) for k, book in enumerate(self.books)]).sum(0)
 
 
 def _vectors(
-    config: SubscaleTransformerConfig, codes: int, softmax: AdaptiveSoftmax | CodeSoftmax, ranks: CodeRanks | None
+    config: SubscaleTransformerConfig,
+    codebook_size: int,
+    softmax: AdaptiveSoftmax | CodeSoftmax,
+    ranks: CodeRanks | None,
 ) -> nn.Module:
     """Of one codebook."""
     if config.adaptive_input:
         assert ranks is not None
-        clusters = Clusters(codes, config.cutoffs, config.embedding)
+        clusters = Clusters(codebook_size, config.cutoffs, config.embedding)
         if config.tied == "none":
             return AdaptiveEmbedding(clusters, ranks)
         assert isinstance(softmax, AdaptiveSoftmax)
         return AdaptiveEmbedding(clusters, ranks, softmax, share_projections=config.tied == "projections")
     if config.tied == "none":
-        return nn.Embedding(codes, config.embedding)
+        return nn.Embedding(codebook_size, config.embedding)
     assert isinstance(softmax, CodeSoftmax)
     return TiedEmbedding(softmax)

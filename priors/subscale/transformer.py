@@ -50,38 +50,38 @@ class SubscaleTransformer(SlicedPrior):
         super().__init__(config, spec, order, slices.count, stream.name)
         self.slices, self.codebooks = slices, stream.codebooks
         adaptive = config.adaptive_input or config.adaptive_softmax
-        ranks = [CodeRanks(stream.codes) for _ in range(stream.codebooks)] if adaptive else []
+        ranks = [CodeRanks(stream.codebook_size) for _ in range(stream.codebooks)] if adaptive else []
         self.ranks = nn.ModuleList(ranks)
-        self.encoder = Encoder(config, self.slices, stream.codes, stream.codebooks)
+        self.encoder = Encoder(config, self.slices, stream.codebook_size, stream.codebooks)
         self.decoder = Decoder(config, self.slices)
-        self.outputs = CodebookOutputs(config, stream.codes, stream.codebooks, ranks)
-        self.vectors = CodeVectors(config, stream.codes, self.outputs, ranks)
+        self.outputs = CodebookOutputs(config, stream.codebook_size, stream.codebooks, ranks)
+        self.vectors = CodeVectors(config, stream.codebook_size, self.outputs, ranks)
         self.reset_parameters()
 
     def prepare(self, clips: Iterable[Tokens]) -> None:
         """Ranks the codes of each codebook by frequency, where adaptive layers want it."""
         if not len(self.ranks):
             return
-        counts = torch.zeros(self.codebooks, self.codes, dtype=torch.long)
+        counts = torch.zeros(self.codebooks, self.codebook_size, dtype=torch.long)
         for tokens in clips:
-            codes = tokens[self.predicts[0]].cpu().flatten(0, 3)
-            counts += torch.stack([codes[:, k].bincount(minlength=self.codes) for k in range(self.codebooks)])
+            indices = tokens[self.predicts[0]].cpu().flatten(0, 3)
+            counts += torch.stack([indices[:, k].bincount(minlength=self.codebook_size) for k in range(self.codebooks)])
         for ranks, count in zip(self.ranks, counts, strict=True):
             ranks.fit(count.to(self.device))  # type: ignore[operator]
 
     def slice_nats(self, clips: Clips, index: Tensor, generator: torch.Generator | None) -> Tensor:
-        own = self._by_place(clips.codes[torch.arange(len(index), device=index.device), index])
+        own = self._by_place(clips.indices[torch.arange(len(index), device=index.device), index])
         return self.outputs.nats(self.decoder(self.vectors(own), self._encode(clips, index)), own).flatten(1)
 
     def _encode(self, clips: Clips, index: Tensor) -> Tensor:
         """What the encoder says of slice `index` [B], [B, P, D], from the slices before it and all that is given."""
         earlier = torch.arange(self.slices.count, device=index.device) < index[:, None]
         seen = clips.given | earlier[..., None]
-        return self.encoder(self._by_place(clips.codes), self._by_place(seen), index)
+        return self.encoder(self._by_place(clips.indices), self._by_place(seen), index)
 
-    def _by_place(self, codes: Tensor) -> Tensor:
+    def _by_place(self, indices: Tensor) -> Tensor:
         """[..., P * q] -> [..., P, q]"""
-        return codes.unflatten(-1, (self.slices.places, self.codebooks))
+        return indices.unflatten(-1, (self.slices.places, self.codebooks))
 
     def new_cache(self, rows: int) -> CachedDecoder:
         return CachedDecoder(self.decoder, rows)
@@ -98,7 +98,7 @@ class SubscaleTransformer(SlicedPrior):
         entries = [(part.row, part.slice, place) for part, place in zip(parts, begin, strict=True)]
         rows, index, place = torch.tensor(entries, device=state.flat.device).T
         places = (place[:, None] + torch.arange(count, device=rows.device)).clamp(max=self.slices.places - 1)
-        before = self._by_place(state.clips.codes)[rows[:, None], index[:, None], (places - 1).clamp(min=0)]
+        before = self._by_place(state.clips.indices)[rows[:, None], index[:, None], (places - 1).clamp(min=0)]
         state.cache.extend(rows, places, self.vectors(before))
 
     def write_log_probs(self, state: SlicedState, parts: list[Part], log_probs: Tensor) -> None:
@@ -108,10 +108,10 @@ class SubscaleTransformer(SlicedPrior):
             for i in range(part.size):
                 place, book = divmod(part.first + i, self.codebooks)
                 by_book.setdefault(book, []).append((part.row, part.column + i, part.slice, place))
-        codes = self._by_place(state.clips.codes)
+        indices = self._by_place(state.clips.indices)
         for book, entries in by_book.items():
             row, column, index, place = torch.tensor(entries, device=log_probs.device).T
-            earlier = codes[row, index, place, :book]
+            earlier = indices[row, index, place, :book]
             log_probs[row, column] = self.outputs.log_probs(state.cache.hidden[row, place], earlier)
 
     def reset_parameters(self) -> None:

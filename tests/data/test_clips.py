@@ -19,7 +19,7 @@ CLIP_GB = FRAMES * HEIGHT * WIDTH * 3 / 2**30
 
 
 def reader_of(pool: DecodePool, clips: float) -> ClipReader:
-    config = DataConfig(Framing(HEIGHT, WIDTH), FRAMES, hop=3, validation=0.0)
+    config = DataConfig(Framing(HEIGHT, WIDTH), FRAMES, clip_stride=3, validation=0.0)
     plan = make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
     return ClipReader(plan, pool, clips * CLIP_GB)
 

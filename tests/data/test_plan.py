@@ -9,7 +9,7 @@ import pytest
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.splits import draw_validation
+from tokenreel.data.splits import select_validation
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.errors import ConfigError, DataError
 
@@ -72,9 +72,9 @@ def test_the_split_is_by_video_and_stays_when_videos_are_added() -> None:
 @pytest.mark.parametrize("seed", range(7))
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_of_two_videos_one_is_on_each_side(seed: int, share: float) -> None:
-    assert len(draw_validation(["a", "b"], share, seed)) == 1
-    assert draw_validation(["a"], share, seed) == set()
-    assert draw_validation(["a", "b"], 0, seed) == set()
+    assert len(select_validation(["a", "b"], share, seed)) == 1
+    assert select_validation(["a"], share, seed) == set()
+    assert select_validation(["a", "b"], 0, seed) == set()
 
 
 def test_a_split_that_the_source_declares_is_kept() -> None:

@@ -37,14 +37,18 @@ def check_codes_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
     )
     for level in tokenizer.spec.levels:
         assert level.name in tokens, f"encode: gives no codes of the level {level.name!r}"
-    for name, codes in tokens.items():
+    for name, indices in tokens.items():
         stream = tokenizer.spec.stream(name)
         shape = (len(video), *stream.shape)
-        assert codes.dtype == torch.int64, f"encode: codes of {name!r} are {codes.dtype}, not int64"
-        assert codes.shape == shape, f"encode: codes of {name!r} have shape {tuple(codes.shape)}, by the spec {shape}"
-        low, high = int(codes.min()), int(codes.max())
+        assert indices.dtype == torch.int64, f"encode: codes of {name!r} are {indices.dtype}, not int64"
+        assert indices.shape == shape, (
+            f"encode: codes of {name!r} have shape {tuple(indices.shape)}, by the spec {shape}"
+        )
+        low, high = int(indices.min()), int(indices.max())
         assert low >= 0, f"encode: {name!r} has the code {low}, below 0"
-        assert high < stream.codes, f"encode: {name!r} has the code {high}, but the spec only {stream.codes} codes"
+        assert high < stream.codebook_size, (
+            f"encode: {name!r} has the code {high}, but the spec only {stream.codebook_size} codes"
+        )
         assert low < high, f"encode: all codes of {name!r} are {low}; the test's tokenizer has to use more than one"
 
 
@@ -75,7 +79,7 @@ def check_no_leak_across_clips(tokenizer: VideoTokenizer, video: Tensor) -> None
     alone = {name: torch.cat([tokenizer.encode(clip[None])[name] for clip in video]) for name in tokens}
     changed = _changed_streams(tokens, alone)
     assert not changed, f"encode: codes of {changed} depend on the other clips of the batch"
-    one = tokenizer.decode({name: codes[:1] for name, codes in tokens.items()})
+    one = tokenizer.decode({name: indices[:1] for name, indices in tokens.items()})
     _assert_close(one, tokenizer.decode(tokens)[:1], "decode: pixels depend on the other clips of the batch")
 
 

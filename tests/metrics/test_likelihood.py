@@ -11,14 +11,14 @@ import torch
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
-from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig
+from tokenreel.priors.ngram.prior import UnigramConfig, UnigramPrior
 
 SPEC = TokenSpec((StreamSpec("video", (5, 2, 3), 4),), 5, Framing(height=8, width=8))
 
 
-def fitted() -> CodeFrequency:
+def fitted() -> UnigramPrior:
     """Codes 0..3 with probabilities near 1/2, 1/4, 1/8, 1/8."""
-    prior = CodeFrequency(CodeFrequencyConfig(), SPEC)
+    prior = UnigramPrior(UnigramConfig(), SPEC)
     codes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3]).repeat(30 * 100)
     prior.fit([{"video": codes.view(-1, 5, 2, 3, 1)}])
     return prior

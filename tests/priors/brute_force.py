@@ -26,7 +26,7 @@ def one_by_one(
     `null` are the tokens with null codes for controls: wherever given ones hold a null code, it hides the other.
     """
     flat, hidden = prior.flatten(tokens), prior.flatten(tokens if null is None else null)
-    hides = given & (hidden == prior.position_codes())
+    hides = given & (hidden == prior.codebook_sizes())
     order, streams = prior.order(), prior.spec.streams
     for i in (~given.all(0)).nonzero().flatten().tolist():
         stream, t, h, w, q = order[i].tolist()
@@ -47,7 +47,7 @@ def one_by_one(
 def _distribution(prior: Prior, tokens: Tokens, flat: Tensor, given: Tensor, position: int) -> np.ndarray:
     """float64 [B, K] at `position` after the codes before it in `flat` [B, L]."""
     columns = []
-    for k in range(int(prior.position_codes()[position])):
+    for k in range(int(prior.codebook_sizes()[position])):
         flat_k = flat.clone()
         flat_k[:, position] = k
         with torch.no_grad():

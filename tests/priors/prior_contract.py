@@ -42,7 +42,7 @@ def random_tokens(prior: Prior, rows: int, seed: int = 0) -> dict[str, Tensor]:
     """Codes of every stream of the spec, each uniform in its codebook."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        stream.name: torch.randint(stream.codes, (rows, *stream.shape), generator=generator)
+        stream.name: torch.randint(stream.codebook_size, (rows, *stream.shape), generator=generator)
         for stream in prior.spec.streams
     }
 
@@ -80,8 +80,8 @@ def check_order(prior: Prior, tokens: Tokens) -> None:
         stream = prior.spec.streams[index]
         assert all(0 <= at < size for at, size in zip((t, h, w, q), stream.shape, strict=True))
         assert torch.equal(flat[:, i], tokens[stream.name][:, t, h, w, q])
-    for name, codes in prior.unflatten(flat, tokens).items():
-        assert torch.equal(codes, tokens[name])
+    for name, indices in prior.unflatten(flat, tokens).items():
+        assert torch.equal(indices, tokens[name])
 
 
 def check_given_costs_nothing(prior: Prior, tokens: Tokens, given: Tensor) -> None:
@@ -105,10 +105,10 @@ def check_own_code_unseen(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     """At each position the probabilities of all its codes sum to 1: none of them was computed from the code itself."""
     for row in range(len(given)):
         free = (~given[row]).nonzero().squeeze(1)
-        positions = free.repeat_interleave(prior.position_codes()[free])
-        codes = torch.cat([torch.arange(int(size)) for size in prior.position_codes()[free]])
-        flat = prior.flatten(_row(tokens, row)).repeat(len(codes), 1)
-        flat[torch.arange(len(flat)), positions] = codes
+        positions = free.repeat_interleave(prior.codebook_sizes()[free])
+        indices = torch.cat([torch.arange(int(size)) for size in prior.codebook_sizes()[free]])
+        flat = prior.flatten(_row(tokens, row)).repeat(len(indices), 1)
+        flat[torch.arange(len(flat)), positions] = indices
         log_probs = _log_prob_flat(prior, flat, tokens, given, row)[torch.arange(len(flat)), positions]
         sums = torch.zeros(len(prior.order())).index_add(0, positions, log_probs.exp().float())[free]
         torch.testing.assert_close(sums, torch.ones_like(sums), atol=TOLERANCE, rtol=0)
@@ -145,7 +145,7 @@ def check_start(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     free = first < given.shape[1]
     assert_distributions(prior, state.log_probs[free], first[free])
     flat = prior.flatten(tokens)
-    others = torch.where(given, flat, (flat + 1) % prior.position_codes())
+    others = torch.where(given, flat, (flat + 1) % prior.codebook_sizes())
     again = _start(prior, {**tokens, **prior.unflatten(others, tokens)}, given)
     assert torch.equal(state.log_probs[free], again.log_probs[free])
 
@@ -169,7 +169,7 @@ def check_rows_apart(prior: Prior, tokens: Tokens, given: Tensor, seed: int = 0)
 def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) -> None:
     """Wrong codes fed and taken back leave no trace; nor does the whole way, walked once and taken back."""
     flat = prior.flatten(tokens)
-    wrong = torch.where(given, flat, (flat + 1) % prior.position_codes())
+    wrong = torch.where(given, flat, (flat + 1) % prior.codebook_sizes())
     state = _start(prior, tokens, given)
     first, length = state.position.clone(), given.shape[1]
     for taken_back in range(2):
@@ -177,8 +177,8 @@ def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) ->
         while (state.position < length).any():
             position = state.position.clone()
             lines = position[:, None] + torch.arange(width)
-            codes = torch.where(lines == position[:, None], _at(flat, lines), _at(wrong, lines))
-            log_probs = prior.step(state, codes, (length - position).clamp(max=width))
+            indices = torch.where(lines == position[:, None], _at(flat, lines), _at(wrong, lines))
+            log_probs = prior.step(state, indices, (length - position).clamp(max=width))
             _record(found, log_probs[:, :1], flat, given, position, torch.ones_like(position))
             prior.rewind(state, (position + 1).clamp(max=length))
         expected = _log_prob(prior, tokens, given)
@@ -219,12 +219,12 @@ def check_drafted_equals_plain(prior: Prior, tokens: Tokens, given: Tensor, draf
     samples = torch.arange(len(given))
     plain = sample(prior, tokens, given, SamplingConfig(), seed=7, samples=samples)
     expected = prior.unflatten(-_log_prob(prior, {**tokens, **plain.tokens}, given))
-    for draft in drafts:
-        drafted = sample(prior, tokens, given, SamplingConfig(draft=draft), seed=7, samples=samples)
+    for speculate in drafts:
+        drafted = sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=7, samples=samples)
         for name in prior.predicts:
             assert torch.equal(drafted.tokens[name], plain.tokens[name])
             torch.testing.assert_close(drafted.nats[name], expected[name], atol=TOLERANCE, rtol=0)
-        assert drafted.codes_drawn == plain.codes_drawn == int((~given).sum())
+        assert drafted.tokens_sampled == plain.tokens_sampled == int((~given).sum())
         assert drafted.forwards <= plain.forwards
 
 
@@ -246,13 +246,18 @@ def check_normalised(prior: Prior, tokens: Tokens, given: Tensor) -> None:
         assert abs(log_probs.double().exp().sum().item() - 1) < TOLERANCE
 
 
-def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: int = 4096, draft: int = 0) -> None:
+def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: int = 4096, speculate: int = 0) -> None:
     """Sequences are drawn as often as the prior's own probabilities say (chi-square, row 0 of what is given)."""
     sequences = _all_sequences(prior, tokens, given, 0)
     expected = rows * _log_prob_flat(prior, sequences, tokens, given, 0).double().sum(1).exp()
-    repeated = {name: codes[:1].expand(rows, *codes.shape[1:]) for name, codes in tokens.items()}
+    repeated = {name: indices[:1].expand(rows, *indices.shape[1:]) for name, indices in tokens.items()}
     drawn = sample(
-        prior, repeated, given[:1].expand(rows, -1), SamplingConfig(draft=draft), seed=5, samples=torch.arange(rows)
+        prior,
+        repeated,
+        given[:1].expand(rows, -1),
+        SamplingConfig(speculate=speculate),
+        seed=5,
+        samples=torch.arange(rows),
     )
     both = torch.cat([sequences, prior.flatten({**repeated, **drawn.tokens})])
     unique, inverse = both.unique(dim=0, return_inverse=True)
@@ -270,12 +275,12 @@ def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: 
 def assert_distributions(prior: Prior, log_probs: Tensor, positions: Tensor) -> None:
     """log_probs [B, K] are distributions over the codebooks at `positions` [B], -inf beyond them."""
     torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(len(log_probs)).to(log_probs), atol=TOLERANCE, rtol=0)
-    beyond = torch.arange(log_probs.shape[1]) >= prior.position_codes()[positions.cpu()][:, None]
+    beyond = torch.arange(log_probs.shape[1]) >= prior.codebook_sizes()[positions.cpu()][:, None]
     assert (log_probs.cpu()[beyond] == -torch.inf).all()
 
 
 def _row(tokens: Tokens, row: int) -> dict[str, Tensor]:
-    return {name: codes[row : row + 1] for name, codes in tokens.items()}
+    return {name: indices[row : row + 1] for name, indices in tokens.items()}
 
 
 def _log_prob(prior: Prior, tokens: Tokens, given: Tensor) -> Tensor:
@@ -285,7 +290,7 @@ def _log_prob(prior: Prior, tokens: Tokens, given: Tensor) -> Tensor:
 
 def _log_prob_flat(prior: Prior, flat: Tensor, tokens: Tokens, given: Tensor, row: int) -> Tensor:
     """Log-probs [n, L] of many sequences `flat` [n, L] that share what is given in one row."""
-    shared = {name: codes[row : row + 1].expand(len(flat), *codes.shape[1:]) for name, codes in tokens.items()}
+    shared = {name: indices[row : row + 1].expand(len(flat), *indices.shape[1:]) for name, indices in tokens.items()}
     return _log_prob(prior, {**shared, **prior.unflatten(flat, shared)}, given[row].expand(len(flat), -1))
 
 
@@ -296,14 +301,14 @@ def _effects(prior: Prior, tokens: Tokens, given: Tensor, row: int) -> Tensor:
     """
     flat = prior.flatten(_row(tokens, row))
     one = torch.eye(flat.shape[1], dtype=torch.long)
-    changed = torch.cat([flat + one, flat + 2 * one, flat]) % prior.position_codes()
+    changed = torch.cat([flat + one, flat + 2 * one, flat]) % prior.codebook_sizes()
     log_probs = _log_prob_flat(prior, changed, tokens, given, row)
     return (log_probs[:-1] - log_probs[-1]).abs().view(2, len(one), len(one)).amax(0)
 
 
 def _all_sequences(prior: Prior, tokens: Tokens, given: Tensor, row: int) -> Tensor:
     """int64 [n, L]: what is given in the row, with every choice of the codes that are not."""
-    fixed, sizes = prior.flatten(_row(tokens, row))[0], prior.position_codes()
+    fixed, sizes = prior.flatten(_row(tokens, row))[0], prior.codebook_sizes()
     choices = [[int(c)] if g else range(int(k)) for c, g, k in zip(fixed, given[row], sizes, strict=True)]
     return torch.tensor(list(itertools.product(*choices)))
 
@@ -324,9 +329,9 @@ def _walk(prior: Prior, tokens: Tokens, given: Tensor, steps: Iterator[Tensor]) 
         count = torch.minimum(wanted, given.shape[1] - position)
         lines = torch.arange(max(int(wanted.max()), 1))
         rubbish = _rubbish(prior, (len(flat), len(lines)), noise)
-        codes = torch.where(lines < count[:, None], _at(flat, position[:, None] + lines), rubbish)
+        indices = torch.where(lines < count[:, None], _at(flat, position[:, None] + lines), rubbish)
         with torch.no_grad():
-            log_probs = prior.step(state, codes, count)
+            log_probs = prior.step(state, indices, count)
         assert torch.equal(state.position, position + count)
         _record(found, log_probs, flat, given, position, count)
     return found
@@ -334,7 +339,7 @@ def _walk(prior: Prior, tokens: Tokens, given: Tensor, steps: Iterator[Tensor]) 
 
 def _rubbish(prior: Prior, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Half of them valid in every codebook, as a stale code may be, half any int64, as uninitialised memory may be."""
-    valid = torch.randint(int(prior.position_codes().min()), shape, generator=generator)
+    valid = torch.randint(int(prior.codebook_sizes().min()), shape, generator=generator)
     limits = torch.iinfo(torch.long)
     anything = torch.randint(limits.min, limits.max, shape, generator=generator)
     return valid.where(torch.rand(shape, generator=generator) < 0.5, anything)

@@ -13,15 +13,15 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import fingerprint
 from tokenreel.priors.base import Prior, raster_order
-from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig
+from tokenreel.priors.ngram.prior import UnigramConfig, UnigramPrior
 
 VIDEO = StreamSpec("video", (5, 2, 3), 7, codebooks=2)
-STATE = StreamSpec("state", (5, 1, 1), 11, role="track")
+STATE = StreamSpec("state", (5, 1, 1), 11, role="control")
 SPEC = spec_of(VIDEO, STATE, frames=5)
 
 
 def test_raster_order_is_that_of_the_arrays():
-    prior = CodeFrequency(CodeFrequencyConfig(), SPEC)
+    prior = UnigramPrior(UnigramConfig(), SPEC)
     tokens = random_tokens(prior, rows=3)
     assert torch.equal(prior.flatten(tokens), tokens["video"].flatten(1))
     assert raster_order(SPEC, ["state"]).tolist() == [[1, t, 0, 0, 0] for t in range(5)]
@@ -38,7 +38,7 @@ def test_given_frames_are_levels_only_and_given_streams_are_whole():
 
 def test_given_frames_must_fill_code_steps():
     spec = TokenSpec((StreamSpec("video", (3, 2, 2), 7, stride=2),), 6, Framing(height=8, width=8))
-    prior = CodeFrequency(CodeFrequencyConfig(), spec)
+    prior = UnigramPrior(UnigramConfig(), spec)
     assert int(prior.given_frames(4).sum()) == 2 * 4
     with pytest.raises(ConfigError, match=r"frames \(=3\) do not fill"):
         prior.given_frames(3)
@@ -48,9 +48,9 @@ def test_given_frames_must_fill_code_steps():
 
 def test_of_a_window_tokenizer_only_what_was_encoded_alone_can_be_given():
     level = StreamSpec("video", (3, 2, 2), 7, stride=2)
-    track = StreamSpec("video_given", (2, 2, 2), 7, stride=2, role="track")
+    track = StreamSpec("video_given", (2, 2, 2), 7, stride=2, role="control")
     spec = TokenSpec((level, track), 6, Framing(height=8, width=8), time="window")
-    prior = CodeFrequency(CodeFrequencyConfig(("video",)), spec)
+    prior = UnigramPrior(UnigramConfig(("video",)), spec)
     assert int(prior.given_frames(4).sum()) == 2 * 4
     with pytest.raises(ConfigError, match=r"given frames \(=2\) must be 4"):
         prior.given_frames(2)
@@ -62,14 +62,14 @@ def test_codes_that_the_order_leaves_out_survive():
     prior = Toy(ToyConfig(), SPEC, order[order[:, 1] >= 2], ("video",))
     tokens = random_tokens(prior, rows=3)
     flat = torch.zeros_like(prior.flatten(tokens))
-    codes = prior.unflatten(flat, tokens)["video"]
-    assert torch.equal(codes[:, :2], tokens["video"][:, :2])
-    assert not codes[:, 2:].any()
+    indices = prior.unflatten(flat, tokens)["video"]
+    assert torch.equal(indices[:, :2], tokens["video"][:, :2])
+    assert not indices[:, 2:].any()
     assert not prior.unflatten(flat)["video"].any()
 
 
 def test_a_prior_from_before_it_said_how_it_was_trained_counts_as_never_trained_without_controls(tmp_path):
-    prior = CodeFrequency(CodeFrequencyConfig(), SPEC)
+    prior = UnigramPrior(UnigramConfig(), SPEC)
     prior.trained_without_controls = True
     prior.save_pretrained(tmp_path)
     assert Prior.from_pretrained(tmp_path).trained_without_controls

@@ -51,8 +51,8 @@ def tracks_toy() -> Toy:
     """A class for the clip and a state for each frame, either given or predicted, with smaller and larger codebooks."""
     spec = spec_of(
         StreamSpec("video", (5, 2, 1), 5),
-        StreamSpec("class", (1, 1, 1), 3, role="track"),
-        StreamSpec("state", (5, 1, 1), 11, codebooks=2, role="track"),
+        StreamSpec("class", (1, 1, 1), 3, role="control"),
+        StreamSpec("state", (5, 1, 1), 11, codebooks=2, role="control"),
         frames=5,
     )
     names = ("class", "state", "video")
@@ -109,15 +109,15 @@ def test_rows_with_everything_and_with_nothing_given():
     assert torch.equal(drawn.tokens["video"][0], tokens["video"][0])
 
 
-@pytest.mark.parametrize("draft", [0, 3])
+@pytest.mark.parametrize("speculate", [0, 3])
 @pytest.mark.parametrize("factor", [(1, 1, 1), (2, 1, 2)])
-def test_small_grid(factor: tuple[int, int, int], draft: int):
+def test_small_grid(factor: tuple[int, int, int], speculate: int):
     """On every sequence of a small grid: probabilities sum to 1, and sequences are drawn as often as they say."""
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
     toy = scrambled(Toy(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
     tokens, given = random_tokens(toy, 2), random_given(toy, 2, share=0.3)
     check_normalised(toy, tokens, given)
-    check_sample_frequencies(toy, tokens, given, draft=draft)
+    check_sample_frequencies(toy, tokens, given, speculate=speculate)
 
 
 def test_a_new_code_computes_one_position():
@@ -144,36 +144,36 @@ class SeeingItself(Toy):
 class Forgetful(Toy):
     """Its cache never hears of the codes fed."""
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
-        return super().step(state, torch.zeros_like(codes), count)
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        return super().step(state, torch.zeros_like(indices), count)
 
 
 class Smearing(Toy):
     """Writes the codes beyond `count` where later ones belong, and keeps them."""
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, ToyState)
-        log_probs = super().step(state, codes, count)
+        log_probs = super().step(state, indices, count)
         state.features[:, -1] = 0
-        state.summary = state.summary + 0.01 * (codes.sum(1) - codes[:, 0])[:, None]
+        state.summary = state.summary + 0.01 * (indices.sum(1) - indices[:, 0])[:, None]
         return log_probs
 
 
 class Unguarded(Toy):
     """Looks up the embedding of every code that it is fed, valid or not."""
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
-        self.code(codes)
-        return super().step(state, codes, count)
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        self.code(indices)
+        return super().step(state, indices, count)
 
 
 class Recomputing(Toy):
     """Runs the whole order for each new code."""
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
-        everything = torch.zeros(len(codes), len(self._order), dtype=torch.long)
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        everything = torch.zeros(len(indices), len(self._order), dtype=torch.long)
         self._features(everything, everything)
-        return super().step(state, codes, count)
+        return super().step(state, indices, count)
 
 
 class Overlooking(Toy):

@@ -59,21 +59,21 @@ class Toy(Prior):
     ) -> None:
         super().__init__(config, spec, predicts, reads)
         self._order = order
-        codes = max(spec.stream(name).codes for name in predicts)
+        indices = max(spec.stream(name).codebook_size for name in predicts)
         self.scale = len(order) ** -0.5  # keeps the sums where tanh is not flat
-        self.code = nn.Embedding(codes + 1, config.width)
+        self.code = nn.Embedding(indices + 1, config.width)
         self.place = nn.Embedding(len(order) + 1, config.width)
         self.feature = nn.Linear(config.width, config.width)
-        self.head = nn.Linear(config.width, codes)
+        self.head = nn.Linear(config.width, indices)
         self.reading = nn.ModuleDict({name: nn.Linear(spec.stream(name).positions, config.width) for name in reads})
-        beyond = torch.arange(codes) >= self.position_codes()[:, None]
+        beyond = torch.arange(indices) >= self.codebook_sizes()[:, None]
         self.register_buffer("beyond", torch.cat([beyond, beyond[-1:]]), persistent=False)
 
     def order(self) -> Tensor:
         return self._order
 
-    def _features(self, codes: Tensor, positions: Tensor) -> Tensor:
-        return self.feature(torch.sin(self.code(codes) + self.place(positions)))
+    def _features(self, indices: Tensor, positions: Tensor) -> Tensor:
+        return self.feature(torch.sin(self.code(indices) + self.place(positions)))
 
     def _summary(self, features: Tensor, tokens: Tokens, given: Tensor) -> Tensor:
         read = sum(layer(tokens[name].flatten(1).float()) for name, layer in self.reading.items())
@@ -85,13 +85,13 @@ class Toy(Prior):
         return logits.masked_fill(self.beyond[positions], -torch.inf).log_softmax(-1)
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
-        codes = self.flatten(tokens)
-        positions = torch.arange(codes.shape[1]).expand_as(codes)
-        features = self._features(codes, positions)
-        before = torch.ones(codes.shape[1], codes.shape[1]).tril(-1) @ features
+        indices = self.flatten(tokens)
+        positions = torch.arange(indices.shape[1]).expand_as(indices)
+        features = self._features(indices, positions)
+        before = torch.ones(indices.shape[1], indices.shape[1]).tril(-1) @ features
         log_probs = self._log_probs(before, positions, self._summary(features, tokens, given))
-        codes = codes.masked_fill(given, 0)  # a null code, beyond the codebook, is always given
-        return log_probs.gather(2, codes[:, :, None]).squeeze(2).masked_fill(given, 0)
+        indices = indices.masked_fill(given, 0)  # a null code, beyond the codebook, is always given
+        return log_probs.gather(2, indices[:, :, None]).squeeze(2).masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """On one code drawn for each batch: one unit of the order instead of all, right on average."""
@@ -100,9 +100,9 @@ class Toy(Prior):
         return -self.log_prob(tokens, given).flatten()[chosen].squeeze()
 
     def start(self, tokens: Tokens, given: Tensor) -> ToyState:
-        codes = self.flatten(tokens).masked_fill(~given, 0)
-        length = codes.shape[1]
-        features = self._features(codes, torch.arange(length).expand_as(codes))
+        indices = self.flatten(tokens).masked_fill(~given, 0)
+        length = indices.shape[1]
+        features = self._features(indices, torch.arange(length).expand_as(indices))
         position = given.long().cumprod(1).sum(1)
         state = ToyState(
             position, torch.empty(0), nn.functional.pad(features, (0, 0, 0, 1)), self._summary(features, tokens, given)
@@ -110,14 +110,14 @@ class Toy(Prior):
         state.log_probs = self._after(state, position[:, None])[:, 0]
         return state
 
-    def step(self, state: State, codes: Tensor, count: Tensor) -> Tensor:
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, ToyState)
         length = len(self._order)
-        lines = torch.arange(codes.shape[1])
+        lines = torch.arange(indices.shape[1])
         valid = lines < count[:, None]
         at = (state.position[:, None] + lines).where(valid, length)
-        codes = codes.where(valid, 0)  # noise may lie beyond the codebook
-        state.features[torch.arange(len(codes))[:, None], at] = self._features(codes, at)
+        indices = indices.where(valid, 0)  # noise may lie beyond the codebook
+        state.features[torch.arange(len(indices))[:, None], at] = self._features(indices, at)
         after = (state.position[:, None] + lines + 1).clamp(max=length)
         state.position = state.position + count
         return self._after(state, after)

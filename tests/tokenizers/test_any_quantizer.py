@@ -48,7 +48,7 @@ def test_contract(tokenizer: str, quantizer: str) -> None:
     which there are more than data make ties, which rounding decides.
     """
     settings = {field.name for field in dataclasses.fields(QUANTIZERS.member(quantizer).config_class)}
-    small = {name: value for name, value in {"codes": 13, "codebooks": 2}.items() if name in settings}
+    small = {name: value for name, value in {"codebook_size": 13, "codebooks": 2}.items() if name in settings}
     check_contract(small_tokenizer(tokenizer, type=quantizer, **small), some_video(2))
 
 
@@ -74,7 +74,7 @@ class Threshold(Quantizer):
     """Two codes: whether the first channel is above the threshold. All channels become 1 or -1."""
 
     config_class: ClassVar[type[QuantizerConfig]] = ThresholdConfig
-    codes, codebooks = 2, 1
+    codebook_size, codebooks = 2, 1
 
     def __init__(self, config: ThresholdConfig, dim: int) -> None:
         super().__init__()
@@ -83,12 +83,12 @@ class Threshold(Quantizer):
     def encode_rows(self, rows: Tensor) -> Tensor:
         return (rows[:, :1] > self.config.threshold).long()
 
-    def decode_rows(self, codes: Tensor) -> Tensor:
-        return (2.0 * codes - 1.0).expand(-1, self.dim)
+    def decode_rows(self, indices: Tensor) -> Tensor:
+        return (2.0 * indices - 1.0).expand(-1, self.dim)
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        codes = self.encode_rows(rows)
-        return rows + (self.decode_rows(codes) - rows).detach(), codes, {}
+        indices = self.encode_rows(rows)
+        return rows + (self.decode_rows(indices) - rows).detach(), indices, {}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 FRAMES, SIZE = 5, (24, 40)
 CONFIG = ContextAutoencoderConfig(
-    VQConfig(codes=13, codebooks=2, commitment=0.25, init="kmeans"),
+    VQConfig(codebook_size=13, codebooks=2, commitment=0.25, init="kmeans"),
     width=5,
     multipliers=(1, 2, 3),
     latent=6,
@@ -107,7 +107,7 @@ def test_without_context_every_frame_is_decoded_on_its_own() -> None:
     tokenizer = small_tokenizer().freeze()
     tokens = tokenizer.encode(some_video(2))
     alone = tokenizer.decode(tokens, tokenizer.new_memory(0))
-    frames = [tokenizer.decode({"video": codes}) for codes in tokens["video"].split(1, dim=1)]
+    frames = [tokenizer.decode({"video": indices}) for indices in tokens["video"].split(1, dim=1)]
     torch.testing.assert_close(alone, torch.cat(frames, 2), rtol=0, atol=1e-5)
     assert not torch.allclose(alone[:, :, 1:], tokenizer.decode(tokens)[:, :, 1:], atol=1e-3)
 
@@ -119,7 +119,7 @@ def test_frames_before_reach_a_frame_as_far_as_the_memory_goes_and_later_ones_ne
     tokens = tokenizer.encode(video)["video"]
     other = tokens.clone()
     other[:, 2] = (other[:, 2] + 1) % 13
-    before, after = (tokenizer.decode({"video": codes}) for codes in (tokens, other))
+    before, after = (tokenizer.decode({"video": indices}) for indices in (tokens, other))
     assert torch.equal(before[:, :, :2], after[:, :, :2])
     assert all(not torch.equal(before[:, :, frame], after[:, :, frame]) for frame in (2, 3, 4))
 
@@ -145,10 +145,10 @@ def test_known_frames_and_an_end_frame_help() -> None:
 @torch.no_grad()
 def test_a_long_video_decodes_in_pieces() -> None:
     tokenizer = small_tokenizer().freeze()
-    codes = tokenizer.encode(some_video(1, frames=11))["video"]
+    indices = tokenizer.encode(some_video(1, frames=11))["video"]
     memory = tokenizer.new_memory()
-    pieces = [tokenizer.decode({"video": piece}, memory) for piece in codes.split([2, 5, 4], dim=1)]
-    assert torch.equal(torch.cat(pieces, 2), tokenizer.decode({"video": codes}))
+    pieces = [tokenizer.decode({"video": piece}, memory) for piece in indices.split([2, 5, 4], dim=1)]
+    assert torch.equal(torch.cat(pieces, 2), tokenizer.decode({"video": indices}))
 
 
 def test_a_tokenizer_without_flow_has_no_context() -> None:

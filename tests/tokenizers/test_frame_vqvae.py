@@ -22,12 +22,12 @@ from tokenreel.tokenizers.quantizers.rvq import RVQConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 QUANTIZERS = [
-    VQConfig(codes=13, init="kmeans"),
-    VQConfig(codes=11, codebooks=3, init="data", revive_below=0.1),
-    VQConfig(codes=17, init="uniform"),
+    VQConfig(codebook_size=13, init="kmeans"),
+    VQConfig(codebook_size=11, codebooks=3, init="data", revive_below=0.1),
+    VQConfig(codebook_size=17, init="uniform"),
     FSQConfig(levels=(5, 3)),
     LFQConfig(bits=3, codebooks=2),
-    RVQConfig(codes=7, codebooks=3),
+    RVQConfig(codebook_size=7, codebooks=3),
 ]
 TOKENIZER_PRESETS = ["gpt-tabletop-tiny", "lvt-bair-paper", "lvt-kinetics-paper", "lvt-tabletop-tiny"]
 
@@ -70,7 +70,7 @@ def test_one_from_before_a_setting_existed_keeps_both_fingerprints(younger, tmp_
     own = {"config": config, "spec": document["spec"]}
     names = ("type", "hidden", "residual", "blocks", "downsamplings", "latent")
     settings = {name: config[name] for name in names if name in config}
-    settings["quantizer"] = {name: config["quantizer"][name] for name in ("type", "codes", "codebooks")}
+    settings["quantizer"] = {name: config["quantizer"][name] for name in ("type", "codebook_size", "codebooks")}
     coding = {name: tensor for name, tensor in weights.items() if name.startswith(("encoder.", "quantizer."))}
     expected = {
         "codes": fingerprint({"config": settings, "spec": document["spec"]}, coding),
@@ -96,7 +96,7 @@ def test_every_weight_is_trained(quantizer):
 
 
 def test_training_lowers_the_reconstruction_error():
-    tokenizer, video = small_tokenizer(VQConfig(codes=13)).train(), some_video(2)
+    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)).train(), some_video(2)
     optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
     errors = []
     for _ in range(30):
@@ -110,26 +110,26 @@ def test_training_lowers_the_reconstruction_error():
 
 def test_autocast_leaves_the_quantizer_in_full_precision():
     """The same latents give the same codes in bf16 training as they will in stage two."""
-    tokenizer, latents = small_tokenizer(VQConfig(codes=13)).freeze(), torch.randn(2, 6, 3, 5, 7)
+    tokenizer, latents = small_tokenizer(VQConfig(codebook_size=13)).freeze(), torch.randn(2, 6, 3, 5, 7)
     plain = tokenizer.quantizer(latents)
     with torch.autocast("cpu", torch.bfloat16):
         cast = tokenizer.quantizer(latents)
         assert tokenizer(some_video(2)).video.dtype == torch.float32
-    assert torch.equal(plain.codes, cast.codes)
+    assert torch.equal(plain.indices, cast.indices)
     assert torch.equal(plain.latents, cast.latents)
 
 
 def test_encoding_works_without_freezing():
     """A tokenizer in the middle of training is looked at, too."""
-    tokenizer, video = small_tokenizer(VQConfig(codes=13)), some_video(2)
+    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)), some_video(2)
     assert torch.equal(tokenizer.encode(video)["video"], tokenizer.freeze().encode(video)["video"])
 
 
 def test_clips_of_any_length_are_coded_frame_by_frame():
-    tokenizer = small_tokenizer(VQConfig(codes=13)).freeze()
+    tokenizer = small_tokenizer(VQConfig(codebook_size=13)).freeze()
     long = torch.rand(2, 3, 7, 20, 28) * 2 - 1
-    codes = tokenizer.encode(long)["video"]
-    assert torch.equal(codes[:, 5:6], tokenizer.encode(long[:, :, 5:6])["video"])
+    indices = tokenizer.encode(long)["video"]
+    assert torch.equal(indices[:, 5:6], tokenizer.encode(long[:, :, 5:6])["video"])
 
 
 def test_paper_parameters():
@@ -192,7 +192,7 @@ def test_config_round_trip_picks_the_quantizer_by_type():
         (lambda: FrameVQVAE(FrameVQVAEConfig(VQConfig(codebooks=3)), 3, Framing(20, 28)), "codebooks"),
         (lambda: FrameVQVAEConfig(hidden=3, downsamplings=3), "hidden"),
         (lambda: FrameVQVAEConfig(latent=0), "latent"),
-        (lambda: small_tokenizer(VQConfig(codes=13)).encode(torch.zeros(1, 3, 2, 28, 20)), "must be"),
+        (lambda: small_tokenizer(VQConfig(codebook_size=13)).encode(torch.zeros(1, 3, 2, 28, 20)), "must be"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, words):

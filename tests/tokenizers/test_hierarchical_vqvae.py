@@ -20,7 +20,7 @@ from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, Hierarchical
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 FRAMES, GIVEN, FRAMING = 8, 4, Framing(height=12, width=20)  # a top code: 4 frames of 6 x 4 pixels
-VQ = VQConfig(codes=13, commitment=0.25, decay=0.9, init="kmeans", revive_below=0.05)
+VQ = VQConfig(codebook_size=13, commitment=0.25, decay=0.9, init="kmeans", revive_below=0.05)
 SMALL = {"hidden": 11, "residual": 7, "blocks": 1, "latent": 5, "bottom_stride": (2, 3, 2), "top_stride": (2, 2, 2)}
 
 
@@ -88,8 +88,8 @@ def test_streams_have_the_grids_of_their_strides() -> None:
     assert described == {
         "top": ((2, 2, 5, 1), 4, "level"),
         "bottom": ((4, 4, 10, 1), 2, "level"),
-        "top_given": ((1, 2, 5, 1), 4, "track"),
-        "bottom_given": ((2, 4, 10, 1), 2, "track"),
+        "top_given": ((1, 2, 5, 1), 4, "control"),
+        "bottom_given": ((2, 4, 10, 1), 2, "control"),
     }
 
 
@@ -156,15 +156,15 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path: Any) -> None:
     loaded = VideoTokenizer.from_pretrained(tmp_path).freeze()
     assert loaded.config == tokenizer.config
     assert loaded.weights_fingerprint == tokenizer.weights_fingerprint
-    codes, again = tokenizer.encode(video), loaded.encode(video)
-    assert all(torch.equal(codes[name], again[name]) for name in codes)
+    indices, again = tokenizer.encode(video), loaded.encode(video)
+    assert all(torch.equal(indices[name], again[name]) for name in indices)
 
 
 def test_encoding_in_the_middle_of_training_moves_nothing() -> None:
     tokenizer, video = small_tokenizer().train(), noise(2)
     before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
-    codes, frozen = tokenizer.encode(video), tokenizer.freeze().encode(video)
-    assert all(torch.equal(codes[name], frozen[name]) for name in codes)
+    indices, frozen = tokenizer.encode(video), tokenizer.freeze().encode(video)
+    assert all(torch.equal(indices[name], frozen[name]) for name in indices)
     assert all(torch.equal(before[name], tensor) for name, tensor in tokenizer.state_dict().items())
 
 
@@ -188,7 +188,7 @@ def test_shapes_at_the_papers_size() -> None:
             bottoms = tokenizer.encoder.bottom_latents(features, tops)
             assert (tops.shape, bottoms.shape) == ((1, 64, *top), (1, 64, *bottom))
             assert tokenizer.decoder(tops, bottoms).shape == (1, 3, frames, 256, 256)
-    grids = {stream.name: (stream.grid, stream.codes) for stream in tokenizer.spec.streams}
+    grids = {stream.name: (stream.grid, stream.codebook_size) for stream in tokenizer.spec.streams}
     assert grids == {
         "top": ((4, 32, 32), 512),
         "bottom": ((8, 64, 64), 512),

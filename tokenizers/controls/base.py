@@ -15,23 +15,23 @@ import numpy as np
 from torch import nn
 
 from tokenreel.config import Registry, to_mapping
-from tokenreel.data.controls.needs import Need, Raw
+from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
 
 CODERS = Registry(
     "control",
     {
-        "class": "tokenreel.tokenizers.controls.class_name:ClassCoder",
-        "state": "tokenreel.tokenizers.controls.state:StateCoder",
-        "sound": "tokenreel.tokenizers.controls.sound:SoundCoder",
-        "integers": "tokenreel.tokenizers.controls.integers:IntegerCoder",
+        "class": "tokenreel.tokenizers.controls.class_name:ClassEncoder",
+        "state": "tokenreel.tokenizers.controls.state:StateEncoder",
+        "sound": "tokenreel.tokenizers.controls.sound:SoundEncoder",
+        "integers": "tokenreel.tokenizers.controls.integers:IntegerEncoder",
     },
 )
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DatasetInfo:
     """What a configuration may leave to the data that coders are fitted on."""
 
     classes: tuple[str, ...]  # sorted; empty where the data has none
@@ -39,7 +39,7 @@ class DataFacts:
     columns: Callable[[str], tuple[str, ...]]  # those of a table; raises DataError where there is no such table
 
 
-class Coder(nn.Module):
+class ControlEncoder(nn.Module):
     """Base of all coders. A member is built of a configuration that leaves nothing open (`settle`), and may have
     codebooks as buffers that `fit` fills.
     """
@@ -53,7 +53,7 @@ class Coder(nn.Module):
         self.document = to_mapping(config)  # of a loaded coder what was stored, without settings that are younger
 
     @classmethod
-    def settle(cls, config: Any, facts: DataFacts) -> Any:
+    def settle(cls, config: Any, facts: DatasetInfo) -> Any:
         """`config` with what it leaves open taken from the data. Raises ConfigError or DataError if it cannot be."""
         return config
 
@@ -64,12 +64,12 @@ class Coder(nn.Module):
 
     @property
     @abstractmethod
-    def need(self) -> Need:
+    def need(self) -> ControlSource:
         """What `encode` wants to be given."""
 
     @property
     @abstractmethod
-    def codes(self) -> int:
+    def codebook_size(self) -> int:
         """K"""
 
     @abstractmethod
@@ -77,17 +77,17 @@ class Coder(nn.Module):
         """t, h, w of a clip of that many frames; t is 1 where one code stands for the whole clip, else `frames`."""
 
     @abstractmethod
-    def encode(self, raw: Raw) -> np.ndarray:
+    def encode(self, raw: ControlInput) -> np.ndarray:
         """Of one clip -> int64 [t, h, w, 1]. Raises DataError where `raw` is nothing that this coder knows."""
 
     @abstractmethod
-    def decode(self, codes: np.ndarray) -> Any:
+    def decode(self, indices: np.ndarray) -> Any:
         """Integers [t, h, w, 1] -> what they stand for, as near to `raw` as the codebook comes."""
 
-    def fit(self, raws: Sequence[Raw]) -> None:
+    def fit(self, raws: Sequence[ControlInput]) -> None:
         """Fills the codebooks; one item for each clip. Deterministic. Coders without codebooks have nothing to do."""
 
-    def error(self, raw: Raw, decoded: Any) -> Mapping[str, float]:
+    def error(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
         """Sums by which a reconstruction is judged, over one clip: squared errors and counts, see `figures`."""
         return {}
 
@@ -95,7 +95,7 @@ class Coder(nn.Module):
         """Figures for people, out of the sums of `error` over many clips."""
         return {}
 
-    def require_in_range(self, raw: Raw) -> None:
+    def require_in_range(self, raw: ControlInput) -> None:
         """Raises DataError where a person gives what no training clip comes near to, which `encode` would bend."""
 
     def stream(self, name: str, frames: int) -> StreamSpec:
@@ -104,11 +104,11 @@ class Coder(nn.Module):
         return StreamSpec(
             name,
             grid,
-            codes=self.codes,
+            codebook_size=self.codebook_size,
             stride=frames // grid[0],
-            role="track",
-            null_code=self.codes,
-            coder=self.code_fingerprint,
+            role="control",
+            unconditional_token=self.codebook_size,
+            encoder_fingerprint=self.code_fingerprint,
         )
 
     @property
@@ -117,7 +117,7 @@ class Coder(nn.Module):
         return fingerprint(self.document, self.state_dict())
 
 
-def build_coder(config: Any) -> Coder:
+def build_coder(config: Any) -> ControlEncoder:
     """The coder of a settled configuration, its codebooks empty."""
-    coder: Coder = CODERS.member(config.type)(config)
+    coder: ControlEncoder = CODERS.member(config.type)(config)
     return coder

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokenreel.data.controls.needs import ClassNeed, Raw
+from tokenreel.data.controls.needs import ClassSource, ControlInput
 from tokenreel.errors import ConfigError, DataError, nearest_name
-from tokenreel.tokenizers.controls.base import Coder, DataFacts
+from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class ClassConfig:
             raise ConfigError(f"names (={list(self.names)}) must be sorted, each once")
 
 
-class ClassCoder(Coder):
+class ClassEncoder(ControlEncoder):
     """The code of a class is its place among the sorted names."""
 
     config_class = ClassConfig
     config: ClassConfig
 
     @classmethod
-    def settle(cls, config: ClassConfig, facts: DataFacts) -> ClassConfig:
+    def settle(cls, config: ClassConfig, facts: DatasetInfo) -> ClassConfig:
         if config.names:
             return config
         if not facts.classes:
@@ -43,20 +43,20 @@ class ClassCoder(Coder):
         return not config.names
 
     @property
-    def need(self) -> ClassNeed:
-        return ClassNeed()
+    def need(self) -> ClassSource:
+        return ClassSource()
 
     @property
-    def codes(self) -> int:
+    def codebook_size(self) -> int:
         return len(self.config.names)
 
     def grid(self, frames: int) -> tuple[int, int, int]:
         return 1, 1, 1
 
-    def encode(self, raw: Raw) -> np.ndarray:
+    def encode(self, raw: ControlInput) -> np.ndarray:
         if raw not in self.config.names:
             raise DataError(f"class {raw!r} is not known; {nearest_name(str(raw), self.config.names)}")
         return np.full((1, 1, 1, 1), self.config.names.index(str(raw)), dtype=np.int64)
 
-    def decode(self, codes: np.ndarray) -> str:
-        return self.config.names[codes.item()]
+    def decode(self, indices: np.ndarray) -> str:
+        return self.config.names[indices.item()]

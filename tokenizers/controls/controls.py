@@ -13,11 +13,11 @@ import numpy as np
 from torch import nn
 
 from tokenreel.data.cache.layout import COLUMNS
-from tokenreel.data.controls.needs import Need, Raw
+from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError, DataError, nearest_name
 from tokenreel.hub import PretrainedModel
-from tokenreel.tokenizers.controls.base import CODERS, Coder, DataFacts, build_coder
+from tokenreel.tokenizers.controls.base import CODERS, ControlEncoder, DatasetInfo, build_coder
 
 TYPE = "controls"
 RESERVED = frozenset((*COLUMNS, END, END_STEP))  # a cache's own arrays; the end frame, which is derived from the codes
@@ -28,7 +28,7 @@ class Controls(nn.Module, PretrainedModel):
 
     kind: ClassVar[str] = "controls"
 
-    def __init__(self, coders: Mapping[str, Coder]) -> None:
+    def __init__(self, coders: Mapping[str, ControlEncoder]) -> None:
         super().__init__()
         if not coders:
             raise ConfigError("controls: at least one is needed, as in controls: {state: {type: state}}")
@@ -40,9 +40,9 @@ class Controls(nn.Module, PretrainedModel):
                     f"controls.{name}: none of {', '.join(sorted(RESERVED))} names a control; give it another name"
                 )
         named = {f"{name}_": coder for name, coder in coders.items()}  # `type` is a module's own
-        self.coders = cast(Mapping[str, Coder], nn.ModuleDict(named))
+        self.coders = cast(Mapping[str, ControlEncoder], nn.ModuleDict(named))
 
-    def coder(self, name: str) -> Coder:
+    def coder(self, name: str) -> ControlEncoder:
         """Raises ConfigError, with the nearest known name, where there is none of that name."""
         if f"{name}_" not in self.coders:
             raise ConfigError(f"no control is called {name!r}; {nearest_name(name, self.names)}")
@@ -53,19 +53,19 @@ class Controls(nn.Module, PretrainedModel):
         return tuple(name[:-1] for name in self.coders)
 
     @property
-    def needs(self) -> dict[str, Need]:
+    def needs(self) -> dict[str, ControlSource]:
         """What `encode` wants, by track."""
         return {name: self.coder(name).need for name in self.names}
 
-    def encode(self, raw: Mapping[str, Raw]) -> dict[str, np.ndarray]:
-        """Raw controls of one clip -> int64 [t, h, w, q] by track. Raises DataError, naming the control."""
-        codes = {}
+    def encode(self, raw: Mapping[str, ControlInput]) -> dict[str, np.ndarray]:
+        """ControlInput controls of one clip -> int64 [t, h, w, q] by track. Raises DataError, naming the control."""
+        indices = {}
         for name in raw:
             try:
-                codes[name] = self.coder(name).encode(raw[name])
+                indices[name] = self.coder(name).encode(raw[name])
             except DataError as error:
                 raise DataError(f"control {name!r}: {error}") from error
-        return codes
+        return indices
 
     def tracks(self, frames: int) -> tuple[StreamSpec, ...]:
         """The streams of a clip of that many frames."""
@@ -96,7 +96,7 @@ class Controls(nn.Module, PretrainedModel):
         return cls(coders)
 
 
-def settled_controls(section: Any, facts: DataFacts) -> Controls:
+def resolve_controls(section: Any, facts: DatasetInfo) -> Controls:
     """The coders of a `controls:` section, unfitted; what it leaves open is taken from `facts`."""
     configs = _configs(section)
     return Controls({name: build_coder(_member(config).settle(config, facts)) for name, config in configs.items()})
@@ -109,11 +109,11 @@ def _configs(section: Any) -> dict[str, Any]:
     return {name: CODERS.config(entry, f"controls.{name}") for name, entry in section.items()}
 
 
-def _member(config: Any) -> type[Coder]:
+def _member(config: Any) -> type[ControlEncoder]:
     return CODERS.member(config.type)
 
 
-def planned_controls(section: Any) -> dict[str, Coder]:
+def planned_controls(section: Any) -> dict[str, ControlEncoder]:
     """By name those of a section's coders, unfitted, that it leaves nothing open of: what their tracks look like is
     known before any data.
     """

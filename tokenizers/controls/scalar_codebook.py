@@ -15,17 +15,17 @@ SUMMARY = 1024
 ITERATIONS = 100  # of Lloyd's, at most; each is exact, as the numbers are sorted
 
 
-def scalar_codebook(values: np.ndarray, codes: int) -> np.ndarray:
+def scalar_codebook(values: np.ndarray, codebook_size: int) -> np.ndarray:
     """[n] -> float64 [K] ascending; where there are fewer distinct numbers than codes, the last one is repeated."""
     ordered = np.sort(values.astype(np.float64))
     distinct, counts = np.unique(ordered, return_counts=True)
     if len(distinct) <= SUMMARY:
-        book = _solve(distinct, counts, min(codes, len(distinct)))
+        book = _solve(distinct, counts, min(codebook_size, len(distinct)))
     else:
         parts = np.array_split(ordered, SUMMARY)
         summary = np.array([part.mean() for part in parts])
-        book = _lloyd(ordered, _solve(summary, np.array([len(part) for part in parts]), min(codes, SUMMARY)))
-    return np.pad(book, (0, codes - len(book)), "edge")
+        book = _lloyd(ordered, _solve(summary, np.array([len(part) for part in parts]), min(codebook_size, SUMMARY)))
+    return np.pad(book, (0, codebook_size - len(book)), "edge")
 
 
 def nearest_scalars(values: np.ndarray, book: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def nearest_scalars(values: np.ndarray, book: np.ndarray) -> np.ndarray:
     return np.searchsorted((book[1:] + book[:-1]) / 2, values, side="left").astype(np.int64)
 
 
-def _solve(points: np.ndarray, weights: np.ndarray, codes: int) -> np.ndarray:
+def _solve(points: np.ndarray, weights: np.ndarray, codebook_size: int) -> np.ndarray:
     """The optimum for sorted weighted points, at least as many as codes."""
     n = len(points)
     centred = points - np.average(points, weights=weights)  # sums of squares cancel less
@@ -43,7 +43,7 @@ def _solve(points: np.ndarray, weights: np.ndarray, codes: int) -> np.ndarray:
         inside = second[j] - second[i] - (first[j] - first[i]) ** 2 / (weight[j] - weight[i])
     cost = np.where(j > i, inside, np.inf)  # [start, end) of one cluster
     best, starts = cost[0], []
-    for _ in range(codes - 1):
+    for _ in range(codebook_size - 1):
         total = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
         starts.append(total.argmin(axis=0))
         best = total[starts[-1], np.arange(n)]

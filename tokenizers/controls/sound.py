@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.controls.needs import Raw, SoundNeed
+from tokenreel.data.controls.needs import ControlInput, SoundSource
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.tokenizers.controls.base import Coder, DataFacts
+from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 from tokenreel.tokenizers.controls.kmeans import kmeans_codebook
-from tokenreel.tokenizers.quantizers.nearest import nearest_codes
+from tokenreel.tokenizers.quantizers.nearest import nearest_indices
 
-MOST_VECTORS = 1 << 16  # of one band that a codebook is fitted on, evenly over all
+MAX_VECTORS = 1 << 16  # of one band that a codebook is fitted on, evenly over all
 
 
 @dataclass(frozen=True)
 class SoundConfig:
     type: ClassVar[str] = "sound"
 
-    codes: int = 256  # K, of each band's codebook
+    codebook_size: int = 256  # K, of each band's codebook
     bands: int = 8  # h; of equal width, from 0 to half the rate
     slices: int = 2  # w, parts of a frame's time
     moments: int = 2  # spectra in each slice
@@ -39,7 +39,7 @@ class SoundConfig:
     frame_rate: float | None = None  # frames a second; None: that of the data
 
     def __post_init__(self) -> None:
-        if min(self.codes, self.bands, self.slices, self.moments, self.rate) < 1 or self.codes < 2:
+        if min(self.codebook_size, self.bands, self.slices, self.moments, self.rate) < 1 or self.codebook_size < 2:
             raise ConfigError(f"bands, slices, moments and rate must be at least 1 and codes 2, got {self}")
         if self.window < 2 or self.window & (self.window - 1) or self.window // 2 % self.bands:
             raise ConfigError(
@@ -56,7 +56,7 @@ class SoundConfig:
         return self.window // 2
 
 
-class SoundCoder(Coder):
+class SoundEncoder(ControlEncoder):
     """bands x slices codes a frame, [T, bands, slices, 1].
 
     A codebook for each band, shared by all slices and frames: on Tabletop (four bands up to 1 kHz, K = 32) held-out
@@ -70,10 +70,10 @@ class SoundCoder(Coder):
     def __init__(self, config: SoundConfig) -> None:
         super().__init__(config)
         width = config.bins // config.bands * config.moments
-        self.register_buffer("codebooks", torch.zeros(config.bands, config.codes, width))
+        self.register_buffer("codebooks", torch.zeros(config.bands, config.codebook_size, width))
 
     @classmethod
-    def settle(cls, config: SoundConfig, facts: DataFacts) -> SoundConfig:
+    def settle(cls, config: SoundConfig, facts: DatasetInfo) -> SoundConfig:
         if config.frame_rate is not None:
             return config
         if facts.frame_rate is None:
@@ -87,41 +87,41 @@ class SoundCoder(Coder):
         return config.frame_rate is None
 
     @property
-    def need(self) -> SoundNeed:
+    def need(self) -> SoundSource:
         if self.config.frame_rate is None:
             raise ConfigError("frame_rate is left open: fit the controls, or state it")
         samples = max(self.config.window, round(self.config.rate / self.config.frame_rate))
-        return SoundNeed(self.config.rate, samples, self.config.frame_rate)
+        return SoundSource(self.config.rate, samples, self.config.frame_rate)
 
     @property
-    def codes(self) -> int:
-        return self.config.codes
+    def codebook_size(self) -> int:
+        return self.config.codebook_size
 
     def grid(self, frames: int) -> tuple[int, int, int]:
         return frames, self.config.bands, self.config.slices
 
-    def fit(self, raws: Sequence[Raw]) -> None:
+    def fit(self, raws: Sequence[ControlInput]) -> None:
         patches = torch.cat([self._patches(self.spectrum(raw)) for raw in raws])  # [T, bands, slices, d]
         for band, book in enumerate(self.codebooks):
             vectors = patches[:, band].flatten(0, 1)
-            stride = math.ceil(len(vectors) / MOST_VECTORS)
-            book.copy_(kmeans_codebook(vectors[::stride].contiguous(), self.codes))
+            stride = math.ceil(len(vectors) / MAX_VECTORS)
+            book.copy_(kmeans_codebook(vectors[::stride].contiguous(), self.codebook_size))
 
-    def encode(self, raw: Raw) -> np.ndarray:
+    def encode(self, raw: ControlInput) -> np.ndarray:
         patches = self._patches(self.spectrum(raw))
         frames, bands, slices, _ = patches.shape
-        codes = [nearest_codes(patches[:, band].flatten(0, 1), book) for band, book in enumerate(self.codebooks)]
-        return torch.stack(codes).reshape(bands, frames, slices, 1).movedim(0, 1).numpy()
+        indices = [nearest_indices(patches[:, band].flatten(0, 1), book) for band, book in enumerate(self.codebooks)]
+        return torch.stack(indices).reshape(bands, frames, slices, 1).movedim(0, 1).numpy()
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
+    def decode(self, indices: np.ndarray) -> np.ndarray:
         """The spectrum, as `spectrum` gives it."""
-        chosen = [self.codebooks[band][torch.from_numpy(codes[:, band, :, 0])] for band in range(self.config.bands)]
+        chosen = [self.codebooks[band][torch.from_numpy(indices[:, band, :, 0])] for band in range(self.config.bands)]
         patches = torch.stack(chosen, dim=1).unflatten(
             3, (-1, self.config.moments)
         )  # [T, bands, slices, bins, moments]
         return patches.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2).numpy()
 
-    def spectrum(self, raw: Raw) -> np.ndarray:
+    def spectrum(self, raw: ControlInput) -> np.ndarray:
         """float32 [T, samples] -> float32 [T, bins, slices * moments]: decibels over the floor, 0 where it is silent.
 
         Every spectrum lies inside its own frame's stretch, so that no code knows what sounds after it.
@@ -138,7 +138,7 @@ class SoundCoder(Coder):
         decibels = 20 * np.log10(np.maximum(amplitude, 10 ** (self.config.floor_db / 20)))
         return (decibels - self.config.floor_db).swapaxes(1, 2).astype(np.float32)
 
-    def error(self, raw: Raw, decoded: Any) -> Mapping[str, float]:
+    def error(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
         spectrum = self.spectrum(raw)
         difference = np.square(spectrum - decoded, dtype=np.float64)
         return {

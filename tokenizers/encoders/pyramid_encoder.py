@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from tokenreel.decoders.layers.equalized import EqualizedConv2d, HalvingBlock
+from tokenreel.decoders.layers.equalized import DownsampleBlock, EqualizedConv2d
 
 
 class PyramidEncoder(nn.Module):
@@ -19,14 +19,14 @@ class PyramidEncoder(nn.Module):
     def __init__(self, widths: Sequence[int], latent: int) -> None:
         super().__init__()
         fine_first = list(reversed(widths))
-        self.widen = EqualizedConv2d(3, fine_first[0], 1)
-        self.blocks = nn.ModuleList(HalvingBlock(a, b) for a, b in pairwise(fine_first))
-        self.narrow = EqualizedConv2d(widths[0], latent, 1)
+        self.project_in = EqualizedConv2d(3, fine_first[0], 1)
+        self.blocks = nn.ModuleList(DownsampleBlock(a, b) for a, b in pairwise(fine_first))
+        self.project_out = EqualizedConv2d(widths[0], latent, 1)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = self.widen(frames)
+        x = self.project_in(frames)
         features = [x]
         for block in self.blocks:
             x = block(x)
             features.append(x)
-        return self.narrow(x), features[::-1]
+        return self.project_out(x), features[::-1]

@@ -47,20 +47,20 @@ class Quantized:
     latents: (
         Tensor  # [B, D, t, h, w]: the codes' vectors, with gradients as if they were the encoder's (straight-through)
     )
-    codes: Tensor  # int64 [B, t, h, w, q]
+    indices: Tensor  # int64 [B, t, h, w, q]
     losses: dict[str, Tensor]  # scalars by name, already weighted
     code_counts: Tensor  # int64 [q, K]: how often each code was chosen
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers. A member sets `config_class`, `codes` and `codebooks`, and fills in the three methods
+    """Base of all quantizers. A member sets `config_class`, `indices` and `codebooks`, and fills in the three methods
     over rows: N = B x t x h x w vectors. It is constructed as `Member(config, dim)` for latents of `dim` channels, and
     raises ConfigError where they do not fit.
     """
 
     config_class: ClassVar[type[QuantizerConfig]]
 
-    codes: int  # K, the size of each codebook
+    codebook_size: int  # K, the size of each codebook
     codebooks: int  # q, codes for each vector
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Quantizer(nn.Module):
         """float32 [N, D] -> int64 [N, q]."""
 
     @abstractmethod
-    def decode_rows(self, codes: Tensor) -> Tensor:
+    def decode_rows(self, indices: Tensor) -> Tensor:
         """int64 [N, q] -> float32 [N, D]."""
 
     @abstractmethod
@@ -82,21 +82,21 @@ class Quantizer(nn.Module):
         with full_precision(latents):
             return self.encode_rows(_to_rows(latents)).view(*_grid(latents), self.codebooks)
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, indices: Tensor) -> Tensor:
         """Codes [B, t, h, w, q] -> float32 [B, D, t, h, w]."""
-        with full_precision(codes):
-            rows = self.decode_rows(codes.reshape(-1, self.codebooks).long())
-        return rows.view(*codes.shape[:-1], -1).movedim(-1, 1)
+        with full_precision(indices):
+            rows = self.decode_rows(indices.reshape(-1, self.codebooks).long())
+        return rows.view(*indices.shape[:-1], -1).movedim(-1, 1)
 
     def forward(self, latents: Tensor) -> Quantized:
         """[B, D, t, h, w] -> everything a training step needs."""
         with full_precision(latents):
-            rows, codes, losses = self.train_rows(_to_rows(latents))
+            rows, indices, losses = self.train_rows(_to_rows(latents))
             return Quantized(
                 latents=rows.view(*_grid(latents), -1).movedim(-1, 1),
-                codes=codes.view(*_grid(latents), self.codebooks),
+                indices=indices.view(*_grid(latents), self.codebooks),
                 losses=losses,
-                code_counts=count_codes(codes, self.codes),
+                code_counts=count_codes(indices, self.codebook_size),
             )
 
 
@@ -113,10 +113,10 @@ def full_precision(tensor: Tensor) -> Iterator[None]:
         yield
 
 
-def count_codes(codes: Tensor, size: int) -> Tensor:
+def count_codes(indices: Tensor, size: int) -> Tensor:
     """int64 [N, q] with codes below `size` -> int64 [q, K]: how often each was chosen."""
-    books = codes.shape[1]
-    apart = codes + size * torch.arange(books, device=codes.device)
+    books = indices.shape[1]
+    apart = indices + size * torch.arange(books, device=indices.device)
     return torch.bincount(apart.flatten(), minlength=books * size).view(books, size)
 
 

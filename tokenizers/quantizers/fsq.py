@@ -43,10 +43,10 @@ class FSQ(Quantizer):
 
     def __init__(self, config: FSQConfig, dim: int) -> None:
         super().__init__()
-        self.codes, self.codebooks = math.prod(config.levels), config.codebooks
+        self.codebook_size, self.codebooks = math.prod(config.levels), config.codebooks
         channels = len(config.levels) * config.codebooks
-        self.narrow = nn.Linear(dim, channels)
-        self.widen = nn.Linear(channels, dim)
+        self.project_in = nn.Linear(dim, channels)
+        self.project_out = nn.Linear(channels, dim)
         levels = torch.tensor(config.levels)
         self.register_buffer("levels", levels.float(), persistent=False)
         self.register_buffer("place", torch.cumprod(levels, 0) // levels, persistent=False)
@@ -54,25 +54,25 @@ class FSQ(Quantizer):
     def encode_rows(self, rows: Tensor) -> Tensor:
         return self._codes(self._bounded(rows).round())
 
-    def decode_rows(self, codes: Tensor) -> Tensor:
-        digits = codes[..., None] // self.place % self.levels.long()  # [N, q, g], 0 .. levels - 1
-        return self._widened(digits - self.levels // 2)
+    def decode_rows(self, indices: Tensor) -> Tensor:
+        digits = indices[..., None] // self.place % self.levels.long()  # [N, q, g], 0 .. levels - 1
+        return self._projected_out(digits - self.levels // 2)
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         bounded = self._bounded(rows)
         rounded = bounded.round()
         straight = bounded + (rounded - bounded).detach()
-        return self._widened(straight), self._codes(rounded), {}
+        return self._projected_out(straight), self._codes(rounded), {}
 
     def _bounded(self, rows: Tensor) -> Tensor:
         """[N, D] -> [N, q, g], squashed so that rounding gives the values -levels // 2 ... (levels - 1) // 2."""
         half = (self.levels - 1) * (1 + SLACK) / 2
         offset = 0.5 * (self.levels % 2 == 0)
         shift = torch.atanh(offset / half)
-        return torch.tanh(self.narrow(rows).unflatten(1, (self.codebooks, -1)) + shift) * half - offset
+        return torch.tanh(self.project_in(rows).unflatten(1, (self.codebooks, -1)) + shift) * half - offset
 
     def _codes(self, rounded: Tensor) -> Tensor:
         return ((rounded + self.levels // 2).long() * self.place).sum(-1)
 
-    def _widened(self, values: Tensor) -> Tensor:
-        return self.widen((values / (self.levels // 2)).flatten(1))  # into about [-1, 1]
+    def _projected_out(self, values: Tensor) -> Tensor:
+        return self.project_out((values / (self.levels // 2)).flatten(1))  # into about [-1, 1]

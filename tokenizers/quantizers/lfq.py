@@ -15,7 +15,7 @@ from torch.nn import functional
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
-MOST_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numbers
+MAX_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numbers
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class LFQConfig(QuantizerConfig):
     temperature: float = 1.0  # of the softmax over minus squared distances that stands for a choice
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= MOST_BITS:
-            raise ConfigError(f"bits (={self.bits}) must be between 1 and {MOST_BITS}; use more codebooks instead")
+        if not 1 <= self.bits <= MAX_BITS:
+            raise ConfigError(f"bits (={self.bits}) must be between 1 and {MAX_BITS}; use more codebooks instead")
         if self.codebooks < 1:
             raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
         if self.temperature <= 0:
@@ -50,31 +50,31 @@ class LFQ(Quantizer):
     def __init__(self, config: LFQConfig, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.codes, self.codebooks = 2**config.bits, config.codebooks
+        self.codebook_size, self.codebooks = 2**config.bits, config.codebooks
         channels = config.bits * config.codebooks
-        self.narrow = nn.Linear(dim, channels)
-        self.widen = nn.Linear(channels, dim)
+        self.project_in = nn.Linear(dim, channels)
+        self.project_out = nn.Linear(channels, dim)
         self.register_buffer("place", 2 ** torch.arange(config.bits), persistent=False)
 
     def encode_rows(self, rows: Tensor) -> Tensor:
-        return self._codes(self._narrowed(rows))
+        return self._codes(self._projected_in(rows))
 
-    def decode_rows(self, codes: Tensor) -> Tensor:
-        bits = codes[..., None] // self.place % 2  # [N, q, bits]
-        return self.widen((2.0 * bits - 1.0).flatten(1))
+    def decode_rows(self, indices: Tensor) -> Tensor:
+        bits = indices[..., None] // self.place % 2  # [N, q, bits]
+        return self.project_out((2.0 * bits - 1.0).flatten(1))
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        values = self._narrowed(rows)
+        values = self._projected_in(rows)
         signs = torch.where(values > 0, 1.0, -1.0)
         losses = {
             "commitment": self.config.commitment * functional.mse_loss(values, signs),
             "entropy": self.config.entropy * self._entropy_loss(values),
         }
         straight = values + (signs - values).detach()
-        return self.widen(straight.flatten(1)), self._codes(values), losses
+        return self.project_out(straight.flatten(1)), self._codes(values), losses
 
-    def _narrowed(self, rows: Tensor) -> Tensor:
-        return self.narrow(rows).unflatten(1, (self.codebooks, -1))  # [N, q, bits]
+    def _projected_in(self, rows: Tensor) -> Tensor:
+        return self.project_in(rows).unflatten(1, (self.codebooks, -1))  # [N, q, bits]
 
     def _codes(self, values: Tensor) -> Tensor:
         return ((values > 0) * self.place).sum(-1)

@@ -11,21 +11,21 @@ CHUNK = 256  # rows; 256 x 8192 scores are 8 MB, which stays in cache. On the CP
 
 
 @torch.no_grad()
-def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
+def nearest_indices(vectors: Tensor, codebook: Tensor) -> Tensor:
     """float32 [N, d] and [K, d] -> int64 [N], each the index of the nearest codebook vector.
 
     Every chunk has the same number of rows (the last is padded), so that a vector's score does not depend on how many
     others came along: matrix products round differently for different shapes.
     """
     score = _scorer(codebook)
-    codes = torch.empty(len(vectors), dtype=torch.long, device=vectors.device)
+    indices = torch.empty(len(vectors), dtype=torch.long, device=vectors.device)
     for first in range(0, len(vectors), CHUNK):
         chunk = vectors[first : first + CHUNK]
         rows = len(chunk)
         if rows < CHUNK:
             chunk = torch.cat([chunk, chunk.new_zeros(CHUNK - rows, chunk.shape[1])])
-        codes[first : first + rows] = score(chunk).min(dim=1).indices[:rows]  # on CPU quicker than argmin
-    return codes
+        indices[first : first + rows] = score(chunk).min(dim=1).indices[:rows]  # on CPU quicker than argmin
+    return indices
 
 
 def _scorer(codebook: Tensor) -> Callable[[Tensor], Tensor]:

@@ -43,30 +43,30 @@ class RVQ(Quantizer):
     def __init__(self, config: RVQConfig, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.codes, self.codebooks = config.codes, config.codebooks
+        self.codebook_size, self.codebooks = config.codebook_size, config.codebooks
         stage = dataclasses.replace(config, codebooks=1)
         self.stages = cast(Sequence[VQ], nn.ModuleList(VQ(stage, dim) for _ in range(config.codebooks)))
 
     def encode_rows(self, rows: Tensor) -> Tensor:
-        codes = []
+        indices = []
         for stage in self.stages:
-            codes.append(stage.encode_rows(rows))
-            rows = rows - stage.decode_rows(codes[-1])
-        return torch.cat(codes, dim=1)
+            indices.append(stage.encode_rows(rows))
+            rows = rows - stage.decode_rows(indices[-1])
+        return torch.cat(indices, dim=1)
 
-    def decode_rows(self, codes: Tensor) -> Tensor:
-        parts = [stage.decode_rows(codes[:, i : i + 1]) for i, stage in enumerate(self.stages)]
+    def decode_rows(self, indices: Tensor) -> Tensor:
+        parts = [stage.decode_rows(indices[:, i : i + 1]) for i, stage in enumerate(self.stages)]
         return torch.stack(parts).sum(0)
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The commitment loss is the sum of the stages': each stage's residual is to be near its own code's vector."""
-        residual, codes, parts, distances = rows, [], [], []
+        residual, indices, parts, distances = rows, [], [], []
         for stage in self.stages:
             stage_codes, chosen = stage.quantize_rows(residual.detach())
             distances.append(functional.mse_loss(residual, chosen))
             residual = residual - chosen
-            codes.append(stage_codes)
+            indices.append(stage_codes)
             parts.append(chosen)
         losses = {"commitment": self.config.commitment * torch.stack(distances).sum()}
         quantized = torch.stack(parts).sum(0)
-        return rows + (quantized - rows).detach(), torch.cat(codes, dim=1), losses
+        return rows + (quantized - rows).detach(), torch.cat(indices, dim=1), losses

@@ -88,7 +88,7 @@ def _batches(prior: Prior, cache: TokenCache, rows: np.ndarray) -> Iterator[dict
 
 
 def _without(prior: Prior, tokens: Mapping[str, Tensor], tracks: list[str]) -> dict[str, Tensor]:
-    null = {name: torch.full_like(tokens[name], prior.spec.stream(name).codes) for name in tracks}
+    null = {name: torch.full_like(tokens[name], prior.spec.stream(name).codebook_size) for name in tracks}
     return {**tokens, **null}
 
 

@@ -69,7 +69,7 @@ class Setup:
 
     def wanted(self, cache: TokenCache, seed: int) -> np.ndarray:
         """int64 [samples]: a class for each, whatever its clip's is."""
-        classes = cache.spec.stream("class").codes
+        classes = cache.spec.stream("class").codebook_size
         return np.random.default_rng(seed).permutation(np.arange(self.samples) % classes)
 
 

@@ -98,7 +98,7 @@ class Tokenizer(Run):
         return self._judge(setup)
 
     def _train(self, setup: Setup) -> None:
-        quantizer = [] if self.codes is None else [f"tokenizer.quantizer.codes={self.codes}"]
+        quantizer = [] if self.codes is None else [f"tokenizer.quantizer.codebook_size={self.codes}"]
         levels = f"tokenizer.multipliers={list(self.multipliers)}"
         train_tokenizer.run(
             preset=PRESET,
@@ -156,7 +156,7 @@ class GPTRun(Run):
 
     def make(self, setup: Setup) -> Scores:
         shape = {"depth": self.depth, "heads": self.heads, "positions": self.positions}
-        controls = {"controls": [STATE], "latest_tracks": True} if self.steered else {}  # as in the preset's -state
+        controls = {"controls": [STATE], "latest_controls": True} if self.steered else {}  # as in the preset's -state
         summary = train_prior.run(
             preset=PRESET,
             assignments=(

@@ -31,7 +31,7 @@ from tokenreel.tokenizers.quantizers.base import Quantized
 class NoQuantizer(nn.Module):
     """Latents as they are where others have codes."""
 
-    codes, codebooks = 2, 1  # for the token spec, which describes codes that there are not
+    codebook_size, codebooks = 2, 1  # for the token spec, which describes codes that there are not
 
     def encode(self, latents: Tensor) -> Tensor:
         """[N, D, t, h, w] -> float [N, t, h, w, D]"""
@@ -41,7 +41,7 @@ class NoQuantizer(nn.Module):
         return latents.movedim(-1, 1)
 
     def forward(self, latents: Tensor) -> Quantized:
-        nothing = torch.zeros(self.codebooks, self.codes, dtype=torch.long)
+        nothing = torch.zeros(self.codebooks, self.codebook_size, dtype=torch.long)
         return Quantized(latents.float(), nothing, {}, nothing)
 
 

@@ -34,7 +34,7 @@ TOKENIZER = (
     f"data={{frames: {FRAMES}, framing: {{height: {PIXELS}, width: {PIXELS}}}}}",
     "tokenizer={type: frame-vqvae, hidden: 128, residual: 128, blocks: 1, downsamplings: 3, latent: 64}",
     "tokenizer.quantizer={type: vq, commitment: 0.25, decay: 0.97, init: kmeans, revive_below: 0.05}",
-    f"tokenizer.quantizer.codes={CODES}",
+    f"tokenizer.quantizer.codebook_size={CODES}",
     *(LOOP, LOOKS, "training={batch: 2, learning_rate: 1.5e-3, betas: [0.9, 0.9]}"),
 )
 PRIOR = (

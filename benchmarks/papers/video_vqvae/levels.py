@@ -52,7 +52,10 @@ def main(steps: int, seed: int) -> None:
         click.echo(f"two levels, {two.spec.bits:.0f} bits a clip, {two.spec.compression:.2%} saved")
         report_levels(two, video)
         codes = codes_of_one_level(two)
-        settings = ("tokenizer={bottom_sees_top: false, mask_bottom: 0.0}", f"tokenizer.quantizer.codes={codes}")
+        settings = (
+            "tokenizer={bottom_sees_top: false, mask_bottom: 0.0}",
+            f"tokenizer.quantizer.codebook_size={codes}",
+        )
         with mock.patch("tokenreel.tokenizers.hierarchical_vqvae.HierarchicalDecoder", OneLevelDecoder):
             one = train(Path(folder) / "one", steps, seed, settings)
         tokens = one.encode(video)
@@ -100,10 +103,10 @@ def report_levels(tokenizer: HierarchicalVQVAE, video: Tensor) -> None:
 
 def use(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str:
     stream = tokenizer.spec.stream(level)
-    counter = CodeCounter(stream.codes, stream.codebooks)
+    counter = CodeCounter(stream.codebook_size, stream.codebooks)
     counter.update(tokens[level].numpy())
     (book,) = counter.use()
-    return f"{book.used:.0%} of {book.codes} codes in use, perplexity {book.perplexity:.1f}"
+    return f"{book.used:.0%} of {book.codebook_size} codes in use, perplexity {book.perplexity:.1f}"
 
 
 def psnr(decoded: Tensor, video: Tensor) -> float:

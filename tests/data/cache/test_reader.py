@@ -18,7 +18,7 @@ from tokenreel.errors import CacheError, ConfigError, UserError
 
 ROWS, K = 37, 509
 SPEC = TokenSpec(
-    (StreamSpec("top", (3, 2, 5), codes=17), StreamSpec("video", (3, 5, 7), codes=K, codebooks=2)),
+    (StreamSpec("top", (3, 2, 5), codebook_size=17), StreamSpec("video", (3, 5, 7), codebook_size=K, codebooks=2)),
     frames=3,
     framing=Framing(11, 13),
 )
@@ -26,7 +26,7 @@ SPEC = TokenSpec(
 
 def make_tokens(rows: int = ROWS) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
-    return {stream.name: random.integers(0, stream.codes, (rows, *stream.shape)) for stream in SPEC.streams}
+    return {stream.name: random.integers(0, stream.codebook_size, (rows, *stream.shape)) for stream in SPEC.streams}
 
 
 def sources(rows: int = ROWS) -> list[dict[str, object]]:

@@ -14,8 +14,8 @@ SPEC = TokenSpec((StreamSpec("video", (5, 2, 3), 7, codebooks=2, stride=2),), 10
 
 def test_the_tracks_of_an_end_frame() -> None:
     end, step = SPEC.stream(END), SPEC.stream(END_STEP)
-    assert (end.shape, end.codes, end.null_code, end.role) == ((1, 2, 3, 2), 7, 7, "track")
-    assert (step.shape, step.codes, step.null_code, step.role) == ((1, 1, 1, 1), 5, 5, "track")
+    assert (end.shape, end.codebook_size, end.unconditional_token, end.role) == ((1, 2, 3, 2), 7, 7, "control")
+    assert (step.shape, step.codebook_size, step.unconditional_token, step.role) == ((1, 1, 1, 1), 5, 5, "control")
     assert SPEC.with_end_frame() == SPEC
     assert TokenSpec.from_json(SPEC.to_json()) == SPEC
 

@@ -1,4 +1,4 @@
-"""Raw controls of the rows of a plan, out of the embedded data and out of files, are those of the frames shown."""
+"""Controls read for the rows of a plan, out of synthetic data and out of files, are those of the frames shown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenreel.data.clips import RawClip, read_raw_spans
-from tokenreel.data.controls.needs import STATES, ClassNeed, Need, SoundNeed, TableNeed
+from tokenreel.data.clips import ControlClip, read_raw_spans
+from tokenreel.data.controls.needs import STATES, ClassSource, ControlSource, SoundSource, TableSource
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.spec import Framing
@@ -20,10 +20,10 @@ from tokenreel.errors import DataError
 from tokenreel.pipelines.commands import tabletop
 
 FRAMES = 17  # of a video, 10 a second
-NEEDS: dict[str, Need] = {
-    "sound": SoundNeed(16000, 1600, 10.0),
-    "class": ClassNeed(),
-    "state": TableNeed(STATES, ("y", "x")),
+NEEDS: dict[str, ControlSource] = {
+    "sound": SoundSource(16000, 1600, 10.0),
+    "class": ClassSource(),
+    "state": TableSource(STATES, ("y", "x")),
 }
 
 
@@ -40,14 +40,14 @@ def planned(pool: DecodePool, frames: int = 5, frame_rate: float | None = None, 
 
 
 def read(
-    data: str, needs: dict[str, Need] = NEEDS, workers: int = 0, **flags: float
-) -> tuple[Plan, list[RawClip | DecodeFailure]]:
+    data: str, needs: dict[str, ControlSource] = NEEDS, workers: int = 0, **flags: float
+) -> tuple[Plan, list[ControlClip | DecodeFailure]]:
     """Every row, the rows of a video asked for together."""
     with DecodePool(data, workers) as pool:
         plan = planned(pool, **flags)  # type: ignore[arg-type]
         edges = [0, *(np.flatnonzero(np.diff(plan.video)) + 1).tolist(), len(plan)]
         spans = [range(a, b) for a, b in pairwise(edges)]
-        found: list[RawClip | DecodeFailure] = []
+        found: list[ControlClip | DecodeFailure] = []
         for span, clips in zip(spans, read_raw_spans(plan, pool, needs, spans, 2), strict=True):
             found += [clips] * len(span) if isinstance(clips, DecodeFailure) else clips
         return plan, found
@@ -82,7 +82,7 @@ def test_the_embedded_data_is_what_its_files_say(folder: Path) -> None:
 
 def test_a_resampled_clip_follows_its_own_timeline(folder: Path) -> None:
     """At 20 a second each frame is shown twice; its state comes twice, its sound goes on."""
-    needs: dict[str, Need] = {"sound": SoundNeed(16000, 800, 20.0), "state": TableNeed(STATES, ("x",))}
+    needs: dict[str, ControlSource] = {"sound": SoundSource(16000, 800, 20.0), "state": TableSource(STATES, ("x",))}
     plan, found = read(str(folder), needs, frame_rate=20.0, frames=7)
     for row, raw in enumerate(found):
         assert isinstance(raw, dict)
@@ -95,7 +95,7 @@ def test_a_resampled_clip_follows_its_own_timeline(folder: Path) -> None:
 
 
 def test_a_video_of_another_rate_is_a_failure_of_that_video(folder: Path) -> None:
-    _, found = read(str(folder), {"sound": SoundNeed(16000, 640, 25.0)})
+    _, found = read(str(folder), {"sound": SoundSource(16000, 640, 25.0)})
     assert all(isinstance(raw, DecodeFailure) for raw in found)
     assert "its frames come at 10 a second, the sound's coder is fitted for 25" in str(found[0])
 
@@ -106,20 +106,20 @@ def test_a_table_of_another_length_is_refused(folder: Path, tmp_path: Path) -> N
     with pytest.raises(
         DataError, match=r"a\.mp4: states\.csv has 7 lines for it, needed is one for each of its 5 frame"
     ):
-        read(str(tmp_path), {"state": TableNeed(STATES, ("x",))}, workers=1)
+        read(str(tmp_path), {"state": TableSource(STATES, ("x",))}, workers=1)
 
 
 def test_a_source_without_a_control_says_so(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10.0)
-    _, found = read(str(tmp_path), {"sound": SoundNeed(16000, 1600, 10.0)})
+    _, found = read(str(tmp_path), {"sound": SoundSource(16000, 1600, 10.0)})
     assert "no-sound" in str(found[0])
     with pytest.raises(DataError, match=r"a\.mp4: it has no class"):
-        read(str(tmp_path), {"class": ClassNeed()})
+        read(str(tmp_path), {"class": ClassSource()})
     np.save(tmp_path / "a.npy", np.zeros((5, 16, 16, 3), np.uint8))
     array = f"{tmp_path / 'a.npy'}?fps=10"
     with pytest.raises(DataError, match="this kind of source has no sound"):
-        read(array, {"sound": SoundNeed(16000, 1600, 10.0)})
+        read(array, {"sound": SoundSource(16000, 1600, 10.0)})
     with pytest.raises(DataError, match=r"no table 'states\.csv'"):
-        read(array, {"state": TableNeed(STATES, ("x",))})
+        read(array, {"state": TableSource(STATES, ("x",))})
     with pytest.raises(DataError, match=r"no column 'z'; Known: x, y"):
-        read("tabletop:?videos=1&frames=5&size=16", {"state": TableNeed(STATES, ("z",))})
+        read("tabletop:?videos=1&frames=5&size=16", {"state": TableSource(STATES, ("z",))})

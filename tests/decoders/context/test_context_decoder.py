@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from tokenreel.decoders.context.autoregressive import ContextMemory, roll_out
+from tokenreel.decoders.context.autoregressive import ContextBuffer, decode_autoregressively
 from tokenreel.decoders.context.decoder import ContextDecoder, fuse
 from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.context.warp import warp
@@ -61,7 +61,7 @@ def test_with_the_mask_open_and_no_flow_the_shared_channels_are_the_contexts() -
     first, other = some_contexts(1), some_contexts(1, seed=3)
     assert not torch.equal(decoder(latents, first).pixels, decoder(latents, other).pixels)
     seen = []
-    decoder.narrow.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    decoder.project_out.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     decoder(latents, first)
     torch.testing.assert_close(seen[0][:, : decoder.shared[-1]], first[-1][:, 0], rtol=0, atol=1e-4)
 
@@ -139,7 +139,7 @@ def numbered(frame: int) -> list[Tensor]:
     return [torch.full((1, 1, 1, 1), float(frame))]
 
 
-def held(memory: ContextMemory) -> list[int]:
+def held(memory: ContextBuffer) -> list[int]:
     contexts = memory.contexts()
     return [] if contexts is None else contexts[0].flatten().int().tolist()
 
@@ -148,7 +148,7 @@ def held(memory: ContextMemory) -> list[int]:
     ("capacity", "keep_first", "expected"), [(0, 0, []), (1, 0, [6]), (3, 0, [6, 5, 4]), (5, 2, [6, 5, 4, 1, 0])]
 )
 def test_the_memory_shifts_out_the_oldest_but_the_first(capacity, keep_first, expected) -> None:
-    memory = ContextMemory(capacity, keep_first)
+    memory = ContextBuffer(capacity, keep_first)
     for frame in range(7):
         memory.push(numbered(frame))
     assert held(memory) == expected
@@ -156,7 +156,7 @@ def test_the_memory_shifts_out_the_oldest_but_the_first(capacity, keep_first, ex
 
 
 def test_an_end_frame_stays_beside_the_memory() -> None:
-    memory = ContextMemory(2, end=numbered(99))
+    memory = ContextBuffer(2, end=numbered(99))
     assert held(memory) == [99]
     for frame in range(5):
         memory.push(numbered(frame))
@@ -166,7 +166,7 @@ def test_an_end_frame_stays_beside_the_memory() -> None:
 @pytest.mark.parametrize(("capacity", "keep_first"), [(-1, 0), (3, 3), (3, -1)])
 def test_a_memory_that_cannot_be_is_refused(capacity, keep_first) -> None:
     with pytest.raises(ConfigError, match=f"={capacity}|={keep_first}"):
-        ContextMemory(capacity, keep_first)
+        ContextBuffer(capacity, keep_first)
 
 
 @torch.no_grad()
@@ -174,9 +174,11 @@ def test_rolled_out_in_pieces_it_is_the_same_video() -> None:
     decoder, latents = some_decoder(), torch.randn(2, 13, 7, 3, 5)
 
     def video(pieces: list[int]) -> Tensor:
-        memory = ContextMemory(3)
+        memory = ContextBuffer(3)
         parts = latents.split(pieces, 2)
-        return torch.stack([d.pixels for part in parts for d in roll_out(decoder, some_features, part, memory)], 2)
+        return torch.stack(
+            [d.pixels for part in parts for d in decode_autoregressively(decoder, some_features, part, memory)], 2
+        )
 
     assert torch.equal(video([7]), video([2, 1, 4]))
     assert not torch.equal(video([7])[:, :, 1], decoder(latents[:, :, 1]).pixels)

@@ -35,7 +35,7 @@ from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 
 T, SIZE, LENGTH = 7, 16, 23  # frames of a clip, pixels, frames of a video
 DATA = f"tabletop:?videos=3&frames={LENGTH}&size={SIZE}"
-QUANTIZER = {"type": "vq", "codes": 13, "commitment": 0.25, "init": "kmeans"}
+QUANTIZER = {"type": "vq", "codebook_size": 13, "commitment": 0.25, "init": "kmeans"}
 TOKENIZER: dict[str, Any] = {
     "type": "context-autoencoder", "quantizer": QUANTIZER, "width": 5, "multipliers": [1, 2, 3], "latent": 6,
     "flow": {"widths": [7, 5]}, "context": 3, "run": 3,

@@ -27,7 +27,7 @@ from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 T, SIZE = 5, 16  # frames of a clip, pixels
 DATA = f"tabletop:?videos=7&frames=11&size={SIZE}"
 TOKENIZER = {"type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsamplings": 2, "latent": 6}
-QUANTIZER = {"type": "vq", "codes": 13, "init": "uniform"}
+QUANTIZER = {"type": "vq", "codebook_size": 13, "init": "uniform"}
 
 
 @pytest.fixture(scope="module")

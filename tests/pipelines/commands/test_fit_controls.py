@@ -17,7 +17,7 @@ from untrained import spread_codes
 
 from tokenreel.data.cache.fill import ShardFiller
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.clips import RawClip
+from tokenreel.data.clips import ControlClip
 from tokenreel.data.controls.sound import resample
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
@@ -45,8 +45,8 @@ CONFIG = """
 data: {frames: 5, framing: {height: 16, width: 16}}
 controls:
   class: {type: class}
-  sound: {type: sound, codes: 13, bands: 4, slices: 2, moments: 1, rate: 2000, window: 128}
-  state: {type: state, codes: 11}
+  sound: {type: sound, codebook_size: 13, bands: 4, slices: 2, moments: 1, rate: 2000, window: 128}
+  state: {type: state, codebook_size: 11}
 """
 
 
@@ -127,7 +127,9 @@ def test_rows_hold_the_codes_of_their_controls(reference: Path, fitted: Path) ->
         for name, made in expected.items():
             np.testing.assert_array_equal(codes[name][row], made)
     assert [stream.name for stream in cache.spec.streams] == ["video", "class", "sound", "state"]
-    assert [stream.coder for stream in cache.spec.streams[1:]] == [s.coder for s in controls.tracks(FRAMES)]
+    assert [stream.encoder_fingerprint for stream in cache.spec.streams[1:]] == [
+        s.encoder_fingerprint for s in controls.tracks(FRAMES)
+    ]
 
 
 def test_tracks_leave_the_codes_of_the_video_as_they_are(reference: Path, tokenizer: str, tmp_path: Path) -> None:
@@ -151,14 +153,16 @@ def test_two_workers_that_go_on_with_a_part_make_the_same_bytes(
 
 
 def test_other_controls_do_not_go_on_with_a_cache(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    fit_controls.run(config=settings(tmp_path), assignments=["controls.state.codes=7"], data=DATA, out=tmp_path / "x")
+    fit_controls.run(
+        config=settings(tmp_path), assignments=["controls.state.codebook_size=7"], data=DATA, out=tmp_path / "x"
+    )
     for controls in (None, str(tmp_path / "x")):
         with pytest.raises(CacheError, match="holds another token cache: its spec"):
             tokenize_dataset.run(tokenizer=tokenizer, controls=controls, data=DATA, out=reference)
 
 
 def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str, tmp_path: Path) -> None:
-    text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codes: 4}\n"
+    text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codebook_size: 4}\n"
     fit_controls.run(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(tmp_path / "controls"), "data": str(folder)}
     tokenize_dataset.run(**flags, out=tmp_path / "x")
@@ -240,7 +244,7 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
 
 
 def test_an_integer_out_of_range_is_refused(folder: Path, tmp_path: Path) -> None:
-    text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codes: 3}\n"
+    text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codebook_size: 3}\n"
     with pytest.raises(
         DataError,
         match=r"\d\.mp4: control 'quarter': quarter \(=3\) in frame \d of a clip is no whole number from 0 to 2",
@@ -349,7 +353,7 @@ def test_a_run_that_breaks_off_in_its_controls_goes_on(
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}
     read = ShardFiller._raws
 
-    def breaks(self: ShardFiller, *args: Any) -> Iterator[list[RawClip] | DecodeFailure]:
+    def breaks(self: ShardFiller, *args: Any) -> Iterator[list[ControlClip] | DecodeFailure]:
         for number, raw in enumerate(read(self, *args)):
             if number == 13:
                 raise Cut

@@ -24,21 +24,21 @@ from tokenreel.pipelines.commands import decode, fit_controls, sample, tokenize_
 from tokenreel.priors.base import build_prior
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
-from tokenreel.tokenizers.controls.integers import IntegerCoder, IntegerConfig
+from tokenreel.tokenizers.controls.integers import IntegerConfig, IntegerEncoder
 
 T, SIZE = 5, 16  # frames of a clip, pixels
 DATA = f"tabletop:?videos=11&seed=4&frames={T}&size={SIZE}"
 TOKENIZER: dict[str, Any] = {
     "type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsamplings": 2, "latent": 6,
-    "quantizer": {"type": "vq", "codes": 13, "init": "uniform"},
+    "quantizer": {"type": "vq", "codebook_size": 13, "init": "uniform"},
 }  # fmt: skip
 ALL = ("class", "state", "sound", "quarter", "end")
 FITTED = """
 data: {frames: 5, framing: {height: 16, width: 16}}
 controls:
   class: {type: class}
-  state: {type: state, codes: 11}
-  sound: {type: sound, codes: 7, bands: 2, slices: 1, moments: 1, rate: 2000, window: 64}
+  state: {type: state, codebook_size: 11}
+  sound: {type: sound, codebook_size: 7, bands: 2, slices: 1, moments: 1, rate: 2000, window: 64}
 """
 
 
@@ -91,7 +91,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     (root / "controls.yaml").write_text(FITTED)
     fit_controls.run(config=root / "controls.yaml", data=DATA, out=root / "fitted", workers=0)
     fitted = Controls.from_pretrained(root / "fitted")
-    quarter = IntegerCoder(IntegerConfig("quarters.csv", "quarter", codes=4))  # a track of a user's, beside the fitted
+    quarter = IntegerEncoder(
+        IntegerConfig("quarters.csv", "quarter", codebook_size=4)
+    )  # a track of a user's, beside the fitted
     Controls({name: fitted.coder(name) for name in fitted.names} | {"quarter": quarter}).save_pretrained(
         root / "controls"
     )
@@ -111,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def test_a_prior_of_tracks_alone_goes_on_from_the_states_of_the_given_frames(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chain = [*folder.prior("class", "state", tracks_only=True), "--prior", *folder.prior("state")]
+    chain = [*folder.prior("class", "state", controls_only=True), "--prior", *folder.prior("state")]
     flags = ["--controls", str(folder.root / "controls"), "--class", "sweep", "--guidance", "2"]
     given = ["--video", str(folder.root / "start.npy"), "--prime", "2"]
     made = []
@@ -347,7 +349,7 @@ def test_controls_that_the_prior_was_not_trained_with_are_refused(
     root = folder.root
     line = [*folder.command(folder.prior("state"), tmp_path / "out"), "--states", str(root / "states.csv")]
     assert refusal(capsys, line, 2, "--states .*states.csv needs --controls")
-    several = FITTED + "  arm: {type: state, codes: 5, columns: [x]}\n"
+    several = FITTED + "  arm: {type: state, codebook_size: 5, columns: [x]}\n"
     for name, text in (("arms", several), ("other", FITTED.replace("11", "10")), ("class", FITTED.split("  state")[0])):
         (tmp_path / "settings.yaml").write_text(text)
         fit_controls.run(config=tmp_path / "settings.yaml", data=DATA, out=tmp_path / name, workers=0)

@@ -24,8 +24,8 @@ from tokenreel.pipelines.report.code_pictures import given_steps
 from tokenreel.pipelines.report.pictures import CHANGED, SAME, indexed_colours
 
 ROWS, T = 23, 5
-VIDEO = StreamSpec("video", (T, 3, 7), codes=11, codebooks=2)
-STATE = StreamSpec("state", (T, 1, 1), codes=13, role="track")
+VIDEO = StreamSpec("video", (T, 3, 7), codebook_size=11, codebooks=2)
+STATE = StreamSpec("state", (T, 1, 1), codebook_size=13, role="control")
 SPEC = TokenSpec((VIDEO, STATE), T, Framing(12, 28))
 
 
@@ -77,10 +77,10 @@ def test_code_use_is_that_of_a_count_by_hand(tmp_path: Path, capsys: pytest.Capt
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == ROWS
     for name, codes in make_tokens().items():
-        assert_use(summary["code_use"][name], codes, SPEC.stream(name).codes)
+        assert_use(summary["code_use"][name], codes, SPEC.stream(name).codebook_size)
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MOST_ROWS", 3), ("MOST_CODES", 3 * (T * 3 * 7 * 2 + T) + 1)])
+@pytest.mark.parametrize(("limit", "value"), [("MAX_ROWS", 3), ("MAX_CODES", 3 * (T * 3 * 7 * 2 + T) + 1)])
 def test_of_a_large_cache_rows_spread_over_it_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_pictures_are_only_of_codes_and_never_over_something(
 
 
 def test_given_steps_are_those_that_no_drawn_frame_is_in() -> None:
-    level = StreamSpec("video", (4, 1, 1), codes=3, stride=4)
+    level = StreamSpec("video", (4, 1, 1), codebook_size=3, stride=4)
     causal = TokenSpec((level,), 13, Framing(2, 2), time="causal")  # steps of 1, 4, 4 and 4 frames
     assert [given_steps(causal, level, frames) for frames in (0, 1, 4, 5, 12, 13)] == [0, 1, 1, 2, 3, 4]
     assert given_steps(SPEC, VIDEO, 2) == 2

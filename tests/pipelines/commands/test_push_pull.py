@@ -15,7 +15,7 @@ from tokenreel.errors import CacheError, HubError, UserError
 from tokenreel.pipelines.commands import pull, push
 from tokenreel.priors.base import Prior, build_prior
 
-SPEC = TokenSpec((StreamSpec("video", grid=(3, 2, 5), codes=7),), frames=3, framing=Framing(11, 13))
+SPEC = TokenSpec((StreamSpec("video", grid=(3, 2, 5), codebook_size=7),), frames=3, framing=Framing(11, 13))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prior(tmp_path: Path) -> Path:
-    build_prior({"type": "previous-step"}, SPEC).save_pretrained(tmp_path / "prior")
+    build_prior({"type": "temporal-bigram"}, SPEC).save_pretrained(tmp_path / "prior")
     return tmp_path / "prior"
 
 

@@ -244,7 +244,9 @@ def test_inspect_says_what_a_cache_holds(reference: Path) -> None:
 def save_two_levels(path: Path, collapsed: bool) -> str:
     section = {"type": "hierarchical-vqvae", "hidden": 8, "residual": 5, "blocks": 1, "latent": 6}
     torch.manual_seed(3)
-    model = spread_codes(build_tokenizer({**section, "quantizer": {"type": "vq", "codes": 13}}, 8, Framing(16, 16)))
+    model = spread_codes(
+        build_tokenizer({**section, "quantizer": {"type": "vq", "codebook_size": 13}}, 8, Framing(16, 16))
+    )
     assert isinstance(model, HierarchicalVQVAE)
     model(torch.rand(5, 3, 8, 16, 16) * 2 - 1)  # initialises the codebooks
     if collapsed:

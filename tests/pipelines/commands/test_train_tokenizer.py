@@ -21,7 +21,7 @@ CLIPS, FRAMES, SIZE = 17, 5, 16
 SETTINGS = [
     "data={frames: 5, framing: {height: 16, width: 16}, validation: 0.3}",
     "tokenizer={type: frame-vqvae, hidden: 16, residual: 8, blocks: 1, latent: 8}",
-    "tokenizer.quantizer={type: vq, codes: 13, init: kmeans, revive_below: 0.05}",
+    "tokenizer.quantizer={type: vq, codebook_size: 13, init: kmeans, revive_below: 0.05}",
     "training={batch: 4, learning_rate: 0.003, checkpoint_every: 3, validate_every: 3, sample_every: 3, keep: 9}",
 ]
 
@@ -75,7 +75,7 @@ def test_decoding_in_workers_changes_nothing(tmp_path: Path, videos: Path) -> No
 
 
 def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = [*SETTINGS, "tokenizer.quantizer={type: vq, codes: 509, init: uniform}"]
+    settings = [*SETTINGS, "tokenizer.quantizer={type: vq, codebook_size: 509, init: uniform}"]
     with caplog.at_level(logging.WARNING):
         summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
     assert summary["video/codes_used"] < 0.5
@@ -91,7 +91,7 @@ def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> Non
     settings = [
         "data={frames: 4, framing: {height: 16, width: 16}, validation: 0.3}",
         "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, mask_bottom: 0.0}",
-        "tokenizer.quantizer={type: vq, codes: 13, init: uniform}",
+        "tokenizer.quantizer={type: vq, codebook_size: 13, init: uniform}",
         *SETTINGS[3:],
     ]
     summary = train(videos, tmp_path / "run", steps=3, assignments=settings)

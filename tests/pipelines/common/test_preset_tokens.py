@@ -34,11 +34,11 @@ def test_the_section_of_tokens_says() -> None:
 def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
     preset = load_preset("ccvs-bair-paper-state")
     planned = tokens_of_sections(preset)
-    assert [(s.name, s.grid, s.codes) for s in planned.streams] == [
+    assert [(s.name, s.grid, s.codebook_size) for s in planned.streams] == [
         ("video", (16, 8, 8), 1024), ("state", (16, 1, 2), 128)
     ]  # fmt: skip
     require_tokens(preset, planned)
-    other = dataclasses.replace(planned.stream("state"), codes=32, null_code=32)
+    other = dataclasses.replace(planned.stream("state"), codebook_size=32, unconditional_token=32)
     with pytest.raises(
         ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes.*--set controls=null"
     ):

@@ -8,7 +8,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.settings import require_section, resolve
 
 FILE = """
-tokenizer: {type: frame-vqvae, hidden: 32, quantizer: {type: vq, codes: 512}}
+tokenizer: {type: frame-vqvae, hidden: 32, quantizer: {type: vq, codebook_size: 512}}
 training:
   batch: 8
   steps: 100
@@ -34,8 +34,12 @@ def test_each_source_wins_over_the_one_before(file: Path) -> None:
 
 
 def test_an_assignment_changes_one_field_of_many(file: Path) -> None:
-    sections = resolve(None, file, ["tokenizer.quantizer.codes=64"], {}, "tokenizer")
-    assert sections["tokenizer"] == {"type": "frame-vqvae", "hidden": 32, "quantizer": {"type": "vq", "codes": 64}}
+    sections = resolve(None, file, ["tokenizer.quantizer.codebook_size=64"], {}, "tokenizer")
+    assert sections["tokenizer"] == {
+        "type": "frame-vqvae",
+        "hidden": 32,
+        "quantizer": {"type": "vq", "codebook_size": 64},
+    }
 
 
 def test_a_quantizer_of_another_type_takes_no_field_of_the_old_one(file: Path) -> None:

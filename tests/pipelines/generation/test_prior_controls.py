@@ -26,8 +26,8 @@ K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
 SPEC = TokenSpec(
     (
         StreamSpec("video", (STEPS, 1, 2), K),
-        StreamSpec("state", (STEPS, 1, 1), K, role="track", null_code=K),
-        StreamSpec("class", (1, 1, 1), 3, stride=STEPS, role="track", null_code=3),
+        StreamSpec("state", (STEPS, 1, 1), K, role="control", unconditional_token=K),
+        StreamSpec("class", (1, 1, 1), 3, stride=STEPS, role="control", unconditional_token=3),
     ),
     STEPS,
     Framing(8, 16),
@@ -97,7 +97,7 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
 @pytest.fixture(scope="module")
 def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Told a class, it draws states and no frame."""
-    out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", tracks_only: true"
+    out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", controls_only: true"
     return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, prime: 0", model=model)
 
 
@@ -149,7 +149,8 @@ def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
 ) -> None:
     train(cache, tmp_path / "plain", "class")
     spec = dataclasses.replace(
-        SPEC, streams=(SPEC.streams[0], dataclasses.replace(SPEC.streams[1], codes=K + 1, null_code=K + 1))
+        SPEC,
+        streams=(SPEC.streams[0], dataclasses.replace(SPEC.streams[1], codebook_size=K + 1, unconditional_token=K + 1)),
     )
     other = tmp_path / "other"
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["state"]}
@@ -227,7 +228,7 @@ def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache
     alone = [made.batch(rows[i : i + 1], samples[i : i + 1]) for i in range(64)]
     for name, codes in together.items():
         assert torch.equal(codes, torch.cat([clip[name] for clip in alone]))
-    null = {name: (codes == made.prior.spec.stream(name).codes).flatten(1) for name, codes in together.items()}
+    null = {name: (codes == made.prior.spec.stream(name).codebook_size).flatten(1) for name, codes in together.items()}
     assert all(torch.equal(here.all(1), here.any(1)) for here in null.values())
     dropped = null[END].all(1)
     assert torch.equal(dropped, null[END_STEP].all(1))
@@ -327,7 +328,7 @@ def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
     with pytest.raises(ConfigError, match=r"wants the track 'class', and the tokens have \[\]"):
         sample.run(run, bare, tmp_path / "out", **flags)  # type: ignore[arg-type]
     sample.run(run, bare, tmp_path / "out", given_tracks=[], **flags)  # type: ignore[arg-type]
-    wider = TokenSpec((*SPEC.streams[:2], StreamSpec("class", (1, 1, 1), 4, role="track")), STEPS, SPEC.framing)
+    wider = TokenSpec((*SPEC.streams[:2], StreamSpec("class", (1, 1, 1), 4, role="control")), STEPS, SPEC.framing)
     write_token_file(other, wider, codes, "foreign-of-a-test", sources, kind="codes")
     with pytest.raises(ConfigError, match=r"wants the track .*3 codes.*that of the tokens is .*4 codes"):
         sample.run(run, other, tmp_path / "out2", **flags)  # type: ignore[arg-type]

@@ -214,7 +214,8 @@ def test_train_tokenizer_takes_the_objective_that_its_section_asks_for(tmp_path:
     np.save(tmp_path / "noise.npy", np.random.default_rng(3).integers(0, 256, (CLIPS, FRAMES, 8, 12, 3), np.uint8))
     assignments = [
         "data={frames: 3, framing: {height: 8, width: 12}, validation: 0.2}",
-        "tokenizer={type: frame-vqvae, hidden: 4, residual: 2, blocks: 1, latent: 5, quantizer: {type: vq, codes: 13}}",
+        "tokenizer={type: frame-vqvae, hidden: 4, residual: 2, blocks: 1, latent: 5}",
+        "tokenizer.quantizer={type: vq, codebook_size: 13}",
         "training={batch: 2, temporal_discriminator: {width: 2}, validation_clips: 1, sample_clips: 1}",
     ]
     for number, image in enumerate(("null", "{width: 2}")):

@@ -62,7 +62,7 @@ def toy_objective(section: dict[str, Any] = SECTION) -> ToyAdversarial:
     config = tokenizer_training(section)
     assert isinstance(config, AdversarialTrainingConfig)
     torch.manual_seed(config.seed)
-    quantizer = {"type": "vq", "codes": 13, "init": "uniform"}
+    quantizer = {"type": "vq", "codebook_size": 13, "init": "uniform"}
     small = {"type": "frame-vqvae", "hidden": 4, "residual": 2, "blocks": 1, "latent": 5, "quantizer": quantizer}
     tokenizer = build_tokenizer(small, FRAMES, Framing(HEIGHT, WIDTH))
     rows = {"train": np.arange(CLIPS - 2), "validation": np.arange(CLIPS - 2, CLIPS)}

@@ -33,10 +33,10 @@ def tracked(codebooks: int = 1) -> TokenSpec:
     """A level of so many slices, a class, and for each of 3 frames a state of 2 codes and a sound of 7."""
     return spec_of(
         StreamSpec("video", (3, 2, 1), 5, codebooks),
-        StreamSpec("class", (1, 1, 1), 13, stride=3, role="track", null_code=13),
-        StreamSpec("state", (3, 1, 2), 7, role="track", null_code=7),
-        StreamSpec("sound", (3, 7, 1), 11, role="track", null_code=11),
-        StreamSpec("music", (1, 1, 2), 3, codebooks=2, role="track"),
+        StreamSpec("class", (1, 1, 1), 13, stride=3, role="control", unconditional_token=13),
+        StreamSpec("state", (3, 1, 2), 7, role="control", unconditional_token=7),
+        StreamSpec("sound", (3, 7, 1), 11, role="control", unconditional_token=11),
+        StreamSpec("music", (1, 1, 2), 3, codebooks=2, role="control"),
         frames=3,
     )
 
@@ -65,8 +65,8 @@ def test_contract_with_either_kind_of_positions(positions: str, previous_step: b
 @pytest.mark.parametrize(
     ("controls", "options"),
     [
-        (("state",), ["latest_tracks"]),
-        (("end",), ["end_ahead"]),
+        (("state",), ["latest_controls"]),
+        (("end",), ["end_frame_input"]),
         *((LAYOUTS[-1], [option]) for option in FEATURES),
         (LAYOUTS[-1], FEATURES),
     ],
@@ -91,12 +91,12 @@ def test_an_input_feature_looks_at_nothing_from_its_target_on(option: str) -> No
         assert torch.equal(feature(flat, tokens, slice(5)), expected[:, :5])
         for position in range(length):
             target = torch.tensor([[position], [length - 1 - position]])
-            hidden = flat.where(torch.arange(length) < target, (flat + 1) % prior.position_codes())
+            hidden = flat.where(torch.arange(length) < target, (flat + 1) % prior.codebook_sizes())
             assert torch.equal(feature(hidden, tokens, target), expected.take_along_dim(target[..., None], 1))
 
 
 def test_contract_without_frames() -> None:
-    prior = scramble(gpt(("class", "state", "sound"), tracked(codebooks=3), tracks_only=True), scale=SCALE)
+    prior = scramble(gpt(("class", "state", "sound"), tracked(codebooks=3), controls_only=True), scale=SCALE)
     assert prior.predicts == ("state", "sound")
     assert len(prior.order()) == 3 * (2 + 7)
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
@@ -105,29 +105,29 @@ def test_contract_without_frames() -> None:
 @pytest.mark.parametrize(
     ("controls", "message"),
     [
-        (("class",), r"tracks_only: none of the controls \['class'\]"),
+        (("class",), r"controls_only: none of the controls \['class'\]"),
         (("state", "end"), "an end frame .* steers frames"),
     ],
 )
 def test_what_draws_nothing_is_refused(controls: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        gpt(controls, tracks_only=True)
+        gpt(controls, controls_only=True)
 
 
 def test_latest_tracks_are_refused_where_no_control_runs_with_the_frames() -> None:
-    with pytest.raises(ConfigError, match=r"latest_tracks: none of the controls \['class'\]"):
-        gpt(("class",), latest_tracks=True)
+    with pytest.raises(ConfigError, match=r"latest_controls: none of the controls \['class'\]"):
+        gpt(("class",), latest_controls=True)
 
 
 def test_an_end_frame_as_an_input_is_refused_where_none_steers() -> None:
-    with pytest.raises(ConfigError, match=r"end_ahead: controls \(=\['class'\]\) must have the end frame, 'end'"):
-        gpt(("class",), end_ahead=True)
+    with pytest.raises(ConfigError, match=r"end_frame_input: controls \(=\['class'\]\) must have the end frame, 'end'"):
+        gpt(("class",), end_frame_input=True)
 
 
 def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
     """Rows: an end at the clip's last step, one in it, none, and one of no known step."""
-    prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_ahead=True))
-    tokens, ahead = random_tokens(prior, 4), prior.inputs["end_ahead"]
+    prior = scramble(gpt(("state", "end"), tracked(codebooks=3), end_frame_input=True))
+    tokens, ahead = random_tokens(prior, 4), prior.inputs["end_frame_input"]
     tokens[END_STEP] = torch.tensor([2, 1, 3, 3]).view(4, 1, 1, 1, 1)  # 3: null, as its codes, 5
     tokens[END][2] = 5
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_the_end_frame_as_an_input_against_looking_it_up_code_by_code() -> None:
             _, step, h, w, q = prior.order()[position].tolist()
             for clip, arrival in enumerate([2, 1, None, None]):
                 distance = 5 if arrival is None else arrival - step + 2  # -2 to 2, and after these no end
-                code = ahead.codes.table.weight[6 * q + tokens[END][clip, 0, h, w, q]]
+                code = ahead.token_embedding.table.weight[6 * q + tokens[END][clip, 0, h, w, q]]
                 wanted = code * ahead.weight[distance] + ahead.distance.weight[distance]
                 torch.testing.assert_close(found[clip, position], wanted)
 
@@ -153,19 +153,19 @@ def test_the_latest_position_of_a_place_against_looking_back_code_by_code() -> N
         assert row == [max((j for j in range(i) if places[j] == place), default=-1) for i in range(len(places))]
 
 
-@pytest.mark.parametrize("draft", [0, 2])
-def test_draws_what_it_says(draft: int) -> None:
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_draws_what_it_says(speculate: int) -> None:
     spec = spec_of(
         StreamSpec("video", (2, 1, 2), 3),
-        StreamSpec("class", (1, 1, 1), 5, role="track", null_code=5),
-        StreamSpec("state", (2, 1, 1), 2, role="track", null_code=2),
+        StreamSpec("class", (1, 1, 1), 5, role="control", unconditional_token=5),
+        StreamSpec("state", (2, 1, 1), 2, role="control", unconditional_token=2),
         frames=2,
     )
     prior = scramble(gpt(("class", "state", "end"), spec), scale=SCALE)
     tokens, given = random_tokens(prior, 2), torch.zeros(2, 6, dtype=torch.bool)
     given[1, 2] = given[1, 3] = True
     check_normalised(prior, tokens, given)
-    check_sample_frequencies(prior, tokens, given, draft=draft)
+    check_sample_frequencies(prior, tokens, given, speculate=speculate)
 
 
 def test_a_new_code_computes_one_position() -> None:
@@ -193,7 +193,7 @@ def test_what_is_read_reaches_every_code(name: str) -> None:
         before = prior.log_prob(tokens, given)
         for place in range(stream.positions):
             found = []
-            for code in range(stream.codes + (stream.null_code is not None)):
+            for code in range(stream.codebook_size + (stream.unconditional_token is not None)):
                 changed = tokens[name].clone()
                 changed.view(-1)[place] = code
                 found.append(prior.log_prob({**tokens, name: changed}, given))
@@ -204,8 +204,8 @@ def test_what_is_read_reaches_every_code(name: str) -> None:
 def test_null_codes_can_be_given_everywhere() -> None:
     """As a prior is trained that shall do without: cached sampling sees them too."""
     prior = scramble(gpt(LAYOUTS[-1]), scale=SCALE)
-    tracks = [stream for stream in prior.spec.streams if stream.role == "track"]
-    null = {track.name: torch.full((2, *track.shape), track.codes) for track in tracks}
+    tracks = [stream for stream in prior.spec.streams if stream.role == "control"]
+    null = {track.name: torch.full((2, *track.shape), track.codebook_size) for track in tracks}
     given = prior.given_streams(["state", "sound"]).expand(2, -1)
     tokens = random_tokens(prior, 2) | null
     with torch.no_grad():
@@ -225,8 +225,8 @@ def test_the_end_frame_is_embedded_as_the_frame_that_it_is() -> None:
     tokens[END_STEP] = torch.tensor([2, 1]).view(2, 1, 1, 1, 1)
     positions = prior.positions()
     flat = prior.flatten(tokens)
-    embedded = prior.codes(flat, slice(None)) + positions
-    prefix = prior.prefix(tokens, prior.codes, positions)
+    embedded = prior.token_embedding(flat, slice(None)) + positions
+    prefix = prior.prefix(tokens, prior.token_embedding, positions)
     for row, step in enumerate((2, 1)):
         assert torch.equal(prefix[row], embedded[row, prior.order()[:, 1] == step])
 
@@ -234,14 +234,16 @@ def test_the_end_frame_is_embedded_as_the_frame_that_it_is() -> None:
 def test_joint_positions_have_a_vector_each() -> None:
     """Instead of one for each time, place and slice."""
     sizes = [sum(p.numel() for p in gpt(("state",), positions=kind).parameters()) for kind in ("decomposed", "joint")]
-    times, places, books, codes = 3, 2 + 2, 1 + 1, 3 * (2 + 2)
-    assert sizes[1] - sizes[0] == 24 * (codes - times - places - books)
+    times, places, books, indices = 3, 2 + 2, 1 + 1, 3 * (2 + 2)
+    assert sizes[1] - sizes[0] == 24 * (indices - times - places - books)
 
 
 def test_learns_from_its_prefix() -> None:
     """The class names the code that the whole clip repeats, and the end frame is a copy: both are learnt."""
     spec = spec_of(
-        StreamSpec("video", (3, 1, 2), 5), StreamSpec("class", (1, 1, 1), 5, role="track", null_code=5), frames=3
+        StreamSpec("video", (3, 1, 2), 5),
+        StreamSpec("class", (1, 1, 1), 5, role="control", unconditional_token=5),
+        frames=3,
     )
     for controls in (("class",), ("end",)):
         prior = gpt(controls, spec)
@@ -280,7 +282,7 @@ def test_controls_that_the_tokens_lack_are_refused(controls: tuple[str, ...], me
 
 
 def test_a_track_of_another_length_is_refused() -> None:
-    spec = spec_of(StreamSpec("video", (3, 1, 1), 5), StreamSpec("state", (2, 1, 1), 5, role="track"), frames=3)
+    spec = spec_of(StreamSpec("video", (3, 1, 1), 5), StreamSpec("state", (2, 1, 1), 5, role="control"), frames=3)
     with pytest.raises(ConfigError, match="'state' has 2 steps of 1 frames; a clip of 3"):
         gpt(("state",), spec)
 

@@ -27,8 +27,8 @@ SCALE = 0.1  # of the noise on the weights: with more, attention looks at one co
 # the class of the video, a state of two numbers for each frame, a sliced level
 CONTROLLED = spec_of(
     StreamSpec("video", (3, 2, 3), 5, codebooks=2),
-    StreamSpec("state", (3, 1, 2), 11, role="track", null_code=11),
-    StreamSpec("class", (1, 1, 1), 7, stride=3, role="track", null_code=7),
+    StreamSpec("state", (3, 1, 2), 11, role="control", unconditional_token=11),
+    StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
     frames=3,
 )
 STEERED = ("class", "state")
@@ -56,12 +56,12 @@ def test_contract_without_packed_weights() -> None:
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
 
 
-@pytest.mark.parametrize("draft", [0, 2])
-def test_draws_what_it_says(draft: int) -> None:
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_draws_what_it_says(speculate: int) -> None:
     prior = scramble(gpt(TINY), scale=SCALE)
     tokens, given = random_tokens(prior, 2), torch.tensor([[False] * 4, [False, True, False, False]])
     check_normalised(prior, tokens, given)
-    check_sample_frequencies(prior, tokens, given, draft=draft)
+    check_sample_frequencies(prior, tokens, given, speculate=speculate)
 
 
 def test_a_new_code_computes_one_position() -> None:
@@ -118,7 +118,7 @@ def test_learns_a_clip_by_heart() -> None:
         assert all(parameter.grad is not None for parameter in prior.parameters())
         optimizer.step()
         losses.append(loss.item())
-    guessing = (~given[0] / prior.position_codes().reciprocal()).where(~given[0], 1).log().sum() / (~given).sum()
+    guessing = (~given[0] / prior.codebook_sizes().reciprocal()).where(~given[0], 1).log().sum() / (~given).sum()
     assert abs(losses[0] - guessing.item()) < 0.1
     assert losses[-1] < 0.05
 
@@ -143,7 +143,7 @@ def test_sampling_in_bfloat16_stays_near() -> None:
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
     exact = prior.start(tokens, given)
     rounded = prior.to(torch.bfloat16).start(tokens, given)
-    first = prior.position_codes()[exact.position]
+    first = prior.codebook_sizes()[exact.position]
     for row, size in enumerate(first.tolist()):
         assert (exact.log_probs - rounded.log_probs)[row, :size].abs().max() < 0.05
 

@@ -18,41 +18,41 @@ from toy_priors import spec_of
 from tokenreel.data.spec import StreamSpec
 from tokenreel.errors import DataError
 from tokenreel.priors.base import Prior
-from tokenreel.priors.ngram.prior import CodeFrequency, CodeFrequencyConfig, PreviousStep, PreviousStepConfig
+from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
 
 SPEC = spec_of(
-    StreamSpec("video", (3, 2, 2), 5, codebooks=2), StreamSpec("state", (3, 1, 1), 7, role="track"), frames=3
+    StreamSpec("video", (3, 2, 2), 5, codebooks=2), StreamSpec("state", (3, 1, 1), 7, role="control"), frames=3
 )
 BOTH = ("state", "video")
 
 
-def frequency() -> CodeFrequency:
-    return CodeFrequency(CodeFrequencyConfig(BOTH), SPEC)
+def frequency() -> UnigramPrior:
+    return UnigramPrior(UnigramConfig(BOTH), SPEC)
 
 
-def previous() -> PreviousStep:
-    return PreviousStep(PreviousStepConfig(BOTH), SPEC)
+def previous() -> TemporalBigramPrior:
+    return TemporalBigramPrior(TemporalBigramConfig(BOTH), SPEC)
 
 
 def chains(rows: int, steps: int, stay: float, seed: int = 0) -> torch.Tensor:
     """Codes [N, t, 1, 1, 1] of 3: stay with probability `stay`, else any, in the shares 1/2, 1/3, 1/6."""
     generator = torch.Generator().manual_seed(seed)
     shares = torch.tensor([3.0, 2.0, 1.0]) / 6
-    codes = torch.multinomial(shares, rows * steps, replacement=True, generator=generator).view(rows, steps)
+    indices = torch.multinomial(shares, rows * steps, replacement=True, generator=generator).view(rows, steps)
     stays = torch.rand(rows, steps, generator=generator) < stay
     for t in range(1, steps):
-        codes[:, t] = torch.where(stays[:, t], codes[:, t - 1], codes[:, t])
-    return codes[:, :, None, None, None]
+        indices[:, t] = torch.where(stays[:, t], indices[:, t - 1], indices[:, t])
+    return indices[:, :, None, None, None]
 
 
 def turning(prior: Prior, rows: int, seed: int) -> dict[str, torch.Tensor]:
     """Random codes, most of them one more than the code one step before: what comes before tells much."""
     tokens = random_tokens(prior, rows, seed)
     for stream in prior.spec.streams:
-        codes = tokens[stream.name]
+        indices = tokens[stream.name]
         for t in range(1, stream.grid[0]):
-            turns = torch.rand(codes[:, t].shape, generator=torch.Generator().manual_seed(seed + t)) < 0.7
-            codes[:, t] = torch.where(turns, (codes[:, t - 1] + 1) % stream.codes, codes[:, t])
+            turns = torch.rand(indices[:, t].shape, generator=torch.Generator().manual_seed(seed + t)) < 0.7
+            indices[:, t] = torch.where(turns, (indices[:, t - 1] + 1) % stream.codebook_size, indices[:, t])
     return tokens
 
 
@@ -65,14 +65,14 @@ def test_contract(make, fitted: bool):
     order = prior.order()
     same_place = (order[:, None, [0, 2, 3, 4]] == order[None, :, [0, 2, 3, 4]]).all(-1)
     next_step = order[:, None, 1] + 1 == order[None, :, 1]
-    sees = same_place & next_step & fitted & isinstance(prior, PreviousStep)
+    sees = same_place & next_step & fitted & isinstance(prior, TemporalBigramPrior)
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, share=0.3), sees)
 
 
-@pytest.mark.parametrize("config", [CodeFrequencyConfig(), PreviousStepConfig()])
+@pytest.mark.parametrize("config", [UnigramConfig(), TemporalBigramConfig()])
 def test_small_grid(config):
     spec = spec_of(StreamSpec("video", (3, 1, 2), 3), frames=3)
-    prior = (CodeFrequency if isinstance(config, CodeFrequencyConfig) else PreviousStep)(config, spec)
+    prior = (UnigramPrior if isinstance(config, UnigramConfig) else TemporalBigramPrior)(config, spec)
     prior.fit([random_tokens(prior, 3)])
     tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, share=0.2)
     check_normalised(prior, tokens, given)
@@ -82,10 +82,10 @@ def test_small_grid(config):
 def test_frequency_counts_by_hand():
     """Codes 0 0 0 1 of 3, half a count added to each: 3.5, 1.5 and 0.5 in 5.5; the second codebook is counted apart."""
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
-    prior = CodeFrequency(CodeFrequencyConfig(), spec)
-    codes = torch.stack([torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 2, 2])], 1).view(1, 2, 1, 2, 2)
-    prior.fit([{"video": codes}])
-    found = prior.log_prob({"video": codes}, torch.zeros(1, 8, dtype=torch.bool))[0].exp()
+    prior = UnigramPrior(UnigramConfig(), spec)
+    indices = torch.stack([torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 2, 2])], 1).view(1, 2, 1, 2, 2)
+    prior.fit([{"video": indices}])
+    found = prior.log_prob({"video": indices}, torch.zeros(1, 8, dtype=torch.bool))[0].exp()
     expected = torch.tensor([3.5, 4.5, 3.5, 4.5, 3.5, 4.5, 1.5, 4.5]) / 5.5
     torch.testing.assert_close(found, expected)
 
@@ -93,7 +93,7 @@ def test_frequency_counts_by_hand():
 def test_table_approaches_the_true_chain():
     """From many codes of a known chain, the table is the chain's own, and the first step gets the frequencies."""
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
-    prior = PreviousStep(PreviousStepConfig(), spec)
+    prior = TemporalBigramPrior(TemporalBigramConfig(), spec)
     prior.fit([{"video": part} for part in chains(6000, 7, stay=0.7).split(1000)])
     truth = 0.7 * torch.eye(3) + 0.3 * torch.tensor([3.0, 2.0, 1.0]) / 6
     torch.testing.assert_close(prior.table[:3].exp(), truth, atol=0.02, rtol=0)
@@ -110,18 +110,18 @@ def test_smoothing_suits_what_is_there():
     shares = 1 / torch.arange(1.0, size + 1)
 
     def clips(rows: int, stay: float) -> torch.Tensor:
-        codes = torch.multinomial(shares, rows * 5, replacement=True, generator=generator).view(rows, 5)
+        indices = torch.multinomial(shares, rows * 5, replacement=True, generator=generator).view(rows, 5)
         for t in range(1, 5):
             keep = torch.rand(rows, generator=generator) < stay
-            codes[:, t] = torch.where(keep, codes[:, t - 1], codes[:, t])
-        return codes[:, :, None, None, None]
+            indices[:, t] = torch.where(keep, indices[:, t - 1], indices[:, t])
+        return indices[:, :, None, None, None]
 
-    def nats(prior: Prior, codes: torch.Tensor) -> float:
-        return float(prior.loss({"video": codes}, torch.zeros(len(codes), 5, dtype=torch.bool)))
+    def nats(prior: Prior, indices: torch.Tensor) -> float:
+        return float(prior.loss({"video": indices}, torch.zeros(len(indices), 5, dtype=torch.bool)))
 
     for stay, gain in ((0.0, -0.15), (0.7, 0.5)):
         fitting, fresh = clips(211, stay), clips(2003, stay)
-        frequencies, table = CodeFrequency(CodeFrequencyConfig(), spec), PreviousStep(PreviousStepConfig(), spec)
+        frequencies, table = UnigramPrior(UnigramConfig(), spec), TemporalBigramPrior(TemporalBigramConfig(), spec)
         frequencies.fit([{"video": fitting}])
         table.fit([{"video": fitting}])
         assert nats(table, fresh) < nats(frequencies, fresh) - gain
@@ -130,11 +130,11 @@ def test_smoothing_suits_what_is_there():
 
 def added_one_nats(fitting: torch.Tensor, fresh: torch.Tensor, size: int) -> float:
     counts = torch.ones(size + 1, size)
-    for codes, previous_codes in (
+    for indices, previous_codes in (
         (fitting[:, 1:], fitting[:, :-1]),
         (fitting[:, :1], torch.full_like(fitting[:, :1], size)),
     ):
-        counts.index_put_((previous_codes.flatten(), codes.flatten()), torch.tensor(1.0), accumulate=True)
+        counts.index_put_((previous_codes.flatten(), indices.flatten()), torch.tensor(1.0), accumulate=True)
     log_probs = (counts / counts.sum(1, keepdim=True)).log()
     first = log_probs[size, fresh[:, 0].flatten()].sum()
     later = log_probs[fresh[:, :-1].flatten(), fresh[:, 1:].flatten()].sum()
@@ -143,7 +143,7 @@ def added_one_nats(fitting: torch.Tensor, fresh: torch.Tensor, size: int) -> flo
 
 def test_one_clip_is_enough_and_fitting_forgets():
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
-    once, twice = (PreviousStep(PreviousStepConfig(), spec) for _ in range(2))
+    once, twice = (TemporalBigramPrior(TemporalBigramConfig(), spec) for _ in range(2))
     once.fit([{"video": chains(1, 7, stay=0.5)}])
     twice.fit([{"video": chains(11, 7, stay=0.9, seed=1)}])
     twice.fit([{"video": chains(1, 7, stay=0.5)}])
@@ -155,7 +155,7 @@ def test_unfitted_is_uniform():
     prior = previous()
     tokens = random_tokens(prior, 2)
     log_probs = prior.log_prob(tokens, torch.zeros(2, len(prior.order()), dtype=torch.bool))
-    torch.testing.assert_close(log_probs, -prior.position_codes().log().expand(2, -1))
+    torch.testing.assert_close(log_probs, -prior.codebook_sizes().log().expand(2, -1))
     assert math.isfinite(float(log_probs.sum()))
 
 
@@ -163,7 +163,7 @@ def test_codes_beyond_the_codebook_are_refused():
     prior = frequency()
     tokens = random_tokens(prior, 2)
     tokens["video"][0, 0, 0, 0, 0] = 5
-    with pytest.raises(DataError, match=r"'video' has codes from 0 to 5, beyond its codebook of 5"):
+    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, beyond its codebook of 5"):
         prior.fit([tokens])
 
 
@@ -172,6 +172,6 @@ def test_saved_and_loaded(tmp_path):
     prior.fit([random_tokens(prior, 7)])
     prior.save_pretrained(tmp_path)
     loaded = Prior.from_pretrained(tmp_path)
-    assert isinstance(loaded, PreviousStep)
+    assert isinstance(loaded, TemporalBigramPrior)
     assert loaded.predicts == BOTH
     assert torch.equal(loaded.table, prior.table)

@@ -26,7 +26,7 @@ def bottom_conditioning() -> BottomConditioning:
     return conditioning.double()
 
 
-def codes(rows: int) -> tuple[Tensor, Tensor]:
+def indices(rows: int) -> tuple[Tensor, Tensor]:
     return torch.randint(CODES[0], (rows, *TOP)), torch.randint(CODES[1], (rows, *BOTTOM))
 
 
@@ -45,7 +45,7 @@ def by_the_table(stack: BottomConditioning, top: Tensor, bottom: Tensor, index: 
 def test_bottom_is_table_6_at_its_word() -> None:
     """Each row with a slice of its own, each from the few top steps that reach it, is what the whole clip makes."""
     stack, index = bottom_conditioning(), torch.arange(BOTTOM[0])
-    top, bottom = codes(BOTTOM[0])
+    top, bottom = indices(BOTTOM[0])
     found = stack(top, bottom, index)
     assert found.shape == (BOTTOM[0], 1, *BOTTOM[1:], CONFIG.condition_hidden)
     for row in range(BOTTOM[0]):
@@ -56,7 +56,7 @@ def test_bottom_is_table_6_at_its_word() -> None:
 @pytest.mark.parametrize("index", [2, 5, 9])
 def test_bottom_sees_four_slices_and_four_top_steps(index: int) -> None:
     stack = bottom_conditioning()
-    top, bottom = codes(1)
+    top, bottom = indices(1)
     base = stack(top, bottom, torch.tensor([index]))
 
     def changes(of_top: bool, step: int) -> bool:

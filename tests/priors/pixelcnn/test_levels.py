@@ -45,13 +45,13 @@ PRIORS = {"top": (TopPixelCNN, TopPixelCNNConfig), "bottom": (BottomPixelCNN, Bo
 GRIDS = {"top": (4, 2, 3), "bottom": (3, 1, 2)}  # of the top level: three steps of 2 x 3, four slices of 2 x 4
 
 
-def two_levels(grid: tuple[int, int, int], codes: tuple[int, int] = (5, 7), given: int = 1) -> TokenSpec:
+def two_levels(grid: tuple[int, int, int], indices: tuple[int, int] = (5, 7), given: int = 1) -> TokenSpec:
     """Tokens of a tokenizer of two levels, with `given` top steps of the frames that are given."""
     t, h, w = grid
-    sizes = {"top": (codes[0], 1), "bottom": (codes[1], 2)}
+    sizes = {"top": (indices[0], 1), "bottom": (indices[1], 2)}
     levels = [StreamSpec(name, (n * t, n * h, n * w), k, stride=4 // n) for name, (k, n) in sizes.items()]
     tracks = [
-        replace(level, name=f"{level.name}_given", role="track", grid=(given * 4 // level.stride, *level.grid[1:]))
+        replace(level, name=f"{level.name}_given", role="control", grid=(given * 4 // level.stride, *level.grid[1:]))
         for level in levels
     ]
     return TokenSpec((*levels, *tracks), 4 * t, Framing(8, 8), time="window")
@@ -75,7 +75,7 @@ def test_draws_what_it_says(level: str) -> None:
     prior = scramble(prior_of(level, two_levels((2, 2, 3) if level == "top" else (2, 1, 1), (2, 2))), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.2)
     check_normalised(prior, tokens, given)
-    check_sample_frequencies(prior, tokens, given, draft=2)
+    check_sample_frequencies(prior, tokens, given, speculate=2)
 
 
 @pytest.mark.parametrize("level", PRIORS)
@@ -101,11 +101,11 @@ def test_of_the_given_frames_only_their_own_tracks_are_looked_at(level: str) -> 
     assert prior.reads == (("top",) if level == "bottom" else ()) + ("top_given", "bottom_given")
     tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
     base = prior.log_prob(tokens, given)
-    for name, codes in tokens.items():
+    for name, indices in tokens.items():
         known = name in prior.reads
-        for step in range(codes.shape[1]):
-            other = codes.clone()
-            other[:, step] = (other[:, step] + 1) % prior.spec.stream(name).codes
+        for step in range(indices.shape[1]):
+            other = indices.clone()
+            other[:, step] = (other[:, step] + 1) % prior.spec.stream(name).codebook_size
             changed = not torch.equal(prior.log_prob({**tokens, name: other}, given), base)
             if name == prior.predicts[0]:
                 assert changed == (step >= prior.spec.stream(f"{name}_given").grid[0])
@@ -126,13 +126,13 @@ def test_a_slice_sees_four_slices_before_it() -> None:
 
 
 @pytest.mark.parametrize("level", PRIORS)
-@pytest.mark.parametrize("draft", [0, 5])
-def test_cached_sampling_draws_the_codes_of_recomputed_volumes(level: str, draft: int) -> None:
+@pytest.mark.parametrize("speculate", [0, 5])
+def test_cached_sampling_draws_the_codes_of_recomputed_volumes(level: str, speculate: int) -> None:
     """Codes drawn from the caches are those drawn from everything computed anew for each code."""
     prior = scramble(prior_of(level, two_levels(GRIDS[level], (3, 3))), scale=SCALE)
     tokens, given = random_tokens(prior, 2), torch.zeros(2, len(prior.order()), dtype=torch.bool)
     ids = torch.arange(2)
-    drawn = prior.flatten(sample(prior, tokens, given, SamplingConfig(draft=draft), seed=3, samples=ids).tokens)
+    drawn = prior.flatten(sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=3, samples=ids).tokens)
     numbers = torch.from_numpy(uniforms(3, ids.numpy(), raster_numbers(prior).numpy()))
     flat = prior.flatten(tokens)
     for at in range(len(prior.order())):
@@ -225,7 +225,7 @@ def test_a_missing_stream_is_named_with_what_makes_it(level: str, missing: str) 
         ("bottom", {"grid": (6, 2, 5)}, "twice that of 'top'"),
         ("bottom", {"codebooks": 2}, "one codebook"),
         ("bottom_given", {"grid": (3, 2, 4)}, "twice that of 'top_given'"),
-        ("bottom_given", {"codes": 11}, "codes must be the same"),
+        ("bottom_given", {"codebook_size": 11}, "codes must be the same"),
         ("top_given", {"grid": (3, 1, 2)}, "fewer than all"),
         ("top_given", {"grid": (1, 2, 1)}, "rows, columns"),
     ],

@@ -19,10 +19,10 @@ def test_golden():
 
 
 def test_a_number_belongs_to_its_seed_sample_and_code_alone():
-    samples, codes = np.arange(5), np.arange(7)
-    whole = uniforms(1, samples, codes)
-    np.testing.assert_array_equal(uniforms(1, samples[3:4], codes[2:]), whole[3:4, 2:])
-    assert len(np.unique(np.stack([whole, uniforms(2, samples, codes), uniforms(-1, samples, codes)]))) == 3 * 35
+    samples, indices = np.arange(5), np.arange(7)
+    whole = uniforms(1, samples, indices)
+    np.testing.assert_array_equal(uniforms(1, samples[3:4], indices[2:]), whole[3:4, 2:])
+    assert len(np.unique(np.stack([whole, uniforms(2, samples, indices), uniforms(-1, samples, indices)]))) == 3 * 35
 
 
 def test_uniform_and_uncorrelated_along_every_part_of_the_counter():

@@ -12,7 +12,7 @@ from tokenreel.data.spec import END, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.ngram.prior import PreviousStep, PreviousStepConfig
+from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
 from tokenreel.priors.sampling.guidance import guided
 from tokenreel.priors.sampling.video import SamplingConfig, sample, sample_video
 
@@ -22,8 +22,8 @@ STRONG = 2.5
 def tracked() -> TokenSpec:
     return spec_of(
         StreamSpec("video", (3, 2, 1), 5),
-        StreamSpec("class", (1, 1, 1), 7, stride=3, role="track", null_code=7),
-        StreamSpec("state", (3, 1, 2), 11, role="track", null_code=11),
+        StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
+        StreamSpec("state", (3, 1, 2), 11, role="control", unconditional_token=11),
         frames=3,
     )
 
@@ -38,8 +38,8 @@ def gpt(*controls: str, previous_step: bool = False) -> GPT:
 def without(prior: Prior, tokens: Tokens, names: set[str]) -> dict[str, torch.Tensor]:
     """`tokens` with null codes all over the named tracks."""
     return {
-        name: torch.full_like(codes, prior.spec.stream(name).codes) if name in names else codes
-        for name, codes in tokens.items()
+        name: torch.full_like(indices, prior.spec.stream(name).codebook_size) if name in names else indices
+        for name, indices in tokens.items()
     }
 
 
@@ -63,16 +63,16 @@ class Tables(Toy):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])
-@pytest.mark.parametrize("draft", [0, 2])
-def test_frequencies_are_those_of_the_guided_distribution(guidance: float, draft: int) -> None:
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_frequencies_are_those_of_the_guided_distribution(guidance: float, speculate: int) -> None:
     """By hand from tables: null^(1 - g) cond^g, normalised; what the class makes impossible stays so."""
     prior = Tables(ToyConfig(), tracked(), interleaved_order(tracked(), ["video"]), ("video",), reads=("class",))
     tokens = {"class": torch.tensor([0, 1]).repeat_interleave(2000).view(-1, 1, 1, 1, 1)}
-    drawn = sample(prior, tokens, None, SamplingConfig(guidance=guidance, draft=draft), seed=1).tokens["video"]
-    for kind, codes in enumerate(drawn.view(2, -1)):
+    drawn = sample(prior, tokens, None, SamplingConfig(guidance=guidance, speculate=speculate), seed=1).tokens["video"]
+    for kind, indices in enumerate(drawn.view(2, -1)):
         cond, null = prior.table[kind], prior.table[7]
         expected = null ** (1 - guidance) * cond**guidance * (cond > 0)
-        found = torch.bincount(codes, minlength=5) / len(codes)
+        found = torch.bincount(indices, minlength=5) / len(indices)
         torch.testing.assert_close(found, expected / expected.sum(), atol=0.015, rtol=0)
 
 
@@ -84,16 +84,16 @@ def test_frequencies_at_guidance_0_keep_what_the_class_forbids_forbidden() -> No
     assert guided(cond, both, 3.0)[2] == -torch.inf
 
 
-@pytest.mark.parametrize("draft", [0, 1, 4])
+@pytest.mark.parametrize("speculate", [0, 1, 4])
 @pytest.mark.parametrize("build", [toy, lambda: gpt("class", "state"), lambda: gpt("class", "state", "end")])
-def test_samples_are_those_of_guiding_one_by_one(build, draft: int) -> None:
+def test_samples_are_those_of_guiding_one_by_one(build, speculate: int) -> None:
     """Against brute force: tracks partly given, scattered given codes that differ by row, tracks that are drawn."""
     prior = build()
     tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
     given[1], given[2, -3:] = False, True
     null_state = without(prior, tokens, {"state", "class", END, "end_step"})
     expected = one_by_one(prior, tokens, given, 5, [4, 0, 17], null=null_state, guidance=STRONG)
-    config = SamplingConfig(guidance=STRONG, draft=draft)
+    config = SamplingConfig(guidance=STRONG, speculate=speculate)
     found = sample(prior, tokens, given, config, seed=5, samples=torch.tensor([4, 0, 17]))
     assert torch.equal(prior.flatten(found.tokens), expected)
     nats = prior.unflatten(-prior.log_prob({**tokens, **found.tokens}, given).detach())
@@ -132,8 +132,8 @@ def test_windows_slide_as_by_hand(states: int) -> None:
     for start in (0, 2, 4):
         window = {"class": clip["class"]}
         given = torch.zeros(2, len(steps), dtype=torch.bool)
-        for name, codes in {"state": state, "video": video}.items():
-            here = codes[:, start : start + 3]
+        for name, indices in {"state": state, "video": video}.items():
+            here = indices[:, start : start + 3]
             window[name] = torch.cat([here, torch.zeros_like(clip[name])], 1)[:, :3]
             given |= prior.positions_of(name) & (steps < here.shape[1])
         null = without(prior, window, {"class"}) | {"state": window["state"].clone()}
@@ -142,8 +142,10 @@ def test_windows_slide_as_by_hand(states: int) -> None:
         video = torch.cat([video[:, :start], drawn["video"]], 1)
         state = torch.cat([state[:, :start], drawn["state"], given_state[:, start + 3 :]], 1)
     begun = {"class": clip["class"], "video": clip["video"][:, :1], "state": given_state}
-    for draft in (0, 3):
-        found = sample_video(prior, begun, 7, SamplingConfig(slide=2, draft=draft, guidance=STRONG), seed=3)
+    for speculate in (0, 3):
+        found = sample_video(
+            prior, begun, 7, SamplingConfig(window_stride=2, speculate=speculate, guidance=STRONG), seed=3
+        )
         assert torch.equal(found.tokens["video"], video)
         assert torch.equal(found.tokens["state"], state)
 
@@ -152,16 +154,16 @@ def test_a_window_that_nothing_steers_takes_no_second_pass() -> None:
     """The end frame lies 4 frames on: the first window does not reach it."""
     prior = gpt("end")
     begun = {END: random_tokens(prior, 2)[END], "video": random_tokens(prior, 2)["video"][:, :1]}
-    found = sample_video(prior, begun, 4, SamplingConfig(slide=1, guidance=STRONG))
+    found = sample_video(prior, begun, 4, SamplingConfig(window_stride=1, guidance=STRONG))
     assert found.forwards == 2 * 2 + 2 * 2
 
 
 def test_what_cannot_be_guided_is_refused() -> None:
     config, rows = SamplingConfig(guidance=2.0), torch.arange(2)
-    plain = PreviousStep(PreviousStepConfig(), spec_of(StreamSpec("video", (3, 2, 1), 5), frames=3))
+    plain = TemporalBigramPrior(TemporalBigramConfig(), spec_of(StreamSpec("video", (3, 2, 1), 5), frames=3))
     with pytest.raises(ConfigError, match=r"guidance \(=2.0\) needs a prior with controls, and this one has none"):
         sample_video(plain, {}, 3, config, samples=rows)
-    spec = spec_of(StreamSpec("video", (3, 2, 1), 5), StreamSpec("class", (1, 1, 1), 7, role="track"), frames=3)
+    spec = spec_of(StreamSpec("video", (3, 2, 1), 5), StreamSpec("class", (1, 1, 1), 7, role="control"), frames=3)
     prior = GPT(GPTConfig(1, 8, 2, controls=("class",)), spec)
     with pytest.raises(
         ConfigError, match=r"guidance \(=2.0\) needs a prior that was also trained without its controls"

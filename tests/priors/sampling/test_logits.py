@@ -18,8 +18,8 @@ def shares(*settings: StreamSampling, position: int = 0) -> list[float]:
     """How often each code of PROBS is chosen when the uniform numbers are spread evenly."""
     choice = Choice(settings, torch.arange(len(settings)))
     log_probs = PROBS.log().expand(1, 1000, -1)
-    codes = choice(log_probs, torch.full((1, 1000), position), EVENLY[None])
-    return (torch.bincount(codes.flatten(), minlength=5) / 1000).tolist()
+    indices = choice(log_probs, torch.full((1, 1000), position), EVENLY[None])
+    return (torch.bincount(indices.flatten(), minlength=5) / 1000).tolist()
 
 
 def test_draw_inverts_the_cumulative_distribution():
@@ -64,10 +64,10 @@ def test_nan_stays_inside_the_codebook():
     """The sampler reports NaN at the end; until then an index must not run out of an embedding."""
     nan = torch.full((1, 1, 5), torch.nan)
     for setting in (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True)):
-        codes: Tensor = Choice([setting], torch.zeros(1, dtype=torch.long))(
+        indices: Tensor = Choice([setting], torch.zeros(1, dtype=torch.long))(
             nan, torch.zeros(1, 1).long(), EVENLY[None, :1]
         )
-        assert 0 <= int(codes) < 5
+        assert 0 <= int(indices) < 5
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_nan_stays_inside_the_codebook():
         ("top_k", -1),
         ("top_p", 0.0),
         ("top_p", 1.5),
-        ("draft", -1),
-        ("slide", -2),
+        ("speculate", -1),
+        ("window_stride", -2),
     ],
 )
 def test_values_out_of_range_are_named(field: str, value: float):

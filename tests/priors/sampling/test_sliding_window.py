@@ -10,13 +10,13 @@ from tokenreel.priors.sampling.sliding_window import Placement, placements
 
 FRAMING = Framing(height=8, width=8)
 VIDEO = StreamSpec("video", (6, 1, 1), 5, stride=2)
-SOUND = StreamSpec("sound", (4, 1, 1), 5, stride=3, role="track")
-CLASS = StreamSpec("class", (1, 1, 1), 5, stride=12, role="track")
+SOUND = StreamSpec("sound", (4, 1, 1), 5, stride=3, role="control")
+CLASS = StreamSpec("class", (1, 1, 1), 5, stride=12, role="control")
 SPEC = TokenSpec((VIDEO, SOUND, CLASS), 12, FRAMING)
 
 
-def places(frames: int, slide: int) -> list[tuple[int, int, int]]:
-    return [(p.start, p.done, p.wanted) for p in placements(SPEC, [VIDEO, SOUND], frames, slide)]
+def places(frames: int, window_stride: int) -> list[tuple[int, int, int]]:
+    return [(p.start, p.done, p.wanted) for p in placements(SPEC, [VIDEO, SOUND], frames, window_stride)]
 
 
 def test_which_streams_run_with_the_video():
@@ -37,17 +37,17 @@ def test_the_last_window_ends_with_the_video():
 
 
 @pytest.mark.parametrize(
-    ("frames", "slide", "message"),
+    ("frames", "window_stride", "message"),
     [
         (20, 4, r"stream 'sound'.* its stride \(=3\)"),
-        (24, 4, r"slide \(=4\) must be below the clip's 12 frames and a multiple of 6"),
-        (24, 12, r"slide \(=12\)"),
+        (24, 4, r"window_stride \(=4\) must be below the clip's 12 frames and a multiple of 6"),
+        (24, 12, r"window_stride \(=12\)"),
         (0, 0, r"frames \(=0\)"),
     ],
 )
-def test_what_does_not_fit_is_named(frames: int, slide: int, message: str):
+def test_what_does_not_fit_is_named(frames: int, window_stride: int, message: str):
     with pytest.raises(ConfigError, match=message):
-        places(frames, slide)
+        places(frames, window_stride)
 
 
 def test_tokens_that_know_the_whole_clip_do_not_slide():

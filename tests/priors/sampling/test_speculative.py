@@ -11,27 +11,27 @@ from tokenreel.priors.base import raster_order
 from tokenreel.priors.sampling.speculative import agreeing, block_ends, draft_sources
 
 
-def end_by_words(free: list[bool], start: int, draft: int) -> int:
-    """Walks on from `start` until it stands at a free position and has passed `draft` others."""
+def end_by_words(free: list[bool], start: int, speculate: int) -> int:
+    """Walks on from `start` until it stands at a free position and has passed `speculate` others."""
     last = max(i for i, f in enumerate(free) if f)
     passed, position = 0, start
     while position < last:
         position += 1
         if free[position]:
-            if passed == draft or position == last:
+            if passed == speculate or position == last:
                 return position
             passed += 1
     return position
 
 
-@pytest.mark.parametrize("draft", [0, 1, 3, 50])
-def test_block_ends(draft: int):
+@pytest.mark.parametrize("speculate", [0, 1, 3, 50])
+def test_block_ends(speculate: int):
     free = torch.rand(11, 23, generator=torch.Generator().manual_seed(0)) < 0.5
     free[0], free[1] = True, False
     free[1, 5] = True
-    ends = block_ends(free, draft)
+    ends = block_ends(free, speculate)
     for row in range(11):
-        expected = [end_by_words(free[row].tolist(), start, draft) for start in range(23)]
+        expected = [end_by_words(free[row].tolist(), start, speculate) for start in range(23)]
         assert ends[row].tolist() == [*expected, 23]
 
 

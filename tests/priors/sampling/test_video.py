@@ -12,7 +12,7 @@ from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import CheckpointError, ConfigError, DataError
 from tokenreel.priors.base import raster_order
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.ngram.prior import PreviousStep, PreviousStepConfig
+from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
 from tokenreel.priors.sampling.video import SamplingConfig, StreamSampling, sample, sample_video, sample_windows
 
 
@@ -20,8 +20,8 @@ def toy(order: str = "raster") -> Toy:
     """A class for the clip, a state for each frame, and the video."""
     spec = spec_of(
         StreamSpec("video", (6, 2, 2), 5),
-        StreamSpec("class", (1, 1, 1), 3, role="track"),
-        StreamSpec("state", (6, 1, 1), 7, role="track"),
+        StreamSpec("class", (1, 1, 1), 3, role="control"),
+        StreamSpec("state", (6, 1, 1), 7, role="control"),
         frames=6,
     )
     names = ("class", "state", "video")
@@ -35,28 +35,28 @@ def scrambled(prior: Toy) -> Toy:
     return prior
 
 
-def still_video_prior(rows: int = 97) -> PreviousStep:
+def still_video_prior(rows: int = 97) -> TemporalBigramPrior:
     """Fitted on clips whose codes mostly stay as they were."""
     spec = spec_of(StreamSpec("video", (8, 3, 5), 11), frames=8)
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(11, (rows, 8, 3, 5, 1), generator=generator)
+    indices = torch.randint(11, (rows, 8, 3, 5, 1), generator=generator)
     for t in range(1, 8):
         stays = torch.rand(rows, 3, 5, 1, generator=generator) < 0.8
-        codes[:, t] = torch.where(stays, codes[:, t - 1], codes[:, t])
-    prior = PreviousStep(PreviousStepConfig(), spec)
-    prior.fit([{"video": codes}])
+        indices[:, t] = torch.where(stays, indices[:, t - 1], indices[:, t])
+    prior = TemporalBigramPrior(TemporalBigramConfig(), spec)
+    prior.fit([{"video": indices}])
     return prior
 
 
 @pytest.mark.parametrize("order", ["raster", "subscale"])
-@pytest.mark.parametrize("draft", [0, 1, 4, 99])
-def test_samples_are_those_of_sampling_one_by_one(order: str, draft: int):
+@pytest.mark.parametrize("speculate", [0, 1, 4, 99])
+def test_samples_are_those_of_sampling_one_by_one(order: str, speculate: int):
     """Against brute force, with scattered given codes that differ by row, from ids that are not 0, 1, 2."""
     prior = toy(order)
     tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
     given[1], given[2, -5:] = False, True
     expected = one_by_one(prior, tokens, given, 5, [4, 0, 17])
-    found = sample(prior, tokens, given, SamplingConfig(draft=draft), seed=5, samples=torch.tensor([4, 0, 17]))
+    found = sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=5, samples=torch.tensor([4, 0, 17]))
     assert torch.equal(prior.flatten(found.tokens), expected)
 
 
@@ -72,7 +72,7 @@ def test_drafts_are_exact_under_every_setting(config: SamplingConfig):
     prior = toy()
     tokens = random_tokens(prior, 5)
     plain = sample(prior, tokens, prior.given_frames(1), config)
-    drafted = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "draft": 3}))
+    drafted = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "speculate": 3}))
     for name in prior.predicts:
         assert torch.equal(plain.tokens[name], drafted.tokens[name])
 
@@ -81,10 +81,10 @@ def test_drafts_save_forwards_where_the_video_stands_still():
     """One forward a code without drafts; with them far fewer, since four codes in five are copies."""
     prior = still_video_prior()
     plain = sample(prior, {}, samples=torch.arange(1))
-    drafted = sample(prior, {}, None, SamplingConfig(draft=7), samples=torch.arange(1))
-    assert plain.forwards == plain.codes_drawn == 120
+    drafted = sample(prior, {}, None, SamplingConfig(speculate=7), samples=torch.arange(1))
+    assert plain.forwards == plain.tokens_sampled == 120
     assert torch.equal(plain.tokens["video"], drafted.tokens["video"])
-    assert drafted.codes_per_forward > 2
+    assert drafted.tokens_per_forward > 2
 
 
 def test_given_codes_in_the_middle_are_fed_with_the_next_drawn_one():
@@ -92,7 +92,7 @@ def test_given_codes_in_the_middle_are_fed_with_the_next_drawn_one():
     prior = toy()
     given = random_given(prior, 1, share=0.6)
     drawn = sample(prior, random_tokens(prior, 1), given)
-    assert drawn.forwards == drawn.codes_drawn == int((~given).sum())
+    assert drawn.forwards == drawn.tokens_sampled == int((~given).sum())
 
 
 def test_a_long_stretch_of_given_codes_is_fed_in_parts():
@@ -103,8 +103,8 @@ def test_a_long_stretch_of_given_codes_is_fed_in_parts():
     given = torch.ones(2, len(prior.order()), dtype=torch.bool)
     given[0, [2, 3, 340]] = given[1, [0, 200]] = False
     expected = one_by_one(prior, tokens, given, 0, [0, 1])
-    for draft in (0, 2):
-        found = sample(prior, tokens, given, SamplingConfig(draft=draft))
+    for speculate in (0, 2):
+        found = sample(prior, tokens, given, SamplingConfig(speculate=speculate))
         assert torch.equal(prior.flatten(found.tokens), expected)
 
 
@@ -112,7 +112,7 @@ def test_codes_that_are_not_given_are_never_looked_at():
     prior = toy()
     given = prior.given_frames(2) | prior.given_streams(["class"])
     tokens = random_tokens(prior, 3)
-    garbage = {name: torch.full_like(codes, 999) for name, codes in tokens.items()}
+    garbage = {name: torch.full_like(indices, 999) for name, indices in tokens.items()}
     flat = torch.where(given, prior.flatten(tokens), prior.flatten(garbage))
     found = sample(prior, prior.unflatten(flat), given)
     assert torch.equal(prior.flatten(found.tokens), prior.flatten(sample(prior, tokens, given).tokens))
@@ -121,14 +121,16 @@ def test_codes_that_are_not_given_are_never_looked_at():
 def test_a_null_code_can_be_given():
     """It stands for "not given", lies beyond the codebook, and conditions like any other."""
     spec = spec_of(
-        StreamSpec("video", (3, 2, 1), 5), StreamSpec("class", (1, 1, 1), 7, role="track", null_code=7), frames=3
+        StreamSpec("video", (3, 2, 1), 5),
+        StreamSpec("class", (1, 1, 1), 7, role="control", unconditional_token=7),
+        frames=3,
     )
     prior = scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, ["video", "class"]), ("video", "class")))
     tokens = random_tokens(prior, 2) | {"class": torch.full((2, 1, 1, 1, 1), 7)}
     found = sample(prior, tokens, prior.given_streams(["class"]))
     assert (found.tokens["class"] == 7).all()
     assert (found.tokens["video"] < 5).all()
-    with pytest.raises(DataError, match="has codes from 8 to 8"):
+    with pytest.raises(DataError, match="has tokens from 8 to 8"):
         sample(prior, tokens | {"class": torch.full((2, 1, 1, 1, 1), 8)}, prior.given_streams(["class"]))
 
 
@@ -159,7 +161,7 @@ def test_what_cannot_be_sampled_is_named():
         sample(prior, {"video": tokens["video"]}, prior.given_streams(["state"]))
     with pytest.raises(DataError, match=r"'video': its codes are \[5, 2, 2, 1\], not \(6, 2, 2, 1\)"):
         sample(prior, {"video": tokens["video"][:, :5]}, prior.given_frames(1))
-    with pytest.raises(DataError, match=r"'video' has codes from 0 to 5, but its codebook only 5"):
+    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, but its codebook only 5"):
         sample(prior, {"video": torch.full((1, 6, 2, 2, 1), 5)}, prior.given_frames(1))
     with pytest.raises(ConfigError, match="did you mean 'state'"):
         sample_video(prior, {"stat": tokens["state"]}, 6)
@@ -178,26 +180,26 @@ def test_windows_are_those_of_sliding_by_hand():
     video = clip["video"][:, :1]
     known = 1
     for start in (0, 4, 7):  # by 4 frames, and then by what is left
-        codes = torch.zeros(2, 6, 2, 2, 1, dtype=torch.long)
-        codes[:, : known - start] = video[:, start:known]
-        window = {"class": clip["class"], "state": states[:, start : start + 6], "video": codes}
+        indices = torch.zeros(2, 6, 2, 2, 1, dtype=torch.long)
+        indices[:, : known - start] = video[:, start:known]
+        window = {"class": clip["class"], "state": states[:, start : start + 6], "video": indices}
         given = torch.tensor([s != 0 or t < known - start for s, t, *_ in prior.order().tolist()]).expand(2, -1)
         drawn = prior.unflatten(one_by_one(prior, window, given, 3, [0, 1], start))["video"]
         video, known = torch.cat([video[:, :start], drawn], 1), start + 6
     begun = {"class": clip["class"], "state": states, "video": clip["video"][:, :1]}
-    for draft in (0, 3):
-        found = sample_video(prior, begun, 13, SamplingConfig(slide=4, draft=draft), seed=3)
+    for speculate in (0, 3):
+        found = sample_video(prior, begun, 13, SamplingConfig(window_stride=4, speculate=speculate), seed=3)
         assert torch.equal(found.tokens["video"], video)
         assert torch.equal(found.tokens["state"], states)
         assert torch.equal(found.tokens["class"], clip["class"])
-    assert found.codes_drawn == 2 * 12 * 4
+    assert found.tokens_sampled == 2 * 12 * 4
 
 
 def test_tracks_that_nobody_gives_are_drawn_along_with_the_video():
     prior = toy()
     found = sample_video(prior, {}, 11, samples=torch.arange(3))
-    assert {name: codes.shape[1] for name, codes in found.tokens.items()} == {"class": 1, "state": 11, "video": 11}
-    assert found.codes_drawn == 3 * (1 + 11 + 11 * 4)
+    assert {name: indices.shape[1] for name, indices in found.tokens.items()} == {"class": 1, "state": 11, "video": 11}
+    assert found.tokens_sampled == 3 * (1 + 11 + 11 * 4)
     assert all((nats > 0).all() for nats in found.nats.values())
 
 
@@ -217,7 +219,7 @@ def test_a_longer_video_begins_with_the_shorter_one():
     short, clip, longer = (sample_video(prior, {}, frames, samples=torch.arange(2)) for frames in (4, 6, 9))
     assert torch.equal(clip.tokens["video"][:, :4], short.tokens["video"])
     assert torch.equal(longer.tokens["video"][:, :6], clip.tokens["video"])
-    assert short.codes_drawn == 2 * (1 + 4 + 4 * 4)
+    assert short.tokens_sampled == 2 * (1 + 4 + 4 * 4)
 
 
 def test_subscale_order_cut_short_draws_what_its_frames_need():
@@ -231,7 +233,7 @@ def test_subscale_order_cut_short_draws_what_its_frames_need():
 def test_parts_hold_each_step_once_and_no_more():
     """What keeps memory flat: after the first clip, a part is as long as the slide."""
     prior = toy()
-    parts = list(sample_windows(prior, {}, 14, SamplingConfig(slide=2), samples=torch.arange(2)))
+    parts = list(sample_windows(prior, {}, 14, SamplingConfig(window_stride=2), samples=torch.arange(2)))
     assert [part.tokens["video"].shape[1] for part in parts] == [6, 2, 2, 2, 2]
     assert ["class" in part.tokens for part in parts] == [True, False, False, False, False]
 
@@ -241,11 +243,11 @@ def test_two_levels_slide_one_after_the_other():
     spec = spec_of(StreamSpec("top", (3, 1, 2), 3, stride=2), StreamSpec("bottom", (6, 2, 1), 5), frames=6)
     top = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",)))
     bottom = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["bottom"]), ("bottom",), reads=("top",)))
-    tokens = sample_video(top, {}, 10, SamplingConfig(slide=2), samples=torch.arange(3)).tokens
-    found = sample_video(bottom, tokens, 10, SamplingConfig(slide=4))
+    tokens = sample_video(top, {}, 10, SamplingConfig(window_stride=2), samples=torch.arange(3)).tokens
+    found = sample_video(bottom, tokens, 10, SamplingConfig(window_stride=4))
     assert found.tokens["bottom"].shape == (3, 10, 2, 1, 1)
     changed = {"top": torch.cat([tokens["top"][:, :-1], (tokens["top"][:, -1:] + 1) % 3], 1)}
-    again = sample_video(bottom, changed, 10, SamplingConfig(slide=4))
+    again = sample_video(bottom, changed, 10, SamplingConfig(window_stride=4))
     assert torch.equal(found.tokens["bottom"][:, :6], again.tokens["bottom"][:, :6])
     assert not torch.equal(found.tokens["bottom"], again.tokens["bottom"])
     with pytest.raises(ConfigError, match="hold 4 steps of stream 'top'; the prior reads 5"):
@@ -262,8 +264,8 @@ def steered(*controls: str) -> GPT:
     """A class, a state of which nobody need give anything, and a level of two slices."""
     spec = spec_of(
         StreamSpec("video", (3, 2, 1), 5, codebooks=2),
-        StreamSpec("class", (1, 1, 1), 7, stride=3, role="track", null_code=7),
-        StreamSpec("state", (3, 1, 1), 11, role="track"),
+        StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
+        StreamSpec("state", (3, 1, 1), 11, role="control"),
         frames=3,
     )
     prior = scramble(GPT(GPTConfig(depth=2, width=24, heads=3, controls=controls), spec), scale=0.1)
@@ -271,15 +273,15 @@ def steered(*controls: str) -> GPT:
     return prior
 
 
-@pytest.mark.parametrize("draft", [0, 3])
-def test_an_end_frame_slides_with_the_window(draft: int):
+@pytest.mark.parametrize("speculate", [0, 3])
+def test_an_end_frame_slides_with_the_window(speculate: int):
     """Each window is that of the shifted clip recomputed: the end at its true offset, or none where it lies beyond."""
     prior = steered("end", "state")
     clip = random_tokens(prior, 2)
     video, end_step = clip["video"][:, :1], 5  # of 7 frames: windows from 0, 1, ... 4 hold it from the fourth on
     state = clip["state"][:, :0]
     for start in range(5):
-        known, states = (codes[:, start : start + 3] for codes in (video, state))
+        known, states = (indices[:, start : start + 3] for indices in (video, state))
         given = prior.positions_of("video") & (prior.order()[:, 1] < known.shape[1])
         given |= prior.positions_of("state") & (prior.order()[:, 1] < states.shape[1])
         there = end_step - start < 3
@@ -292,7 +294,7 @@ def test_an_end_frame_slides_with_the_window(draft: int):
         drawn = prior.unflatten(one_by_one(prior, window, given.expand(2, -1), 3, [0, 1], start))
         video, state = (torch.cat([old[:, :start], drawn[n]], 1) for n, old in {"video": video, "state": state}.items())
     begun = {"video": clip["video"][:, :1], END: clip[END], END_STEP: torch.full((2, 1, 1, 1, 1), end_step)}
-    found = sample_video(prior, begun, 7, SamplingConfig(slide=1, draft=draft), seed=3)
+    found = sample_video(prior, begun, 7, SamplingConfig(window_stride=1, speculate=speculate), seed=3)
     assert torch.equal(found.tokens["video"], video)
     assert torch.equal(found.tokens["state"], state)
 
@@ -301,9 +303,9 @@ def test_a_video_ends_with_its_end_frame():
     """Where no step is given it is the last one, also of a video that is shorter than a clip."""
     prior = steered("end")
     end = random_tokens(prior, 29)[END]
-    for frames, slide in ((2, 0), (3, 0), (5, 1)):
+    for frames, window_stride in ((2, 0), (3, 0), (5, 1)):
         step = torch.full((29, 1, 1, 1, 1), frames - 1)
-        config = SamplingConfig(slide=slide)
+        config = SamplingConfig(window_stride=window_stride)
         told, untold = (sample_video(prior, {END: end, **more}, frames, config) for more in ({END_STEP: step}, {}))
         assert torch.equal(told.tokens["video"], untold.tokens["video"])
         other = sample_video(prior, {END: end, END_STEP: step - 1}, frames, config)
@@ -317,7 +319,8 @@ def test_tracks_that_are_read_and_not_given_hold_null_codes():
     rows = torch.arange(29)
     found = sample(prior, {}, samples=rows).tokens["video"]
     null = {
-        name: torch.full((29, *prior.spec.stream(name).shape), prior.spec.stream(name).codes) for name in prior.reads
+        name: torch.full((29, *prior.spec.stream(name).shape), prior.spec.stream(name).codebook_size)
+        for name in prior.reads
     }
     assert torch.equal(found, sample(prior, null).tokens["video"])
     assert not torch.equal(found, sample(prior, {"class": null["class"] * 0}).tokens["video"])
@@ -326,14 +329,16 @@ def test_tracks_that_are_read_and_not_given_hold_null_codes():
 def test_null_codes_that_a_prior_was_never_trained_with_are_refused():
     """Whatever is given is drawn as before; what is not, and a window without the end frame, is not made up."""
     prior = steered("class", "end", "state")
-    clip = {name: codes[:, :1] for name, codes in random_tokens(prior, 2).items() if name != "state"}
-    without = {name: {key: codes for key, codes in clip.items() if key != name} for name in ("class", END, END_STEP)}
+    clip = {name: indices[:, :1] for name, indices in random_tokens(prior, 2).items() if name != "state"}
+    without = {
+        name: {key: indices for key, indices in clip.items() if key != name} for name in ("class", END, END_STEP)
+    }
     seen_from_both = without[END_STEP] | {END_STEP: torch.full((2, 1, 1, 1, 1), 2)}  # a video of 5: steps 0-2 and 2-4
     allowed = [(without[END_STEP], 3), (without[END_STEP], 2), (seen_from_both, 5)]
-    drawn = [sample_video(prior, begun, frames, SamplingConfig(slide=1)).tokens for begun, frames in allowed]
+    drawn = [sample_video(prior, begun, frames, SamplingConfig(window_stride=1)).tokens for begun, frames in allowed]
     prior.trained_without_controls = False
     for (begun, frames), before in zip(allowed, drawn, strict=True):
-        found = sample_video(prior, begun, frames, SamplingConfig(slide=1)).tokens
+        found = sample_video(prior, begun, frames, SamplingConfig(window_stride=1)).tokens
         assert torch.equal(found["video"], before["video"])
     with pytest.raises(ConfigError, match=r"track 'class' is not given.*give it \(--class, --given-tracks\), or train"):
         sample_video(prior, without["class"], 3)
@@ -343,14 +348,14 @@ def test_null_codes_that_a_prior_was_never_trained_with_are_refused():
         sample(prior, {"class": clip["class"]})
     for begun, frames, step in ((without[END_STEP], 4, 3), (seen_from_both, 6, 2)):
         with pytest.raises(ConfigError, match=f"at step {step}, lies outside of some window of 3 frames in a video of"):
-            sample_video(prior, begun, frames, SamplingConfig(slide=1))
+            sample_video(prior, begun, frames, SamplingConfig(window_stride=1))
 
 
 @pytest.mark.parametrize("controls", [(), ("class",), ("state",), ("class", "state", "end")])
 def test_a_video_begins_without_given_frames(controls: tuple[str, ...]):
     """Unconditionally, past the trained length too; states that nobody gives are drawn with their own top-k."""
     prior = steered(*controls)
-    config = SamplingConfig(slide=1, streams={"state": StreamSampling(top_k=1)} if "state" in controls else {})
+    config = SamplingConfig(window_stride=1, streams={"state": StreamSampling(top_k=1)} if "state" in controls else {})
     found = sample_video(prior, {}, 5, config, samples=torch.arange(13))
     assert found.tokens["video"].shape == (13, 5, 2, 1, 2)
     if "state" in controls:

@@ -22,16 +22,16 @@ Weights = dict[str, Tensor]
 
 
 def reference_log_prob(
-    config: SubscaleTransformerConfig, weights: Weights, codes: Tensor, given: Tensor, size: int
+    config: SubscaleTransformerConfig, weights: Weights, indices: Tensor, given: Tensor, size: int
 ) -> Tensor:
     """Log-probabilities [B, t, h, w, q], float64, of every code, given or not; both [B, t, h, w, q], K = `size`."""
     weights = {name: weight.double() for name, weight in weights.items()}
-    result = torch.full(codes.shape, torch.nan, dtype=torch.float64)
+    result = torch.full(indices.shape, torch.nan, dtype=torch.float64)
     visible = given.clone()
-    (st, sh, sw), q = config.subscale, codes.shape[-1]
+    (st, sh, sw), q = config.subscale, indices.shape[-1]
     for index, (a, b, c) in enumerate(itertools.product(range(st), range(sh), range(sw))):
-        own = codes[:, a::st, b::sh, c::sw]
-        encoded = _encode(config, _part(weights, "encoder."), _one_hot(codes, size) * visible[..., None], index)
+        own = indices[:, a::st, b::sh, c::sw]
+        encoded = _encode(config, _part(weights, "encoder."), _one_hot(indices, size) * visible[..., None], index)
         places = _decode(config, _part(weights, "decoder."), _vectors(weights, own), encoded)
         log_probs = [_channel(weights, places, own.flatten(1, 3), k, size) for k in range(q)]
         result[:, a::st, b::sh, c::sw] = torch.stack(log_probs, -1).view(own.shape)
@@ -48,7 +48,7 @@ def _encode(config: SubscaleTransformerConfig, weights: Weights, video: Tensor, 
     a, b, c = list(itertools.product(*map(range, config.subscale)))[index]
     x = F.conv3d(video[:, :, a:, b:, c:], kernels, weights["bias"], stride=config.subscale)
     x = x + weights["slice.weight"][index].view(-1, 1, 1, 1)
-    x = torch.einsum("bethw,de->bdthw", x, weights["widen.weight"])
+    x = torch.einsum("bethw,de->bdthw", x, weights["project_in.weight"])
     x = x + _positions(x)
     for i in range(config.depth):
         x = _block(config, _part(weights, f"blocks.{i}."), x, masked=False)
@@ -66,26 +66,26 @@ def _decode(config: SubscaleTransformerConfig, weights: Weights, x: Tensor, enco
     return x.flatten(2).transpose(1, 2)
 
 
-def _vectors(weights: Weights, codes: Tensor) -> Tensor:
+def _vectors(weights: Weights, indices: Tensor) -> Tensor:
     """Codes of a slice [B, t', h', w', q] -> [B, e, t', h', w']: embeddings, added up over the codebooks."""
     names = ("vectors.books.{}.weight", "outputs.books.{}.softmax.linear.weight")
     tied = names[0].format(0) not in weights
     name = names[tied]  # tied: those of the softmax, scaled up as in Vaswani et al. 2017, section 3.4
-    vectors = torch.stack([weights[name.format(k)][codes[..., k]] for k in range(codes.shape[-1])]).sum(0)
+    vectors = torch.stack([weights[name.format(k)][indices[..., k]] for k in range(indices.shape[-1])]).sum(0)
     vectors = vectors * vectors.shape[-1] ** 0.5 if tied else vectors
     return vectors.permute(0, 4, 1, 2, 3)
 
 
-def _channel(weights: Weights, places: Tensor, codes: Tensor, k: int, size: int) -> Tensor:
+def _channel(weights: Weights, places: Tensor, indices: Tensor, k: int, size: int) -> Tensor:
     """Log-probabilities [B, P] of the codes of codebook k: an MLP on [y ; one-hot codes of the codebooks before]."""
     part = _part(weights, f"outputs.books.{k}.")
-    x = torch.cat([_norm(_part(weights, "outputs.norm."), places), _one_hot(codes[..., :k], size).flatten(2)], -1)
+    x = torch.cat([_norm(_part(weights, "outputs.norm."), places), _one_hot(indices[..., :k], size).flatten(2)], -1)
     layer = torch.cat([part["hidden.weight"], part["earlier.weight"].T] if k else [part["hidden.weight"]], 1)
     x = (x @ layer.T + part["hidden.bias"]).clamp(min=0)
-    if "narrow.weight" in part:
-        x = x @ part["narrow.weight"].T + part["narrow.bias"]
+    if "project_out.weight" in part:
+        x = x @ part["project_out.weight"].T + part["project_out.bias"]
     logits = x @ part["softmax.linear.weight"].T + part.get("softmax.linear.bias", torch.zeros(size).double())
-    return logits.log_softmax(-1).gather(-1, codes[..., k : k + 1])[..., 0]
+    return logits.log_softmax(-1).gather(-1, indices[..., k : k + 1])[..., 0]
 
 
 def _block(config: SubscaleTransformerConfig, weights: Weights, x: Tensor, masked: bool) -> Tensor:
@@ -146,8 +146,8 @@ def _norm(weights: Weights, x: Tensor) -> Tensor:
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weights["weight"] + weights["bias"]
 
 
-def _one_hot(codes: Tensor, size: int) -> Tensor:
-    return F.one_hot(codes, size).double()
+def _one_hot(indices: Tensor, size: int) -> Tensor:
+    return F.one_hot(indices, size).double()
 
 
 def _part(weights: Weights, prefix: str) -> Weights:

@@ -40,9 +40,9 @@ class Holder(nn.Module):
         if fitted:
             self.ranks.fit(COUNTS)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, indices: Tensor) -> Tensor:
         """Both uses of tied weights: each code's vector has to predict it."""
-        return self.output.nats(self.input(codes), codes)
+        return self.output.nats(self.input(indices), indices)
 
 
 def size(module: nn.Module) -> int:
@@ -63,10 +63,10 @@ def by_hand(softmax: AdaptiveSoftmax, order: list[int], hidden: Tensor) -> dict[
     weights = softmax.softmax.state_dict()
     head = log_softmax([dot(row, hidden) for row in weights["head.weight"]])
     found = dict(zip(order[:5], head[:5], strict=True))
-    for i, codes in enumerate((order[5:12], order[12:])):
+    for i, indices in enumerate((order[5:12], order[12:])):
         narrow = torch.tensor([dot(row, hidden) for row in weights[f"tail.{i}.0.weight"]])
         inside = log_softmax([dot(row, narrow) for row in weights[f"tail.{i}.1.weight"]])
-        found |= {code: head[5 + i] + score for code, score in zip(codes, inside, strict=True)}
+        found |= {code: head[5 + i] + score for code, score in zip(indices, inside, strict=True)}
     return found
 
 
@@ -109,17 +109,17 @@ def test_vectors_against_sums_by_hand(fitted: bool) -> None:
     weights = holder.input.state_dict()
     found = holder.input(torch.arange(CODES))
     torch.testing.assert_close(found[order[:5]], weights["own_vectors.0"])
-    for i, codes in enumerate((order[5:12], order[12:])):
-        for code, narrow in zip(codes, weights[f"own_vectors.{i + 1}"], strict=True):
+    for i, indices in enumerate((order[5:12], order[12:])):
+        for code, narrow in zip(indices, weights[f"own_vectors.{i + 1}"], strict=True):
             expected = torch.tensor([dot(row, narrow) for row in weights[f"own_projections.{i}"]])
             torch.testing.assert_close(found[code], expected)
 
 
 def test_vectors_of_any_shape_of_codes() -> None:
     holder = Holder()
-    codes = torch.randint(CODES, (2, 3, 7))
-    assert torch.equal(holder.input(codes), holder.input.table()[codes])
-    assert holder.input(codes).shape == (2, 3, 7, WIDTH)
+    indices = torch.randint(CODES, (2, 3, 7))
+    assert torch.equal(holder.input(indices), holder.input.table()[indices])
+    assert holder.input(indices).shape == (2, 3, 7, WIDTH)
 
 
 @pytest.mark.parametrize("tied", SHARED)
@@ -169,26 +169,26 @@ def test_tied_is_untied_with_the_same_weights(tied: str) -> None:
     projections = list(ours.input.own_projections) if tied == "embeddings" else shared
     for mine, theirs in zip(free.input.parameters(), [*vectors, *projections], strict=True):
         mine.data.copy_(theirs)
-    codes = torch.randint(CODES, (13,))
-    torch.testing.assert_close(ours.input(codes), free.input(codes))
-    torch.testing.assert_close(ours(codes), free(codes))
+    indices = torch.randint(CODES, (13,))
+    torch.testing.assert_close(ours.input(indices), free.input(indices))
+    torch.testing.assert_close(ours(indices), free(indices))
 
 
 @pytest.mark.parametrize("tied", ["embeddings", "projections"])
 def test_gradients_of_tied_weights_are_those_of_both_uses(tied: str) -> None:
     holder = Holder(tied)
-    codes = torch.arange(CODES)
+    indices = torch.arange(CODES)
     weights = dict(holder.output.named_parameters())
 
     def gradients(loss: Tensor) -> list[Tensor]:
         return list(torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True))
 
-    vectors = holder.input(codes)
+    vectors = holder.input(indices)
     hidden = vectors.detach().requires_grad_()
-    as_output = gradients(holder.output.nats(hidden, codes))
-    (arriving,) = torch.autograd.grad(holder.output.nats(hidden, codes).sum(), hidden)
+    as_output = gradients(holder.output.nats(hidden, indices))
+    (arriving,) = torch.autograd.grad(holder.output.nats(hidden, indices).sum(), hidden)
     as_input = gradients(vectors * arriving)
-    both = gradients(holder(codes))
+    both = gradients(holder(indices))
     for name, total, one, other in zip(weights, both, as_output, as_input, strict=True):
         torch.testing.assert_close(total, one + other)
         assert one.any(), name
@@ -212,8 +212,8 @@ def test_a_checkpoint_holds_everything_once(tied: str, tmp_path: Path) -> None:
     assert numbers == SOFTMAX + OWN[tied] + 2 * CODES
     save_file(state, tmp_path / "weights.safetensors")
     fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    codes = torch.randint(CODES, (13,))
-    assert torch.equal(fresh(codes), holder(codes))
+    indices = torch.randint(CODES, (13,))
+    assert torch.equal(fresh(indices), holder(indices))
 
 
 @pytest.mark.parametrize("tied", ["embeddings", "projections"])
@@ -234,25 +234,25 @@ def test_a_copy_ties_the_copies(tied: str) -> None:
 @pytest.mark.parametrize("tied", SHARED)
 def test_a_move_keeps_the_tie(tied: str) -> None:
     holder = Holder(tied)
-    codes = torch.randint(CODES, (13,))
-    expected = holder(codes)
-    assert holder.input(codes).dtype == torch.float32
+    indices = torch.randint(CODES, (13,))
+    expected = holder(indices)
+    assert holder.input(indices).dtype == torch.float32
     holder.to(torch.float64)
-    assert holder.input(codes).dtype == torch.float64
-    torch.testing.assert_close(holder(codes), expected)
+    assert holder.input(indices).dtype == torch.float64
+    torch.testing.assert_close(holder(indices), expected)
     holder.to("meta")
-    assert holder.input(codes.to("meta")).device.type == "meta"
+    assert holder.input(indices.to("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("tied", SHARED)
 def test_bfloat16_autocast_trains(tied: str) -> None:
     """Log-probabilities are float32 and sum to one as float32 does, of bfloat16 vectors too."""
     holder = Holder(tied)
-    codes = torch.arange(CODES)
-    expected = holder(codes)
+    indices = torch.arange(CODES)
+    expected = holder(indices)
     with torch.autocast("cpu", torch.bfloat16):
-        nats = holder(codes)
-        log_probs = holder.output.log_probs(holder.input(codes).bfloat16())
+        nats = holder(indices)
+        log_probs = holder.output.log_probs(holder.input(indices).bfloat16())
     assert nats.dtype == log_probs.dtype == torch.float32
     torch.testing.assert_close(nats, expected, rtol=0.03, atol=0.03)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(CODES))

@@ -43,9 +43,9 @@ def _prior(kind: str, codebooks: int, **fields: object) -> SubscaleTransformer:
 def _assert_equals_reference(prior: SubscaleTransformer) -> None:
     """With given codes scattered over the clip: more in the first row, none in the second."""
     tokens = random_tokens(prior, 2)
-    codes = tokens["video"]
-    given = torch.rand(codes.shape) < torch.tensor([0.4, 0.0]).view(2, 1, 1, 1, 1)
-    expected = reference_log_prob(prior.config, prior.state_dict(), codes, given, CODES).masked_fill(given, 0)
+    indices = tokens["video"]
+    given = torch.rand(indices.shape) < torch.tensor([0.4, 0.0]).view(2, 1, 1, 1, 1)
+    expected = reference_log_prob(prior.config, prior.state_dict(), indices, given, CODES).masked_fill(given, 0)
     t, h, w, q = prior.order()[:, 1:].unbind(1)
     with torch.no_grad():
         found = prior.log_prob(tokens, given[:, t, h, w, q])

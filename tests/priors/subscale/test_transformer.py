@@ -39,12 +39,14 @@ TYPES = {  # subscale factor, kernel and grid
 ATTENTIONS = ("query-key", "key", "relative")
 
 
-def prior_of(kind: str = "single-frame", codebooks: int = 1, codes: int = 5, **fields: Any) -> SubscaleTransformer:
+def prior_of(
+    kind: str = "single-frame", codebooks: int = 1, codebook_size: int = 5, **fields: Any
+) -> SubscaleTransformer:
     torch.manual_seed(0)
     subscale, kernel, grid = TYPES[kind]
     sizes = {"depth": 1, "width": 13, "heads": 2, "head_width": 7, "embedding": 11}
     config = SubscaleTransformerConfig(subscale, kernel, **{**sizes, **fields})
-    return SubscaleTransformer(config, spec_of(StreamSpec("video", grid, codes, codebooks), frames=grid[0]))
+    return SubscaleTransformer(config, spec_of(StreamSpec("video", grid, codebook_size, codebooks), frames=grid[0]))
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -94,7 +96,7 @@ def test_draws_what_it_says(attention: str) -> None:
     prior = scramble(SubscaleTransformer(config, spec), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.2)
     check_normalised(prior, tokens, given)
-    check_sample_frequencies(prior, tokens, given, draft=2)
+    check_sample_frequencies(prior, tokens, given, speculate=2)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -122,17 +124,17 @@ def _counting(function: Callable[..., Any], counts: list[int], count: Callable[.
     return counted
 
 
-@pytest.mark.parametrize("draft", [0, 5])
-def test_cached_sampling_draws_the_codes_of_recomputed_slices(draft: int) -> None:
+@pytest.mark.parametrize("speculate", [0, 5])
+def test_cached_sampling_draws_the_codes_of_recomputed_slices(speculate: int) -> None:
     """Codes drawn from the caches are those drawn from whole slices computed anew for each code."""
-    prior = scramble(prior_of("spatial", 2, codes=3), scale=SCALE)
+    prior = scramble(prior_of("spatial", 2, codebook_size=3), scale=SCALE)
     tokens, given = random_tokens(prior, 2), prior.given_frames(1).expand(2, -1)
-    config, ids = SamplingConfig(draft=draft), torch.arange(2)
+    config, ids = SamplingConfig(speculate=speculate), torch.arange(2)
     drawn = prior.flatten(sample(prior, tokens, given, config, seed=3, samples=ids).tokens)
     numbers = torch.from_numpy(uniforms(3, ids.numpy(), _raster_ids(prior)))
     flat = prior.flatten(tokens)
     for at in (~given[0]).nonzero().squeeze(1).tolist():
-        clips = [torch.where(torch.arange(len(flat[0])) == at, code, flat) for code in range(prior.codes)]
+        clips = [torch.where(torch.arange(len(flat[0])) == at, code, flat) for code in range(prior.codebook_size)]
         with torch.no_grad():
             log_probs = [prior.log_prob(prior.unflatten(clip), given)[:, at] for clip in clips]
         flat[:, at] = draw(torch.stack(log_probs, -1).exp(), numbers[:, at])
@@ -182,7 +184,7 @@ def test_a_step_trains_one_slice_of_each_clip(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_contract_with_the_layers_of_appendix_a(fields: dict[str, Any]) -> None:
     cutoffs = (3,) if "adaptive" in str(fields) else ()
-    prior = prior_of("spatial", 2, codes=7, embedding=17, cutoffs=cutoffs, **fields)
+    prior = prior_of("spatial", 2, codebook_size=7, embedding=17, cutoffs=cutoffs, **fields)
     prior.prepare([random_tokens(prior, 3, seed=5)])
     check_contract(scramble(prior, scale=SCALE), random_tokens(prior, 2), random_given(prior, 2, 0.3), seen_by(prior))
 

@@ -9,15 +9,15 @@ import torch
 from tokenreel.data.controls.sound import resample, windows
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.tokenizers.controls.base import Coder, DataFacts, build_coder
-from tokenreel.tokenizers.controls.class_name import ClassCoder, ClassConfig
-from tokenreel.tokenizers.controls.integers import IntegerCoder, IntegerConfig
+from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo, build_coder
+from tokenreel.tokenizers.controls.class_name import ClassConfig, ClassEncoder
+from tokenreel.tokenizers.controls.integers import IntegerConfig, IntegerEncoder
 from tokenreel.tokenizers.controls.kmeans import kmeans_codebook
-from tokenreel.tokenizers.controls.sound import SoundCoder, SoundConfig
-from tokenreel.tokenizers.controls.state import StateCoder, StateConfig
+from tokenreel.tokenizers.controls.sound import SoundConfig, SoundEncoder
+from tokenreel.tokenizers.controls.state import StateConfig, StateEncoder
 
 T = 16
-SOUND = SoundConfig(codes=31, bands=4, slices=2, moments=1, rate=2000, window=128, frame_rate=10.0)
+SOUND = SoundConfig(codebook_size=31, bands=4, slices=2, moments=1, rate=2000, window=128, frame_rate=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +26,18 @@ def clips() -> list[TabletopClip]:
 
 
 def sounds(clips: list[TabletopClip], config: SoundConfig = SOUND) -> list[np.ndarray]:
-    times, length = np.arange(T) / 10, SoundCoder(config).need.samples
+    times, length = np.arange(T) / 10, SoundEncoder(config).need.samples
     return [windows(resample(c.sound, c.sample_rate, config.rate), config.rate, times, length) for c in clips]
 
 
 @pytest.fixture(scope="module")
-def sound_coder(clips: list[TabletopClip]) -> SoundCoder:
-    coder = SoundCoder(SOUND)
+def sound_coder(clips: list[TabletopClip]) -> SoundEncoder:
+    coder = SoundEncoder(SOUND)
     coder.fit(sounds(clips[:100]))
     return coder
 
 
-def figures(coder: Coder, raws: list[np.ndarray]) -> dict[str, float]:
+def figures(coder: ControlEncoder, raws: list[np.ndarray]) -> dict[str, float]:
     sums: dict[str, float] = {}
     for raw in raws:
         for key, value in coder.error(raw, coder.decode(coder.encode(raw))).items():
@@ -46,11 +46,11 @@ def figures(coder: Coder, raws: list[np.ndarray]) -> dict[str, float]:
 
 
 def test_a_class_is_its_place_among_the_sorted_names() -> None:
-    coder = ClassCoder(ClassConfig(("ant", "bee", "cow")))
+    coder = ClassEncoder(ClassConfig(("ant", "bee", "cow")))
     assert coder.encode("bee").item() == 1
     assert coder.decode(coder.encode("cow")) == "cow"
     stream = coder.stream("class", 7)
-    assert (stream.grid, stream.stride, stream.codes, stream.null_code) == ((1, 1, 1), 7, 3, 3)
+    assert (stream.grid, stream.stride, stream.codebook_size, stream.unconditional_token) == ((1, 1, 1), 7, 3, 3)
     with pytest.raises(DataError, match="class 'be' is not known; did you mean 'bee'"):
         coder.encode("be")
 
@@ -58,7 +58,7 @@ def test_a_class_is_its_place_among_the_sorted_names() -> None:
 def test_states_come_back_within_the_error_that_is_stated(clips: list[TabletopClip]) -> None:
     """Of 128 codes over a range R an even codebook has an error of R / (128 sqrt 12); a fitted one has less."""
     raws = [clip.state for clip in clips]
-    coder = StateCoder(StateConfig(codes=128, columns=("x", "y")))
+    coder = StateEncoder(StateConfig(codebook_size=128, columns=("x", "y")))
     coder.fit(raws)
     error = figures(coder, raws)["rms_error"]
     values = np.concatenate(raws)
@@ -66,15 +66,15 @@ def test_states_come_back_within_the_error_that_is_stated(clips: list[TabletopCl
         np.sqrt(np.mean([np.square(coder.decode(coder.encode(raw)) - raw) for raw in raws])), rel=1e-5
     )
     assert error < np.ptp(values, axis=0).max() / 128 / np.sqrt(12)
-    codes = coder.encode(raws[0])
-    assert codes.shape == (T, 1, 2, 1)
+    indices = coder.encode(raws[0])
+    assert indices.shape == (T, 1, 2, 1)
     brute = np.abs(raws[0][:, :, None] - coder.codebooks.numpy()[None]).argmin(axis=2)
-    np.testing.assert_array_equal(codes[:, 0, :, 0], brute)
-    np.testing.assert_array_equal(coder.encode(coder.decode(codes)), codes)
+    np.testing.assert_array_equal(indices[:, 0, :, 0], brute)
+    np.testing.assert_array_equal(coder.encode(coder.decode(indices)), indices)
 
 
 def test_a_state_that_is_none_is_refused(clips: list[TabletopClip]) -> None:
-    coder = StateCoder(StateConfig(codes=7, columns=("x", "y")))
+    coder = StateEncoder(StateConfig(codebook_size=7, columns=("x", "y")))
     coder.fit([clips[0].state])
     for wrong in (clips[0].state[:, :1], np.full((T, 2), np.nan)):
         with pytest.raises(DataError, match="finite numbers for x, y"):
@@ -85,7 +85,7 @@ def test_a_state_that_is_none_is_refused(clips: list[TabletopClip]) -> None:
 
 
 def test_integers_pass_as_they_are_and_nothing_else_does() -> None:
-    coder = IntegerCoder(IntegerConfig("grip.csv", "grip", codes=5))
+    coder = IntegerEncoder(IntegerConfig("grip.csv", "grip", codebook_size=5))
     raw = np.array([[0], [4], [2]], dtype=np.float32)
     np.testing.assert_array_equal(coder.encode(raw)[:, 0, 0, 0], [0, 4, 2])
     np.testing.assert_array_equal(coder.decode(coder.encode(raw)), raw)
@@ -96,7 +96,7 @@ def test_integers_pass_as_they_are_and_nothing_else_does() -> None:
 
 def test_a_spectrum_says_how_loud_and_how_high() -> None:
     """A full-scale sine in the middle of bin 13 stands there with 0 dB, that is, 80 over the floor."""
-    coder = SoundCoder(SoundConfig(rate=2000, window=128, bands=4, slices=3, moments=2, frame_rate=10.0))
+    coder = SoundEncoder(SoundConfig(rate=2000, window=128, bands=4, slices=3, moments=2, frame_rate=10.0))
     time = np.arange(5 * 200) / 2000
     sine = np.sin(2 * np.pi * 13 * 2000 / 128 * time).astype(np.float32).reshape(5, 200)
     spectrum = coder.spectrum(sine)
@@ -107,34 +107,34 @@ def test_a_spectrum_says_how_loud_and_how_high() -> None:
     assert coder.spectrum(np.zeros((2, 200), np.float32)).max() == 0
 
 
-def test_codes_know_nothing_of_later_sound(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+def test_codes_know_nothing_of_later_sound(clips: list[TabletopClip], sound_coder: SoundEncoder) -> None:
     raw = sounds(clips[:1])[0]
     changed = raw.copy()
     changed[7:] = np.random.default_rng(0).normal(size=changed[7:].shape) * 0.1
-    codes, other = sound_coder.encode(raw), sound_coder.encode(changed)
-    np.testing.assert_array_equal(codes[:7], other[:7])
-    assert (codes[7:] != other[7:]).reshape(9, -1).any(axis=1).all()
+    indices, other = sound_coder.encode(raw), sound_coder.encode(changed)
+    np.testing.assert_array_equal(indices[:7], other[:7])
+    assert (indices[7:] != other[7:]).reshape(9, -1).any(axis=1).all()
 
 
-def test_each_patch_has_the_nearest_code_of_its_band(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+def test_each_patch_has_the_nearest_code_of_its_band(clips: list[TabletopClip], sound_coder: SoundEncoder) -> None:
     """By brute force, a patch cut out by hand; and what is decoded is made of these codes."""
     clip = next(clip for clip in clips if clip.contacts)
     raw = sounds([clip])[0]
-    codes, spectrum = sound_coder.encode(raw), sound_coder.spectrum(raw)
-    decoded = sound_coder.decode(codes)
-    assert codes.shape == (T, 4, 2, 1)
+    indices, spectrum = sound_coder.encode(raw), sound_coder.spectrum(raw)
+    decoded = sound_coder.decode(indices)
+    assert indices.shape == (T, 4, 2, 1)
     for frame in range(T):
         for band in range(4):
             for part in range(2):
                 bins = slice(16 * band, 16 * band + 16)
                 book = sound_coder.codebooks[band].numpy()
                 distances = np.square(book - spectrum[frame, bins, part]).sum(axis=1)
-                chosen = codes[frame, band, part, 0]
+                chosen = indices[frame, band, part, 0]
                 assert distances[chosen] <= distances.min() + 1e-2
                 np.testing.assert_array_equal(decoded[frame, bins, part], book[chosen])
 
 
-def test_contacts_are_heard_and_silence_is_one_code(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
+def test_contacts_are_heard_and_silence_is_one_code(clips: list[TabletopClip], sound_coder: SoundEncoder) -> None:
     """On clips that the codebooks were not fitted on."""
     silence = sound_coder.encode(np.zeros((1, 200), np.float32))[0]
     heard, quiet = [], []
@@ -150,18 +150,18 @@ def test_contacts_are_heard_and_silence_is_one_code(clips: list[TabletopClip], s
 
 
 def test_a_codebook_for_each_band_loses_less_than_one_for_all(
-    clips: list[TabletopClip], sound_coder: SoundCoder
+    clips: list[TabletopClip], sound_coder: SoundEncoder
 ) -> None:
     patches = torch.cat([sound_coder._patches(sound_coder.spectrum(raw)) for raw in sounds(clips[:100])])
-    shared = SoundCoder(SOUND)
-    shared.codebooks.copy_(kmeans_codebook(patches.flatten(0, 2), SOUND.codes).expand_as(shared.codebooks))
+    shared = SoundEncoder(SOUND)
+    shared.codebooks.copy_(kmeans_codebook(patches.flatten(0, 2), SOUND.codebook_size).expand_as(shared.codebooks))
     held_out = sounds(clips[100:])
     own, common = (figures(coder, held_out)["relative_error"] for coder in (sound_coder, shared))
     assert own < 0.5 * common
 
 
-def test_fitting_again_gives_the_same(clips: list[TabletopClip], sound_coder: SoundCoder) -> None:
-    again = SoundCoder(SOUND)
+def test_fitting_again_gives_the_same(clips: list[TabletopClip], sound_coder: SoundEncoder) -> None:
+    again = SoundEncoder(SOUND)
     assert again.code_fingerprint != sound_coder.code_fingerprint
     again.fit(sounds(clips[:100]))
     assert again.code_fingerprint == sound_coder.code_fingerprint
@@ -178,18 +178,18 @@ def test_kmeans_finds_clusters_and_repeats_the_last_of_too_few_vectors() -> None
 
 
 def test_what_a_configuration_leaves_open_comes_from_the_data() -> None:
-    facts = DataFacts(("b", "a"), 12.5, lambda file: ("x", file))
-    assert ClassCoder.settle(ClassConfig(), facts).names == ("a", "b")
-    assert StateCoder.settle(StateConfig(), facts).columns == ("x", "states.csv")
-    assert SoundCoder.settle(SoundConfig(), facts).frame_rate == 12.5
+    facts = DatasetInfo(("b", "a"), 12.5, lambda file: ("x", file))
+    assert ClassEncoder.settle(ClassConfig(), facts).names == ("a", "b")
+    assert StateEncoder.settle(StateConfig(), facts).columns == ("x", "states.csv")
+    assert SoundEncoder.settle(SoundConfig(), facts).frame_rate == 12.5
     stated = SoundConfig(frame_rate=10.0)
-    assert SoundCoder.settle(stated, facts) is stated
-    nothing = DataFacts((), None, lambda file: ())
+    assert SoundEncoder.settle(stated, facts) is stated
+    nothing = DatasetInfo((), None, lambda file: ())
     with pytest.raises(DataError, match="needs classes, and this data has none"):
-        ClassCoder.settle(ClassConfig(), nothing)
+        ClassEncoder.settle(ClassConfig(), nothing)
     with pytest.raises(DataError, match="needs frames with times"):
-        SoundCoder.settle(SoundConfig(), nothing)
-    assert isinstance(build_coder(stated), SoundCoder)
+        SoundEncoder.settle(SoundConfig(), nothing)
+    assert isinstance(build_coder(stated), SoundEncoder)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_what_a_configuration_leaves_open_comes_from_the_data() -> None:
         lambda: SoundConfig(window=100),
         lambda: SoundConfig(bands=3),
         lambda: SoundConfig(floor_db=3.0),
-        lambda: SoundConfig(codes=1),
-        lambda: StateConfig(codes=1),
+        lambda: SoundConfig(codebook_size=1),
+        lambda: StateConfig(codebook_size=1),
         lambda: StateConfig(columns=("x", "x")),
         lambda: IntegerConfig("a.csv", "b", 0),
         lambda: IntegerConfig("a.csv", "b", 1 << 17),
@@ -211,6 +211,6 @@ def test_sizes_that_cannot_be_are_refused(build: object) -> None:
         build()  # type: ignore[operator]
 
 
-def test_a_sound_of_another_length_is_refused(sound_coder: SoundCoder) -> None:
+def test_a_sound_of_another_length_is_refused(sound_coder: SoundEncoder) -> None:
     with pytest.raises(DataError, match=r"200 finite samples a frame, got the shape \[3, 199\]"):
         sound_coder.encode(np.zeros((3, 199), np.float32))

@@ -10,14 +10,22 @@ import pytest
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, DataError, HubError
 from tokenreel.tokenizers.base import VideoTokenizer
-from tokenreel.tokenizers.controls.base import DataFacts
-from tokenreel.tokenizers.controls.controls import Controls, planned_controls, settled_controls
+from tokenreel.tokenizers.controls.base import DatasetInfo
+from tokenreel.tokenizers.controls.controls import Controls, planned_controls, resolve_controls
 
 SECTION = {
-    "state": {"type": "state", "codes": 5, "columns": ["x", "y"]},
+    "state": {"type": "state", "codebook_size": 5, "columns": ["x", "y"]},
     "class": {"type": "class", "names": ["ant", "bee"]},
-    "sound": {"type": "sound", "codes": 3, "bands": 2, "slices": 1, "rate": 1000, "window": 16, "frame_rate": 20},
-    "type": {"type": "integers", "file": "grip.csv", "column": "grip", "codes": 7},
+    "sound": {
+        "type": "sound",
+        "codebook_size": 3,
+        "bands": 2,
+        "slices": 1,
+        "rate": 1000,
+        "window": 16,
+        "frame_rate": 20,
+    },
+    "type": {"type": "integers", "file": "grip.csv", "column": "grip", "codebook_size": 7},
 }
 SPEC = TokenSpec((StreamSpec("video", (11, 2, 3), 13),), 11, Framing(8, 12))
 
@@ -38,8 +46,8 @@ def test_it_comes_back_from_its_folder_with_the_order_of_its_tracks(controls: Co
     assert back.tracks(11) == controls.tracks(11)
     assert back.weights_fingerprint == controls.weights_fingerprint
     raw = {"state": np.random.default_rng(1).random((11, 2), dtype=np.float32), "class": "bee"}
-    for name, codes in controls.encode(raw).items():
-        np.testing.assert_array_equal(back.encode(raw)[name], codes)
+    for name, indices in controls.encode(raw).items():
+        np.testing.assert_array_equal(back.encode(raw)[name], indices)
     assert "from tokenreel import Controls" in (tmp_path / "x/README.md").read_text()
     with pytest.raises(HubError, match="holds a controls, not a tokenizer"):
         VideoTokenizer.from_pretrained(tmp_path / "x")
@@ -54,7 +62,7 @@ def test_a_setting_that_is_younger_than_the_saved_one_does_not_change_its_tracks
     older.load_state_dict(controls.state_dict())
     assert older.coder("sound").config == controls.coder("sound").config
     assert older.to_document()["config"]["coders"] == stored
-    assert older.tracks(11)[2].coder != controls.tracks(11)[2].coder
+    assert older.tracks(11)[2].encoder_fingerprint != controls.tracks(11)[2].encoder_fingerprint
     assert Controls.from_document(older.to_document()).to_document() == older.to_document()
 
 
@@ -66,13 +74,13 @@ def test_coders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
 def test_tracks_stand_behind_the_levels_and_name_their_coder(controls: Controls) -> None:
     spec = controls.added_to(SPEC)
     assert spec.levels == SPEC.levels
-    assert [(s.name, s.grid, s.codes, s.null_code, s.stride) for s in spec.streams[1:]] == [
+    assert [(s.name, s.grid, s.codebook_size, s.unconditional_token, s.stride) for s in spec.streams[1:]] == [
         ("state", (11, 1, 2), 5, 5, 1),
         ("class", (1, 1, 1), 2, 2, 11),
         ("sound", (11, 2, 1), 3, 3, 1),
         ("type", (11, 1, 1), 7, 7, 1),
     ]
-    assert len({stream.coder for stream in spec.streams}) == 5
+    assert len({stream.encoder_fingerprint for stream in spec.streams}) == 5
     assert TokenSpec.from_json(spec.to_json()) == spec
     assert "coder" not in SPEC.to_json()["streams"][0]  # caches and tokenizers from before hash to what they did
 
@@ -94,7 +102,10 @@ def test_a_wrong_control_is_named(controls: Controls) -> None:
         ([], "expected a mapping of names"),
         ({"a b": SECTION["class"]}, "named by letters, digits"),
         ({"state": {"type": "stat"}}, r"controls\.state\.type: no control is called 'stat'; did you mean 'state'"),
-        ({"state": {"type": "state", "code": 5}}, r"controls\.state\.code: unknown key; did you mean 'codes'"),
+        (
+            {"state": {"type": "state", "codebook_siz": 5}},
+            r"controls\.state\.codebook_siz: unknown key; did you mean 'codebook_size'",
+        ),
         ({"label": SECTION["class"]}, r"controls\.label: none of end, end_step, .*valid names a control"),
         ({"end": SECTION["class"]}, r"controls\.end: none of"),
     ],
@@ -105,12 +116,12 @@ def test_a_section_that_cannot_be_built_is_refused(section: object, message: str
 
 
 def test_the_data_fills_what_a_section_leaves_open() -> None:
-    facts = DataFacts(("bee", "ant"), 20.0, lambda file: ("x", "y"))
+    facts = DatasetInfo(("bee", "ant"), 20.0, lambda file: ("x", "y"))
     open_section = {
-        "state": {"type": "state", "codes": 5},
+        "state": {"type": "state", "codebook_size": 5},
         "class": {"type": "class"},
         "sound": {key: value for key, value in SECTION["sound"].items() if key != "frame_rate"},  # type: ignore[attr-defined]
         "type": SECTION["type"],
     }
     assert list(planned_controls(open_section)) == ["type"]
-    assert settled_controls(open_section, facts).tracks(11) == Controls(planned_controls(SECTION)).tracks(11)
+    assert resolve_controls(open_section, facts).tracks(11) == Controls(planned_controls(SECTION)).tracks(11)

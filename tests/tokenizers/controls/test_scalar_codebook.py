@@ -15,19 +15,19 @@ def loss(values: np.ndarray, book: np.ndarray) -> float:
     return float(np.square(values[:, None] - book[None]).min(axis=1).sum())
 
 
-def best_loss(values: np.ndarray, codes: int) -> float:
+def best_loss(values: np.ndarray, codebook_size: int) -> float:
     ordered = np.sort(values)
-    cuts = combinations(range(1, len(values)), codes - 1)
+    cuts = combinations(range(1, len(values)), codebook_size - 1)
     parts = ([ordered[a:b] for a, b in pairwise([0, *cut, len(values)])] for cut in cuts)
     return min(sum(float(np.square(part - part.mean()).sum()) for part in cut) for cut in parts)
 
 
-@pytest.mark.parametrize("codes", [1, 2, 3, 5])
+@pytest.mark.parametrize("codebook_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_no_codebook_is_better(codes: int, seed: int) -> None:
+def test_no_codebook_is_better(codebook_size: int, seed: int) -> None:
     values = np.random.default_rng(seed).exponential(size=13).round(1) + 100  # some come twice
-    book = scalar_codebook(values, codes)
-    assert loss(values, book) == pytest.approx(best_loss(values, codes), abs=1e-9)
+    book = scalar_codebook(values, codebook_size)
+    assert loss(values, book) == pytest.approx(best_loss(values, codebook_size), abs=1e-9)
     assert (np.diff(book) > 0).all()
 
 
@@ -35,8 +35,8 @@ def test_of_many_numbers_it_is_a_fixed_point_and_near_the_optimum() -> None:
     """Of a uniform distribution the best codebook is even: its loss is n / 12 K^2."""
     values = np.random.default_rng(0).random(7 * SUMMARY)
     book = scalar_codebook(values, 31)
-    codes = nearest_scalars(values, book)
-    np.testing.assert_allclose([values[codes == code].mean() for code in range(31)], book, atol=1e-5)
+    indices = nearest_scalars(values, book)
+    np.testing.assert_allclose([values[indices == code].mean() for code in range(31)], book, atol=1e-5)
     assert loss(values, book) == pytest.approx(len(values) / (12 * 31**2), rel=0.03)
 
 

@@ -17,9 +17,9 @@ def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
     torch.manual_seed(17)
-    plain = VQ(VQConfig(codes=7, init="uniform", decay=0.8), 3).train()
-    alive = VQ(VQConfig(codes=23, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
-    residual = RVQ(RVQConfig(codes=11, codebooks=3, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
+    plain = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
+    alive = VQ(VQConfig(codebook_size=23, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
+    residual = RVQ(RVQConfig(codebook_size=11, codebooks=3, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
     start = {f"start.{name}": tensor.clone() for name, tensor in plain.state_dict().items()}
     torch.manual_seed(rank)  # other data, other draws
     latents = torch.randn(3, 2, 3, 1, 5, 7) + rank

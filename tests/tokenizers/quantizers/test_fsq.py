@@ -15,7 +15,7 @@ def bare_fsq(levels: tuple[int, ...], codebooks: int = 1) -> FSQ:
     """Without its projections, so that channels are what is rounded."""
     channels = len(levels) * codebooks
     fsq = FSQ(FSQConfig(levels, codebooks), channels).eval()
-    for layer in (fsq.narrow, fsq.widen):
+    for layer in (fsq.project_in, fsq.project_out):
         torch.nn.init.eye_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     return fsq
@@ -25,14 +25,14 @@ def bare_fsq(levels: tuple[int, ...], codebooks: int = 1) -> FSQ:
 def test_every_code_is_a_different_point_and_is_found_again(codebooks):
     """All K codes; a channel x is squashed by tanh, so the point v comes from about atanh(v / half)."""
     fsq = bare_fsq(LEVELS, codebooks)
-    codes = torch.arange(fsq.codes)[:, None].repeat(1, codebooks)
-    values = fsq.decode_rows(codes)
-    assert len(torch.unique(values, dim=0)) == fsq.codes == 8 * 5 * 3 * 2
+    indices = torch.arange(fsq.codebook_size)[:, None].repeat(1, codebooks)
+    values = fsq.decode_rows(indices)
+    assert len(torch.unique(values, dim=0)) == fsq.codebook_size == 8 * 5 * 3 * 2
     levels = torch.tensor(LEVELS * codebooks)
     half, offset = (levels - 1) * 1.001 / 2, 0.5 * (levels % 2 == 0)
     inside = ((values * (levels // 2) + offset) / half).clamp(-0.999, 0.999)
     latents = torch.atanh(inside) - torch.atanh(offset / half)
-    assert torch.equal(fsq.encode_rows(latents), codes)
+    assert torch.equal(fsq.encode_rows(latents), indices)
 
 
 def test_each_channel_goes_to_its_nearest_level():

@@ -14,7 +14,7 @@ from tokenreel.tokenizers.quantizers.lfq import LFQ, LFQConfig
 def bare_lfq(config: LFQConfig) -> LFQ:
     """Without its projections, so that channels are what is replaced by signs."""
     lfq = LFQ(config, config.bits * config.codebooks).eval()
-    for layer in (lfq.narrow, lfq.widen):
+    for layer in (lfq.project_in, lfq.project_out):
         torch.nn.init.eye_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     return lfq
@@ -23,10 +23,10 @@ def bare_lfq(config: LFQConfig) -> LFQ:
 @pytest.mark.parametrize("codebooks", [1, 2])
 def test_every_code_is_a_corner_and_is_found_again(codebooks):
     lfq = bare_lfq(LFQConfig(bits=5, codebooks=codebooks))
-    codes = torch.arange(32)[:, None].repeat(1, codebooks)
-    corners = lfq.decode_rows(codes)
+    indices = torch.arange(32)[:, None].repeat(1, codebooks)
+    corners = lfq.decode_rows(indices)
     assert set(corners.unique().tolist()) == {-1.0, 1.0}
-    assert torch.equal(lfq.encode_rows(0.3 * corners), codes)
+    assert torch.equal(lfq.encode_rows(0.3 * corners), indices)
 
 
 def test_a_code_is_the_nearest_corner():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokenreel.tokenizers.quantizers.nearest import CHUNK, nearest_codes
+from tokenreel.tokenizers.quantizers.nearest import CHUNK, nearest_indices
 
 
 @pytest.mark.parametrize(("rows", "size", "dim"), [(1, 2, 1), (7, 13, 5), (CHUNK, 11, 3), (2 * CHUNK + 17, 101, 31)])
@@ -14,21 +14,21 @@ def test_against_brute_force(rows, size, dim):
     """Distances in float64; the chosen one may be beaten by a rounding error only."""
     vectors, codebook = torch.randn(rows, dim) + 3.0, torch.randn(size, dim)
     distances = torch.cdist(vectors.double(), codebook.double())
-    chosen = distances.gather(1, nearest_codes(vectors, codebook)[:, None])[:, 0]
+    chosen = distances.gather(1, nearest_indices(vectors, codebook)[:, None])[:, 0]
     torch.testing.assert_close(chosen, distances.amin(1), rtol=1e-5, atol=1e-5)
 
 
 def test_codebook_vectors_find_themselves():
     codebook = torch.randn(CHUNK + 89, 13)
-    assert torch.equal(nearest_codes(codebook, codebook), torch.arange(len(codebook)))
+    assert torch.equal(nearest_indices(codebook, codebook), torch.arange(len(codebook)))
 
 
 def test_a_row_does_not_depend_on_the_others():
     """Bit-equal scores: the codebook holds each vector twice, so that any difference in rounding would show in ties."""
     half = torch.randn(53, 29)
     codebook, vectors = torch.cat([half, half + 1e-7]), torch.randn(CHUNK + 71, 29)
-    together = nearest_codes(vectors, codebook)
-    alone = torch.cat([nearest_codes(row[None], codebook) for row in vectors])
+    together = nearest_indices(vectors, codebook)
+    alone = torch.cat([nearest_indices(row[None], codebook) for row in vectors])
     assert torch.equal(together, alone)
 
 
@@ -46,5 +46,5 @@ def test_the_matrix_of_distances_never_exists():
 
     vectors, codebook = torch.randn(7 * CHUNK, 3), torch.randn(211, 3)
     with Watch():
-        nearest_codes(vectors, codebook)
+        nearest_indices(vectors, codebook)
     assert largest <= 4 * CHUNK * 211

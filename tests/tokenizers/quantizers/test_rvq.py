@@ -48,17 +48,17 @@ def test_codes_against_a_greedy_search_by_hand() -> None:
             left = left - book[chosen[-1]]
         expected.append(chosen)
         sums.append(row - left)
-    codes = rvq.encode(latents)
-    assert codes.shape == (2, 3, 7, 11, STAGES)
-    assert codes.view(-1, STAGES).tolist() == expected
-    np.testing.assert_allclose(rows_of(rvq.decode(codes)).numpy(), np.array(sums), atol=1e-5)
+    indices = rvq.encode(latents)
+    assert indices.shape == (2, 3, 7, 11, STAGES)
+    assert indices.view(-1, STAGES).tolist() == expected
+    np.testing.assert_allclose(rows_of(rvq.decode(indices)).numpy(), np.array(sums), atol=1e-5)
 
 
 def test_codes_survive_decoding() -> None:
     """Where later stages only refine; else another code may come nearer to a sum than the one that it was made of."""
     rvq = random_rvq(scale=1e-2)
-    codes = torch.randint(0, CODES, (2, 3, 5, 7, STAGES))
-    assert torch.equal(rvq.encode(rvq.decode(codes)), codes)
+    indices = torch.randint(0, CODES, (2, 3, 5, 7, STAGES))
+    assert torch.equal(rvq.encode(rvq.decode(indices)), indices)
 
 
 def test_each_stage_brings_the_reconstruction_nearer() -> None:
@@ -67,16 +67,16 @@ def test_each_stage_brings_the_reconstruction_nearer() -> None:
     for _ in range(20):
         rvq(torch.randn(LATENTS))
     rows = torch.randn(1009, 5)
-    codes = rvq.eval().encode_rows(rows)
+    indices = rvq.eval().encode_rows(rows)
     for stages in range(1, 6):
-        near = sum(stage.decode_rows(codes[:, i : i + 1]) for i, stage in enumerate(rvq.stages[:stages]))
+        near = sum(stage.decode_rows(indices[:, i : i + 1]) for i, stage in enumerate(rvq.stages[:stages]))
         errors.append(functional.mse_loss(near, rows).item())
     assert all(later < 0.9 * earlier for earlier, later in pairwise(errors))
 
 
 def test_a_stage_is_a_vq_trained_on_what_is_left_over() -> None:
     """Codebooks, counts and codes of stages are those of single VQs that are handed the residuals in turn."""
-    settings = {"codes": CODES, "decay": 0.8, "init": "uniform"}
+    settings = {"codebook_size": CODES, "decay": 0.8, "init": "uniform"}
     rvq = RVQ(RVQConfig(**settings, codebooks=STAGES), 5).train()
     singles = [VQ(VQConfig(**settings), 5).train() for _ in range(STAGES)]
     for i, single in enumerate(singles):
@@ -88,10 +88,10 @@ def test_a_stage_is_a_vq_trained_on_what_is_left_over() -> None:
         quantized, left = rvq(latents), latents
         for i, single in enumerate(singles):
             book = single.codebook[0].clone()  # of before it moves
-            codes = single(left).codes
-            left = left - functional.embedding(codes[..., 0], book).movedim(-1, 1)
-            assert torch.equal(quantized.codes[..., i : i + 1], codes)
-            assert torch.equal(quantized.code_counts[i], torch.bincount(codes.flatten(), minlength=CODES))
+            indices = single(left).indices
+            left = left - functional.embedding(indices[..., 0], book).movedim(-1, 1)
+            assert torch.equal(quantized.indices[..., i : i + 1], indices)
+            assert torch.equal(quantized.code_counts[i], torch.bincount(indices.flatten(), minlength=CODES))
     for single, stage in zip(singles, rvq.stages, strict=True):
         torch.testing.assert_close(stage.codebook, single.codebook)
 
@@ -104,7 +104,7 @@ def test_gradients_pass_straight_through_and_every_stage_is_committed_to() -> No
     ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
     left, pull, losses = latents.detach(), torch.zeros(LATENTS), 0.0
     for i, stage in enumerate(rvq.stages):
-        left = left - stage.decode(quantized.codes[..., i : i + 1])
+        left = left - stage.decode(quantized.indices[..., i : i + 1])
         pull += 0.7 * 2 * left / left.numel()
         losses += 0.7 * left.square().mean()
     torch.testing.assert_close(quantized.losses["commitment"].detach(), losses)
@@ -129,11 +129,11 @@ def test_two_processes_hold_one_codebook_at_every_stage(replicas: list[dict[str,
 
 
 def test_settings_are_read_by_name() -> None:
-    section = {"type": "rvq", "codes": 7, "codebooks": 3, "init": "kmeans"}
-    assert QUANTIZERS.config(section) == RVQConfig(codes=7, codebooks=3, init="kmeans")
+    section = {"type": "rvq", "codebook_size": 7, "codebooks": 3, "init": "kmeans"}
+    assert QUANTIZERS.config(section) == RVQConfig(codebook_size=7, codebooks=3, init="kmeans")
 
 
-@pytest.mark.parametrize("fields", [{"codebooks": 0}, {"codes": 1}, {"decay": 1.0}])
+@pytest.mark.parametrize("fields", [{"codebooks": 0}, {"codebook_size": 1}, {"decay": 1.0}])
 def test_bad_fields_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         RVQConfig(**fields)  # type: ignore[arg-type]

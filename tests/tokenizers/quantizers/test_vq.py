@@ -18,18 +18,18 @@ def _seeded():
 
 
 def test_codes_survive_decoding():
-    vq = VQ(VQConfig(codes=13, codebooks=2), 6).eval()
+    vq = VQ(VQConfig(codebook_size=13, codebooks=2), 6).eval()
     vq.codebook.normal_()
-    codes = torch.randint(0, 13, (2, 3, 5, 7, 2))
-    assert torch.equal(vq.encode(vq.decode(codes)), codes)
+    indices = torch.randint(0, 13, (2, 3, 5, 7, 2))
+    assert torch.equal(vq.encode(vq.decode(indices)), indices)
 
 
 def test_slices_are_independent_quantizers():
     """LVT section 3.1: the channels are split in order, each part has a codebook of its own."""
-    vq, latents = VQ(VQConfig(codes=13, codebooks=2), 6).eval(), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codebook_size=13, codebooks=2), 6).eval(), torch.randn(LATENTS)
     vq.codebook.normal_()
     for i, part in enumerate(latents.split(3, dim=1)):
-        single = VQ(VQConfig(codes=13), 3).eval()
+        single = VQ(VQConfig(codebook_size=13), 3).eval()
         single.codebook.copy_(vq.codebook[i : i + 1])
         assert torch.equal(vq.encode(latents)[..., i : i + 1], single.encode(part))
         torch.testing.assert_close(vq(latents).latents.split(3, dim=1)[i], single(part).latents)
@@ -37,21 +37,21 @@ def test_slices_are_independent_quantizers():
 
 def test_gradients_pass_straight_through():
     """The output's gradient reaches the input as it is; the commitment loss adds 2 (x - e) / numel, weighted."""
-    vq, latents = VQ(VQConfig(codes=13, commitment=0.7), 6).eval(), torch.randn(LATENTS, requires_grad=True)
+    vq, latents = VQ(VQConfig(codebook_size=13, commitment=0.7), 6).eval(), torch.randn(LATENTS, requires_grad=True)
     weights, quantized = torch.randn(LATENTS), vq(latents)
     ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
-    pull = 0.7 * 2 * (latents - vq.decode(quantized.codes)).detach() / latents.numel()
+    pull = 0.7 * 2 * (latents - vq.decode(quantized.indices)).detach() / latents.numel()
     torch.testing.assert_close(latents.grad, weights + pull)
 
 
 def test_moving_averages_against_numpy():
-    vq = VQ(VQConfig(codes=5, decay=0.9, smoothing=0.01, init="uniform"), 3).train()
+    vq = VQ(VQConfig(codebook_size=5, decay=0.9, smoothing=0.01, init="uniform"), 3).train()
     count, total, book = np.ones(5), vq.codebook[0].double().numpy().copy(), vq.codebook[0].double().numpy()
     for _ in range(3):
         latents = torch.randn(2, 3, 1, 5, 7)
         rows = latents.movedim(1, -1).reshape(-1, 3).double().numpy()
-        codes = ((rows[:, None] - book[None]) ** 2).sum(-1).argmin(1)
-        chosen = np.eye(5)[codes]
+        indices = ((rows[:, None] - book[None]) ** 2).sum(-1).argmin(1)
+        chosen = np.eye(5)[indices]
         count = 0.9 * count + 0.1 * chosen.sum(0)
         total = 0.9 * total + 0.1 * chosen.T @ rows
         book = total / ((count + 0.01) * count.sum() / (count.sum() + 5 * 0.01))[:, None]
@@ -61,7 +61,7 @@ def test_moving_averages_against_numpy():
 
 
 def test_nothing_moves_in_evaluation():
-    vq, latents = VQ(VQConfig(codes=13, revive_below=0.5, init="kmeans"), 6), torch.randn(LATENTS)
+    vq, latents = VQ(VQConfig(codebook_size=13, revive_below=0.5, init="kmeans"), 6), torch.randn(LATENTS)
     vq.train()(latents)
     before = {name: tensor.clone() for name, tensor in vq.state_dict().items()}
     vq.eval()(latents)
@@ -69,7 +69,10 @@ def test_nothing_moves_in_evaluation():
 
 
 def test_data_initialisation_takes_vectors_of_the_first_batch():
-    vq, latents = VQ(VQConfig(codes=13, codebooks=2, init="data", decay=0.999999), 6).train(), torch.randn(LATENTS)
+    vq, latents = (
+        VQ(VQConfig(codebook_size=13, codebooks=2, init="data", decay=0.999999), 6).train(),
+        torch.randn(LATENTS),
+    )
     vq(latents)
     parts = latents.movedim(1, -1).reshape(-1, 2, 3)
     for i in range(2):
@@ -83,7 +86,7 @@ def test_kmeans_fits_the_first_batch_better_than_random_vectors():
     errors = {}
     for init in ("data", "kmeans"):
         torch.manual_seed(7)
-        vq = VQ(VQConfig(codes=13, init=init), 6).train()
+        vq = VQ(VQConfig(codebook_size=13, init=init), 6).train()
         vq(latents)
         errors[init] = vq.eval()(latents).losses["commitment"].item()
     assert errors["kmeans"] < 0.9 * errors["data"]
@@ -91,7 +94,10 @@ def test_kmeans_fits_the_first_batch_better_than_random_vectors():
 
 def test_a_revived_code_stays_where_it_was_put():
     """Its moving averages are reset with it: with the old ones it would be back at once where nobody chose it."""
-    vq, latents = VQ(VQConfig(codes=7, init="uniform", revive_below=0.2, decay=0.5), 6).train(), torch.randn(LATENTS)
+    vq, latents = (
+        VQ(VQConfig(codebook_size=7, init="uniform", revive_below=0.2, decay=0.5), 6).train(),
+        torch.randn(LATENTS),
+    )
     vq.codebook[0, 3] = vq.average_sum[0, 3] = 1e3  # out of reach
     vq.average_count[0, 3] = 1e-6
     vq(latents)
@@ -107,7 +113,7 @@ def test_dead_codes_come_to_life():
     latents = torch.randn(LATENTS) * 0.1 + 5.0
     used = {}
     for revive_below in (0.0, 0.1):
-        vq = VQ(VQConfig(codes=23, init="uniform", revive_below=revive_below, decay=0.8), 6).train()
+        vq = VQ(VQConfig(codebook_size=23, init="uniform", revive_below=revive_below, decay=0.8), 6).train()
         for _ in range(40):
             counts = vq(latents).code_counts
         used[revive_below] = (counts > 0).sum().item()
@@ -116,7 +122,7 @@ def test_dead_codes_come_to_life():
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"codes": 1}, "codes"), ({"decay": 1.0}, "decay"), ({"revive_below": 1.5}, "revive_below")],
+    [({"codebook_size": 1}, "codebook_size"), ({"decay": 1.0}, "decay"), ({"revive_below": 1.5}, "revive_below")],
 )
 def test_bad_fields_are_refused(fields, words):
     with pytest.raises(ConfigError, match=words):
@@ -131,7 +137,7 @@ def test_two_processes_hold_one_codebook_through_initialisation_and_revival(repl
 
 def test_two_processes_are_one_with_both_batches(replicas):
     """Without random draws, the codebook is that of one process that saw the data of both."""
-    vq = VQ(VQConfig(codes=7, init="uniform", decay=0.8), 3).train()
+    vq = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
     vq.load_state_dict({name: replicas[0][f"start.{name}"] for name in vq.state_dict()})
     for step in range(3):
         vq(torch.cat([replica["latents"][step] for replica in replicas]))
