@@ -179,7 +179,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
-    data = _parse_yaml(text, f"config file {path} is not YAML")
+    data = parse_yaml(text, f"config file {path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(data).__name__}")
     return data
@@ -194,7 +194,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_yaml(text: str, complaint: str) -> Any:
+def parse_yaml(text: str, complaint: str) -> Any:
     """Raises ConfigError, which begins with `complaint` and says where, for what is no YAML."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
@@ -235,14 +235,3 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
         )
         merged[key] = merge(old, value) if same else value  # type: ignore[arg-type]
     return merged
-
-
-def set_field(sections: Mapping[str, Any], assignment: str) -> dict[str, Any]:
-    """Applies one `--set prior.depth=4`; the value is read as YAML. Raises ConfigError if it is no assignment."""
-    dotted, equals, text = assignment.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"--set {assignment!r}: write it as section.field=value, as in --set prior.depth=4")
-    value = _parse_yaml(text, f"--set {assignment!r}: the value is not YAML")
-    for key in reversed(dotted.split(".")):
-        value = {key: value}
-    return merge(sections, value)
