@@ -19,7 +19,7 @@ from tokenreel.data.controls.needs import Need, Raw
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
 
-CODERS = Registry(
+CODERS: Registry[Coder] = Registry(
     "control",
     {
         "class": "tokenreel.tokenizers.controls.class_name:ClassCoder",
@@ -27,6 +27,7 @@ CODERS = Registry(
         "sound": "tokenreel.tokenizers.controls.sound:SoundCoder",
         "integers": "tokenreel.tokenizers.controls.integers:IntegerCoder",
     },
+    base="tokenreel.tokenizers.controls.base:Coder",
 )
 
 
@@ -119,5 +120,4 @@ class Coder(nn.Module):
 
 def build_coder(config: Any) -> Coder:
     """The coder of a settled configuration, its codebooks empty."""
-    coder: Coder = CODERS.member(config.type)(config)
-    return coder
+    return CODERS.member(config.type)(config)
