@@ -168,6 +168,11 @@ class TokenSpec:
             return range(1) if step == 0 else range(1 + (step - 1) * stream.stride, 1 + step * stream.stride)
         return range(step * stream.stride, (step + 1) * stream.stride)
 
+    @property
+    def summary(self) -> str:
+        """One line for people: each stream with its shape [t, h, w, q] and its codebook."""
+        return ", ".join(f"{stream.name} {list(stream.shape)} of {stream.codes:,} codes" for stream in self.streams)
+
     def to_json(self) -> dict[str, Any]:
         return to_mapping(self)
 

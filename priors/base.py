@@ -127,6 +127,13 @@ class Prior(nn.Module, PretrainedModel):
     def rewind(self, state: State, position: Tensor) -> None:
         """Takes rows back to an earlier `position` [B]: what was fed from there on counts as never fed."""
 
+    def extra_repr(self) -> str:
+        """What torch prints above the layers."""
+        streams = f"predicts {', '.join(self.predicts)}, reads {', '.join(self.reads) or 'nothing'}"
+        codes = "untrained" if self.code_fingerprint is None else f"trained on codes of {self.code_fingerprint[:8]}"
+        parameters = sum(p.numel() for p in self.parameters())
+        return f"{self.config.type}: {streams}; {self.spec.summary}; {parameters:,} parameters; {codes}"
+
     @property
     def device(self) -> torch.device:
         """Where the prior computes; tokens for it lie there too."""

@@ -40,6 +40,11 @@ class Samples:
     forwards: float  # passes through the prior that a row took part in; their mean where rows differ
     codes_drawn: int  # over all rows
 
+    def __repr__(self) -> str:
+        """Shapes, for the codes themselves would fill pages."""
+        shapes = ", ".join(f"{name} {list(codes.shape)}" for name, codes in self.tokens.items())
+        return f"Samples({shapes}; forwards={self.forwards:g}, codes_drawn={self.codes_drawn:,})"
+
     @property
     def codes_per_forward(self) -> float:
         """Codes that a row gains by a pass, on average."""

@@ -99,6 +99,10 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         tensors = {k: v for k, v in self.state_dict().items() if k.split(".")[0] in self.code_modules}
         return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
 
+    def extra_repr(self) -> str:
+        """What torch prints above the layers. No fingerprint: that reads every weight."""
+        return f"{self.config.type}: {self.spec.summary}; {sum(p.numel() for p in self.parameters()):,} parameters"
+
     def fingerprints(self) -> dict[str, str]:
         return {"codes": self.code_fingerprint, **super().fingerprints()}
 
