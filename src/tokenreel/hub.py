@@ -2,7 +2,7 @@
 
 `huggingface_hub.ModelHubMixin` brings `push_to_hub`, the tags and the download counts. Loading is our own, because the
 mixin's drops unknown keys and rebuilds nested configurations as plain dicts. What comes from outside is data: it is
-read as JSON and safetensors, names members of closed registries, and must match the fingerprints that it states.
+read as JSON and safetensors, names members of registries, and must match the fingerprints that it states.
 This module knows no tokenizer, prior or cache.
 """
 
