@@ -183,6 +183,13 @@ class TokenSpec:
         """Whether its steps follow the frames (levels, states, sound); those of others (a class) hold for all."""
         return stream.role == "level" or (stream.grid[0] > 1 and stream.grid[0] * stream.stride == self.frames)
 
+    @property
+    def summary(self) -> str:
+        """One line for people: each stream with its shape [t, h, w, q] and its codebook."""
+        return ", ".join(
+            f"{stream.name} {list(stream.shape)} of {stream.codebook_size:,} codes" for stream in self.streams
+        )
+
     def to_json(self) -> dict[str, Any]:
         return to_mapping(self)
 

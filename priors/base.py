@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from tokenreel.hub import PretrainedModel
 
 Tokens = Mapping[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 
-PRIORS = Registry(
+PRIORS: Registry[Prior] = Registry(
     "prior",
     {
         "gpt": "tokenreel.priors.gpt.model:GPT",
@@ -34,6 +34,7 @@ PRIORS = Registry(
         "unigram": "tokenreel.priors.ngram.prior:UnigramPrior",
         "temporal-bigram": "tokenreel.priors.ngram.prior:TemporalBigramPrior",
     },
+    base="tokenreel.priors.base:Prior",
 )
 
 
@@ -128,6 +129,13 @@ class Prior(nn.Module, PretrainedModel):
     def rewind(self, state: State, position: Tensor) -> None:
         """Takes rows back to an earlier `position` [B]: what was fed from there on counts as never fed."""
 
+    def extra_repr(self) -> str:
+        """What torch prints above the layers."""
+        streams = f"predicts {', '.join(self.predicts)}, reads {', '.join(self.reads) or 'nothing'}"
+        codes = "untrained" if self.code_fingerprint is None else f"trained on codes of {self.code_fingerprint[:8]}"
+        parameters = sum(p.numel() for p in self.parameters())
+        return f"{self.config.type}: {streams}; {self.spec.summary}; {parameters:,} parameters; {codes}"
+
     @property
     def device(self) -> torch.device:
         """Where the prior computes; tokens for it lie there too."""
@@ -207,14 +215,14 @@ class Prior(nn.Module, PretrainedModel):
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Prior:
-        prior = build_prior(document["config"], TokenSpec.from_json(document["spec"]))
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        prior = cls.require_own(build_prior(document["config"], TokenSpec.from_json(document["spec"])))
         prior.code_fingerprint = document["code_fingerprint"]
         prior.trained_without_controls = document.get("trained_without_controls", False)
         return prior
 
     @classmethod
-    def from_preset(cls, name: str, spec: TokenSpec | None = None, level: str | None = None) -> Prior:
+    def from_preset(cls, name: str, spec: TokenSpec | None = None, level: str | None = None) -> Self:
         """An untrained prior as the preset describes it, for the tokens of `spec` (left out: the preset's own `tokens:`
         section); the one for `level` where it has several. Raises ConfigError for an unknown preset, or a section or
         level that it lacks.
@@ -226,7 +234,7 @@ class Prior(nn.Module, PretrainedModel):
             if "tokens" not in preset:
                 raise ConfigError(f"preset {name!r} does not say for which tokens: pass spec=tokenizer.spec")
             spec = from_mapping(TokenSpec, preset["tokens"], "tokens")
-        return build_prior(part_of_level(preset["prior"], level), spec)
+        return cls.require_own(build_prior(part_of_level(preset["prior"], level), spec))
 
 
 def levels_of(section: Mapping[str, Any]) -> list[str | None]:
@@ -263,7 +271,8 @@ def part_of_level(section: Mapping[str, Any], level: str | None) -> Mapping[str,
 def build_prior(section: Mapping[str, Any], spec: TokenSpec) -> Prior:
     """The registered prior that a `prior:` section names, for the tokens of `spec`."""
     config = PRIORS.config(section, "prior")
-    return PRIORS.member(config.type)(config, spec)
+    member: Callable[..., Prior] = PRIORS.member(config.type)
+    return member(config, spec)
 
 
 def raster_order(spec: TokenSpec, names: Iterable[str]) -> Tensor:

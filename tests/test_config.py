@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -14,8 +14,8 @@ from tokenreel.config import (
     load_preset,
     load_yaml,
     merge,
+    parse_yaml,
     preset_names,
-    set_field,
     to_mapping,
 )
 from tokenreel.errors import ConfigError
@@ -69,6 +69,7 @@ def test_a_round_trip_keeps_nesting_unions_and_tuples() -> None:
         ({"width": 3, "betas": [0.5]}, r"config\.betas: expected 2 values, got 1"),
         ({"width": 3, "betas": 0.5}, r"config\.betas: expected a list"),
         ({"width": 3, "quantizer": {"type": "fqs"}}, r"config\.quantizer\.type: 'fqs' is not known; did you mean"),
+        ({"width": 3, "quantizer": {"type": ["fsq"]}}, r"config\.quantizer\.type: \['fsq'\] is not known"),
         ({"width": 3, "quantizer": {"type": "fsq", "levels": [8, "5"]}}, r"config\.quantizer\.levels\[1\]"),
         ({"width": 3, "extra": {"top": {"code": 3}}}, r"config\.extra\.top\.code: unknown key; did you mean 'codes'"),
         ([1, 2], "expected a mapping"),
@@ -86,13 +87,55 @@ def test_a_whole_number_stands_for_a_float_and_nothing_else_is_converted() -> No
 
 
 def test_a_registry_knows_its_members_only() -> None:
-    registry = Registry("tokenizer", {"frame-vqvae": "os:path"})
+    registry: Registry[Any] = Registry("tokenizer", {"frame-vqvae": "os:path"})
     with pytest.raises(ConfigError, match="no tokenizer is called 'frame-vqae'; did you mean 'frame-vqvae'"):
         registry.member("frame-vqae")
     with pytest.raises(ConfigError, match="expected a mapping with 'type'"):
         registry.config({"width": 3})
     with pytest.raises(ConfigError, match="no tokenizer is called 'os:system'"):
         registry.config({"type": "os:system"})
+    with pytest.raises(ConfigError, match=r"no tokenizer is called \['frame-vqvae'\]"):
+        registry.config({"type": ["frame-vqvae"]})
+
+
+@dataclass(frozen=True)
+class OtherConfig:
+    type: ClassVar[str] = "other"
+    size: int = 3
+
+
+class Other:
+    config_class = OtherConfig
+
+
+def test_a_class_is_registered_by_its_name() -> None:
+    registry: Registry[Any] = Registry("tokenizer", {"path": "os:path"})
+    registry.register("other", Other)
+    assert list(registry) == ["path", "other"]
+    assert registry.member("other") is Other
+    assert registry.config({"type": "other", "size": 5}) == OtherConfig(5)
+    registry.register("other", Other)
+    again = type("Other", (), {"config_class": OtherConfig, "__module__": __name__})
+    registry.register("other", again)  # the same cell of a notebook, run once more
+    assert registry.member("other") is again
+    with pytest.raises(ConfigError, match=r"no tokenizer is called 'othr'; did you mean 'other'\? .*import that code"):
+        registry.member("othr")
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "message"),
+    [
+        ("path", Other, r"register 'path': os:path has this name; give .*:Other another"),
+        ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
+        ("mine", Vq, r"register 'mine': .*:Vq needs config_class, a frozen dataclass of type 'mine'"),
+        ("mine", Other(), r"register 'mine': <.*> is no class derived from object"),
+    ],
+)
+def test_what_cannot_be_a_member_is_refused(name: str, member: Any, message: str) -> None:
+    registry: Registry[Any] = Registry("tokenizer", {"path": "os:path"})
+    with pytest.raises(ConfigError, match=message):
+        registry.register(name, member)
+    assert list(registry) == ["path"]
 
 
 def test_later_settings_lie_over_earlier_ones() -> None:
@@ -101,27 +144,11 @@ def test_later_settings_lie_over_earlier_ones() -> None:
     assert merge(base, {"prior": {"type": "maskgit", "depth": 2}})["prior"] == {"type": "maskgit", "depth": 2}
 
 
-@pytest.mark.parametrize(
-    ("assignment", "value"),
-    [("prior.depth=2", 2), ("prior.depth=2.5", 2.5), ("prior.depth=null", None), ("prior.depth=[1, 2]", [1, 2])],
-)
-def test_one_field_is_set_with_a_yaml_value(assignment: str, value: Any) -> None:
-    sections = {"prior": {"type": "gpt", "depth": 4}}
-    assert set_field(sections, assignment) == {"prior": {"type": "gpt", "depth": value}}
-    assert sections["prior"]["depth"] == 4
-
-
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("-1.5e+3", -1500.0), (".5e1", 5.0)])
 def test_numbers_with_an_exponent_are_numbers(text: str, value: float) -> None:
     """PyYAML alone takes 1e-4, without a point, for text."""
-    assert set_field({}, f"training.rate={text}") == {"training": {"rate": value}}
-    assert set_field({}, "training.name=1e-4x") == {"training": {"name": "1e-4x"}}
-
-
-@pytest.mark.parametrize("assignment", ["prior.depth", "=3", "prior.depth=[1"])
-def test_what_is_no_assignment_is_refused(assignment: str) -> None:
-    with pytest.raises(ConfigError, match="--set"):
-        set_field({}, assignment)
+    assert parse_yaml(text, "rate") == value
+    assert parse_yaml("1e-4x", "name") == "1e-4x"
 
 
 def test_files_that_are_not_sections_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ A tokenizer knows nothing of priors, caches or files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -20,13 +20,14 @@ from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
 Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
 
-TOKENIZERS = Registry(
+TOKENIZERS: Registry[VideoTokenizer] = Registry(
     "tokenizer",
     {
         "context-autoencoder": "tokenreel.tokenizers.context_autoencoder:ContextAutoencoder",
         "frame-vqvae": "tokenreel.tokenizers.frame_vqvae:FrameVQVAE",
         "hierarchical-vqvae": "tokenreel.tokenizers.hierarchical_vqvae:HierarchicalVQVAE",
     },
+    base="tokenreel.tokenizers.base:VideoTokenizer",
 )
 
 
@@ -103,6 +104,10 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         tensors = {k: v for k, v in self.state_dict().items() if not f"{k}.".startswith(decode_only)}
         return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
 
+    def extra_repr(self) -> str:
+        """What torch prints above the layers. No fingerprint: that reads every weight."""
+        return f"{self.config.type}: {self.spec.summary}; {sum(p.numel() for p in self.parameters()):,} parameters"
+
     def fingerprints(self) -> dict[str, str]:
         return {"codes": self.code_fingerprint, **super().fingerprints()}
 
@@ -110,22 +115,22 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         return {"config": to_mapping(self.config), "spec": self.spec.to_json()}
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> VideoTokenizer:
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
         spec = TokenSpec.from_json(document["spec"])
         tokenizer = build_tokenizer(document["config"], spec.frames, spec.framing)
         if tokenizer.spec != spec:
             raise ConfigError(f"spec: the configuration makes {tokenizer.spec}, the file says {spec}")
-        return tokenizer
+        return cls.require_own(tokenizer)
 
     @classmethod
-    def from_preset(cls, name: str) -> VideoTokenizer:
+    def from_preset(cls, name: str) -> Self:
         """An untrained tokenizer as the preset describes it. Raises ConfigError for an unknown preset or section."""
         preset = load_preset(name)
         for section in ("tokenizer", "data"):
             if section not in preset:
                 raise ConfigError(f"preset {name!r} has no section {section!r}; it has: {', '.join(preset)}")
         framing = from_mapping(Framing, preset["data"]["framing"], "data.framing")
-        return build_tokenizer(preset["tokenizer"], preset["data"]["frames"], framing)
+        return cls.require_own(build_tokenizer(preset["tokenizer"], preset["data"]["frames"], framing))
 
     def require_framing(self, video: Tensor, name: str = "video") -> None:
         """Raises ConfigError unless video [B, C, T, H, W] has the channels and size of the spec's frames."""
@@ -170,7 +175,8 @@ def _settings_of_codes(written: Mapping[str, Any], config: Any, decode_only: Col
 def build_tokenizer(section: Mapping[str, Any], frames: int, framing: Framing) -> VideoTokenizer:
     """The registered tokenizer that a `tokenizer:` section names, for clips of `frames` frames framed as given."""
     config = TOKENIZERS.config(section, "tokenizer")
-    return TOKENIZERS.member(config.type)(config, frames, framing)
+    member: Callable[..., VideoTokenizer] = TOKENIZERS.member(config.type)
+    return member(config, frames, framing)
 
 
 def code_grid(framing: Framing, factor: int) -> tuple[int, int]:

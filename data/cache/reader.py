@@ -61,6 +61,13 @@ class TokenCache:
             )
         return cls(root, documents, committed)
 
+    def __repr__(self) -> str:
+        state = "" if self.cache_id is not None else f"; not sealed, {len(self.shards)} of {self.header.shards} shards"
+        return (
+            f"<TokenCache {self.path}: {self.row_count:,} rows of {self.kind}; {self.spec.summary}; "
+            f"codes of {self.code_fingerprint[:8]}{state}>"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenCache.open, (self.path, self.cache_id is None)  # so that a data loader's worker maps files itself
 

@@ -3,15 +3,19 @@
 A file has sections. `training:` may hold a part for each stage, so that one preset serves a whole system: what stands
 in `training.tokenizer` counts for train-tokenizer alone, what stands beside it for every stage. Where a system has a
 prior for each level of its codes, `prior:` and `training.prior` hold a part for each level in the same way.
+
+All --set of a command are one source, so their order does not matter, unless two of them set the same field: then the
+last one counts, as with any flag that is given twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokenreel.config import load_preset, load_yaml, merge, set_field
+from tokenreel.config import TYPE_KEY, load_preset, load_yaml, merge, parse_yaml
 from tokenreel.errors import ConfigError, nearest_name
 
 SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "training")
@@ -34,8 +38,8 @@ def resolve(
     layers = [load_preset(preset)] if preset is not None else []
     if config_file is not None:
         layers.append(load_yaml(config_file))
-    layers += [set_field({}, assignment) for assignment in assignments]
-    layers += [_nested(name, value) for name, value in flags.items() if value is not None]
+    layers.append(read_assignments(assignments))
+    layers += [_nested(name.split("."), value) for name, value in flags.items() if value is not None]
     sections: dict[str, Any] = {}
     for layer in layers:
         for name in layer:
@@ -68,7 +72,61 @@ def _training(section: Any, stage: str, level: str | None, levels: Container[str
     return merge(merge(shared, of_all_levels), own.get(level) or {})
 
 
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    for key in reversed(dotted.split(".")):
+class _Assignment(NamedTuple):
+    text: str  # as it was typed
+    field: tuple[str, ...]
+    value: Any  # a mapping stands for an assignment to each field in it
+
+    @property
+    def tree(self) -> Any:
+        return _nested(self.field, self.value)
+
+    def replaces(self, earlier: _Assignment) -> bool:
+        """Whether nothing of an `earlier` one to the same field counts: not where both set fields of one type in it."""
+        if self.field != earlier.field or not (isinstance(self.value, Mapping) and isinstance(earlier.value, Mapping)):
+            return self.field == earlier.field
+        mine, its = self.value.get(TYPE_KEY), earlier.value.get(TYPE_KEY)
+        return mine is not None and its is not None and mine != its
+
+
+def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """All --set (`prior.depth=4`) of a command as one layer; values are YAML. Raises ConfigError for what is no
+    assignment, and, naming both, for two of which one sets a field inside of what the other says is no mapping.
+    """
+    kept: list[_Assignment] = []
+    for assignment in map(_parse_assignment, assignments):
+        kept = [earlier for earlier in kept if not assignment.replaces(earlier)]
+        for earlier in kept:
+            if _clash(earlier.tree, assignment.tree):
+                raise ConfigError(f"--set {earlier.text!r} and --set {assignment.text!r} exclude each other; drop one")
+        kept.append(assignment)
+    return reduce(_joined, (assignment.tree for assignment in kept), {})
+
+
+def _parse_assignment(text: str) -> _Assignment:
+    dotted, equals, value = text.partition("=")
+    field = tuple(dotted.split("."))
+    if not equals or not all(field):
+        raise ConfigError(f"--set {text!r}: write it as section.field=value, as in --set prior.depth=4")
+    return _Assignment(text, field, parse_yaml(value, f"--set {text!r}: the value is not YAML"))
+
+
+def _nested(keys: Sequence[str], value: Any) -> Any:
+    """`value` below `keys`: a, b -> {a: {b: value}}."""
+    for key in reversed(keys):
         value = {key: value}
     return value
+
+
+def _clash(one: Any, other: Any) -> bool:
+    """Whether somewhere one is a mapping and the other is not."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return any(_clash(one[key], other[key]) for key in one.keys() & other.keys())
+    return isinstance(one, Mapping) or isinstance(other, Mapping)
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """What two values hold that do not clash; unlike `merge`, which lets a `type` drop what was set before it."""
+    if not isinstance(one, Mapping):
+        return other
+    return {**one, **{key: _joined(one[key], item) if key in one else item for key, item in other.items()}}

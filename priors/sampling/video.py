@@ -44,6 +44,11 @@ class Samples:
     forwards: float  # passes through the prior that a row took part in; their mean where rows differ
     tokens_sampled: int  # over all rows
 
+    def __repr__(self) -> str:
+        """Shapes, for the codes themselves would fill pages."""
+        shapes = ", ".join(f"{name} {list(codes.shape)}" for name, codes in self.tokens.items())
+        return f"Samples({shapes}; forwards={self.forwards:g}, tokens_sampled={self.tokens_sampled:,})"
+
     @property
     def tokens_per_forward(self) -> float:
         """Codes that a row gains by a pass, on average."""

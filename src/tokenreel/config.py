@@ -1,7 +1,7 @@
-"""Configuration: mappings <-> frozen dataclasses, strictly, and the closed registries that short names select from.
+"""Configuration: mappings <-> frozen dataclasses, strictly, and the registries that short names select from.
 
-A configuration is data. It names the members of a closed registry and never carries an import path, so loading one can
-run no foreign code. This module knows no model, no cache and no command.
+A configuration is data. It names members of a registry and never carries an import path, so loading one runs no code
+that this process has not imported already. This module knows no model, no cache and no command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import yaml
 
@@ -33,7 +33,11 @@ class Config(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-def from_mapping(cls: type[Any], mapping: Any, path: str = "config") -> Any:
+C = TypeVar("C", bound=Config)
+M = TypeVar("M")  # the base class of a registry's members
+
+
+def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
     """Builds the dataclass `cls` out of plain data (YAML, JSON), however deeply nested.
 
     `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
@@ -134,7 +138,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: expected a mapping with a {TYPE_KEY!r}, got {value!r}")
     name = value.get(TYPE_KEY)
-    if name not in by_type:
+    if not isinstance(name, str) or name not in by_type:
         raise ConfigError(f"{path}.{TYPE_KEY}: {name!r} is not known; {nearest_name(str(name), by_type)}")
     return from_mapping(by_type[name], value, path)
 
@@ -157,35 +161,51 @@ def sha256_json(document: Any) -> str:
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
-class Registry:
-    """A closed list of classes by short name. Members are imported when asked for, so listing them costs nothing.
+class Registry(Generic[M]):
+    """Classes by short name: ours, and those that `register` adds. Ours are imported when asked for, so listing them
+    costs nothing.
 
-    Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name.
+    Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name. `base` is the class,
+    as "module:Class", that `register` requires a member to be derived from.
     """
 
-    def __init__(self, kind: str, members: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, members: Mapping[str, str], base: str | None = None) -> None:
         self.kind = kind
-        # short name -> "module:Class", written in our own code only, or a class that was registered from Python
-        self._members: dict[str, str | type[Any]] = dict(members)
+        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", written in our own code only
+        self._base = base
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
-    def register(self, name: str, member: type[Any]) -> None:
-        """Adds a class from Python, for this process. Raises ConfigError if the name is taken."""
-        if name in self._members:
-            raise ConfigError(f"register: there is a {self.kind} called {name!r} already; take another name")
+    def register(self, name: str, member: type[M]) -> None:
+        """Adds a class of your own, in this process: presets, configurations and saved models may name it from now on.
+
+        Registering a class twice changes nothing. One of the same module and qualified name replaces the earlier one: a
+        notebook cell that runs again defines a new class. Raises ConfigError where another class has the name, where
+        `member` is no subclass of the registry's base, and where its `config_class` is missing or of another `type`.
+        """
+        base = object if self._base is None else _imported(self._base)
+        if not isinstance(member, type) or not issubclass(member, base):
+            raise ConfigError(f"register {name!r}: {member!r} is no class derived from {self._base or 'object'}")
+        known, own = self._members.get(name), _import_path(member)
+        if known is not None and _import_path(known) != own:
+            raise ConfigError(f"register {name!r}: {_import_path(known)} has this name; give {own} another")
+        config = getattr(member, "config_class", None)
+        if not dataclasses.is_dataclass(config):
+            raise ConfigError(f"register {name!r}: {own} needs config_class, a frozen dataclass of {TYPE_KEY} {name!r}")
+        if (found := getattr(config, TYPE_KEY, None)) != name:
+            raise ConfigError(f"register {name!r}: the {TYPE_KEY} in config_class of {own} is {found!r}, not {name!r}")
         self._members[name] = member
 
-    def member(self, name: Any, path: str = "config") -> Any:
+    def member(self, name: Any, path: str = "config") -> type[M]:
         """The class of that short name; ConfigError, with the nearest known one, if there is none."""
-        if name not in self._members:
-            raise ConfigError(f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}")
+        if not isinstance(name, str) or name not in self._members:
+            raise ConfigError(
+                f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}. "
+                "If code of your own registers it, import that code first"
+            )
         member = self._members[name]
-        if not isinstance(member, str):
-            return member
-        module, _, attribute = member.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(member) if isinstance(member, str) else member
 
     def config(self, mapping: Any, path: str = "config") -> Any:
         """The configuration dataclass of the member that `mapping` names, filled from it."""
@@ -193,7 +213,17 @@ class Registry:
             raise ConfigError(
                 f"{path}: expected a mapping with {TYPE_KEY!r}, one of {', '.join(self)}; got {mapping!r}"
             )
-        return from_mapping(self.member(mapping[TYPE_KEY], path).config_class, mapping, path)
+        member: Any = self.member(mapping[TYPE_KEY], path)
+        return from_mapping(member.config_class, mapping, path)
+
+
+def _import_path(member: str | type[Any]) -> str:
+    return member if isinstance(member, str) else f"{member.__module__}:{member.__qualname__}"
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -204,7 +234,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
-    data = _parse_yaml(text, f"config file {path} is not YAML")
+    data = parse_yaml(text, f"config file {path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(data).__name__}")
     return data
@@ -219,7 +249,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_yaml(text: str, complaint: str) -> Any:
+def parse_yaml(text: str, complaint: str) -> Any:
     """Raises ConfigError, which begins with `complaint` and says where, for what is no YAML."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
@@ -260,14 +290,3 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
         )
         merged[key] = merge(old, value) if same else value  # type: ignore[arg-type]
     return merged
-
-
-def set_field(sections: Mapping[str, Any], assignment: str) -> dict[str, Any]:
-    """Applies one `--set prior.depth=4`; the value is read as YAML. Raises ConfigError if it is no assignment."""
-    dotted, equals, text = assignment.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"--set {assignment!r}: write it as section.field=value, as in --set prior.depth=4")
-    value = _parse_yaml(text, f"--set {assignment!r}: the value is not YAML")
-    for key in reversed(dotted.split(".")):
-        value = {key: value}
-    return merge(sections, value)

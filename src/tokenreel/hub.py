@@ -2,7 +2,7 @@
 
 `huggingface_hub.ModelHubMixin` brings `push_to_hub`, the tags and the download counts. Loading is our own, because the
 mixin's drops unknown keys and rebuilds nested configurations as plain dicts. What comes from outside is data: it is
-read as JSON and safetensors, names members of closed registries, and must match the fingerprints that it states.
+read as JSON and safetensors, names members of registries, and must match the fingerprints that it states.
 This module knows no tokenizer, prior or cache.
 """
 
@@ -66,9 +66,19 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         raise NotImplementedError
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Any:
-        """Undoes `to_document`. Raises ConfigError where it holds something that cannot be built."""
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Undoes `to_document`. Raises ConfigError where it holds something that cannot be built, or another class."""
         raise NotImplementedError
+
+    @classmethod
+    def require_own(cls, model: object) -> Self:
+        """`model` itself. Raises ConfigError where it is no `cls`, as with `GPT.from_pretrained` of another prior."""
+        if not isinstance(model, cls):
+            raise ConfigError(
+                f"this is a {type(model).__name__}, not a {cls.__name__}; use {_PUBLIC_NAMES[cls.kind]} instead, "
+                "which takes any"
+            )
+        return model
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -132,7 +142,7 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         if document["fingerprints"] != model.fingerprints():
             raise HubError(f"{folder}: the weights are not those that {CONFIG_FILE} was saved with; fetch both again")
         model.about = document["about"]
-        return model.to(device).eval()
+        return model.to(device).eval()  # type: ignore[attr-defined]
 
 
 class _Document(dict[str, Any]):

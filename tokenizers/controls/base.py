@@ -19,7 +19,7 @@ from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
 
-CODERS = Registry(
+CODERS: Registry[ControlEncoder] = Registry(
     "control",
     {
         "class": "tokenreel.tokenizers.controls.class_name:ClassEncoder",
@@ -27,6 +27,7 @@ CODERS = Registry(
         "sound": "tokenreel.tokenizers.controls.sound:SoundEncoder",
         "integers": "tokenreel.tokenizers.controls.integers:IntegerEncoder",
     },
+    base="tokenreel.tokenizers.controls.base:ControlEncoder",
 )
 
 
@@ -119,5 +120,4 @@ class ControlEncoder(nn.Module):
 
 def build_coder(config: Any) -> ControlEncoder:
     """The coder of a settled configuration, its codebooks empty."""
-    coder: ControlEncoder = CODERS.member(config.type)(config)
-    return coder
+    return CODERS.member(config.type)(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from torch import nn
@@ -81,12 +81,16 @@ class Controls(nn.Module, PretrainedModel):
             )
         return dataclasses.replace(spec, streams=(*spec.streams, *self.tracks(spec.frames)))
 
+    def extra_repr(self) -> str:
+        """What torch prints above the coders."""
+        return ", ".join(f"{name}: {self.coder(name).codes:,} codes" for name in self.names)
+
     def to_document(self) -> dict[str, Any]:
         coders = [{"name": name, **self.coder(name).document} for name in self.names]
         return {"config": {"type": TYPE, "coders": coders}}  # a list, for JSON of a saved model sorts keys
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Controls:
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
         coders = {}
         for entry in document["config"]["coders"]:
             settings = {key: value for key, value in entry.items() if key != "name"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tokenreel.config import Registry
 from tokenreel.errors import ConfigError
 
-QUANTIZERS = Registry(
+QUANTIZERS: Registry[Quantizer] = Registry(
     "quantizer",
     {
         "fsq": "tokenreel.tokenizers.quantizers.fsq:FSQ",
@@ -26,6 +26,7 @@ QUANTIZERS = Registry(
         "rvq": "tokenreel.tokenizers.quantizers.rvq:RVQ",
         "vq": "tokenreel.tokenizers.quantizers.vq:VQ",
     },
+    base="tokenreel.tokenizers.quantizers.base:Quantizer",
 )
 
 
@@ -102,8 +103,7 @@ class Quantizer(nn.Module):
 
 def build_quantizer(config: QuantizerConfig, dim: int) -> Quantizer:
     """The registered quantizer of `config`, for latents of `dim` channels. Raises ConfigError where they do not fit."""
-    quantizer: Quantizer = QUANTIZERS.member(config.type)(config, dim)
-    return quantizer
+    return QUANTIZERS.member(config.type)(config, dim)
 
 
 @contextmanager

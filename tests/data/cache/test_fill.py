@@ -142,6 +142,7 @@ def test_an_unfinished_cache_is_refused_or_read_as_far_as_it_goes(tmp_path: Path
     with pytest.raises(CacheError, match="1 of 3 shards are committed"):
         TokenCache.open(tmp_path / "x")
     cache = TokenCache.open(tmp_path / "x", allow_partial=True)
+    assert repr(cache).endswith("; not sealed, 1 of 3 shards>")
     np.testing.assert_array_equal(cache.rows(), np.arange(4))
     cache.read(cache.rows())
     with pytest.raises(CacheError, match=r"row 4 .* is not written yet"):

@@ -144,6 +144,7 @@ def test_python_dash_m() -> None:
         (["decode", "--format", "avi"], "mp4"),
         (["generate", "--stats", "x"], "--states"),
         (["generate", "--prior", "p", "--top-k-of", "state"], "STREAM=K"),
+        (["train-prior", "--cache", "c", "--out", "o", "--set", "prior=1", "--set", "prior.depth=2"], "prior.depth"),
     ],
 )
 def test_a_misspelt_word_is_one_line_with_the_nearest(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import random
+from itertools import combinations, permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.settings import require_section, resolve
+from tokenreel.pipelines.common.settings import read_assignments, require_section, resolve
 
 FILE = """
 tokenizer: {type: frame-vqvae, hidden: 32, quantizer: {type: vq, codebook_size: 512}}
@@ -54,3 +57,90 @@ def test_what_is_misspelt_gets_the_nearest_name(file: Path) -> None:
         resolve("no-such", None, [], {}, "prior")
     with pytest.raises(ConfigError, match="no section 'prior': give --preset NAME"):
         require_section(resolve(None, file, [], {}, "prior"), "prior")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [("prior.depth=2", 2), ("prior.depth=2.5", 2.5), ("prior.depth=null", None), ("prior.depth=[1, 2]", [1, 2])],
+)
+def test_one_field_is_set_with_a_yaml_value(assignment: str, value: Any) -> None:
+    assert read_assignments([assignment]) == {"prior": {"depth": value}}
+
+
+@pytest.mark.parametrize("assignment", ["prior.depth", "=3", "prior..depth=3", "prior.=3", "prior.depth=[1"])
+def test_what_is_no_assignment_is_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        read_assignments([assignment])
+
+
+SETTINGS = (
+    "tokenizer.quantizer.type=fsq",
+    "tokenizer.quantizer.levels=[8, 5]",
+    "tokenizer.hidden=64",
+    "training={batch: 2, tokenizer: {steps: 7}}",
+    "training.seed=3",
+)
+
+
+def test_the_order_of_assignments_does_not_matter(file: Path) -> None:
+    """Also where a type comes after its fields, or a part for a stage before what all stages share."""
+    for count in range(len(SETTINGS) + 1):
+        for some in combinations(SETTINGS, count):
+            found = [resolve(None, file, order, {}, "tokenizer") for order in permutations(some)]
+            assert all(sections == found[0] for sections in found), some
+    assert found[0]["tokenizer"] == {
+        "type": "frame-vqvae",
+        "hidden": 64,
+        "quantizer": {"type": "fsq", "levels": [8, 5]},
+    }
+    assert found[0]["training"] == {"batch": 2, "steps": 7, "seed": 3}
+
+
+def random_tree(rng: random.Random, depth: int) -> dict[str, Any]:
+    keys = rng.sample(["type", "a", "b", "c"], rng.randint(1, 3))
+    return {key: random_tree(rng, depth - 1) if depth and rng.random() < 0.6 else rng.randint(0, 9) for key in keys}
+
+
+def split_up(rng: random.Random, tree: dict[str, Any], field: str = "") -> list[str]:
+    """Assignments that say the same as `tree`: each mapping whole or by its fields."""
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, dict) and rng.random() < 0.7:
+            found += split_up(rng, value, f"{field}{key}.")
+        else:
+            found.append(f"{field}{key}={value}")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tree_comes_back_from_its_fields_in_any_order(seed: int) -> None:
+    rng = random.Random(seed)
+    tree = random_tree(rng, 3)
+    assignments = split_up(rng, tree)
+    for _ in range(20):
+        rng.shuffle(assignments)
+        assert read_assignments(assignments) == tree
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["a.b=1", "a.b=2"], {"b": 2}),
+        (["a={b: 1, c: 3}", "a.b=2"], {"b": 2, "c": 3}),
+        (["a.b=2", "a={b: 1, c: 3}"], {"b": 1, "c": 3}),
+        (["a={b: 1}", "a={c: 3}"], {"b": 1, "c": 3}),
+        (["a={type: x, b: 1}", "a={type: y, c: 3}"], {"type": "y", "c": 3}),
+        (["a=null", "a={b: 1}"], {"b": 1}),
+        (["a={b: 1}", "a=null"], None),
+    ],
+)
+def test_of_two_values_for_one_field_the_last_counts(assignments: list[str], expected: Any) -> None:
+    assert read_assignments(assignments) == {"a": expected}
+
+
+@pytest.mark.parametrize("pair", [("a=1", "a.b=2"), ("a=null", "a.b.c=2"), ("a={b: [1]}", "a.b.c=2")])
+def test_a_field_inside_of_a_value_is_refused(pair: tuple[str, str]) -> None:
+    for first, second in permutations(pair):
+        with pytest.raises(ConfigError) as caught:
+            read_assignments(["x=1", first, "y=2", second])
+        assert all(f"--set {text!r}" in str(caught.value) for text in pair)

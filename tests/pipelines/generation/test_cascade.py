@@ -130,7 +130,7 @@ def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Pa
     [
         ("prior.layers=7", r"prior.LEVEL.layers"),
         ("training.prior.tpo={steps: 3}", "tpo: unknown key"),
-        ("prior=null", "expected a mapping"),
+        ("prior=null", "exclude each other"),
     ],
 )
 def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
@@ -149,6 +149,8 @@ def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path:
     with pytest.raises(ConfigError, match="--level"):
         train_prior.run(assignments=[*PRIORS, *TRAINING], cache=folder / "cache", out=tmp_path / "run", steps=1)
     single = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
+    with pytest.raises(ConfigError, match="prior: expected a mapping"):
+        train_prior.run(assignments=["prior=null"], cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
     with pytest.raises(ConfigError, match="a single prior"):
         train_prior.run(assignments=single, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
 

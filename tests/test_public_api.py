@@ -1,0 +1,63 @@
+"""What `from tokenreel import ...` offers: the same names to Python and to type checkers, and what they print."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import tokenreel
+from tokenreel import Controls, Prior, Samples, TokenCache, TokenSpec, VideoTokenizer
+from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.spec import Framing, StreamSpec
+from tokenreel.tokenizers.controls.class_name import ClassEncoder, ClassConfig
+
+SPEC = TokenSpec(
+    (StreamSpec("video", (3, 5, 7), codebook_size=1009, codebooks=2), StreamSpec("class", (1, 1, 1), codebook_size=11, role="track")),
+    frames=3,
+    framing=Framing(11, 13),
+)
+
+
+def test_type_checkers_are_told_of_the_names_that_python_imports_when_asked() -> None:
+    """A `__getattr__` alone would make every public name Any. A run of mypy takes 40 s, so the source is compared."""
+    tree = ast.parse(Path(tokenreel.__file__).read_text())
+    (branch,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in branch.body if isinstance(node, ast.ImportFrom)]
+    assert ast.unparse(branch.test) == "TYPE_CHECKING"
+    assert len(imports) == len(branch.body)
+    told = {alias.asname or alias.name: node.module for node in imports for alias in node.names}
+    assert told == tokenreel._MODULES
+    assert sorted([*told, "__version__"]) == sorted(tokenreel.__all__) == dir(tokenreel)
+    for name, module in told.items():
+        assert getattr(getattr(tokenreel, name), "__module__", module).startswith("tokenreel."), name
+
+
+def test_models_are_introduced_above_their_layers() -> None:
+    tokenizer = VideoTokenizer.from_preset("lvt-tabletop-tiny")
+    count = sum(p.numel() for p in tokenizer.parameters())
+    lines = repr(tokenizer).splitlines()
+    assert lines[0] == "FrameVQVAE("
+    assert lines[1].strip() == f"frame-vqvae: video [16, 16, 16, 4] of 64 codes; {count:,} parameters"
+    prior = Prior.from_preset("gpt-tabletop-tiny", SPEC)
+    count = sum(p.numel() for p in prior.parameters())
+    parts = repr(prior).splitlines()[1].strip().split("; ")
+    assert parts[0] == "gpt: predicts video, reads nothing"
+    assert parts[1:] == ["video [3, 5, 7, 2] of 1,009 codes", f"{count:,} parameters", "untrained"]
+    prior.code_fingerprint = "0123456789abcdef"
+    assert repr(prior).splitlines()[1].endswith("; trained on codes of 01234567")
+    controls = Controls({"kind": ClassEncoder(ClassConfig(names=("cat", "dog", "owl")))})
+    assert repr(controls).splitlines()[1].strip() == "kind: 3 codes"
+
+
+def test_tokens_are_introduced_by_their_shapes(tmp_path: Path) -> None:
+    assert SPEC.summary == "video [3, 5, 7, 2] of 1,009 codes, class [1, 1, 1, 1] of 11 codes"
+    tokens = {stream.name: np.zeros((17, *stream.shape), np.int64) for stream in SPEC.streams}
+    write_token_file(tmp_path / "tokens", SPEC, tokens, "0123456789abcdef", [{"id": f"{i}"} for i in range(17)])
+    shown = repr(TokenCache.open(tmp_path / "tokens"))
+    assert shown == f"<TokenCache {tmp_path / 'tokens'}: 17 rows of samples; {SPEC.summary}; codes of 01234567>"
+    codes = {"video": torch.zeros(2, *SPEC.streams[0].shape, dtype=torch.long)}
+    samples = Samples(codes, {name: torch.zeros_like(value) for name, value in codes.items()}, 105.5, 1260)
+    assert repr(samples) == "Samples(video [2, 3, 5, 7, 2]; forwards=105.5, tokens_sampled=1,260)"
