@@ -4,11 +4,12 @@
     PYTHONPATH=B/src python same_results.py record after.json
     python same_results.py compare before.json after.json
 
-`record` runs every tiny system at 32 x 32 pixels on one thread, in two minutes of a core: videos, controls, tokenizers, caches,
-priors, samples, decoded and generated videos. It keeps hashes of bytes and numbers of losses and scores, none of the
-names that stand beside them, so that renamed files, modules, settings and metrics compare equal. What depends on time
-is left out, and so are the hashes of configurations and caches, which cover names. `compare` prints what differs and
-ends with 1 if anything does. Both records have to come from one machine: another processor rounds differently.
+`record` runs every tiny system at 32 x 32 pixels on one thread, which takes two minutes of a core: videos, controls,
+tokenizers, caches, priors, samples, decoded and generated videos. It keeps hashes of bytes and numbers of losses and
+scores, none of the names that stand beside them, so that renamed files, modules, settings and metrics compare equal.
+What depends on time is left out, and so are the hashes of configurations and caches, which cover names. `compare`
+prints what differs and ends with 1 if anything does. Both records have to come from one machine: another processor
+rounds differently.
 """
 
 from __future__ import annotations
@@ -122,11 +123,15 @@ class Jobs:
         """The line of that kind with these flags; records its product as the kind has it. Returns its folder."""
         out = self.work / job
         out.parent.mkdir(parents=True, exist_ok=True)
-        places |= {"out": out, "videos": self.work / "videos"}
-        words = shlex.split(f"{LINES[kind]} {flags}")
-        summary = tokenreel([str(places[word[1:]]) if word.startswith("@") else word for word in words])
+        summary = tokenreel(self.words(job, kind, flags, **places))
         self.record(job, RECORDED[kind](out, summary))
         return out
+
+    def words(self, job: str, kind: str, flags: str = "", **places: object) -> list[str]:
+        """What `run` types."""
+        places |= {"out": self.work / job, "videos": self.work / "videos"}
+        words = shlex.split(f"{LINES[kind]} {flags}")
+        return [str(places[word[1:]]) if word.startswith("@") else word for word in words]
 
     def record(self, job: str, found: Mapping[str, Any]) -> None:
         self.entries |= {f"{job}/{what}": value for what, value in found.items()}
