@@ -408,17 +408,19 @@ def compare(a: Path, b: Path) -> None:
     if first["about"] != second["about"]:
         click.echo(f"recorded under other conditions: {first['about']} and {second['about']}")
     first, second = first["entries"], second["entries"]
-    missing = object()
-    differ = [name for name in sorted(first | second) if first.get(name, missing) != second.get(name, missing)]
+    differ = [name for name in sorted(first | second) if first.get(name) != second.get(name)]
     for name in differ:
-        click.echo(f"{name}: {shown(first, name)} -> {shown(second, name)}")
+        click.echo(f"{name}{difference(first.get(name), second.get(name))}")
     click.echo(f"{len(first | second) - len(differ)} entries are equal, {len(differ)} differ")
     sys.exit(bool(differ))
 
 
-def shown(entries: Entries, name: str) -> str:
-    text = json.dumps(entries[name]) if name in entries else "absent"
-    return text if len(text) < 200 else f"{text[:200]}..."
+def difference(a: Any, b: Any) -> str:
+    """In words where two entries first differ, None being one that is not there."""
+    if not (isinstance(a, list) and isinstance(b, list) and len(a) == len(b)):
+        return f": {a} -> {b}"
+    place = next(i for i, (one, other) in enumerate(zip(a, b, strict=True)) if one != other)
+    return f"[{place}]{difference(a[place], b[place])}"
 
 
 if __name__ == "__main__":
