@@ -12,10 +12,13 @@ import tokenreel
 from tokenreel import Controls, Prior, Samples, TokenCache, TokenSpec, VideoTokenizer
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import Framing, StreamSpec
-from tokenreel.tokenizers.controls.class_name import ClassEncoder, ClassConfig
+from tokenreel.tokenizers.controls.class_name import ClassConfig, ClassEncoder
 
 SPEC = TokenSpec(
-    (StreamSpec("video", (3, 5, 7), codebook_size=1009, codebooks=2), StreamSpec("class", (1, 1, 1), codebook_size=11, role="track")),
+    (
+        StreamSpec("video", (3, 5, 7), codebook_size=1009, codebooks=2),
+        StreamSpec("class", (1, 1, 1), codebook_size=11, role="control"),
+    ),
     frames=3,
     framing=Framing(11, 13),
 )
