@@ -40,8 +40,9 @@ from safetensors.torch import load_file
 
 from tokenreel.config import preset_names
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.pipelines.cli import run_command
+from tokenreel.pipelines.cli.program import run_command
 from tokenreel.priors.base import build_prior
+from tokenreel.priors.ngram.prior import TemporalBigramPrior, UnigramPrior
 
 Entries = dict[str, Any]  # by <system>/<job>/<what>: a hash, or numbers
 
@@ -106,9 +107,9 @@ SUBSCALE_PRIORS = {
     "--set prior.cutoffs=[16] --set prior.tied=projections",
 }
 ALL_CONTROLS = (
-    "--set 'controls.sound={type: sound, codes: 8, bands: 4, slices: 1, moments: 2, rate: 2000, window: 128}'"
+    "--set 'controls.sound={type: sound, codebook_size: 8, bands: 4, slices: 1, moments: 2, rate: 2000, window: 128}'"
 )
-COUNTED = ("code-frequency", "previous-step")
+COUNTED = ("unigram", "temporal-bigram")
 TIME = "second"  # in the names of numbers that are times or rates
 
 
@@ -252,15 +253,16 @@ def counted(jobs: Jobs) -> None:
     """The two baselines, which have no training: they are counted here as train-prior counts them."""
     tokens = jobs.work / "gpt/tokens"
     for kind in COUNTED:
-        places = {"tokens": tokens, "given": 1, "prior": jobs.work / f"counted/{kind}"}
-        count(kind, tokens, places["prior"])
-        jobs.record(f"counted/{kind}", of_model(places["prior"], {}))
-        sample(jobs, f"counted/{kind}", ("plain", "draft", "long"), PRIOR, places)
+        out = jobs.work / f"counted/{kind}"
+        count(kind, tokens, out)
+        jobs.record(f"counted/{kind}", of_model(out, {}))
+        sample(jobs, f"counted/{kind}", ("plain", "draft", "long"), PRIOR, {"tokens": tokens, "given": 1, "prior": out})
 
 
 def count(kind: str, tokens: Path, out: Path) -> None:
     cache = TokenCache.open(tokens)
     prior = build_prior({"type": kind}, cache.spec)
+    assert isinstance(prior, UnigramPrior | TemporalBigramPrior)
     prior.fit([{name: torch.from_numpy(codes) for name, codes in cache.read(cache.rows("train")).items()}])
     prior.code_fingerprint = cache.code_fingerprint
     out.mkdir(parents=True)
@@ -342,10 +344,13 @@ def other_tokenizers(jobs: Jobs) -> None:
         jobs.run(f"{name}/tokens", "tokens", tokenizer=tokenizer)
 
 
-def first_stage(jobs: Jobs, system: str, flags: str, places: Mapping[str, Any]) -> dict[str, Path]:
+def first_stage(jobs: Jobs, system: str, flags: str, places: Mapping[str, Any]) -> dict[str, Any]:
     """A tokenizer, the cache of its codes, these decoded, and clips put through it. Returns where the first two are."""
     tokenizer = jobs.run(f"{system}/tokenizer", "tokenizer", flags, **places)
-    made = {"tokenizer": tokenizer, "tokens": jobs.run(f"{system}/tokens", "tokens", tokenizer=tokenizer)}
+    made: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "tokens": jobs.run(f"{system}/tokens", "tokens", tokenizer=tokenizer),
+    }
     jobs.run(f"{system}/decode", "decode", **made)
     jobs.run(f"{system}/reconstruct", "reconstruct", **made)
     return made

@@ -44,7 +44,7 @@ import tokenreel
 
 PACKAGE = Path(tokenreel.__file__).parent
 CORE = {  # command -> (its core loop, its arithmetic), as functions are named within their modules
-    "tokenize-dataset": ("ShardFiller._fill_shard", "nearest_codes"),
+    "tokenize-dataset": ("ShardFiller._fill_shard", "nearest_indices"),
     "train-prior": ("Trainer._train_step", "Block.forward"),
     "sample": ("draw_window", "_CachedBlock.extend"),
 }
@@ -201,7 +201,7 @@ def trace_here(words: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     threading.setprofile(found)
     sys.setprofile(found)
     with redirect_stdout(io.StringIO()):
-        from tokenreel.pipelines.cli import run_command
+        from tokenreel.pipelines.cli.program import run_command
 
         code = run_command([*words, "--quiet", "--debug"])
     sys.setprofile(None)
@@ -224,7 +224,11 @@ def traces() -> dict[str, dict[str, Any]]:
 
 def command_lines(folder: Path) -> dict[str, list[str]]:
     """The commands that are traced, and in `folder` what they need."""
-    from same_results import GIVEN, PRIOR, Jobs  # not above: processes that trace must not import what it imports
+    from tokenreel.benchmarks.same_results import (  # not above: processes that trace must not import what it imports
+        GIVEN,
+        PRIOR,
+        Jobs,
+    )
 
     jobs, places = Jobs(folder), dict[str, Any](preset="gpt-tabletop-tiny", given=1)
     jobs.run("videos", "videos")

@@ -83,7 +83,7 @@ class Controls(nn.Module, PretrainedModel):
 
     def extra_repr(self) -> str:
         """What torch prints above the coders."""
-        return ", ".join(f"{name}: {self.coder(name).codes:,} codes" for name in self.names)
+        return ", ".join(f"{name}: {self.coder(name).codebook_size:,} codes" for name in self.names)
 
     def to_document(self) -> dict[str, Any]:
         coders = [{"name": name, **self.coder(name).document} for name in self.names]
