@@ -22,7 +22,7 @@ from tokenreel.data.plan import Plan
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
-MAX_FAILURES = 0.05  # share of the plan's rows, and one row in any case, that may fail before it is an error
+MAX_FAILURES = 0.05  # fraction of the plan's rows, and one row in any case, that may fail before it is an error
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def read_raw_spans(
     if not from_pool:
         yield from ([_with_classes(plan, needs, row, {}) for row in span] for span in spans)
         return
-    results = pool.read_raw(requests(), ahead * len(from_pool))
+    results = pool.read_controls(requests(), ahead * len(from_pool))
     for first in results:
         answers = [first, *(next(results) for _ in range(len(from_pool) - 1))]
         span, places = asked.popleft()
@@ -134,7 +134,7 @@ def read_raw_spans(
         if failure is not None:
             yield failure
             continue
-        raws = [answer.raw for answer in answers if answer.raw is not None]
+        raws = [answer.values for answer in answers if answer.values is not None]
         clips = ({name: raw[place] for name, raw in zip(from_pool, raws, strict=True)} for place in places)
         yield [_with_classes(plan, needs, row, clip) for row, clip in zip(span, clips, strict=True)]
 
@@ -148,6 +148,6 @@ def _with_classes(
 
 def _raw_request(plan: Plan, video: int, need: TableSource | SoundSource, ticks: np.ndarray) -> ControlRequest:
     """Asks a decode pool for a raw control of `video` at these ticks."""
-    shown = plan.videos[video].shown
-    assert shown is not None  # a video that is left out gives no row
-    return ControlRequest(video, need, ticks, shown[ticks], plan.config.framing.frame_rate)
+    frames = plan.videos[video].source_frames
+    assert frames is not None  # an excluded video has no rows
+    return ControlRequest(video, need, ticks, frames[ticks], plan.config.framing.frame_rate)

@@ -28,47 +28,46 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a clip is, and how the videos are divided."""
+    """What a clip is, and how the videos are split."""
 
     framing: Framing
     frames: int  # T of a clip
-    clip_stride: int | None = (
-        None  # frames from the start of a clip to the start of the next; None: frames, without overlap
-    )
-    validation: float = 0.1  # share of the videos, where the source does not divide them itself
-    seed: int = 0  # of the division
+    clip_stride: int | None = None  # frames between the starts of consecutive clips; None: `frames`, no overlap
+    validation: float = 0.1  # fraction of the videos, where the source does not state splits itself
+    seed: int = 0  # of the split
 
     def __post_init__(self) -> None:
         if self.frames < 1 or (self.clip_stride is not None and self.clip_stride < 1):
-            raise ConfigError(f"frames (={self.frames}) and hop (={self.clip_stride}) must be at least 1")
+            raise ConfigError(f"frames (={self.frames}) and clip_stride (={self.clip_stride}) must be at least 1")
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation (={self.validation}) must be in [0, 1)")
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedVideo:
-    """A video of the source: the frames that its resampled timeline shows, or why it is left out."""
+    """A video of the source: the source frame at each tick of its resampled timeline, or why it is excluded."""
 
     id: str
     label: int = NO_LABEL  # index into the plan's classes
     split: str = "train"
-    shown: np.ndarray | None = None  # int64 [m], the source frame at each tick; None where it is left out
-    reason: str | None = None  # why it is left out
-    detail: str = ""  # in words, for people; outside what is hashed, as it may hold a path
+    source_frames: np.ndarray | None = None  # int64 [m], the source frame at each tick; None if excluded
+    reason: str | None = None  # why it is excluded
+    detail: str = ""  # for people; not hashed, because it may contain a path
 
     def to_json(self) -> dict[str, Any]:
-        if self.shown is None:
+        if self.source_frames is None:
             return {"id": self.id, "excluded": self.reason, "detail": self.detail}
-        every_frame = np.array_equal(self.shown, np.arange(len(self.shown)))
-        times = {"frames": len(self.shown)} if every_frame else {"shown": self.shown.tolist()}
+        every_frame = np.array_equal(self.source_frames, np.arange(len(self.source_frames)))
+        times = {"frames": len(self.source_frames)} if every_frame else {"source_frames": self.source_frames.tolist()}
         return {"id": self.id, "label": self.label, "split": self.split, **times}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> PlannedVideo:
         if "excluded" in line:
             return cls(line["id"], reason=line["excluded"], detail=line["detail"])
-        shown = np.asarray(line["shown"], dtype=np.int64) if "shown" in line else np.arange(line["frames"])
-        return cls(line["id"], line["label"], line["split"], shown)
+        stated = "source_frames" in line
+        source_frames = np.asarray(line["source_frames"], dtype=np.int64) if stated else np.arange(line["frames"])
+        return cls(line["id"], line["label"], line["split"], source_frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +93,8 @@ class Plan:
     @cached_property
     def first(self) -> np.ndarray:
         """int64 [N]"""
-        hop = self.config.clip_stride or self.config.frames
-        return np.concatenate([np.arange(n, dtype=np.int64) * hop for n in self._clips])
+        stride = self.config.clip_stride or self.config.frames
+        return np.concatenate([np.arange(n, dtype=np.int64) * stride for n in self._clips])
 
     @cached_property
     def label(self) -> np.ndarray:
@@ -110,9 +109,9 @@ class Plan:
     @cached_property
     def _clips(self) -> np.ndarray:
         """int64 [videos]: how many clips each video gives."""
-        hop, frames = self.config.clip_stride or self.config.frames, self.config.frames
-        ticks = np.array([0 if v.shown is None else len(v.shown) for v in self.videos], dtype=np.int64)
-        return np.where(ticks < frames, 0, (ticks - frames) // hop + 1)
+        stride, frames = self.config.clip_stride or self.config.frames, self.config.frames
+        ticks = np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
+        return np.where(ticks < frames, 0, (ticks - frames) // stride + 1)
 
     @property
     def excluded(self) -> list[tuple[str, str, str]]:
@@ -136,9 +135,9 @@ class Plan:
 
     def indices(self, row: int) -> np.ndarray:
         """int64 [T]: the source frames of the row's clip, ascending, repeated where the source is slower."""
-        shown = self.videos[self.video[row]].shown
-        assert shown is not None  # a video that is left out gives no row
-        return shown[self.first[row] : self.first[row] + self.config.frames]
+        frames = self.videos[self.video[row]].source_frames
+        assert frames is not None  # an excluded video has no rows
+        return frames[self.first[row] : self.first[row] + self.config.frames]
 
     def request(self, row: int) -> ReadRequest:
         """What a decode pool is asked for to get the row's clip."""
@@ -205,7 +204,7 @@ def make_plan(
         else _plan_video(entry, probe, config, source.classes)
         for entry, probe in zip(source.entries, probes, strict=True)
     ]
-    if all(video.shown is None for video in videos):
+    if all(video.source_frames is None for video in videos):
         reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in videos[:3])
         more = f"; and {len(videos) - 3} more" if len(videos) > 3 else ""
         raise DataError(
@@ -225,7 +224,7 @@ def _plan_video(
         detail = f"{len(shown)} frames, a clip has {config.frames}"
         return PlannedVideo(entry.id, reason=TOO_SHORT, detail=detail)
     label = NO_LABEL if entry.label is None else classes.index(entry.label)
-    return PlannedVideo(entry.id, label, shown=shown)
+    return PlannedVideo(entry.id, label, source_frames=shown)
 
 
 def _divide(
@@ -235,7 +234,7 @@ def _divide(
     declared = {
         entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
         for video, entry in zip(videos, entries, strict=True)
-        if video.shown is not None
+        if video.source_frames is not None
     }
     undivided = [name for name, split in declared.items() if split is None]
     held_out = select_validation(undivided, config.validation, config.seed)

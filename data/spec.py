@@ -27,7 +27,7 @@ class Framing:
 
     height: int  # pixels
     width: int  # pixels
-    frame_rate: float | None = None  # frames a second to resample to; None keeps the frames that the source has
+    frame_rate: float | None = None  # frames per second to resample to; None: keep the source's frames
     crop: Literal["center", "none"] = "center"  # center: the largest centred box of the target's shape; none: squeeze
     resize: Literal["lanczos", "area", "bilinear", "nearest"] = "lanczos"  # LVT section 4.3 crops, then uses Lanczos
 
@@ -40,22 +40,20 @@ class Framing:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """One named array of codes of a clip, integers [t, h, w, q] in [0, K)."""
+    """One named array of tokens of a clip: integers [t, h, w, q] in [0, K)."""
 
     name: str
     grid: tuple[int, int, int]  # t, h, w
     codebook_size: int  # K, the size of each codebook
     codebooks: int = 1  # q, slices at one position
     stride: int = 1  # frames for each code step
-    role: Literal["level", "control"] = "level"  # level: the video's own codes, coarse first; track: what steers it
-    unconditional_token: int | None = None  # stands for "not given"; beyond the codebook, so K where there is one
-    encoder_fingerprint: str | None = field(
-        default=None, metadata=ABSENT_IF_NONE
-    )  # fingerprint of what made a control's codes
+    role: Literal["level", "control"] = "level"  # level: the video's own, coarse first; control: conditions it
+    unconditional_token: int | None = None  # means "not given"; beyond the codebook, so K if there is one
+    encoder_fingerprint: str | None = field(default=None, metadata=ABSENT_IF_NONE)  # of a control's encoder
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1 or self.codebook_size < 1 or self.codebooks < 1 or self.stride < 1:
-            raise ConfigError(f"stream {self.name!r}: grid, codes, codebooks and stride must be at least 1, got {self}")
+            raise ConfigError(f"stream {self.name!r}: every size must be at least 1, got {self}")
         if self.unconditional_token not in (None, self.codebook_size):
             raise ConfigError(
                 f"stream {self.name!r}: unconditional_token (={self.unconditional_token}) must be codebook_size "
@@ -69,7 +67,7 @@ class StreamSpec:
 
     @property
     def positions(self) -> int:
-        """Codes of one clip in this stream."""
+        """Tokens of one clip in this stream."""
         t, h, w = self.grid
         return t * h * w * self.codebooks
 

@@ -1,4 +1,4 @@
-"""Which side of the split a video, or a row of codes made elsewhere, is on. Knows only names."""
+"""Splits: which of train, validation and test a video, or a row of imported tokens, belongs to, by its name."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def split_of_name(name: str, what: str) -> str:
     return _NAMES[name.lower()]
 
 
-def select_validation(ids: Sequence[str], share: float, seed: int) -> set[str]:
-    """The ids held out: about `share` of them, chosen by hash of (seed, id) so that others coming later move none.
+def select_validation(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The ids held out: about `fraction` of them, chosen by a hash of (seed, id), so that videos added later move none.
 
-    Of two or more at least one is held out and one is not, whatever the hashes say; with a share of 0 none is.
+    Of two or more ids at least one is held out and one is not; with a fraction of 0 none is.
     """
-    if share == 0 or len(ids) < 2:
+    if fraction == 0 or len(ids) < 2:
         return set()
-    ordered = sorted(ids, key=lambda name: _lot(seed, name))
-    wanted = sum(_lot(seed, name) < share for name in ids)
-    return set(ordered[: min(max(wanted, 1), len(ids) - 1)])
+    ordered = sorted(ids, key=lambda name: _hash_fraction(seed, name))
+    count = sum(_hash_fraction(seed, name) < fraction for name in ids)
+    return set(ordered[: min(max(count, 1), len(ids) - 1)])
 
 
-def _lot(seed: int, name: str) -> float:
-    """A number in [0, 1) that the name draws, the same on every machine."""
+def _hash_fraction(seed: int, name: str) -> float:
+    """A number in [0, 1) from a hash of the name, the same on every machine."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -97,19 +97,19 @@ class TokenCache:
         """Rows of the plan, those included that are invalid or not there yet."""
         return self.header.rows
 
-    def rows(self, split: str | None = None, hop: int | None = None) -> np.ndarray:
-        """int64 [n]: the rows of a split, or all, that can be read; ascending.
+    def rows(self, split: str | None = None, stride: int | None = None) -> np.ndarray:
+        """int64 [n], ascending: the rows of a split that can be read, or all of them.
 
-        `hop` matters only where videos are kept whole: rows between the starts of two windows, 1 for every possible one
-        (training); None for windows that do not overlap. Raises CacheError for a split that the cache does not have.
+        `stride` matters only where videos are kept whole: the rows between the starts of two windows, 1 for every
+        possible one (training), None for windows without overlap. Raises CacheError for a split that is not there.
         """
         usable = self.column("valid") == 1
         if split is not None:
             usable &= self._in_split(split)
         if self.kind != "videos":
             return np.flatnonzero(usable)
-        hop = hop or self.row_steps
-        starts = [_window_starts(run, self.row_steps, hop) for run in _runs(usable, self.column("source"))]
+        stride = stride or self.row_steps
+        starts = [_window_starts(run, self.row_steps, stride) for run in _runs(usable, self.column("source"))]
         return np.concatenate([np.empty(0, np.int64), *starts])
 
     def _in_split(self, split: str) -> np.ndarray:

@@ -54,7 +54,7 @@ class ControlRequest:
     video: int  # index into the source's entries
     need: TableSource | SoundSource
     ticks: np.ndarray  # int64 [m] ascending
-    shown: np.ndarray  # int64 [m], the source frame that each tick shows
+    source_frames: np.ndarray  # int64 [m], the source frame that each tick shows
     frame_rate: float | None  # of the timeline; None: the source's own frames are the ticks
 
 

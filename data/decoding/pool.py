@@ -48,7 +48,7 @@ class ControlResult:
     """The answer to a request for a raw control: numbers, or why there are none."""
 
     request: ControlRequest
-    raw: np.ndarray | None  # float32 [m, ...]
+    values: np.ndarray | None  # float32 [m, ...]
     failure: DecodeFailure | None
 
 
@@ -89,8 +89,8 @@ class DecodePool:
         """Results in the order of `requests`, of which `ahead` are in flight at most. Raises as `submit`'s futures."""
         return self._in_order(map(self.submit, requests), ahead)
 
-    def read_raw(self, requests: Iterable[ControlRequest], ahead: int) -> Iterator[ControlResult]:
-        """ControlInput controls in the order of `requests`, as `read`."""
+    def read_controls(self, requests: Iterable[ControlRequest], ahead: int) -> Iterator[ControlResult]:
+        """Control inputs in the order of `requests`, as `read`."""
         asked = (self._submit(r.video, partial(_ask_for_raw, r), partial(self._read_raw_here, r)) for r in requests)
         return self._in_order(asked, ahead)
 
@@ -210,7 +210,7 @@ def _ask_for_raw(request: ControlRequest, worker: _Worker) -> ControlResult:
         "video": request.video,
         "need": to_mapping(request.need),
         "ticks": request.ticks.tolist(),
-        "shown": request.shown.tolist(),
+        "source_frames": request.source_frames.tolist(),
         "frame_rate": request.frame_rate,
     }
     header, payload = worker.ask(question)

@@ -35,7 +35,7 @@ def _table(source: VideoSource, request: ControlRequest, need: TableSource) -> n
         raise DataError(
             f"{name}: {need.file} has {len(values)} lines for it, needed is one for each of its {frames} frames"
         )
-    return values[request.shown]
+    return values[request.source_frames]
 
 
 def _sound(source: VideoSource, request: ControlRequest, need: SoundSource) -> np.ndarray:
@@ -54,7 +54,7 @@ def _times(source: VideoSource, request: ControlRequest) -> np.ndarray:
             f"{source.location}: its frames carry no times, so no sound can be laid beside them; state their rate by "
             "adding ?fps=RATE to the data's path"
         )
-    return frame_times[request.shown] - frame_times[0]
+    return frame_times[request.source_frames] - frame_times[0]
 
 
 def _require_rate(times: np.ndarray, ticks: np.ndarray, wanted: float) -> None:

@@ -75,8 +75,8 @@ def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
 
 def _raw_request(question: dict[str, Any]) -> ControlRequest:
     need = from_mapping(_NEEDS[question["need"]["type"]], question["need"], "need")
-    ticks, shown = (np.array(question[name], dtype=np.int64) for name in ("ticks", "shown"))
-    return ControlRequest(question["video"], need, ticks, shown, question["frame_rate"])
+    ticks, frames = (np.array(question[name], dtype=np.int64) for name in ("ticks", "source_frames"))
+    return ControlRequest(question["video"], need, ticks, frames, question["frame_rate"])
 
 
 if __name__ == "__main__":

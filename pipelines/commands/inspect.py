@@ -47,7 +47,7 @@ def inspect_cache(path: Path, pictures: Path | None, clips: int) -> dict[str, An
 def _describe_cache(cache: TokenCache) -> dict[str, Any]:
     sources = cache.plan["videos"]
     splits = sorted({source.get("split", "") for source in sources} - {""})
-    labels = cache.column("label")[cache.rows(hop=1)]
+    labels = cache.column("label")[cache.rows(stride=1)]
     return {
         "path": str(cache.path),
         "kind": f"token cache of {cache.kind}",
@@ -55,7 +55,7 @@ def _describe_cache(cache: TokenCache) -> dict[str, Any]:
         "cache_id": cache.cache_id,
         "rows": cache.row_count,
         "valid_rows": int(cache.column("valid").sum()),
-        "splits": {split: len(cache.rows(split, hop=1)) for split in splits},
+        "splits": {split: len(cache.rows(split, stride=1)) for split in splits},
         "classes": {name: int(np.sum(labels == i)) for i, name in enumerate(cache.classes)},
         "sources": len(sources),
         "excluded": [f"{source['id']}: {source['excluded']}" for source in sources if "excluded" in source][:20],

@@ -63,7 +63,7 @@ class PriorObjective(Objective):
         self.cache = cache
         self.config = config
         self.device = device
-        self.rows = cache.rows("train", hop=1)
+        self.rows = cache.rows("train", stride=1)
         has_held_out = any(video.get("split") == "validation" for video in cache.plan["videos"])
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"

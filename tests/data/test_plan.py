@@ -38,13 +38,15 @@ def names(count: int) -> list[VideoEntry]:
     return [VideoEntry(f"v{i:03d}.mp4") for i in range(count)]
 
 
-def config(frames: int = 5, hop: int | None = None, frame_rate: float | None = None, **division: float) -> DataConfig:
-    return DataConfig(Framing(32, 32, frame_rate), frames, hop, **division)  # type: ignore[arg-type]
+def config(
+    frames: int = 5, clip_stride: int | None = None, frame_rate: float | None = None, **division: float
+) -> DataConfig:
+    return DataConfig(Framing(32, 32, frame_rate), frames, clip_stride, **division)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("hop", "firsts"), [(None, [0, 5, 10]), (1, [*range(13)]), (7, [0, 7])])
-def test_clips_cover_a_video_and_never_reach_beyond_it(hop: int | None, firsts: list[int]) -> None:
-    plan = make_plan(NamedVideos(names(1)), config(hop=hop), [steady(17)])
+@pytest.mark.parametrize(("clip_stride", "firsts"), [(None, [0, 5, 10]), (1, [*range(13)]), (7, [0, 7])])
+def test_clips_cover_a_video_and_never_reach_beyond_it(clip_stride: int | None, firsts: list[int]) -> None:
+    plan = make_plan(NamedVideos(names(1)), config(clip_stride=clip_stride), [steady(17)])
     assert plan.first.tolist() == firsts
     assert [plan.indices(row).tolist() for row in range(len(plan))] == [[*range(f, f + 5)] for f in firsts]
 
@@ -113,7 +115,7 @@ def test_labels_are_indices_of_classes() -> None:
 def test_json_round_trip() -> None:
     entries = [VideoEntry("a", label="push"), VideoEntry("b"), VideoEntry("c")]
     probes = [steady(31), steady(3), probe([0, 0.1, 0.25, 0.31, 0.45, 0.5, 0.62])]
-    plan = make_plan(NamedVideos(entries), config(frame_rate=10.0, hop=2), probes)
+    plan = make_plan(NamedVideos(entries), config(frame_rate=10.0, clip_stride=2), probes)
     again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     assert (again.sha256, again.config, again.excluded) == (plan.sha256, plan.config, plan.excluded)
     for name in ("video", "first", "label", "split"):
@@ -131,6 +133,6 @@ def test_a_source_that_changed_is_refused() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"frames": 0}, {"hop": 0}, {"validation": 1.0}):
+    for wrong in ({"frames": 0}, {"clip_stride": 0}, {"validation": 1.0}):
         with pytest.raises(ConfigError, match="must be"):
             config(**wrong)  # type: ignore[arg-type]

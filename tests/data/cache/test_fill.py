@@ -43,14 +43,14 @@ def encode(frames: np.ndarray) -> dict[str, np.ndarray]:
     return {"video": frames[..., :1].astype(np.int64)}
 
 
-def make_plan(hop: int | None = None) -> Plan:
+def make_plan(clip_stride: int | None = None) -> Plan:
     videos = (
-        PlannedVideo("a", shown=np.arange(13)),
-        PlannedVideo("b", shown=np.arange(17)),
+        PlannedVideo("a", source_frames=np.arange(13)),
+        PlannedVideo("b", source_frames=np.arange(17)),
         PlannedVideo("c", reason="unreadable", detail="/somewhere"),
-        PlannedVideo("d", shown=np.array([0, 0, 2, 4, 4, 6, 8])),
+        PlannedVideo("d", source_frames=np.array([0, 0, 2, 4, 4, 6, 8])),
     )
-    return Plan(DataConfig(SPEC.framing, T, hop), (), videos)
+    return Plan(DataConfig(SPEC.framing, T, clip_stride), (), videos)
 
 
 def fill(path: Path, plan: Plan, batch: int = 2, shards: Callable[[list[int]], list[int]] = list) -> FakePool:
@@ -62,10 +62,10 @@ def fill(path: Path, plan: Plan, batch: int = 2, shards: Callable[[list[int]], l
     return pool
 
 
-@pytest.mark.parametrize("hop", [None, 1, 2])
-def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, hop: int | None) -> None:
+@pytest.mark.parametrize("clip_stride", [None, 1, 2])
+def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, clip_stride: int | None) -> None:
     """Frame by frame against the plan, also where clips overlap and frames repeat; a failure costs its own rows."""
-    plan = make_plan(hop)
+    plan = make_plan(clip_stride)
     fill(tmp_path / "x", plan)
     cache = TokenCache.open(tmp_path / "x")
     broken = [row for row in range(len(plan)) if plan.video[row] == 1 and plan.indices(row)[-1] >= BROKEN_FROM]
@@ -83,7 +83,7 @@ def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_order_of_the_work_changes_no_byte(tmp_path: Path, batch: int) -> None:
-    plan = make_plan(hop=2)
+    plan = make_plan(clip_stride=2)
     fill(tmp_path / "x", plan)
     fill(tmp_path / "y", plan, batch, lambda shards: shards[::-1])
     assert TokenCache.open(tmp_path / "x").cache_id == TokenCache.open(tmp_path / "y").cache_id
@@ -91,7 +91,7 @@ def test_order_of_the_work_changes_no_byte(tmp_path: Path, batch: int) -> None:
 
 def test_clips_of_one_video_are_decoded_together(tmp_path: Path) -> None:
     """One request for each video of a shard, instead of decoding from the video's start for every clip."""
-    plan = make_plan(hop=1)
+    plan = make_plan(clip_stride=1)
     pool = fill(tmp_path / "x", plan)
     merged = {(row // 4, int(plan.video[row])) for row in range(len(plan))}
     first_pass = pool.requests[: len(merged)]

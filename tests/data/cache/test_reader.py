@@ -192,7 +192,7 @@ def test_rows_out_of_range_and_unknown_names_are_refused(sealed: Path) -> None:
 def test_codes_beyond_the_codebook_are_never_written(tmp_path: Path) -> None:
     tokens = make_tokens()
     tokens["video"][5, 0, 0, 0, 0] = K
-    with pytest.raises(CacheError, match="codes 0 to 509, its codebook has 509"):
+    with pytest.raises(CacheError, match="tokens from 0 to 509, its codebook only 509"):
         write_token_file(tmp_path / "x", SPEC, tokens, "f", sources())
 
 

@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def planned(pool: DecodePool, frames: int = 5, frame_rate: float | None = None, hop: int | None = None) -> Plan:
-    config = DataConfig(Framing(16, 16, frame_rate), frames, hop)
+def planned(pool: DecodePool, frames: int = 5, frame_rate: float | None = None, clip_stride: int | None = None) -> Plan:
+    config = DataConfig(Framing(16, 16, frame_rate), frames, clip_stride)
     return make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
 
 
@@ -54,10 +54,10 @@ def read(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("hop", [None, 2])
-def test_rows_of_files_have_what_was_drawn(folder: Path, workers: int, hop: int | None) -> None:
-    plan, found = read(str(folder), workers=workers, hop=hop)
-    assert len(found) == (15 if hop is None else 35)
+@pytest.mark.parametrize("clip_stride", [None, 2])
+def test_rows_of_files_have_what_was_drawn(folder: Path, workers: int, clip_stride: int | None) -> None:
+    plan, found = read(str(folder), workers=workers, clip_stride=clip_stride)
+    assert len(found) == (15 if clip_stride is None else 35)
     for row, raw in enumerate(found):
         assert isinstance(raw, dict)
         assert list(raw) == list(NEEDS)

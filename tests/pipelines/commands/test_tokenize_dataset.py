@@ -143,9 +143,9 @@ def test_whole_videos_give_every_window_and_none_across_two_videos(
 ) -> None:
     tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", whole_videos=True)
     cache, clips = TokenCache.open(tmp_path / "x"), TokenCache.open(reference)
-    assert (cache.row_count, len(cache.rows(hop=1)), len(cache.rows())) == (31 * 23, 31 * (23 - FRAMES + 1), 124)
+    assert (cache.row_count, len(cache.rows(stride=1)), len(cache.rows())) == (31 * 23, 31 * (23 - FRAMES + 1), 124)
     np.testing.assert_array_equal(cache.read(cache.rows())["video"], clips.read(clips.rows())["video"])
-    windows = cache.rows("train", hop=1)
+    windows = cache.rows("train", stride=1)
     ends = cache.column("source")[windows + FRAMES - 1]
     np.testing.assert_array_equal(cache.column("source")[windows], ends)
     assert cache.read(windows[:3], steps=2)["video"].shape == (3, 2, 4, 4, 1)
