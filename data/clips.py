@@ -1,4 +1,4 @@
-"""Clips by row of a plan, read ahead through a decode pool: pixels for training, raw controls for their encoders."""
+"""Clips by row of a plan, read ahead through a decode pool: pixels for training, and inputs of controls."""
 
 from __future__ import annotations
 
@@ -93,24 +93,24 @@ class ClipReader:
     def _note_failure(self, row: int, failure: DecodeFailure) -> None:
         self.failures[row] = failure
         name = self.plan.videos[self.plan.video[row]].id
-        logger.warning("%s: a clip does not decode (%s); another one stands in for it", name, failure)
+        logger.warning("%s: a clip does not decode (%s); the next clip of its split replaces it", name, failure)
         rows = self.plan.rows(str(self.plan.videos[self.plan.video[row]].split))
         if len(self.failures) > max(1, MAX_FAILURES * len(self.plan)) or set(rows.tolist()) <= self.failures.keys():
             raise DataError(
                 f"{name}: {failure}. That makes {len(self.failures)} of {len(self.plan)} clips that do not decode; "
-                "take the damaged videos out of the data"
+                "remove the damaged videos from the data"
             )
 
 
-ControlClip = dict[str, ControlInput]  # by track
+ControlClip = dict[str, ControlInput]  # by control stream
 
 
 def read_raw_spans(
     plan: Plan, pool: DecodePool, needs: Mapping[str, ControlSource], spans: Iterable[range], ahead: int
 ) -> Iterator[list[ControlClip] | DecodeFailure]:
-    """For each span, rows of one video, the raw controls of each row, or why those rows have none.
+    """For each span (rows of one video) the control inputs of each row, or why those rows have none.
 
-    `ahead` spans are in flight at most. Raises DataError where the data does not have what is needed.
+    At most `ahead` spans are in flight. Raises DataError if the data lacks what is needed.
     """
     from_pool = {name: need for name, need in needs.items() if not isinstance(need, ClassSource)}
     asked: deque[tuple[range, np.ndarray]] = deque()
@@ -142,12 +142,12 @@ def read_raw_spans(
 def _with_classes(
     plan: Plan, needs: Mapping[str, ControlSource], row: int, read: Mapping[str, np.ndarray]
 ) -> ControlClip:
-    """What was read, in the order of `needs`, and the class, which the plan knows."""
+    """The inputs that were read, in the order of `needs`, and the class, which the plan knows."""
     return {name: plan.class_name(row) if isinstance(need, ClassSource) else read[name] for name, need in needs.items()}
 
 
 def _raw_request(plan: Plan, video: int, need: TableSource | SoundSource, ticks: np.ndarray) -> ControlRequest:
-    """Asks a decode pool for a raw control of `video` at these ticks."""
+    """The request to a decode pool for a control of `video` at these ticks."""
     frames = plan.videos[video].source_frames
     assert frames is not None  # an excluded video has no rows
     return ControlRequest(video, need, ticks, frames[ticks], plan.config.framing.frame_rate)

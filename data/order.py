@@ -3,7 +3,7 @@
 Sample g of the endless stream is row p(g mod n) of epoch g div n, where p is a Feistel permutation keyed by (seed,
 epoch). Nothing depends on the number of processes, on the batch or on what was read before, so one integer resumes a
 run in the middle of an epoch on any number of processes. Why a Feistel network and no linear congruence: orders made by
-the latter were seen to look like unshuffled data (Levanter issue 932). This module knows no cache and no model.
+the latter were seen to look like unshuffled data (Levanter issue 932).
 """
 
 from __future__ import annotations

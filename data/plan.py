@@ -1,7 +1,7 @@
 """The plan: which clip of which video is which row, and which videos are for training. Made before anything is decoded.
 
 It is a pure function of the source's videos, of their packets' times and of the configuration, so every worker and
-every restart sees the same rows. A plan does not promise that a row decodes. It knows nothing of tokens.
+every restart sees the same rows. A plan does not promise that a row decodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
-TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are no fault of a video's file
+TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are not the fault of a video's file
 NO_LABEL = -1
 
 
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def unreadable(self) -> list[tuple[str, str, str]]:
-        """Those of `excluded` whose file is at fault: not the ones that are too short, or that were to be left out."""
+        """Those of `excluded` whose file cannot be read: neither too short nor excluded by request."""
         return [
             (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, BY_REQUEST)
         ]
@@ -140,7 +140,7 @@ class Plan:
         return frames[self.first[row] : self.first[row] + self.config.frames]
 
     def request(self, row: int) -> ReadRequest:
-        """What a decode pool is asked for to get the row's clip."""
+        """The request to a decode pool that reads the row's clip."""
         return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
 
     def ticks(self, row: int) -> np.ndarray:
@@ -148,14 +148,14 @@ class Plan:
         return self.first[row] + np.arange(self.config.frames)
 
     def video_id(self, row: int) -> str:
-        """Of the video that the row's clip is of."""
+        """The id of the video that the row's clip is from."""
         return self.videos[self.video[row]].id
 
     def class_name(self, row: int) -> str:
-        """Of the row's clip. Raises DataError where its video has none."""
+        """The class of the row's clip. Raises DataError if its video has none."""
         video = self.videos[self.video[row]]
         if video.label == NO_LABEL:
-            raise DataError(f"{video.id}: it has no class; name one in metadata.csv, or leave its video out")
+            raise DataError(f"{video.id}: it has no class; name one in metadata.csv, or exclude its video")
         return self.classes[video.label]
 
     def require_source(self, source: VideoSource) -> None:
@@ -164,8 +164,8 @@ class Plan:
         changed = sorted(set(now) ^ set(then))
         if changed:
             raise DataError(
-                f"{source.location}: its videos are not those of the plan ({len(changed)} differ, as {changed[0]!r}): "
-                "give the data that the plan was made from, or plan anew into another folder"
+                f"{source.location}: its videos differ from those of the plan ({len(changed)} differ, e.g. "
+                f"{changed[0]!r}): give the data that the plan was made from, or use a new output folder"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -182,16 +182,16 @@ class Plan:
 
     @cached_property
     def sha256(self) -> str:
-        """The plan's identity: everything but the words that explain an exclusion."""
+        """The plan's identity: everything except the explanations of exclusions."""
         return plan_sha256(self.to_json())
 
 
 def make_plan(
     source: VideoSource, config: DataConfig, probes: Iterable[VideoProbe | DecodeFailure], exclude: Iterable[str] = ()
 ) -> Plan:
-    """Plans the clips of `source`, whose entries `probes` describe in order; ids in `exclude` are left out.
+    """Plans the clips of `source`, whose entries `probes` describe in order; ids in `exclude` are excluded.
 
-    Raises DataError if no video gives a clip; its message says why the first ones were left out.
+    Raises DataError if no video gives a clip; its message says why the first ones were excluded.
     """
     unwanted = set(exclude)
     unknown = unwanted - {entry.id for entry in source.entries}
@@ -243,7 +243,7 @@ def _divide(
 
 
 def plan_sha256(plan: Mapping[str, Any]) -> str:
-    """A plan's identity: all of it but the words (`detail`) that explain why a video is left out."""
+    """A plan's identity: all of it except the explanations (`detail`) of why videos are excluded."""
     plan = copy.deepcopy(dict(plan))
     for video in plan["videos"]:
         video.pop("detail", None)

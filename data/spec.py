@@ -18,7 +18,7 @@ from tokenreel.config import ABSENT_IF_NONE, from_mapping, to_mapping
 from tokenreel.errors import ConfigError, nearest_name
 
 Time = Literal["framewise", "causal", "window"]
-END, END_STEP = "end", "end_step"  # the tracks of `TokenSpec.with_end_frame`
+END, END_STEP = "end", "end_step"  # the control streams of `TokenSpec.with_end_frame`
 
 
 @dataclass(frozen=True)
@@ -124,19 +124,19 @@ class TokenSpec:
 
     @property
     def frames_encoded_alone(self) -> int:
-        """The first frames that a `window` tokenizer also encodes without those after them, as tracks `<level>_given`:
+        """The first frames that a `window` tokenizer also encodes without those after them, as streams `<level>_given`:
         all that a prior may be given. 0 where there are none.
         """
-        tracks = (self.given_stream(level) for level in self.levels)
-        return min((track.grid[0] * track.stride for track in tracks if track is not None), default=0)
+        streams = (self.given_stream(level) for level in self.levels)
+        return min((stream.grid[0] * stream.stride for stream in streams if stream is not None), default=0)
 
     def given_stream(self, level: StreamSpec) -> StreamSpec | None:
-        """The codes of the first frames alone that a `window` tokenizer makes beside those of `level`, if it does."""
+        """The stream that holds the given frames of `level` encoded alone (`window` tokenizers), or None."""
         name = given_name(level.name)
         return next((s for s in self.streams if s.role == "control" and s.name == name), None)
 
     def with_end_frame(self) -> TokenSpec:
-        """This spec with the tracks of an end frame: `end`, the codes of one step of its level, where the clip is to
+        """This spec with the control streams of an end frame: `end`, the tokens of the step at which the clip is to
         arrive, and `end_step`, which step that is. They are derived from
         the level (`data/controls/end_frame.py`); no cache holds them.
 
@@ -198,5 +198,5 @@ class TokenSpec:
 
 
 def given_name(level: str) -> str:
-    """What the track of the given frames alone is called, for a level of that name."""
+    """The name of the stream that holds the given frames of `level` encoded alone."""
     return f"{level}_given"

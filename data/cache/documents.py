@@ -63,15 +63,15 @@ class CacheDocuments:
             key = "code_fingerprint" if "code_fingerprint" in different else different[0]
             raise CacheError(
                 f"{path} holds another token cache: its {key} is {_short(ours.get(key))}, this one's is "
-                f"{_short(theirs[key])}. Give a new folder, or the data, tokenizer and flags that it was begun with"
+                f"{_short(theirs[key])}. Give a new folder, or the data, tokenizer and flags that it was started with"
             )
 
 
 def load_root(root: Path) -> tuple[CacheHeader, str | None]:
-    """The header and the cache_id (None while it is not sealed). Raises CacheError where `root` is no token cache."""
+    """The header and the cache_id (None while it is not sealed). Raises CacheError if `root` is not a token cache."""
     path = root / ROOT
     if not path.is_file():
-        found = f"is no token cache: it has no {ROOT}" if root.exists() else "does not exist"
+        found = f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
         raise CacheError(f"{root} {found}; give the folder that tokenize-dataset or sample wrote")
     document = read_json(path)
     try:

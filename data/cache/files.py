@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and the one JSON form that is hashed. Knows nothing of tokens."""
+"""Files that are either complete or absent, and the JSON documents of a cache."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:
-    """`text` out of `path`. Raises CacheError, naming the file, where it is no JSON object."""
+    """`text` out of `path`. Raises CacheError, naming the file, if it is not a JSON object."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CacheError(f"{path} is damaged: it is no JSON ({error})") from error
+        raise CacheError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise CacheError(f"{path} is damaged: it is no JSON object but a {type(document).__name__}")
+        raise CacheError(f"{path} is damaged: expected a JSON object, got {type(document).__name__}")
     return document

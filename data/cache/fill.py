@@ -57,7 +57,7 @@ class ReadClip:
 
     row: int
     frames: np.ndarray  # uint8 [T, H, W, 3]
-    raw: ControlClip  # controls by track
+    raw: ControlClip  # control inputs by control stream
 
 
 Clip = ReadClip | InvalidRow | None  # None: one of several rows decoded together failed
@@ -66,7 +66,7 @@ Clip = ReadClip | InvalidRow | None  # None: one of several rows decoded togethe
 class ShardFiller:
     """Fills shards of one cache in one process, while `pool` decodes ahead of `encode`; `batch` in clips.
 
-    `tracks` makes the codes of the streams that steer the video, which `encode` does not know.
+    `controls` makes the tokens of the control streams, which `encode` does not know.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class ShardFiller:
         pool: DecodePool,
         encode: Encoder,
         batch: int,
-        tracks: ControlStreamEncoder | None = None,
+        controls: ControlStreamEncoder | None = None,
     ) -> None:
         self.writer = writer
         self.plan = plan
         self.pool = pool
         self.encode = encode
         self.batch = batch
-        self.tracks = tracks
+        self.controls = controls
 
     def fill(self, shards: Sequence[int]) -> Iterator[FilledShard]:
         """Fills and commits `shards`. Raises what decoding, encoding or writing raises; a bad clip raises nothing.
@@ -136,7 +136,7 @@ class ShardFiller:
         for i, clip in enumerate(clips):
             if isinstance(clip, ReadClip):
                 frames[i] = clip.frames
-        encoded = {**self.encode(frames), **self._encode_tracks(clips)}
+        encoded = {**self.encode(frames), **self._encode_controls(clips)}
         codes = {}
         for stream in self.writer.header.spec.streams:
             layout = self.writer.header.streams[stream.name]
@@ -150,23 +150,23 @@ class ShardFiller:
             codes[stream.name][~valid] = layout.fill
         return codes
 
-    def _encode_tracks(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
-        """Codes [batch, t, h, w, q] by track, 0 where there is no clip. Each clip is encoded alone."""
-        if self.tracks is None:
+    def _encode_controls(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+        """Tokens [batch, t, h, w, q] by control stream, 0 where there is no clip. Each clip is encoded alone."""
+        if self.controls is None:
             return {}
         header = self.writer.header
-        shapes = {name: header.streams[name].row_shape for name in self.tracks.needs}
+        shapes = {name: header.streams[name].row_shape for name in self.controls.needs}
         codes = {name: np.zeros((self.batch, *shape), dtype=np.int64) for name, shape in shapes.items()}
         for i, clip in enumerate(clips):
             if isinstance(clip, ReadClip):
-                for name, made in self._codes_of_tracks(self.tracks, clip).items():
+                for name, made in self._control_tokens(self.controls, clip).items():
                     assert made.shape == shapes[name]  # else numpy would stretch it
                     codes[name][i] = made
         return codes
 
-    def _codes_of_tracks(self, tracks: ControlStreamEncoder, clip: ReadClip) -> Mapping[str, np.ndarray]:
+    def _control_tokens(self, controls: ControlStreamEncoder, clip: ReadClip) -> Mapping[str, np.ndarray]:
         try:
-            return tracks.encode(clip.raw)
+            return controls.encode(clip.raw)
         except DataError as error:
             raise DataError(f"{self.plan.video_id(clip.row)}: {error}") from error
 
@@ -206,9 +206,9 @@ class ShardFiller:
     def _raws(self, shards: Sequence[int], together: bool) -> Iterator[list[ControlClip] | DecodeFailure]:
         """The controls of the rows of each span, or why they have none."""
         rows = (span.rows for shard in shards for span in self._spans(shard, together))
-        if self.tracks is None:
+        if self.controls is None:
             return ([{} for _ in span] for span in rows)
-        return read_raw_spans(self.plan, self.pool, self.tracks.needs, rows, REQUESTS_AHEAD)
+        return read_raw_spans(self.plan, self.pool, self.controls.needs, rows, REQUESTS_AHEAD)
 
     def _spans(self, shard: int, together: bool) -> Iterator[_Span]:
         framing = self.plan.config.framing

@@ -43,7 +43,7 @@ class TokenCache:
         """Reads and checks all metadata, and that every file is there in full size; codes are checked as they are read.
 
         `allow_partial` opens a cache that is not sealed, with the rows committed by now. Raises CacheError where the
-        folder is no token cache, is damaged, is not sealed, or holds anything that this format does not have.
+        folder is not a token cache, is damaged, is not sealed, or contains anything that this format does not have.
         """
         root = Path(path)
         documents = CacheDocuments.load(root)
@@ -57,7 +57,7 @@ class TokenCache:
         if not allow_partial:
             raise CacheError(
                 f"{root} is not finished: {len(committed)} of {documents.header.shards} shards are committed. "
-                "Run the same tokenize-dataset command again; it goes on where it stopped"
+                "Run the same tokenize-dataset command again; it continues where it stopped"
             )
         return cls(root, documents, committed)
 

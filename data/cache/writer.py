@@ -37,11 +37,11 @@ from tokenreel.errors import CacheError
 
 
 def holds_cache(path: Path) -> bool:
-    """False where a cache can be begun: nothing is there, or an empty folder. CacheError where something else is."""
+    """Whether `path` holds a cache; False for an empty or absent folder. Raises CacheError for anything else."""
     if (path / ROOT).is_file():
         return True
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise CacheError(f"--out {path} already holds something that is no token cache: give a new folder")
+        raise CacheError(f"--out {path} already exists and is not a token cache: give a new folder")
     return False
 
 

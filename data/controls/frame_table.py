@@ -52,7 +52,7 @@ class FrameTables:
 
 
 def find_tables(root: Path, file: str) -> list[Path]:
-    """The CSV files called `file` below `root`, hidden ones left out. Raises DataError where there is none."""
+    """The CSV files called `file` below `root`, except hidden ones. Raises DataError if there is none."""
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         raise DataError(f"the table {file!r} leads out of the folder {root}: put it beside the metadata")
     found = sorted(path for path in root.rglob(file) if not _hidden(path.relative_to(root)))

@@ -1,6 +1,6 @@
-"""What a control is made of: the raw thing that its coder wants for each frame of a clip. Plain data, no torch.
+"""Where the inputs of a control come from, for each frame of a clip. Plain data, no torch.
 
-A need goes to a decode worker as JSON. This module opens no file.
+A control source is sent to a decode worker as JSON.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class SoundSource:
 
     type: ClassVar[str] = "sound"
 
-    rate: int  # samples a second
+    rate: int  # samples per second
     samples: int  # of a window
-    frame_rate: float  # frames a second that the coder is made for
+    frame_rate: float  # frames per second that the control encoder was fitted for
 
 
 ControlSource = ClassSource | TableSource | SoundSource
@@ -49,7 +49,7 @@ ControlSource = ClassSource | TableSource | SoundSource
 
 @dataclass(frozen=True, eq=False)
 class ControlRequest:
-    """What a decode pool is asked for: of each tick of a video's resampled timeline, what the need says."""
+    """A request to a decode pool: control inputs for ticks of a video's resampled timeline."""
 
     video: int  # index into the source's entries
     need: TableSource | SoundSource
@@ -59,11 +59,11 @@ class ControlRequest:
 
 
 class ControlStreamEncoder(Protocol):
-    """Makes the codes of a clip's tracks out of raw controls."""
+    """Encodes the control inputs of a clip as the tokens of its control streams."""
 
     @property
     def needs(self) -> Mapping[str, ControlSource]:
-        """By track."""
+        """The source of each control, by its name."""
 
     def encode(self, raw: Mapping[str, ControlInput]) -> Mapping[str, np.ndarray]:
         """Control inputs of one clip -> int64 [t, h, w, q], both by name. Raises DataError where they do not fit."""

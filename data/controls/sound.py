@@ -1,6 +1,6 @@
-"""Sound of files and of clips: samples of one channel, another rate, a window for each frame. Knows no spectra.
+"""Sound of files and of clips: samples of one channel, resampling, a window for each frame.
 
-Like frames, samples are read forward and nothing is sought; a stream's own times say where its samples belong.
+Like frames, samples are read forward without seeking; the stream's timestamps say where its samples belong.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from tokenreel.data.video.reader import MAX_SECONDS, DecodeFailure, av_input
 
 SLACK = 0.1  # seconds that may lack at the end: AAC codes 1,024 samples at a time, and muxers drop what is not whole
-MAX_RATE = 384_000  # samples a second
+MAX_RATE = 384_000  # samples per second
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,wav,mp3,flac,ogg"  # FFmpeg's names; no playlists
 _CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3"))  # and PCM of any kind
 
 
 def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, int]:
-    """The first sound stream as one channel: (float32 [n], samples a second); sample 0 is heard at `start` seconds.
+    """The first sound stream as one channel: (float32 [n], samples per second); sample 0 is heard at `start` seconds.
 
     Raises DecodeFailure where there is no sound that can be decoded, DataError where the file cannot be opened.
     """
@@ -38,7 +38,7 @@ def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, i
 
 
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """float32 [n] at `rate` samples a second -> float32 [m] at `wanted`, low-pass filtered where that is lower."""
+    """float32 [n] at `rate` samples per second -> float32 [m] at `wanted`, low-pass filtered if that is lower."""
     if rate == wanted or len(samples) == 0:
         return samples
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")
@@ -78,7 +78,7 @@ def _require_decodable(stream: Any) -> None:
     if name not in _CODECS and not name.startswith("pcm_"):
         raise DecodeFailure("unsupported-codec", f"sound codec {name}; known: PCM, {', '.join(sorted(_CODECS))}")
     if not 0 < stream.rate <= MAX_RATE:
-        raise DecodeFailure("unreadable", f"its sound has {stream.rate} samples a second; the limit is {MAX_RATE}")
+        raise DecodeFailure("unreadable", f"its sound has {stream.rate} samples per second; the limit is {MAX_RATE}")
     context.thread_count = 1
 
 
@@ -90,7 +90,7 @@ def _pieces(container: Any, stream: Any, start: float) -> Iterator[tuple[int, np
         if frame.pts is not None:
             place = round((float(frame.pts * frame.time_base) - start) * stream.rate)
         if place > MAX_SECONDS * stream.rate:
-            raise DecodeFailure("bad-timestamps", f"its sound goes on for more than {MAX_SECONDS / 3600:g} hours")
+            raise DecodeFailure("bad-timestamps", f"its sound lasts more than {MAX_SECONDS / 3600:g} hours")
         frame.pts = None  # or the resampler would fill gaps by itself
         for planes in to_float.resample(frame):
             samples = planes.to_ndarray().mean(axis=0)  # FFmpeg's own way to one channel makes two like ones louder

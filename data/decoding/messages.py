@@ -1,6 +1,6 @@
 """Messages between a decode pool and its workers: a JSON header and raw bytes, each with its length before it.
 
-Nothing that a worker sends can run code in the process that reads it. This module knows no videos.
+Nothing that a worker sends can run code in the process that reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _LENGTHS = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
-_HEADER_LIMIT = 1 << 26  # bytes; more is no header of ours
+_HEADER_LIMIT = 1 << 26  # bytes; a longer one is not ours
 
 
 class ConnectionLost(Exception):
@@ -42,7 +42,7 @@ def receive(descriptor: int, timeout_s: float | None = None) -> tuple[dict[str, 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     header_size, payload_size = _LENGTHS.unpack(_read(descriptor, _LENGTHS.size, deadline))
     if header_size > _HEADER_LIMIT:
-        raise ConnectionLost("wrote something that is no message")
+        raise ConnectionLost("sent something that is not a message")
     header = json.loads(_read(descriptor, header_size, deadline))
     return header, _read(descriptor, payload_size, deadline)
 

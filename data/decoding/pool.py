@@ -1,8 +1,7 @@
 """Decoding in worker processes that may die without taking the job along.
 
-Answers come in the order of the questions. A worker that dies or takes too long is replaced and asked again; what a
-video is to blame for every time is a DecodeFailure, what may go well next time is an error. Nothing here knows of
-clips, plans or tokens.
+Answers come in the order of the requests. A worker that dies or times out is replaced and asked again. What a video
+causes every time is a DecodeFailure; what may succeed next time is an error.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class ReadResult:
 
 @dataclass(frozen=True, eq=False)
 class ControlResult:
-    """The answer to a request for a raw control: numbers, or why there are none."""
+    """The answer to a request for a control: its inputs, or why there are none."""
 
     request: ControlRequest
     values: np.ndarray | None  # float32 [m, ...]
@@ -182,7 +181,7 @@ class _Worker:
         name = self._source.entries[question["video"]].id
         raise DecodeWorkerLost(
             f"{name}: each of {TRIES} processes that were to read it {how} (limits: {self._limits.timeout_s:g} s, "
-            f"{self._limits.memory_gb:g} GiB). Try again, or leave this video out"
+            f"{self._limits.memory_gb:g} GiB). Try again, or exclude this video"
         )
 
     def _stop(self) -> None:

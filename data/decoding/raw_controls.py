@@ -1,6 +1,6 @@
-"""ControlInput controls of a clip out of a source of videos: what its coder needs, for each tick of a video's timeline.
+"""Reads the inputs of controls from a source of videos, for the ticks of a video's timeline.
 
-Runs in a decode worker, so it holds no torch. Knows no codes.
+Runs in a decode worker, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
-RATE_TOLERANCE = 0.02  # part of the frame rate
+RATE_TOLERANCE = 0.02  # fraction of the frame rate
 
 
 def read_raw(source: VideoSource, request: ControlRequest) -> np.ndarray:
@@ -33,7 +33,7 @@ def _table(source: VideoSource, request: ControlRequest, need: TableSource) -> n
     if len(values) != frames:
         name = source.entries[request.video].id
         raise DataError(
-            f"{name}: {need.file} has {len(values)} lines for it, needed is one for each of its {frames} frames"
+            f"{name}: {need.file} has {len(values)} lines for it, expected one for each of its {frames} frames"
         )
     return values[request.source_frames]
 
@@ -63,6 +63,7 @@ def _require_rate(times: np.ndarray, ticks: np.ndarray, wanted: float) -> None:
     rate = (ticks[-1] - ticks[0]) / (times[-1] - times[0])
     if abs(rate - wanted) > RATE_TOLERANCE * wanted:
         raise DecodeFailure(
-            "bad-timestamps", f"its frames come at {rate:.4g} a second, the sound's coder is fitted for {wanted:.4g}: "
-            f"use data.framing.frame_rate={wanted:g}, or fit the controls on such videos"
-        )  # fmt: skip
+            "bad-timestamps",
+            f"its frames come at {rate:.4g} per second, the sound's encoder was fitted for {wanted:.4g}: "
+            f"use data.framing.frame_rate={wanted:g}, or fit the controls on such videos",
+        )

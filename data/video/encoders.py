@@ -52,7 +52,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Lets go of the file, whether it is whole or not. May be called again."""
+        """Closes the file, complete or not. May be called again."""
 
 
 class _Mp4(Encoder):

@@ -1,4 +1,4 @@
-"""One frame of any size -> one frame of the framing's size. It knows nothing of files, times or rates.
+"""One frame of any size -> one frame of the framing's size.
 
 Pixels count as square: a container's sample aspect ratio is not applied.
 """

@@ -68,7 +68,7 @@ class VideoProbe:
 
     @property
     def frame_rate(self) -> float | None:
-        """The mean rate in frames a second; None for a single frame and for frames without times."""
+        """The mean rate in frames per second; None for a single frame and for frames without times."""
         if len(self.frame_times) < 2 or np.isnan(self.frame_times[0]):
             return None
         return float((len(self.frame_times) - 1) / (self.frame_times[-1] - self.frame_times[0]))

@@ -28,7 +28,7 @@ def write_video(
     lossless: bool = False,
 ) -> None:
     """Writes frames uint8 [T, H, W, 3], or pieces of them [n, H, W, 3] one after the other, shown at `frame_rate`
-    frames a second, in the format of the path's suffix.
+    frames per second, in the format of the path's suffix.
 
     .mp4: H.264 that any player shows; an odd height or width gets its last row or column twice, for 4:2:0 needs even
     ones. With `lossless` the pixels (odd sizes too) come back bit for bit, in players that know the RGB profile.
@@ -104,7 +104,7 @@ class VideoWriter:
             if kind is None:
                 self._finish()
         finally:
-            with suppress(OSError):  # the disk may be full; what matters has been told by then
+            with suppress(OSError):  # the disk may be full; the error that matters has been raised by then
                 self._encoder.close()
             with suppress(OSError):  # gone already when all went well; a folder that is gone needs no clearing up
                 self._unfinished.unlink()
@@ -112,6 +112,6 @@ class VideoWriter:
 
 def _check_show(path: Path, show: Show) -> None:
     if not 0 < show.frame_rate <= 1000:
-        raise DataError(f"{path}: frame_rate (={show.frame_rate}) must be above 0 and at most 1000 frames a second")
+        raise DataError(f"{path}: frame_rate (={show.frame_rate}) must be above 0 and at most 1000 frames per second")
     if show.sound is not None and (path.suffix != ".mp4" or show.sound.ndim != 1 or show.sample_rate < 1):
         raise DataError(f"{path}: sound needs .mp4, the shape [samples] and a sample_rate; got {show.sound.shape}")

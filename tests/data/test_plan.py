@@ -128,7 +128,7 @@ def test_json_round_trip() -> None:
 def test_a_source_that_changed_is_refused() -> None:
     plan = make_plan(NamedVideos(names(3)), config(), [steady(9)] * 3)
     plan.require_source(NamedVideos(names(3)))
-    with pytest.raises(DataError, match=r"1 differ, as 'v003\.mp4'"):
+    with pytest.raises(DataError, match=r"1 differ, e.g. 'v003\.mp4'"):
         plan.require_source(NamedVideos(names(4)))
 
 

@@ -52,7 +52,7 @@ def test_what_is_no_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     for text in ("{", "[" * 100_000):
         path.write_text(text)
-        with pytest.raises(CacheError, match=r"x\.json is damaged: it is no JSON"):
+        with pytest.raises(CacheError, match=r"x\.json is damaged: it is not JSON"):
             read_json(path)
     with pytest.raises(CacheError, match=r"y\.json cannot be read"):
         read_json(tmp_path / "y.json")

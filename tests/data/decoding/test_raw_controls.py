@@ -97,14 +97,14 @@ def test_a_resampled_clip_follows_its_own_timeline(folder: Path) -> None:
 def test_a_video_of_another_rate_is_a_failure_of_that_video(folder: Path) -> None:
     _, found = read(str(folder), {"sound": SoundSource(16000, 640, 25.0)})
     assert all(isinstance(raw, DecodeFailure) for raw in found)
-    assert "its frames come at 10 a second, the sound's coder is fitted for 25" in str(found[0])
+    assert "its frames come at 10 per second, the sound's encoder was fitted for 25" in str(found[0])
 
 
 def test_a_table_of_another_length_is_refused(folder: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10.0)
     (tmp_path / STATES).write_text("file_name,frame,x\n" + "".join(f"a.mp4,{i},0.5\n" for i in range(7)))
     with pytest.raises(
-        DataError, match=r"a\.mp4: states\.csv has 7 lines for it, needed is one for each of its 5 frame"
+        DataError, match=r"a\.mp4: states\.csv has 7 lines for it, expected one for each of its 5 frame"
     ):
         read(str(tmp_path), {"state": TableSource(STATES, ("x",))}, workers=1)
 
