@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenreel.pipelines.cli import commands
 from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.run import Command
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -45,11 +45,11 @@ CASES = [(path, line) for path in [*TEXTS, *PRESETS] for line in command_lines(p
 def test_a_command_line_is_one_that_tokenreel_takes(
     monkeypatch: pytest.MonkeyPatch, path: Path, line: list[str]
 ) -> None:
-    """Parsed by the program itself, with the work left out; presets that are named exist."""
-    ran = []
-    monkeypatch.setattr(commands, "_run", lambda module, flags: ran.append(flags) or {})
+    """Parsed by the program itself, without the command's work; presets that are named exist."""
+    requests = []
+    monkeypatch.setattr(Command, "load", lambda _: lambda request: requests.append(request) or {})
     assert run_command(line) == 0
-    preset = ran[0].get("preset")
+    preset = getattr(requests[0], "preset", None)
     assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
 
 

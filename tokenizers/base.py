@@ -5,11 +5,13 @@ A tokenizer knows nothing of priors, caches or files.
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
@@ -62,6 +64,11 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         super().__init__()
         self.config = config
         self.spec = spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokenizer computes; videos and tokens for it lie there too."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @abstractmethod
     def encode(self, video: Tensor) -> Tokens:

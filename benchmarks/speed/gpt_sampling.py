@@ -1,7 +1,7 @@
 r"""Sampling from our GPT against x-transformers' generate with its key/value cache, interleaved in one run.
 
     python -m tokenreel.benchmarks.speed.gpt_sampling [--rounds 3] [--batches 1 8] [--precision fp32 bf16] \
-        [--length 1024] [--draft 4]
+        [--length 1024] [--speculate 4]
 
 One thread, every code of a clip drawn at temperature 1. Prints two lines for each precision and batch, plain and with
 drafts from the frame before: codes a second over all rows, and how many times as fast ours is as x-transformers with
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--precision", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     parser.add_argument("--length", type=int, default=LENGTH, help="codes of a clip, a multiple of 64")
-    parser.add_argument("--draft", type=int, default=4)
+    parser.add_argument("--speculate", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def main() -> None:
             model.to(DTYPES[precision]).eval()
         ours, flash, default = models
         for batch in options.batches:
-            drafted = our_sampling(ours, batch, options.draft)
+            drafted = our_sampling(ours, batch, options.speculate)
             calls: dict[str, Callable[[], object]] = {
                 "plain": our_sampling(ours, batch, 0),
                 "drafted": drafted,

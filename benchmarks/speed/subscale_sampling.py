@@ -1,6 +1,6 @@
 r"""Sampling one video from LVT's prior at the paper's size, beside the same model computing a slice anew each time.
 
-    python -m tokenreel.benchmarks.speed.subscale_sampling [--prime 5] [--batch 1] [--recomputed 1] \
+    python -m tokenreel.benchmarks.speed.subscale_sampling [--given-frames 5] [--batch 1] [--recomputed 1] \
         [--precision fp32] [--device cpu]
 
 16 frames of 16 x 16 places with 4 codebooks of 512 codes, single-frame slices, each attention of the paper's table 7.
@@ -46,7 +46,7 @@ class Recomputing(SubscaleTransformer):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prime", type=int, default=5, help="frames given")
+    parser.add_argument("--given-frames", type=int, default=5, help="given frames")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--recomputed", type=int, default=1, help="frames; 0: none")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
@@ -61,7 +61,7 @@ def main() -> None:
         prior.to(options.device, DTYPES[options.precision])
         frames, level = prior.spec.frames, prior.spec.levels[0]
         begun = torch.randint(
-            level.codebook_size, (options.batch, options.prime, *level.shape[1:]), device=options.device
+            level.codebook_size, (options.batch, options.given_frames, *level.shape[1:]), device=options.device
         )
         ours, seconds = timed(prior, begun, frames)
         millions = sum(parameter.numel() for parameter in prior.parameters()) / 1e6

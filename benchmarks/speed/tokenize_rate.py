@@ -24,6 +24,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.data.video.writer import write_video
 from tokenreel.pipelines.commands import tokenize_dataset
 from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 from tokenreel.tokenizers.base import build_tokenizer
 
@@ -49,7 +50,11 @@ def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float
     runs, bare = [], []
     for number in range(ROUNDS):
         out = folder / f"cache-{number}"
-        runs.append(tokenize_dataset.run(tokenizer=str(model), data=data, out=out, device="cpu", allow_collapsed=True))
+        runs.append(
+            tokenize_dataset.run(
+                TokenizeRequest(tokenizer=str(model), data=data, out=out, device="cpu", allow_collapsed=True)
+            )
+        )
         bare.append(bare_rate(TokenizeJob(str(out), str(model), data, "cpu", "fp32"), frames=runs[-1]["frames"]))
     rates = [run["frames_per_worker_second"] for run in runs]
     return {

@@ -1,20 +1,47 @@
-"""The program `tokenreel`: runs a command, prints what it returns, and turns what went wrong into one line.
+"""The program `tokenreel`: all commands, and exit codes. What went wrong is one line on standard error.
 
-Imports neither torch nor anything that does: `--help` must be quick. It knows no command; `commands.py` declares them.
+Imports neither torch nor anything that does: `--help` must be quick.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 import click
 
+from tokenreel import __version__
 from tokenreel.errors import ConfigError, UserError
-from tokenreel.pipelines.cli.commands import INTERRUPTED, program
+from tokenreel.pipelines.cli.command import INTERRUPTED, CommandGroup, RequestCommand
+from tokenreel.pipelines.run import COMMANDS, Command
 
-DONE, FAILED, USAGE = 0, 1, 2  # and QUARANTINED, which a command's result decides: see Command.invoke
+DONE, FAILED, USAGE = 0, 1, 2  # and QUARANTINED, which depends on the summary: see RequestCommand.invoke
+
+HELP = """Video -> discrete tokens -> a prior over them -> video.
+
+The order of a project: tabletop (or videos of your own), train-tokenizer, tokenize-dataset, train-prior, sample,
+decode. `tokenreel demo --out demo` runs all of them in a few minutes.
+"""
+GROUPS = {"presets": "The shipped presets."}
+
+
+def make_program(commands: Iterable[Command]) -> click.Group:
+    """The program with these commands. A name of two words is a command in a group."""
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+    made = CommandGroup("tokenreel", help=HELP, context_settings=settings)
+    click.version_option(__version__, prog_name="tokenreel")(made)
+    groups = {name: CommandGroup(name, help=help) for name, help in GROUPS.items()}
+    for command in commands:
+        group, _, _ = command.name.rpartition(" ")
+        if group and group not in made.commands:
+            made.add_command(groups[group])
+        (groups[group] if group else made).add_command(RequestCommand(command))
+    return made
+
+
+program = make_program(COMMANDS)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -33,7 +60,7 @@ def train_prior() -> NoReturn:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Runs one command line and returns its exit code. With `--debug` errors come out with their traceback."""
+    """Runs one command line and returns its exit code. With `--debug` an error keeps its traceback."""
     try:
         return program.main(arguments, prog_name="tokenreel", standalone_mode=False) or DONE
     except click.exceptions.NoArgsIsHelpError as error:
@@ -42,12 +69,12 @@ def run_command(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(f"{error.format_message()}{_usage_hint(error)}", USAGE)
     except (KeyboardInterrupt, click.Abort) as error:
-        words = str(error.__cause__ or error)  # click puts its own exception around ours
-        return _fail(words or "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has gone, as in `tokenreel presets list | head -1`
+        message = str(error.__cause__ or error)  # click wraps its own exception around ours
+        return _fail(message or "interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has closed it, as in `tokenreel presets list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (UserError, OSError) as error:  # an OSError is the machine's: a full disk, a folder that cannot be read
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that cannot be read
         if "--debug" in arguments:
             raise
         return _fail(str(error), USAGE if isinstance(error, ConfigError) else FAILED)

@@ -1,4 +1,4 @@
-"""What a command returns, for people: nested plain data as aligned lines. Knows no command."""
+"""The summary of a command for people: nested plain data as aligned lines."""
 
 from __future__ import annotations
 

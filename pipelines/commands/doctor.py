@@ -1,4 +1,4 @@
-"""`tokenreel doctor`: what this machine has, and which of its versions are known to be unsafe."""
+"""`tokenreel doctor`: the environment, and package versions with known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 import av
 import torch
 
+from tokenreel.pipelines.requests.program import DoctorRequest
+
 PACKAGES = ("torch", "numpy", "zarr", "numcodecs", "av", "accelerate", "huggingface-hub", "safetensors", "pillow")
 DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mpeg4")
-SAFE_TORCH = (2, 10)  # CVE-2026-24747: earlier ones can be made to run code by a crafted checkpoint
+SAFE_TORCH = (2, 10)  # CVE-2026-24747: earlier versions can be made to run code by a crafted checkpoint
 SAFE_AVCODEC = (62, 28)  # CVE-2026-8461: FFmpeg before 8.1.2 writes out of bounds on crafted MagicYUV
 
 
-def run() -> dict[str, Any]:
-    """Versions, devices, codecs and free disk; `warnings` is empty where nothing is known to be wrong."""
+def run(_: DoctorRequest) -> dict[str, Any]:
+    """Versions, devices, codecs and free disk space; `warnings` is empty where nothing is known to be wrong."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -57,7 +59,7 @@ def _warnings() -> list[str]:
         found.append(f"torch {torch.__version__}: upgrade to 2.10 or newer (CVE-2026-24747)")
     if av.library_versions["libavcodec"][:2] < SAFE_AVCODEC:
         found.append(
-            f"PyAV {av.__version__}: its FFmpeg has CVE-2026-8461, decode only videos that you trust; upgrade av"
+            f"PyAV {av.__version__}: its FFmpeg has CVE-2026-8461: decode only videos that you trust, or upgrade av"
         )
     if "libx264" not in av.codecs_available:
         found.append("PyAV was built without libx264: mp4 files cannot be written")

@@ -1,14 +1,13 @@
-"""`tokenreel fit-controls`: what steers the training clips -> coders that `tokenize-dataset` and `generate` use.
+"""`tokenreel fit-controls`: the controls of training clips -> encoders that `tokenize-dataset` and `generate` use.
 
-The same input gives the same bytes: codebooks are solved or found by iterations from fixed draws, on one thread.
+The same input gives the same bytes: codebooks are solved for, or iterated from a fixed seed, on one thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,57 +16,52 @@ from tokenreel.config import from_mapping
 from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import spread
-from tokenreel.data.plan import DataConfig, Plan, make_plan
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.folders import fresh_folder
+from tokenreel.pipelines.common.plans import Probe, plan_of, probe_videos
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.common.settings import require_section, resolve
+from tokenreel.pipelines.requests.training import FitControlsRequest
 from tokenreel.tokenizers.controls.base import DatasetInfo
 from tokenreel.tokenizers.controls.controls import Controls, resolve_controls
 
-MAX_CLIPS = 4096  # that the codebooks are fitted on, evenly over the split
-MAX_FAILURES = 0.05  # share of those clips that may have no sound, as for frames that do not decode
+MAX_CLIPS = 4096  # that the codebooks are fitted on, spread over the split
+MAX_FAILURES = 0.05  # fraction of those clips that may lack a control, as for frames that do not decode
 AHEAD = 4  # clips in flight
 
 
-def run(
-    *,
-    preset: str | None = None,
-    config: Path | None = None,
-    assignments: Sequence[str] = (),
-    data: str,
-    out: Path,
-    split: str = "train",
-    workers: int = 1,
-) -> dict[str, Any]:
-    """Fits the coders of the section `controls:` on the clips of `split` and saves them in the new folder `out`.
+def run(request: FitControlsRequest) -> dict[str, Any]:
+    """Fits the encoders of the section `controls:` on the clips of the split and saves them in the new folder `out`.
 
-    The summary has for each control how many codes are in use and how much of it is lost. Raises ConfigError, and
-    DataError where the data does not have what a control is made of.
+    The summary says for each control how many tokens are in use and how large the error of encoding is. Raises
+    ConfigError, and DataError where the data lacks the source of a control.
     """
     started = time.perf_counter()
-    sections = resolve(preset, config, assignments, {}, "tokenizer")
+    sections = resolve(request.preset, request.config, request.assignments, {}, "tokenizer")
     section = require_section(sections, "controls")
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
-    with DecodePool(data, workers) as pool, cpu_threads(1):
-        probes = list(pool.probe(range(len(pool.source.entries))))
-        plan = make_plan(pool.source, clips, probes)
+    with DecodePool(request.data, request.workers) as pool, cpu_threads(1):
+        probes = list(probe_videos(pool))
+        plan = plan_of(pool, clips, probes)
         facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
         controls = resolve_controls(section, facts)
-        fresh_folder(out)
-        raws, failures = _read(pool, plan, controls, spread(plan.rows(split), MAX_CLIPS))
+        fresh_folder(request.out)
+        raws, failures = _read(pool, plan, controls, spread(plan.rows(request.split), MAX_CLIPS))
         if not raws:
-            raise DataError(f"{data} has no clip in its split {split!r}: take another --split or data.validation")
+            raise DataError(
+                f"{request.data} has no clip in its split {request.split!r}: use another --split or data.validation"
+            )
         for name in progress(controls.names, "fit", "control"):
             controls.coder(name).fit([raw[name] for raw in raws.values()])
         described = {name: _figures(plan, controls, name, raws) for name in controls.names}
     controls.about = {"data": plan.sha256, "clips": len(raws), **described}
-    controls.save_pretrained(out)
+    controls.save_pretrained(request.out)
     return {
-        "out": str(out),
+        "out": str(request.out),
         "clips": len(raws),
         "controls": described,
         "weights_fingerprint": controls.weights_fingerprint,
@@ -77,8 +71,8 @@ def run(
     }
 
 
-def _usual_rate(probes: Iterable[VideoProbe | DecodeFailure]) -> float | None:
-    """Frames a second that most of the videos have; None where frames carry no times."""
+def _usual_rate(probes: Iterable[Probe]) -> float | None:
+    """Frames per second that most of the videos have; None where frames carry no times."""
     rates = [probe.frame_rate for probe in probes if not isinstance(probe, DecodeFailure)]
     counted = Counter(round(rate, 3) for rate in rates if rate is not None)
     return counted.most_common(1)[0][0] if counted else None
@@ -87,7 +81,7 @@ def _usual_rate(probes: Iterable[VideoProbe | DecodeFailure]) -> float | None:
 def _read(
     pool: DecodePool, plan: Plan, controls: Controls, rows: np.ndarray
 ) -> tuple[dict[int, ControlClip], list[str]]:
-    """ControlInput controls by row, and in words why some rows have none. Raises DataError where too many have none."""
+    """Control inputs by row, and a message for each row without. Raises DataError where too many rows have none."""
     raws: dict[int, ControlClip] = {}
     failures: list[str] = []
     spans = [range(row, row + 1) for row in rows.tolist()]
@@ -97,7 +91,7 @@ def _read(
             failures.append(f"{plan.video_id(span.start)}: {found}")
             if len(failures) > MAX_FAILURES * len(rows):
                 raise DataError(
-                    f"{failures[0]}. That makes {len(failures)} of {len(rows)} clips without their controls"
+                    f"{failures[0]}. {len(failures)} of {len(rows)} clips lack their controls: use other videos"
                 )
         else:
             raws[span.start] = found[0]
@@ -105,20 +99,20 @@ def _read(
 
 
 def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, ControlClip]) -> dict[str, Any]:
-    """How the codes of these clips are used, and how well they give back what they stand for."""
+    """How the tokens of these clips are used, and the error of encoding them."""
     coder = controls.coder(name)
     counter = CodeCounter(coder.codebook_size, 1)
     sums: Counter[str] = Counter()
     for row, raw in raws.items():
         try:
-            codes = controls.encode({name: raw[name]})[name]
+            tokens = controls.encode({name: raw[name]})[name]
         except DataError as error:
             raise DataError(f"{plan.video_id(row)}: {error}") from error
-        counter.update(codes)
-        sums.update(coder.error(raw[name], coder.decode(codes)))
+        counter.update(tokens)
+        sums.update(coder.error(raw[name], coder.decode(tokens)))
     (use,) = counter.use()
     return {
-        "codes": use.codebook_size,
+        "codebook_size": use.codebook_size,
         "in_use": round(use.used * use.codebook_size),
         "perplexity": round(use.perplexity, 2),
         **{key: float(f"{value:.6g}") for key, value in coder.figures(sums).items()},

@@ -1,123 +1,116 @@
-"""`tokenreel generate`: pixels in, video out. Tokenizes a video's first frames, samples what follows, decodes."""
+"""`tokenreel generate`: pixels in, video out. Encodes a video's first frames, samples what follows, decodes it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tokenreel.data.spec import END
-from tokenreel.errors import CacheError, ConfigError
+from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.device import choose_device
+from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.decoding.tokens_to_video import decode_pieces, frame_rate_of, require_context, write_clips
 from tokenreel.pipelines.generation.cascade import (
-    check_drawing,
-    codes_given_of_clips,
-    draw,
-    drawing_of_flags,
-    drawing_summary,
+    generate_tokens,
+    generation_summary,
     load_priors,
-    tracks_drawn_apart,
+    sampled_controls,
 )
-from tokenreel.pipelines.generation.control_inputs import ControlFlags, codes_of_flags, require_controls
-from tokenreel.pipelines.generation.given_frames import Seen, codes_of_frames, end_frame, first_frames, given_rate
+from tokenreel.pipelines.generation.checks import check_generation
+from tokenreel.pipelines.generation.config import generation_config
+from tokenreel.pipelines.generation.control_inputs import encode_control_inputs, has_control_inputs
+from tokenreel.pipelines.generation.given_frames import (
+    TrueFrames,
+    encode_true_frames,
+    end_frame,
+    first_frames,
+    given_rate,
+)
+from tokenreel.pipelines.generation.given_tokens import given_tokens, require_controls
+from tokenreel.pipelines.requests.generation import GenerateRequest
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
-def run(
-    prior: Sequence[str],
-    tokenizer: str,
-    video: Path | None,
-    out: Path,
-    controls: str | None = None,
-    class_name: str | None = None,
-    states: Path | None = None,
-    sound: Path | None = None,
-    track: Sequence[tuple[str, str]] = (),
-    end: Path | None = None,
-    context: int | None = None,
-    format: str = "mp4",
-    device: str | None = None,
-    **flags: Any,
-) -> dict[str, Any]:
-    """Writes `num` continuations of the first `prime` frames of `video` into `out`; with `prime` 0 nothing need be
-    given. What steers them: see `ControlFlags`, and `end`, the picture that they end in. Where the tokenizer decodes
-    with context (`context` frames; None: as it has it) the given frames and the end are true ones and help; without
-    they are decoded like the others. `flags`: see `drawing_of_flags`.
+def run(request: GenerateRequest) -> dict[str, Any]:
+    """Writes `num` videos into `out`. Where the tokenizer decodes with context, the given frames and the end frame are
+    true frames and serve as context; else the given frames are decoded like the others.
 
-    Raises CacheError where the prior was trained on codes of another tokenizer, ConfigError where it knows nothing of
-    what is given, DataError where the video, or a control, is too short or does not fit.
+    Raises CacheError where a prior was trained on tokens of another tokenizer, ConfigError where it was not trained
+    with a control that is given, DataError where the video, or a control, is too short or does not fit.
     """
-    drawing = drawing_of_flags(**flags)
-    if video is not None and not drawing.prime:
-        raise ConfigError(f"--video {video} does nothing with --prime 0: give some of its frames, or leave it out")
-    models, pixels = _load(prior, tokenizer, choose_device(device))
-    frames = drawing.frames or models[0].spec.frames
-    require_controls(models, [END] if end else [])
-    typed = ControlFlags(controls, class_name, states, sound, track)
-    rate = given_rate(pixels, video, drawing.prime) if typed else None
-    steering = codes_of_flags(models, pixels.spec, typed, frames, drawing.prime, rate)
-    _require_beginnings(models, steering, drawing.prime)
-    begun = tracks_drawn_apart(models)
-    tracks = [*(name for name in steering if name not in begun), *([END] if end else [])]
-    check_drawing(models, drawing, tracks)
-    seen = Seen(first_frames(pixels, video, drawing.prime), end_frame(pixels, end, frames))
-    known, ahead = seen.in_decoding(pixels, context)
-    require_context(pixels, frames, context, 0 if known is None else len(known), ahead is not None)
-    fresh_folder(out)
+    config = generation_config(request)
+    priors, tokenizer = _load(request)
+    frames = config.frames or priors[0].spec.frames
+    controls = _encode_controls(request, priors, tokenizer, frames)
+    sampled = sampled_controls(priors)
+    names = [*(name for name in controls if name not in sampled), *([END] if request.end else [])]
+    check_generation(priors, config, names)
+    true_frames = TrueFrames(
+        first_frames(tokenizer, request.video, request.given_frames), end_frame(tokenizer, request.end, frames)
+    )
+    given, end = true_frames.for_decoding(tokenizer, request.context)
+    require_context(tokenizer, frames, request.context, 0 if given is None else len(given), end is not None)
+    fresh_folder(request.out)
     started = time.perf_counter()
-    codes = {name: array.cpu().numpy() for name, array in (codes_of_frames(pixels, seen) | steering).items()}
-    given = codes_given_of_clips(models, codes, drawing.prime, tracks, frames)
-    samples = draw(models, {name: codes.expand(drawing.num, -1, -1, -1, -1) for name, codes in given.items()}, drawing)
-    paths = [out / f"{number:06d}.{format}" for number in range(drawing.num)]
-    write_samples(pixels, samples.tokens, seen, paths, drawing.batch, context)
-    return {"out": str(out), "given_tracks": tracks, **drawing_summary(samples, time.perf_counter() - started)}
+    streams = encode_true_frames(tokenizer, true_frames) | controls
+    tokens = {name: stream.cpu().numpy() for name, stream in streams.items()}
+    start = given_tokens(priors, tokens, config.given_frames, names, frames)
+    samples = generate_tokens(
+        priors, {name: stream.expand(config.num, -1, -1, -1, -1) for name, stream in start.items()}, config
+    )
+    _write(request, tokenizer, samples.tokens, true_frames)
+    summary = generation_summary(samples, time.perf_counter() - started)
+    return {"out": str(request.out), "given_controls": names, **summary}
 
 
-def _require_beginnings(priors: Sequence[Prior], steering: Collection[str], prime: int) -> None:
-    """Raises ConfigError where a track that is drawn by itself is to go on from frames, and nobody says from where."""
-    lacking = sorted(tracks_drawn_apart(priors) - set(steering))
-    if prime and lacking:
+def _load(request: GenerateRequest) -> tuple[list[Prior], VideoTokenizer]:
+    """Raises CacheError where a prior was trained on tokens of another tokenizer."""
+    device = choose_device(request.device)
+    priors = load_priors(request.prior, device)
+    tokenizer = VideoTokenizer.from_pretrained(request.tokenizer).freeze().to(device)
+    fingerprints = {f"the prior of {', '.join(prior.predicts)}": prior.code_fingerprint for prior in priors}
+    require_one_tokenizer({f"--tokenizer {request.tokenizer}": tokenizer.code_fingerprint, **fingerprints})
+    return priors, tokenizer
+
+
+def _encode_controls(
+    request: GenerateRequest, priors: Sequence[Prior], tokenizer: VideoTokenizer, frames: int
+) -> dict[str, Tensor]:
+    """Tokens [1, t, h, w, q] by control stream. Raises ConfigError and DataError for controls that do not fit."""
+    require_controls(priors, [END] if request.end else [])
+    rate = None
+    if has_control_inputs(request):
+        rate = given_rate(tokenizer, request.video, request.given_frames)
+    controls = encode_control_inputs(priors, tokenizer.spec, request, frames, request.given_frames, rate)
+    _require_start_of_sampled_controls(priors, controls, request.given_frames)
+    return controls
+
+
+def _require_start_of_sampled_controls(priors: Sequence[Prior], controls: Collection[str], given_frames: int) -> None:
+    """Raises ConfigError where a control prior is to continue a control from given frames, and it is not given."""
+    missing = sorted(sampled_controls(priors) - set(controls))
+    if given_frames and missing:
         raise ConfigError(
-            f"--prime {prime}: the frames do not say where the track {lacking[0]!r} begins, which a prior of its own "
-            f"draws: give it for these frames (--states, --track {lacking[0]}=...), or --prime 0"
+            f"--given-frames (={given_frames}): a control prior samples {missing[0]!r} and has to know it for these "
+            f"frames: give it (--states, --control {missing[0]}=...), or use --given-frames 0"
         )
 
 
-def _load(prior: Sequence[str], tokenizer: str, device: torch.device) -> tuple[list[Prior], VideoTokenizer]:
-    """Raises CacheError where a prior is for codes of another tokenizer."""
-    models = load_priors(prior, device)
-    pixels = VideoTokenizer.from_pretrained(tokenizer).freeze().to(device)
-    for model in models:
-        if model.code_fingerprint != pixels.code_fingerprint:
-            raise CacheError(
-                f"--prior {', '.join(prior)} was trained on codes of {model.code_fingerprint}, and --tokenizer "
-                f"{tokenizer} is {pixels.code_fingerprint}: use the tokenizer that the prior was trained with"
-            )
-    return models, pixels
-
-
-def write_samples(
-    tokenizer: VideoTokenizer,
-    tokens: Mapping[str, Tensor],
-    seen: Seen,
-    paths: Sequence[Path],
-    batch: int,
-    context: int | None,
+def _write(
+    request: GenerateRequest, tokenizer: VideoTokenizer, tokens: Mapping[str, Tensor], true_frames: TrueFrames
 ) -> None:
-    """Decodes tokens [N, t, h, w, q] by stream into a file each, `batch` at once."""
-    for first in range(0, len(paths), batch):
-        some = {name: codes[first : first + batch].cpu().numpy() for name, codes in tokens.items()}
-        files = paths[first : first + batch]
-        each = [
-            None if true is None else np.repeat(true[None], len(files), 0)
-            for true in seen.in_decoding(tokenizer, context)
-        ]
-        write_clips(files, decode_pieces(tokenizer, some, context, *each), frame_rate_of(tokenizer))
+    """Decodes tokens [N, t, h, w, q] by stream into one file per sample."""
+    paths = [request.out / f"{number:06d}.{request.format}" for number in range(request.num)]
+    shared = true_frames.for_decoding(tokenizer, request.context)
+    for first in range(0, request.num, request.batch):
+        batch = paths[first : first + request.batch]
+        part = {name: stream[first : first + request.batch].cpu().numpy() for name, stream in tokens.items()}
+        given, end = (None if frames is None else np.repeat(frames[None], len(batch), 0) for frames in shared)
+        pieces = decode_pieces(tokenizer, part, request.context, given, end)
+        write_clips(batch, pieces, frame_rate_of(tokenizer))

@@ -1,6 +1,6 @@
-"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of codes. Needs no torch.
+"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of tokens. Needs no torch.
 
-Quick for a cache of any size: it reads metadata, small columns and some thousand rows of codes at most.
+Quick for a cache of any size: it reads metadata, small columns and a few thousand rows of tokens at most.
 """
 
 from __future__ import annotations
@@ -14,34 +14,37 @@ import numpy as np
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.code_usage import code_use, count_codes
+from tokenreel.pipelines.common.code_usage import codebook_usage, count_codes
 from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.requests.artifacts import InspectRequest
 
 
-def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str, Any]:
-    """A summary of the folder; pictures of `clips` clips' codes in the new folder `pictures`, if that is given.
+def run(request: InspectRequest) -> dict[str, Any]:
+    """Describes the folder `path`; writes pictures of the tokens of `num_clips` clips into the new folder `pictures`.
 
-    Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no codes, CacheError
+    Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no tokens, CacheError
     where a cache is damaged.
     """
+    path = request.path
     kind = kind_of(path)
     if kind is PathKind.CACHE:
-        return inspect_cache(path, pictures, clips)
-    if pictures is not None:
-        raise ConfigError(f"--pictures draws codes, and {path} is a {kind.value}: give a token cache or a token file")
+        return _inspect_cache(request)
+    if request.pictures is not None:
+        raise ConfigError(f"--pictures needs tokens, and {path} is a {kind.value}: give a token cache or a token file")
     return {"path": str(path), "kind": kind.value, **_describe(path, kind)}
 
 
-def inspect_cache(path: Path, pictures: Path | None, clips: int) -> dict[str, Any]:
-    """What a cache or token file, sealed or not, holds by now."""
-    cache = TokenCache.open(path, allow_partial=True)
+def _inspect_cache(request: InspectRequest) -> dict[str, Any]:
+    """What a cache or token file holds, sealed or not."""
+    cache = TokenCache.open(request.path, allow_partial=True)
     counted, counters = count_codes(cache)
-    summary = {**_describe_cache(cache), "rows_counted": counted, "code_use": code_use(counters) if counted else {}}
-    if pictures is None:
+    usage = codebook_usage(counters) if counted else {}
+    summary = {**_describe_cache(cache), "rows_counted": counted, "codebook_usage": usage}
+    if request.pictures is None:
         return summary
     from tokenreel.pipelines.report.code_pictures import write_code_pictures  # imports matplotlib, most of a second
 
-    return {**summary, "pictures": write_code_pictures(cache, counters, pictures, clips)}
+    return {**summary, "pictures": write_code_pictures(cache, counters, request.pictures, request.num_clips)}
 
 
 def _describe_cache(cache: TokenCache) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _describe_cache(cache: TokenCache) -> dict[str, Any]:
 
 def _stream(cache: TokenCache, name: str) -> str:
     stream, layout = cache.spec.stream(name), cache.header.streams[name]
-    return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} a row, codebook of {stream.codebook_size}"
+    return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} per row, codebook size {stream.codebook_size}"
 
 
 def _describe(path: Path, kind: PathKind) -> dict[str, Any]:
@@ -90,8 +93,8 @@ def _describe(path: Path, kind: PathKind) -> dict[str, Any]:
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
-    """The newest line of the run's metrics; a line cut short by a crash is passed over."""
+    """The newest line of the run's metrics; a line that a crash cut short is ignored."""
     metrics = path / "metrics.jsonl"
     lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    whole = [line for line in lines[-2:] if line.endswith("}")]
-    return {"last_metrics": json.loads(whole[-1])} if whole else {}
+    complete = [line for line in lines[-2:] if line.endswith("}")]
+    return {"last_metrics": json.loads(complete[-1])} if complete else {}

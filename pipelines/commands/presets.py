@@ -1,4 +1,4 @@
-"""`tokenreel presets list` and `tokenreel presets show`: the shipped presets, and one of them with all its defaults."""
+"""`tokenreel presets list` and `presets show`: the shipped presets, and one of them with all its defaults."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.plan import DataConfig
 from tokenreel.pipelines.common.preset_tokens import tokens_of_sections
 from tokenreel.pipelines.common.settings import resolve
+from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
 
-def run_list() -> dict[str, Any]:
-    """Each preset's name with what it is, and its sections."""
+def run(request: ListPresetsRequest | ShowPresetRequest) -> dict[str, Any]:
+    """All presets, or one of them. Raises ConfigError for an unknown name."""
+    return _show(request.name) if isinstance(request, ShowPresetRequest) else _list()
+
+
+def _list() -> dict[str, Any]:
+    """Each preset's name with its description and its sections."""
     return {name: {"about": _description(name), "sections": list(load_preset(name))} for name in preset_names()}
 
 
 def _description(name: str) -> str:
-    """The first line at the preset's top that is no command line."""
+    """The first line at the preset's top that is not a command line."""
     text = (resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml").read_text()
     comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     return next((line for line in comments if line and not line.startswith("tokenreel ")), "")
 
 
-def run_show(name: str) -> dict[str, Any]:
-    """The resolved sections of the preset `name`, `training` for each stage, and the number of `parameters` of each.
-
-    Raises ConfigError for an unknown name.
-    """
+def _show(name: str) -> dict[str, Any]:
+    """The resolved sections of the preset, `training` of each stage, and the number of `parameters` of each network."""
     preset = load_preset(name)
     networks = build_on_meta(preset)
     shown: dict[str, Any] = {}

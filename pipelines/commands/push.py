@@ -1,19 +1,20 @@
-"""`tokenreel push`: a folder to the Hugging Face Hub. What is not whole is not published."""
+"""`tokenreel push`: a folder to the Hugging Face Hub, after checking that it is intact."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tokenreel.hub import push_folder
 from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.requests.artifacts import PushRequest
 
 
-def run(path: Path, repo: str, revision: str | None) -> dict[str, Any]:
-    """Publishes the tokenizer, prior or cache in `path` as `repo`, on the branch `revision` (None: the main one).
+def run(request: PushRequest) -> dict[str, Any]:
+    """Publishes the tokenizer, prior, controls or cache in `path` as `repo`, on the branch `revision` (None: main).
 
-    Raises HubError where the Hub refuses or is out of reach; running it again goes on.
+    Raises HubError where the Hub refuses or cannot be reached; running it again continues the upload, and CacheError or
+    HubError where the folder is not intact.
     """
-    published = examine(path)
-    commit = push_folder(path, repo, published.upload, revision)
-    return {"repo": repo, "kind": published.kind, "identity": published.identity, "revision": commit}
+    published = examine(request.path)
+    commit = push_folder(request.path, request.repo, published.upload, request.revision)
+    return {"repo": request.repo, "kind": published.kind, "identity": published.identity, "revision": commit}

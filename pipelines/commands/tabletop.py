@@ -1,11 +1,11 @@
-"""`tokenreel tabletop`: writes the embedded data set as the files that a real one has, with the truth beside them.
+"""`tokenreel tabletop`: writes the synthetic Tabletop data set as the files of a real one, with the ground truth.
 
 <directory>/<class>/000000.mp4   a clip with its sound
 metadata.csv    file_name, label, index, choice_entropy_bits (of all after the first frame)
-states.csv      file_name, frame, x, y: tip of the arm, as shares of width and height
-choices.csv     file_name, frame, name, options, taken: all that is random after the first state
-contacts.csv    file_name, frame, object, pitch in hertz: what the sound consists of
-tabletop.json   the config; with an index it gives back everything, optical flow too (`tabletop_clip`)
+states.csv      file_name, frame, x, y: tip of the arm, as fractions of width and height
+choices.csv     file_name, frame, name, options, taken: everything random after the first state
+contacts.csv    file_name, frame, object, pitch in hertz: the sounds
+tabletop.json   the configuration, from which `tabletop_clip` makes everything again, optical flow too
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from typing import Any
 from tokenreel.config import to_mapping
 from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
-from tokenreel.errors import ConfigError, DataError
+from tokenreel.errors import DataError
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.progress import progress
+from tokenreel.pipelines.requests.program import TabletopRequest
 
-WRITERS = 4  # threads at most; encoding leaves Python's lock, drawing mostly does
+MAX_WRITERS = 4  # threads; encoding releases Python's lock, rendering mostly does
 
 
-def run(directory: Path, videos: int, seed: int, frames: int, size: int) -> dict[str, Any]:
-    """Writes clips 0 ... videos - 1 of `seed`, `frames` frames of size x size pixels each.
+def run(request: TabletopRequest) -> dict[str, Any]:
+    """Writes clips 0 ... videos - 1 of `seed`, each of `frames` frames of size x size pixels.
 
-    Raises ConfigError for a size or number that cannot be, UserError if `directory` holds something already, DataError
-    where a file cannot be written.
+    Raises ConfigError for a size or number out of range, UserError if `directory` is not empty, DataError where a file
+    cannot be written.
     """
-    if videos < 1:
-        raise ConfigError(f"videos (={videos}) must be at least 1")
-    config = TabletopConfig(height=size, width=size, frames=frames, seed=seed)
+    directory, videos = request.directory, request.videos
+    config = TabletopConfig(height=request.size, width=request.size, frames=request.frames, seed=request.seed)
     fresh_folder(directory, "DIRECTORY")
-    clips = [tabletop_clip(config, index) for index in range(videos)]  # motion only: nothing is drawn yet
+    clips = [tabletop_clip(config, index) for index in range(videos)]  # motion only: nothing is rendered yet
     for name in sorted({clip.class_name for clip in clips}):
         (directory / name).mkdir()
-    with ThreadPoolExecutor(min(WRITERS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(MAX_WRITERS, os.cpu_count() or 1)) as threads:
         written = threads.map(lambda index: _write_clip(directory, config, index), range(videos))
-        size_bytes = sum(progress(written, "drawing", "videos", total=videos))
+        size_bytes = sum(progress(written, "tabletop", "video", total=videos))
     _write_truth(directory, config, clips)
     return {
         "directory": str(directory),
         "videos": videos,
-        "frames": videos * frames,
+        "frames": videos * request.frames,
         "classes": {name: sum(clip.class_name == name for clip in clips) for name in CLASSES},
         "megabytes": round(size_bytes / 1e6, 2),
         "mean_choice_entropy_bits": sum(clip.choice_entropy_bits() for clip in clips) / videos,
@@ -56,7 +56,7 @@ def run(directory: Path, videos: int, seed: int, frames: int, size: int) -> dict
 
 
 def _write_clip(directory: Path, config: TabletopConfig, index: int) -> int:
-    """The file's size in bytes. The clip is made here and dropped here, so memory does not grow with their number."""
+    """Returns the file's size in bytes. The clip lives here only, so that memory does not grow with their number."""
     clip = tabletop_clip(config, index)
     path = directory / _file_name(clip)
     write_video(path, clip.frames, config.frame_rate, clip.sound, clip.sample_rate)

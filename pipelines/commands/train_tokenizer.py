@@ -1,9 +1,7 @@
-"""`tokenreel train-tokenizer`: stage one. Videos -> a trained tokenizer in a run folder that is the tokenizer's own."""
+"""`tokenreel train-tokenizer`: stage one. Videos -> a trained tokenizer in its run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +9,10 @@ import torch
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.common.settings import require_section, resolve
+from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.adversarial_objective import (
     AdversarialTokenizerObjective,
     AdversarialTrainingConfig,
@@ -24,45 +24,30 @@ from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 
-CLIPS_MEMORY_GB = 1.0  # of decoded clips held, in each process
+CLIPS_MEMORY_GB = 1.0  # for decoded clips, per process
 
 
-def run(
-    *,
-    preset: str | None = None,
-    config: Path | None = None,
-    assignments: Sequence[str] = (),
-    data: str,
-    out: Path,
-    steps: int | None = None,
-    device: str | None = None,
-    resume: str = "auto",
-    workers: int = 1,
-    seed: int | None = None,
-    log_with: Sequence[str] = (),
-    dry_run: bool = False,
-) -> dict[str, Any]:
+def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     """Trains the preset's tokenizer on the training videos of `data` and exports it into `out`.
 
-    `workers` decode in processes of their own; 0 decodes in this one. Raises ConfigError, DataError and
-    CheckpointError as the parts do, and KeyboardInterrupt after a signal, once the checkpoint is written.
+    Raises ConfigError, DataError and CheckpointError, and KeyboardInterrupt after a signal, once the checkpoint is
+    written.
     """
-    flags = {"training.steps": steps, "training.seed": seed, "training.log_with": list(log_with) or None}
-    sections = resolve(preset, config, assignments, flags, "tokenizer")
+    sections = resolve(request.preset, request.config, request.assignments, request.overrides, "tokenizer")
     training = tokenizer_training(sections.get("training", {}))
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
-    accelerator = make_accelerator(device, training.log_with, out)
-    with DecodePool(data, workers) as pool:
-        plan = make_plan(pool.source, clips, pool.probe(range(len(pool.source.entries))))
+    accelerator = make_accelerator(request.device, training.log_with, request.out)
+    with DecodePool(request.data, request.workers) as pool:
+        plan = plan_of(pool, clips)
         torch.manual_seed(training.seed)
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
         reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
-        objective = make_objective(tokenizer, plan, reader, training, accelerator.device)
+        objective = _make_objective(tokenizer, plan, reader, training, accelerator.device)
         resolved = {"data": to_mapping(clips), "tokenizer": to_mapping(model), "training": to_mapping(training)}
-        identity = RunIdentity("train-tokenizer", resolved, plan.sha256, data)
-        session = Session(identity, out, resume, accelerator)
-        result = session.estimate(objective, training) if dry_run else session.train(objective, training)
+        identity = RunIdentity("train-tokenizer", resolved, plan.sha256, request.data)
+        session = Session(identity, request.out, request.resume, accelerator)
+        result = session.estimate(objective, training) if request.dry_run else session.train(objective, training)
     return {
         **result,
         "videos_too_short": len(plan.excluded) - len(plan.unreadable),
@@ -72,10 +57,10 @@ def run(
     }
 
 
-def make_objective(
+def _make_objective(
     tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, training: TrainingConfig, device: torch.device
 ) -> TokenizerObjective:
-    """The one that the `training:` section asks for. Raises what AdversarialTokenizerObjective raises."""
+    """The objective for the `training:` section. Raises what AdversarialTokenizerObjective raises."""
     if isinstance(training, AdversarialTrainingConfig):
         return AdversarialTokenizerObjective(tokenizer, plan, clips, training, device)
     return TokenizerObjective(tokenizer, plan, clips, training, device)

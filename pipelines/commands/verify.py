@@ -1,16 +1,17 @@
-"""`tokenreel verify`: is a cache, token file, run or saved model whole? Reads every byte."""
+"""`tokenreel verify`: checks that a cache, token file, run or saved model is intact. Reads every byte."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tokenreel.data.cache.verify import verify_cache
 from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.requests.artifacts import VerifyRequest
 
 
-def run(*, path: Path) -> dict[str, Any]:
-    """The summary of a whole thing. Raises the error of its kind, naming each damaged file, where it is not whole."""
+def run(request: VerifyRequest) -> dict[str, Any]:
+    """The summary of an intact artifact. Raises the error of its kind, naming each damaged file, where it is not."""
+    path = request.path
     kind = kind_of(path)
     if kind is PathKind.CACHE:
         return verify_cache(path)

@@ -1,4 +1,4 @@
-"""Clips put through a tokenizer and back, one after the other, and their scores."""
+"""Clips encoded and decoded, one after the other, and their scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.tokenizers.base import VideoTokenizer
 
-MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean of a fixed camera's picture
+MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean image of a fixed camera
 READ_AHEAD = 4  # clips
 
 
@@ -25,18 +25,18 @@ READ_AHEAD = 4  # clips
 class ReconstructedClip:
     row: int  # of the plan
     original: np.ndarray  # uint8 [T, H, W, 3]
-    decoded: np.ndarray  # uint8 [T, H, W, 3]; the first `known` ones are the original's
+    decoded: np.ndarray  # uint8 [T, H, W, 3]; the first `given` ones are the original's
     tokens: dict[str, np.ndarray]  # [t, h, w, q] by stream
-    known: int = 0  # first frames that were not decoded
+    given: int = 0  # first frames that were not decoded
 
 
 def data_config_of(tokenizer: VideoTokenizer) -> DataConfig:
-    """Clips as the tokenizer takes them, divided as everywhere by default, so that held-out videos stay held out."""
+    """Clips as the tokenizer takes them, with the default division, so that held-out videos stay held out."""
     return DataConfig(tokenizer.spec.framing, tokenizer.spec.frames)
 
 
 def mean_image_of(plan: Plan, pool: DecodePool) -> np.ndarray:
-    """float64 [H, W, 3], of training clips spread over the plan."""
+    """float64 [H, W, 3]: the mean of training clips spread over the plan."""
     rows = plan.rows("train")
     chosen = rows[np.linspace(0, len(rows) - 1, min(MEAN_IMAGE_CLIPS, len(rows))).astype(np.int64)]
     return mean_image(clip for _, clip in read_clips(plan, pool, chosen))
@@ -57,21 +57,22 @@ def reconstruct(
     pool: DecodePool,
     rows: np.ndarray,
     context: int | None = None,
-    known: int = 0,
+    given: int = 0,
 ) -> Iterator[ReconstructedClip]:
-    """The clips of `rows` of the plan, one after the other; `context` and `known` (first frames) as `run` has them."""
-    device = next(tokenizer.parameters()).device
+    """Reconstructs the clips of `rows` of the plan, each with its first `given` frames as they are and `context` frames
+    of context (None: the tokenizer's setting). Raises DecodeFailure where a clip does not decode.
+    """
     for row, original in read_clips(plan, pool, rows):
         with torch.inference_mode():
-            codes = tokenizer.encode(to_model(original[None], device))
-        tokens = {name: array.cpu().numpy() for name, array in codes.items()}
-        first = original[None, :known] if known else None
-        decoded = decode_tokens(tokenizer, tokens, context=context, known=first)[0]
-        yield ReconstructedClip(row, original, decoded, {name: array[0] for name, array in tokens.items()}, known)
+            indices = tokenizer.encode(to_model(original[None], tokenizer.device))
+        tokens = {name: array.cpu().numpy() for name, array in indices.items()}
+        first = original[None, :given] if given else None
+        decoded = decode_tokens(tokenizer, tokens, context=context, given=first)[0]
+        yield ReconstructedClip(row, original, decoded, {name: array[0] for name, array in tokens.items()}, given)
 
 
 class Scorer:
-    """Scores of reconstructed clips: pixels of the frames that were decoded, and how much of each codebook they use."""
+    """Scores of reconstructed clips: the pixels of decoded frames, and the usage of each codebook."""
 
     def __init__(self, tokenizer: VideoTokenizer, mean_image: np.ndarray) -> None:
         self._pixels = ReconstructionScores(mean_image)
@@ -81,17 +82,17 @@ class Scorer:
         }
 
     def update(self, clip: ReconstructedClip) -> None:
-        self._pixels.update(clip.original[clip.known :], clip.decoded[clip.known :])
+        self._pixels.update(clip.original[clip.given :], clip.decoded[clip.given :])
         for name, counter in self.counters.items():
             counter.update(clip.tokens[name])
 
     def compute(self) -> dict[str, Any]:
-        """Those of `ReconstructionScores`, `compression` (the part of the bits that the codes save) and `codes`:
-        share used and perplexity of each level's codebooks.
+        """Those of `ReconstructionScores`, `compression` (the fraction of the bits that the tokens save) and
+        `codebook_usage`: the fraction of each level's codebooks in use, and their perplexity.
         """
-        codes = {
+        usage = {
             name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.use()]
             for name, counter in self.counters.items()
         }
         pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}
-        return {**pixels, "compression": round(self._compression, 4), "codes": codes}
+        return {**pixels, "compression": round(self._compression, 4), "codebook_usage": usage}

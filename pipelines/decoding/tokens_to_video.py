@@ -1,4 +1,4 @@
-"""Tokens -> frames -> video files, in pieces, so that memory grows neither with the number nor the length of clips."""
+"""Tokens -> frames -> video files, piece by piece: memory grows neither with the number of clips nor their length."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from tokenreel.data.video.writer import VideoWriter
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import VideoTokenizer
 
-FRAMES_AT_ONCE = 64  # of all clips together, that a framewise tokenizer decodes at a time
-DEFAULT_FRAME_RATE = 10.0  # frames a second, where the data set kept its sources' own rates
+FRAMES_AT_ONCE = 64  # decoded at a time by a framewise tokenizer, all clips together
+DEFAULT_FRAME_RATE = 10.0  # frames per second, where the data set kept the rates of its sources
 
 
 def frame_rate_of(tokenizer: VideoTokenizer) -> float:
-    """At which its videos are shown, in frames a second."""
+    """Frames per second at which its videos are shown."""
     return tokenizer.spec.framing.frame_rate or DEFAULT_FRAME_RATE
 
 
 @torch.inference_mode()
 def require_context(
-    tokenizer: VideoTokenizer, frames: int, context: int | None = None, known: int = 0, end: bool = False
+    tokenizer: VideoTokenizer, frames: int, context: int | None = None, given: int = 0, end: bool = False
 ) -> None:
-    """Raises ConfigError where clips of `frames` frames, `known` of them true ones, cannot be decoded with `context`
-    frames before each, or the tokenizer has no use for any of it.
+    """Raises ConfigError where clips of `frames` frames, the first `given` of them true frames, cannot be decoded with
+    `context` frames before each, or the tokenizer does not decode with context.
     """
-    if known >= frames:
-        most = f"give at most {frames - 1}" if frames > 1 else "give none"
-        raise ConfigError(f"--prime {known}: {_clips_of(frames)}; {most}, or nothing is decoded")
+    if given >= frames:
+        raise ConfigError(
+            f"--given-frames (={given}) must be at most {frames - 1}: {_clips_of(frames)}, and one is to be decoded"
+        )
     if context is not None and context >= frames:
-        most = f"give at most {frames - 1}" if frames > 1 else "leave it out"
-        raise ConfigError(f"--context {context}: {_clips_of(frames)}, the last of them {frames - 1} before it; {most}")
+        raise ConfigError(
+            f"--context (={context}) must be at most {frames - 1}: {_clips_of(frames)}, and no frame has more before it"
+        )
     if end and context == 0:
-        raise ConfigError("--end helps nothing with --context 0, which decodes each frame on its own: leave one out")
+        raise ConfigError("--end has no effect with --context 0, which decodes frames independently: omit one of them")
     framing = tokenizer.spec.framing
     blank = np.zeros((1, 1, framing.height, framing.width, 3), np.uint8)
-    _new_memory(tokenizer, context, blank if known else None, blank[:, 0] if end else None)
+    _new_memory(tokenizer, context, blank if given else None, blank[:, 0] if end else None)
 
 
 def _clips_of(frames: int) -> str:
@@ -50,7 +52,7 @@ def _clips_of(frames: int) -> str:
 
 
 def write_clips(paths: Sequence[Path], pieces: Iterable[np.ndarray], frame_rate: float) -> None:
-    """Pieces uint8 [B, n, H, W, 3], one after the other, -> a file for each of the B clips."""
+    """Writes consecutive pieces uint8 [B, n, H, W, 3] into one file per clip."""
     with ExitStack() as stack:
         writers = [stack.enter_context(VideoWriter(path, frame_rate)) for path in paths]
         for piece in pieces:
@@ -59,7 +61,7 @@ def write_clips(paths: Sequence[Path], pieces: Iterable[np.ndarray], frame_rate:
 
 
 def decode_tokens(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], **context: Any) -> np.ndarray:
-    """Codes by stream [B, t, h, w, q] -> uint8 [B, T, H, W, 3]. `context`: as for `decode_pieces`."""
+    """Tokens by stream [B, t, h, w, q] -> uint8 [B, T, H, W, 3]. `context`: the keywords of `decode_pieces`."""
     return np.concatenate(list(decode_pieces(tokenizer, tokens, **context)), axis=1)
 
 
@@ -67,43 +69,43 @@ def decode_pieces(
     tokenizer: VideoTokenizer,
     tokens: Mapping[str, np.ndarray],
     context: int | None = None,
-    known: np.ndarray | None = None,
+    given: np.ndarray | None = None,
     end: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Codes by stream [B, t, h, w, q] -> the clips' frames from the first on, uint8 [B, n, H, W, 3] at a time.
+    """Tokens by stream [B, t, h, w, q] -> the clips' frames in order, uint8 [B, n, H, W, 3] at a time.
 
-    `known` uint8 [B, n, H, W, 3] are the first frames as they are; decoding begins after them. With up to `context`
-    frames before it (None: as the tokenizer has it), and with `end` uint8 [B, H, W, 3], each frame is decoded. Tracks
-    that steered a prior are passed over. Raises ConfigError as `VideoTokenizer.new_memory`.
+    `given` uint8 [B, n, H, W, 3] are true first frames: they are yielded unchanged, and decoding starts after them. The
+    context of a frame are up to `context` frames before it (None: the tokenizer's setting) and `end` uint8
+    [B, H, W, 3]. Control streams are ignored. Raises ConfigError as `VideoTokenizer.new_memory`.
     """
-    memory = _new_memory(tokenizer, context, known, end)
-    given = 0
-    if known is not None:
-        given = known.shape[1]
-        yield known
+    memory = _new_memory(tokenizer, context, given, end)
+    count = 0
+    if given is not None:
+        count = given.shape[1]
+        yield given
     levels = tokenizer.spec.levels
-    later = {level.name: tokens[level.name][:, tokenizer.spec.steps_of_frames(given, level) :] for level in levels}
+    later = {level.name: tokens[level.name][:, tokenizer.spec.steps_of_frames(count, level) :] for level in levels}
     for piece in _pieces(tokenizer, later):
         yield _decode_piece(tokenizer, piece, memory)
 
 
 @torch.inference_mode()
 def _new_memory(
-    tokenizer: VideoTokenizer, context: int | None, known: np.ndarray | None, end: np.ndarray | None
+    tokenizer: VideoTokenizer, context: int | None, given: np.ndarray | None, end: np.ndarray | None
 ) -> Any:
     return tokenizer.new_memory(
         context,
-        None if known is None else _pixels(tokenizer, known),
+        None if given is None else _pixels(tokenizer, given),
         None if end is None else _pixels(tokenizer, end[:, None])[:, :, 0],
     )
 
 
 def _pixels(tokenizer: VideoTokenizer, frames: np.ndarray) -> Tensor:
-    return to_model(np.array(frames), next(tokenizer.parameters()).device)  # a copy: one may stand for all, read-only
+    return to_model(np.array(frames), tokenizer.device)  # copied, as it may be a read-only view
 
 
 def _pieces(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
-    """Of a framewise tokenizer as many code steps as make FRAMES_AT_ONCE frames, else all."""
+    """Parts of FRAMES_AT_ONCE frames for a framewise tokenizer, else all tokens at once."""
     clips, steps = next(iter(tokens.values())).shape[:2]
     if tokenizer.spec.time != "framewise":
         yield tokens
@@ -115,6 +117,5 @@ def _pieces(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray]) -> Iter
 
 @torch.inference_mode()
 def _decode_piece(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], memory: Any) -> np.ndarray:
-    device = next(tokenizer.parameters()).device
-    codes = {name: torch.from_numpy(array.astype(np.int64)).to(device) for name, array in tokens.items()}
-    return to_frames(tokenizer.decode(codes, memory))
+    indices = {name: torch.from_numpy(array.astype(np.int64)).to(tokenizer.device) for name, array in tokens.items()}
+    return to_frames(tokenizer.decode(indices, memory))

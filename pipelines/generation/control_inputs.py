@@ -1,13 +1,8 @@
-"""The flags by which a person steers a video, as in `--class sweep --states arm.csv` -> codes by track, for the priors.
-
-Knows the fitted controls and the tracks that the priors were trained with; no pixels, and not how codes are drawn.
-"""
+"""Controls as a person gives them, as in `--class sweep --states arm.csv` -> tokens by control stream."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -15,127 +10,106 @@ from tokenreel.data.controls.needs import ControlSource, SoundSource
 from tokenreel.data.decoding.raw_controls import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.generation.cascade import known_tracks, require_tracks_of, tracks_drawn_apart
+from tokenreel.pipelines.generation.cascade import sampled_controls
 from tokenreel.pipelines.generation.encode_controls import encode_given_controls
+from tokenreel.pipelines.generation.given_tokens import require_controls, require_same_controls
+from tokenreel.pipelines.requests.generation import ControlInputs
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.controls.controls import Controls
 
 _FLAGS = {"class": "--class", "state": "--states", "sound": "--sound"}  # by type of control
 
 
-@dataclass(frozen=True)
-class ControlFlags:
-    """As they were typed; None, or empty, where left out."""
-
-    controls: str | None = None  # folder or repository that fit-controls wrote
-    class_name: str | None = None
-    states: Path | None = None
-    sound: Path | None = None
-    track: Sequence[tuple[str, str]] = ()  # name of a control of any type; a file, or a class's name
-
-    def __bool__(self) -> bool:
-        """Whether anything is given."""
-        return bool(self.by_type or self.track)
-
-    @property
-    def by_type(self) -> dict[str, str]:
-        """What is given to the one control of a type."""
-        said = {"class": self.class_name, "state": self.states, "sound": self.sound}
-        return {kind: str(value) for kind, value in said.items() if value is not None}
+def has_control_inputs(inputs: ControlInputs) -> bool:
+    """Whether a control is given that is encoded by fitted controls: any but the end frame."""
+    return bool(_by_type(inputs) or inputs.control)
 
 
-def codes_of_flags(
+def encode_control_inputs(
     priors: Sequence[Prior],
     spec: TokenSpec,
-    flags: ControlFlags,
+    inputs: ControlInputs,
     frames: int,
-    prime: int,
+    given_frames: int,
     frame_rate: float | None = None,
 ) -> dict[str, Tensor]:
-    """int64 [1, t, h, w, q] by track, for a video of `frames` frames by a tokenizer of `spec`; of a track that a prior
-    draws by itself, for the `prime` frames that are given. `frame_rate`: of these, in frames a second, where known.
+    """int64 [1, t, h, w, q] by control stream, for a video of `frames` frames by a tokenizer of `spec`; a control that
+    a control prior samples is given for the `given_frames` alone. `frame_rate`: frames per second of these, if known.
 
-    Raises ConfigError where no control, or not just one, is meant, and where the priors were trained without it or
-    with another one; DataError where what is given does not fit it.
+    Raises ConfigError where no control, or not just one, is meant, and where the priors were trained without it or with
+    another one; DataError where an input does not fit its control.
     """
-    if not flags and flags.controls is not None:
-        raise ConfigError(
-            f"--controls {flags.controls} does nothing by itself: give --class, --states, --sound or --track as well, "
-            "or leave it out"
-        )
-    if not flags:
+    if not has_control_inputs(inputs):
+        if inputs.controls is not None:
+            raise ConfigError(
+                f"--controls {inputs.controls} has no effect on its own: give --class, --states, --sound or --control "
+                "as well, or omit it"
+            )
         return {}
-    if flags.controls is None:
-        raise ConfigError(
-            f"{_typed(flags)} needs --controls, the folder that fit-controls wrote: it says which codes are meant"
-        )
-    controls = Controls.from_pretrained(flags.controls)
-    given = _by_name(controls, flags)
-    require_controls(priors, list(given))
-    _require_trained_with(priors, controls.added_to(spec), list(given), flags.controls)
+    if inputs.controls is None:
+        raise ConfigError(f"{_first_flag(inputs)} needs --controls, the folder that fit-controls wrote")
+    controls = Controls.from_pretrained(inputs.controls)
+    given = _by_name(controls, inputs)
+    require_controls(priors, given)
+    _require_trained_with(priors, controls.added_to(spec), list(given), inputs.controls)
     for name in given:
         _require_rate(name, controls.coder(name).need, frame_rate)
-    apart = tracks_drawn_apart(priors)
-    return encode_given_controls(controls, given, {name: prime if name in apart else frames for name in given})
+    sampled = sampled_controls(priors)
+    return encode_given_controls(controls, given, {name: given_frames if name in sampled else frames for name in given})
 
 
-def require_controls(priors: Sequence[Prior], names: Sequence[str]) -> None:
-    """Raises ConfigError unless some prior was trained with each of the named controls, the end frame being `end`."""
-    known = known_tracks(priors)
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"the control {name!r} steers nothing: this prior knows {', '.join(known) or 'none'}")
+def _by_type(inputs: ControlInputs) -> dict[str, str]:
+    """By type of control, of which there must then be just one, what is given for it."""
+    values = {"class": inputs.class_name, "state": inputs.states, "sound": inputs.sound}
+    return {kind: str(value) for kind, value in values.items() if value is not None}
 
 
 def _require_rate(name: str, need: ControlSource, frame_rate: float | None) -> None:
-    """A sound would run away from frames at another rate."""
+    """A sound drifts away from frames at another rate."""
     if not isinstance(need, SoundSource) or frame_rate is None:
         return
     if abs(frame_rate - need.frame_rate) > RATE_TOLERANCE * need.frame_rate:
         raise DataError(
-            f"control {name!r} is fitted for {need.frame_rate:.4g} frames a second, and the frames come at "
-            f"{frame_rate:.4g}: give a --video of that rate, or fit the controls for this one"
+            f"control {name!r} was fitted for {need.frame_rate:.4g} frames per second, but --video has "
+            f"{frame_rate:.4g}: give a video of that rate, or fit the controls for this one"
         )
 
 
-def _typed(flags: ControlFlags) -> str:
-    """The first of the flags that steer, as it was typed."""
-    by_type = [f"{_FLAGS[kind]} {said}" for kind, said in flags.by_type.items()]
-    return [*by_type, *(f"--track {name}={said}" for name, said in flags.track)][0]
+def _first_flag(inputs: ControlInputs) -> str:
+    """The first control that is given, as on the command line."""
+    by_type = [f"{_FLAGS[kind]} {value}" for kind, value in _by_type(inputs).items()]
+    return [*by_type, *(f"--control {name}={value}" for name, value in inputs.control.items())][0]
 
 
-def _by_name(controls: Controls, flags: ControlFlags) -> dict[str, str]:
+def _by_name(controls: Controls, inputs: ControlInputs) -> dict[str, str]:
     """What is given for each control."""
-    pairs = [(_one_of_type(controls, kind, said), said) for kind, said in flags.by_type.items()] + [*flags.track]
+    pairs = [(_one_of_type(controls, kind, value), value) for kind, value in _by_type(inputs).items()]
+    pairs += inputs.control.items()
     given = dict(pairs)
-    for name, said in pairs:
+    for name, value in pairs:
         controls.coder(name)
-        if given[name] != said:
-            raise ConfigError(f"the control {name!r} is given twice, as {said} and as {given[name]}: give it once")
+        if given[name] != value:
+            raise ConfigError(f"the control {name!r} is given twice, as {value} and as {given[name]}: give it once")
     return given
 
 
-def _one_of_type(controls: Controls, kind: str, said: str) -> str:
+def _one_of_type(controls: Controls, kind: str, value: str) -> str:
     """The name of the control of that type. Raises ConfigError unless there is just one."""
     types = {name: controls.coder(name).config.type for name in controls.names}
     names = [name for name in types if types[name] == kind]
     if not names:
         raise ConfigError(
-            f"{_FLAGS[kind]} {said} needs a control of the type {kind!r}; --controls has "
+            f"{_FLAGS[kind]} {value} needs a control of type {kind!r}; --controls has "
             f"{', '.join(f'{name} ({types[name]})' for name in types)}"
         )
     if len(names) > 1:
-        raise ConfigError(
-            f"{_FLAGS[kind]} {said} may mean {' or '.join(names)}: say which, as in --track {names[0]}={said}"
-        )
+        raise ConfigError(f"{_FLAGS[kind]} {value} may mean {' or '.join(names)}: use --control {names[0]}={value}")
     return names[0]
 
 
 def _require_trained_with(priors: Sequence[Prior], spec: TokenSpec, names: Sequence[str], controls: str) -> None:
     for prior in priors:
         try:
-            require_tracks_of(prior, spec, names)
+            require_same_controls(prior, spec, names)
         except ConfigError as error:
-            raise ConfigError(
-                f"--controls {controls} are not those that the prior was trained with: {error}"
-            ) from error
+            raise ConfigError(f"--controls {controls} differ from those of the prior: {error}") from error

@@ -1,6 +1,6 @@
-"""What a person gives to steer a video, as codes: a class by its name, states and integers as CSV, sound as a file.
+"""Controls that a person gives -> tokens: a class by its name, states and integers as CSV, sound as a file.
 
-Each is read for a clip of a wanted length that starts with it; what is too short or does not fit is refused.
+An input starts with the video's first frame and must be long enough for it; what does not fit is refused.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from tokenreel.tokenizers.controls.controls import Controls
 def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: Mapping[str, int]) -> dict[str, Tensor]:
     """What is given for each control by its name (a class's name, or the path of a file) -> int64 [1, t, h, w, q].
 
-    `frames` says of how many frames of the video. A CSV has a line for each of them: `frame`, and the columns that the
-    control was fitted on. A sound starts with the first frame; frames come at the rate that it was fitted for.
-    Raises ConfigError for a control that is not known, DataError for what does not fit it.
+    `frames` says for how many frames of the video. A CSV has one row for each of them: `frame`, and the columns that
+    the control was fitted on. The frames of a sound come at the rate that it was fitted for. Raises ConfigError for an
+    unknown control, DataError for an input that does not fit it.
     """
-    codes = {}
-    for name, said in given.items():
+    tokens = {}
+    for name, value in given.items():
         coder = controls.coder(name)
         try:
-            raw = _raw(coder.need, said, frames[name])
+            raw = _read(coder.need, value, frames[name])
             coder.require_in_range(raw)
-            codes[name] = torch.from_numpy(coder.encode(raw))[None]
+            tokens[name] = torch.from_numpy(coder.encode(raw))[None]
         except DataError as error:
-            raise DataError(f"control {name!r}, {said}: {error}") from error
-    return codes
+            raise DataError(f"control {name!r}, {value}: {error}") from error
+    return tokens
 
 
-def _raw(need: ControlSource, said: str, frames: int) -> ControlInput:
-    """Of `frames` frames."""
+def _read(need: ControlSource, value: str, frames: int) -> ControlInput:
+    """The raw control for `frames` frames."""
     if isinstance(need, ClassSource):
-        return said
+        return value
     if isinstance(need, TableSource):
-        return _table(Path(said), need.columns, frames)
-    samples, rate = _sound(Path(said))
+        return _table(Path(value), need.columns, frames)
+    samples, rate = _sound(Path(value))
     return windows(resample(samples, rate, need.rate), need.rate, np.arange(frames) / need.frame_rate, need.samples)
 
 
 def _table(path: Path, columns: tuple[str, ...], frames: int) -> np.ndarray:
     values = read_table(path, columns)
     if len(values) != frames:
-        raise DataError(f"it has {len(values)} frames, needed are {frames}: give a line for each of these")
+        raise DataError(f"it has {len(values)} frames, but {frames} are needed: give one row for each of these")
     return values
 
 
@@ -60,4 +60,4 @@ def _sound(path: Path) -> tuple[np.ndarray, int]:
     try:
         return read_sound(path)
     except DecodeFailure as failure:
-        raise DataError(f"its sound cannot be read, {failure}") from failure
+        raise DataError(f"its sound cannot be read: {failure}") from failure

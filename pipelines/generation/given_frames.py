@@ -1,4 +1,4 @@
-"""The frames that a person gives to `generate`: read, framed as the tokenizer takes them, and encoded."""
+"""The frames that a person gives to `generate`: read, framed for the tokenizer, and encoded."""
 
 from __future__ import annotations
 
@@ -13,70 +13,69 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.spec import END
 from tokenreel.data.video.reader import DecodeFailure
-from tokenreel.errors import ConfigError
-from tokenreel.pipelines.decoding.true_frames import Wanted, frames_of_file
+from tokenreel.pipelines.decoding.true_frames import FrameRequest, frames_of_file
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
 @dataclass(frozen=True)
-class Seen:
-    """True frames of what is to be made, uint8, framed as the tokenizer takes them."""
+class TrueFrames:
+    """Frames of the original video, uint8, framed for the tokenizer."""
 
     first: np.ndarray  # [n, H, W, 3]; n may be 0
     end: np.ndarray | None  # [1, H, W, 3]
 
-    def in_decoding(
+    def for_decoding(
         self, tokenizer: VideoTokenizer, context: int | None
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Those that are shown as they are [n, H, W, 3], and the one that helps from ahead [H, W, 3]: of a tokenizer
-        that decodes without context none, for its codes have all that it can tell.
+        """The given frames that are shown as they are [n, H, W, 3], and the end frame as context [H, W, 3]. None and
+        None for a tokenizer that decodes without context: it decodes the given frames from their tokens.
         """
-        known = self.first if tokenizer.context and len(self.first) else None
-        return known, self.end[0] if self.end is not None and tokenizer.context and context != 0 else None
+        given = self.first if tokenizer.context and len(self.first) else None
+        end = self.end[0] if self.end is not None and tokenizer.context and context != 0 else None
+        return given, end
 
 
 def first_frames(tokenizer: VideoTokenizer, video: Path | None, count: int) -> np.ndarray:
-    """uint8 [count, H, W, 3]: the first frames of the file, framed and timed as the tokenizer takes them."""
+    """uint8 [count, H, W, 3]: the first frames of the file, framed and timed for the tokenizer."""
     framing = tokenizer.spec.framing
-    if not count:
-        return np.empty((0, framing.height, framing.width, 3), np.uint8)
     if video is None:
-        raise ConfigError(f"--prime {count} needs --video, whose first frames are given: name one, or say --prime 0")
-    return frames_of_file(Wanted("--video", str(video), np.arange(count), framing))
+        return np.empty((0, framing.height, framing.width, 3), np.uint8)
+    return frames_of_file(FrameRequest("--video", str(video), np.arange(count), framing))
 
 
 def given_rate(tokenizer: VideoTokenizer, video: Path | None, count: int) -> float | None:
-    """Frames a second of the first `count` frames, as the tokenizer sees them; None where that cannot be said."""
+    """Frames per second of the first `count` frames, as the tokenizer sees them; None where it is not known."""
     resampled = tokenizer.spec.framing.frame_rate
     if resampled or video is None or count < 2:
         return resampled
     with DecodePool(str(video), workers=1) as pool:
         probe = next(iter(pool.probe([0])))
-    return None if isinstance(probe, DecodeFailure) else probe.frame_rate  # reading its frames says what is wrong
+    return None if isinstance(probe, DecodeFailure) else probe.frame_rate  # reading the frames raises the failure
 
 
 def end_frame(tokenizer: VideoTokenizer, end: Path | None, frames: int) -> np.ndarray | None:
-    """uint8 [1, H, W, 3]: the picture `end`, or the frame of a video that is the last one of its first `frames`."""
+    """uint8 [1, H, W, 3]: the picture `end`, or the last of the first `frames` frames of a video."""
     if end is None:
         return None
-    return frames_of_file(Wanted("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing))
+    return frames_of_file(FrameRequest("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing))
 
 
 @torch.inference_mode()
-def codes_of_frames(tokenizer: VideoTokenizer, seen: Seen) -> dict[str, Tensor]:
-    """Of the first frames as a clip, by level, and of the end frame as `end`."""
-    device = next(tokenizer.parameters()).device
-    tokens = tokenizer.encode(to_model(seen.first[None], device)) if len(seen.first) else empty_tokens(tokenizer)
-    if seen.end is None:
+def encode_true_frames(tokenizer: VideoTokenizer, true_frames: TrueFrames) -> dict[str, Tensor]:
+    """int64 [1, t, h, w, q] by stream: the levels of the given frames, and the end frame as `end`."""
+    if len(true_frames.first):
+        tokens = tokenizer.encode(to_model(true_frames.first[None], tokenizer.device))
+    else:
+        tokens = _no_tokens(tokenizer)
+    if true_frames.end is None:
         return tokens
-    (codes,) = tokenizer.encode(to_model(seen.end[None], device)).values()
-    return {**tokens, END: codes}
+    (end,) = tokenizer.encode(to_model(true_frames.end[None], tokenizer.device)).values()
+    return {**tokens, END: end}
 
 
-def empty_tokens(tokenizer: VideoTokenizer) -> dict[str, Tensor]:
-    """No code step at all of each level: everything is to be drawn."""
-    device = next(tokenizer.parameters()).device
+def _no_tokens(tokenizer: VideoTokenizer) -> dict[str, Tensor]:
+    """Zero code steps of each level: everything is generated."""
     return {
-        level.name: torch.empty(1, 0, *level.shape[1:], dtype=torch.long, device=device)
+        level.name: torch.empty(1, 0, *level.shape[1:], dtype=torch.long, device=tokenizer.device)
         for level in tokenizer.spec.levels
     }

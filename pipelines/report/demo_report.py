@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import spread
-from tokenreel.data.plan import make_plan
+from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import (
     ReconstructedClip,
     Scorer,
@@ -27,8 +27,11 @@ from tokenreel.pipelines.decoding.reconstruction import (
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens, frame_rate_of
 from tokenreel.pipelines.report.charts import Line
 from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
+from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
+
+R = TypeVar("R", bound=Request)
 
 
 class Stages:
@@ -38,9 +41,9 @@ class Stages:
         self.summaries: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
 
-    def run(self, name: str, stage: Callable[..., dict[str, Any]], **flags: Any) -> None:
+    def run(self, name: str, stage: Callable[[R], dict[str, Any]], request: R) -> None:
         started = time.perf_counter()
-        self.summaries[name] = stage(**flags)
+        self.summaries[name] = stage(request)
         self.seconds[name] = time.perf_counter() - started
 
     @property
@@ -110,7 +113,7 @@ def write_demo_report(
 def score_held_out(tokenizer: VideoTokenizer, source: str, starts: np.ndarray) -> HeldOut:
     """Reconstructs every held-out clip of `source`. Rows of its plan are those of the cache made from it."""
     with DecodePool(source, workers=1) as pool:
-        plan = make_plan(pool.source, data_config_of(tokenizer), pool.probe(range(len(pool.source.entries))))
+        plan = plan_of(pool, data_config_of(tokenizer))
         scorer, pictured = Scorer(tokenizer, mean_image_of(plan, pool)), list[ReconstructedClip]()
         rows = plan.rows("validation")
         chosen = set(spread(rows, PICTURED).tolist())
@@ -171,7 +174,7 @@ def _prior_curves(run: Path) -> dict[str, Line]:
 
 
 def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    codes = next(iter(pixels["codes"].values()))
+    codes = next(iter(pixels["codebook_usage"].values()))
     rows = [
         ("PSNR", f"{pixels['psnr']:.2f} dB", "of the reconstruction, mean over frames"),
         ("SSIM", f"{pixels['ssim']:.4f}", "of the reconstruction"),
@@ -203,7 +206,7 @@ def _commands(source: str) -> str:
             f"tokenreel train-tokenizer --preset gpt-tabletop-tiny --data {source} --out tokenizer",
             f"tokenreel tokenize-dataset --tokenizer tokenizer --data {source} --out tokens.zarr",
             "tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out prior",
-            "tokenreel sample --prior prior --cache tokens.zarr --prime 1 --num 16 --top-k 5 --out samples.zarr",
+            "tokenreel sample --prior prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
             "tokenreel decode --tokens samples.zarr --tokenizer tokenizer --out samples",
         )
     )

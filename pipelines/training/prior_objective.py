@@ -130,7 +130,7 @@ class PriorObjective(Objective):
         sources = sample_sources(self.cache, rows, self.config.seed)
         provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.config.prime}
         if self.tracks:
-            provenance["given_tracks"] = [name for name in self.tracks if name != END_STEP]
+            provenance["given_controls"] = [name for name in self.tracks if name != END_STEP]
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_token_file(folder, self.cache.spec, tokens, self.cache.code_fingerprint, sources, provenance)
 

@@ -19,7 +19,9 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.metrics.likelihood import with_streams_of_others
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
-from tokenreel.pipelines.generation.cascade import Drawing, codes_given_of_clips, draw
+from tokenreel.pipelines.generation.cascade import generate_tokens
+from tokenreel.pipelines.generation.config import GenerationConfig
+from tokenreel.pipelines.generation.given_tokens import given_tokens
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.logits import SamplingConfig
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -131,8 +133,8 @@ def samples(
     if not kept.exists():
         tracks = [control] if control else []
         how = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
-        drawing = Drawing(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
-        drawn = draw(priors, codes_given_of_clips(priors, tokens, PRIME, tracks), drawing).tokens[STREAM]
+        config = GenerationConfig(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
+        drawn = generate_tokens(priors, given_tokens(priors, tokens, PRIME, tracks), config).tokens[STREAM]
         partial = kept.with_suffix(".partial.npy")
         np.save(partial, drawn.numpy().astype(np.uint16))
         partial.rename(kept)
@@ -149,7 +151,7 @@ def decoded(
     for first in range(0, len(codes), AT_ONCE):
         some = slice(first, first + AT_ONCE)
         last = true[some, -1] if end else None
-        parts.append(decode_tokens(tokenizer, {STREAM: codes[some]}, context=context, known=true[some, :1], end=last))
+        parts.append(decode_tokens(tokenizer, {STREAM: codes[some]}, context=context, given=true[some, :1], end=last))
     return np.concatenate(parts)
 
 

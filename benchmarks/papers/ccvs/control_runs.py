@@ -17,6 +17,8 @@ from tokenreel.config import load_preset
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.order import spread
 from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import STREAM
@@ -79,15 +81,17 @@ def prepare(setup: Setup, jobs: int) -> None:
     if not (controls / "config.json").exists():
         sections = {name: load_preset(f"{PRESET}-{name}")["controls"][name] for name in STORED}
         setting = f"controls={json.dumps(sections)}"
-        fit_controls.run(preset=PRESET, assignments=[setting], data=setup.data, out=controls)
+        fit_controls.run(FitControlsRequest(preset=PRESET, assignments=(setting,), data=setup.data, out=controls))
     tokenize_dataset.run(
-        tokenizer=setup.tokenizer,
-        data=setup.data,
-        out=setup.cache,
-        controls=str(controls),
-        workers=jobs,
-        device="cpu",
-        allow_collapsed=setup.quick,
+        TokenizeRequest(
+            tokenizer=setup.tokenizer,
+            data=setup.data,
+            out=setup.cache,
+            controls=str(controls),
+            workers=jobs,
+            device="cpu",
+            allow_collapsed=setup.quick,
+        )
     )
 
 
@@ -98,13 +102,15 @@ def finish(setup: Setup, seed: int, control: str) -> None:
         steered = control != NONE
         settings = f"training={{drop_controls: {DROPPED if steered else 0.0}, prime: {measures.PRIME}}}"
         train_prior.run(
-            preset=f"{PRESET}-{control}" if steered else PRESET,
-            assignments=[LOOKS, settings],
-            cache=setup.cache,
-            out=folder / "prior",
-            steps=None if control == OF_TRACKS and not setup.quick else setup.steps,
-            seed=seed,
-            device="cpu",
+            TrainPriorRequest(
+                preset=f"{PRESET}-{control}" if steered else PRESET,
+                assignments=(LOOKS, settings),
+                cache=setup.cache,
+                out=folder / "prior",
+                steps=None if control == OF_TRACKS and not setup.quick else setup.steps,
+                seed=seed,
+                device="cpu",
+            )
         )
     cache, prior = TokenCache.open(setup.cache), Prior.from_pretrained(folder / "prior").eval()
     told = None if control == NONE else control

@@ -26,6 +26,7 @@ from tokenreel.benchmarks.papers.ccvs import measures
 from tokenreel.benchmarks.papers.ccvs.tabletop_perceptual import train_tabletop_perceptual
 from tokenreel.pipelines.commands import train_tokenizer
 from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 
@@ -101,14 +102,16 @@ def train(rung: Rung, out: Path, steps: int, seed: int) -> Path:
     folder = out / f"{rung.name.replace('+ ', '').replace(' ', '-')}-{seed}"
     if not (folder / "model.safetensors").exists():
         train_tokenizer.run(
-            preset=PRESET,
-            assignments=(LOOKS, *rung.settings),
-            data=DATA,
-            out=folder,
-            steps=steps,
-            seed=seed,
-            device="cpu",
-            workers=0,
+            TrainTokenizerRequest(
+                preset=PRESET,
+                assignments=(LOOKS, *rung.settings),
+                data=DATA,
+                out=folder,
+                steps=steps,
+                seed=seed,
+                device="cpu",
+                workers=0,
+            )
         )
     return folder
 

@@ -25,7 +25,11 @@ from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_p
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
-from tokenreel.pipelines.generation.cascade import Drawing, codes_given_of_clips, draw
+from tokenreel.pipelines.generation.cascade import generate_tokens
+from tokenreel.pipelines.generation.config import GenerationConfig
+from tokenreel.pipelines.generation.given_tokens import given_tokens
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
@@ -51,11 +55,13 @@ class StateCodes(Run):
     def make(self, setup: Setup) -> Scores:
         frames = f"data.frames={setup.sizes.frames}"
         fitted = fit_controls.run(
-            preset=f"{PRESET}-{STATE}",
-            assignments=(frames,),
-            data=setup.sizes.data,
-            out=setup.path(self),
-            workers=0,
+            FitControlsRequest(
+                preset=f"{PRESET}-{STATE}",
+                assignments=(frames,),
+                data=setup.sizes.data,
+                out=setup.path(self),
+                workers=0,
+            )
         )
         return dict(fitted["controls"][STATE])
 
@@ -101,25 +107,29 @@ class Tokenizer(Run):
         quantizer = [] if self.codes is None else [f"tokenizer.quantizer.codebook_size={self.codes}"]
         levels = f"tokenizer.multipliers={list(self.multipliers)}"
         train_tokenizer.run(
-            preset=PRESET,
-            assignments=(SELDOM, FEW_CLIPS, f"data.frames={setup.sizes.frames}", levels, *quantizer),
-            data=setup.sizes.data,
-            out=setup.path(self),
-            steps=setup.sizes.tokenizer_steps,
-            seed=setup.seed,
-            device="cpu",
-            workers=0,
+            TrainTokenizerRequest(
+                preset=PRESET,
+                assignments=(SELDOM, FEW_CLIPS, f"data.frames={setup.sizes.frames}", levels, *quantizer),
+                data=setup.sizes.data,
+                out=setup.path(self),
+                steps=setup.sizes.tokenizer_steps,
+                seed=setup.seed,
+                device="cpu",
+                workers=0,
+            )
         )
 
     def _tokenize(self, setup: Setup) -> None:
         tokenize_dataset.run(
-            tokenizer=str(setup.path(self)),
-            controls=str(setup.path(StateCodes())),
-            data=setup.sizes.data,
-            out=self.cache(setup),
-            device="cpu",
-            workers=1,
-            allow_collapsed=True,  # how many codes are in use is one of the scores
+            TokenizeRequest(
+                tokenizer=str(setup.path(self)),
+                controls=str(setup.path(StateCodes())),
+                data=setup.sizes.data,
+                out=self.cache(setup),
+                device="cpu",
+                workers=1,
+                allow_collapsed=True,  # how many codes are in use is one of the scores
+            )
         )
 
     def _judge(self, setup: Setup) -> Scores:
@@ -158,17 +168,19 @@ class GPTRun(Run):
         shape = {"depth": self.depth, "heads": self.heads, "positions": self.positions}
         controls = {"controls": [STATE], "latest_controls": True} if self.steered else {}  # as in the preset's -state
         summary = train_prior.run(
-            preset=PRESET,
-            assignments=(
-                *(SELDOM, ALL_CLIPS, "tokenizer=null"),  # the preset's is not the one of these codes
-                "training.drop_controls=0.0",  # guidance, which they are dropped for, is not used
-                f"prior={json.dumps(shape | controls)}",
-            ),
-            cache=self.tokenizer.cache(setup),
-            out=setup.path(self),
-            steps=setup.sizes.prior_steps,
-            seed=setup.seed,
-            device="cpu",
+            TrainPriorRequest(
+                preset=PRESET,
+                assignments=(
+                    *(SELDOM, ALL_CLIPS, "tokenizer=null"),  # the preset's is not the one of these codes
+                    "training.drop_controls=0.0",  # guidance, which they are dropped for, is not used
+                    f"prior={json.dumps(shape | controls)}",
+                ),
+                cache=self.tokenizer.cache(setup),
+                out=setup.path(self),
+                steps=setup.sizes.prior_steps,
+                seed=setup.seed,
+                device="cpu",
+            )
         )
         return _numbers(summary)
 
@@ -278,15 +290,15 @@ class _Clips:
     def drawn(self, prior: Prior, sampling: SamplingConfig, tracks: Sequence[str], samples: int) -> np.ndarray:
         """Codes [N x samples, t, h, w, q], `samples` for each first frame, with `tracks` as they are."""
         tokens = {name: np.repeat(codes, samples, 0) for name, codes in self.tokens.items()}
-        given = codes_given_of_clips([prior], tokens, 1, tracks)
-        drawing = Drawing(len(tokens[STREAM]), 1, seed=self.seed, batch=AT_ONCE, sampling=sampling)
-        return draw([prior], given, drawing).tokens[STREAM].numpy()
+        given = given_tokens([prior], tokens, 1, tracks)
+        config = GenerationConfig(len(tokens[STREAM]), 1, seed=self.seed, batch=AT_ONCE, sampling=sampling)
+        return generate_tokens([prior], given, config).tokens[STREAM].numpy()
 
     def decoded(self, codes: np.ndarray, samples: int) -> np.ndarray:
         """uint8 [N x samples, T, H, W, 3], from the true first frames on."""
         first = np.repeat(self.data.frames[:, :1], samples, 0)
         parts = [slice(start, start + AT_ONCE) for start in range(0, len(codes), AT_ONCE)]
-        videos = [decode_tokens(self.tokenizer, {STREAM: codes[part]}, known=first[part]) for part in parts]
+        videos = [decode_tokens(self.tokenizer, {STREAM: codes[part]}, given=first[part]) for part in parts]
         return np.concatenate(videos)
 
 

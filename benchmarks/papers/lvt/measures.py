@@ -11,12 +11,13 @@ from tokenreel.benchmarks.papers.lvt.setup import FRAMES, PIXELS
 from tokenreel.benchmarks.speed.gpt_setup import interleaved
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, make_plan
+from tokenreel.data.plan import DataConfig
 from tokenreel.data.spec import Framing
 from tokenreel.metrics.reconstruction import ReconstructionScores
 from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import mean_image_of, read_clips
-from tokenreel.pipelines.generation.cascade import codes_given_of_clips
+from tokenreel.pipelines.generation.given_tokens import given_tokens
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import Samples, sample_video
 
@@ -25,7 +26,7 @@ def repeated_frame(data: str, primes: Sequence[int]) -> dict[int, dict[str, floa
     """By number of given frames: scores of the other frames of held-out clips, if each is the last given one again."""
     with DecodePool(data, workers=0) as pool:
         config = DataConfig(Framing(PIXELS, PIXELS), FRAMES)
-        plan = make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
+        plan = plan_of(pool, config)
         mean = mean_image_of(plan, pool)
         scores = {prime: ReconstructionScores(mean) for prime in primes}
         for _, clip in read_clips(plan, pool, plan.rows("validation")):
@@ -41,7 +42,7 @@ def sampling_seconds(priors: dict[str, Path], cache: Path, prime: int) -> dict[s
 
     def sampler(folder: Path) -> Callable[[], Samples]:
         prior = Prior.from_pretrained(str(folder)).eval()
-        begun = codes_given_of_clips([prior], codes, prime)
+        begun = given_tokens([prior], codes, prime)
         return lambda: sample_video(prior, begun, FRAMES)
 
     calls = {name: sampler(folder) for name, folder in priors.items()}

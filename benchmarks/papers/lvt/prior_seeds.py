@@ -16,6 +16,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.commands import train_prior
 from tokenreel.pipelines.commands.demo import GIVEN
 from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
+from tokenreel.pipelines.requests.training import TrainPriorRequest
 
 
 @click.command()
@@ -28,7 +29,9 @@ def main(demo: Path, seeds: int, preset: str) -> None:
     click.echo("seed  prior  table of the frame before  frequency  choices of the data  below  seconds")
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
-            scores = train_prior.run(preset=preset, cache=cache, out=Path(folder) / "prior", seed=seed)
+            scores = train_prior.run(
+                TrainPriorRequest(preset=preset, cache=cache, out=Path(folder) / "prior", seed=seed)
+            )
         prior, table = scores["bits_per_code"], scores["bits_per_code_previous_step"]
         click.echo(
             f"{seed:4}  {prior:.3f}  {table:.3f}  {scores['bits_per_code_frequency']:.3f}  {bound:.4f}  "

@@ -16,6 +16,8 @@ from typing import Any
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.commands import tokenize_dataset, train_prior, train_tokenizer
 from tokenreel.pipelines.common.code_usage import count_codes
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import TrainPriorRequest, TrainTokenizerRequest
 
 FRAMES, PIXELS, CODES = 16, 64, 64  # of a clip, along an edge of it, in a codebook
 CLIPS = 8  # of a prior's step, each of which gives one slice
@@ -116,36 +118,42 @@ class Task:
 
     def _tokenizer(self) -> dict[str, float]:
         summary = train_tokenizer.run(
-            assignments=(*TOKENIZER, f"tokenizer.quantizer.codebooks={self.run.codebooks}"),
-            data=self.sizes.data,
-            out=self.folder,
-            steps=self.sizes.tokenizer_steps,
-            seed=self.run.seed,
-            device="cpu",
-            workers=0,
+            TrainTokenizerRequest(
+                assignments=(*TOKENIZER, f"tokenizer.quantizer.codebooks={self.run.codebooks}"),
+                data=self.sizes.data,
+                out=self.folder,
+                steps=self.sizes.tokenizer_steps,
+                seed=self.run.seed,
+                device="cpu",
+                workers=0,
+            )
         )
         tokenize_dataset.run(
-            tokenizer=str(self.folder),
-            data=self.sizes.data,
-            out=self.cache,
-            device="cpu",
-            allow_collapsed=self.sizes.allow_collapsed,
+            TokenizeRequest(
+                tokenizer=str(self.folder),
+                data=self.sizes.data,
+                out=self.cache,
+                device="cpu",
+                allow_collapsed=self.sizes.allow_collapsed,
+            )
         )
         _, counters = count_codes(TokenCache.open(self.cache))
         return {**_numbers(summary), "frequent_codes": counters["video"].use()[0].holding_80_percent}
 
     def _prior(self, variant: Variant) -> dict[str, float]:
         summary = train_prior.run(
-            assignments=(
-                *PRIOR,
-                variant.assignment(self.frequent),
-                f"training.batch={self.sizes.clips(variant.subscale)}",
-            ),
-            cache=self.cache,
-            out=self.folder,
-            steps=self.sizes.prior_steps,
-            seed=self.run.seed,
-            device="cpu",
+            TrainPriorRequest(
+                assignments=(
+                    *PRIOR,
+                    variant.assignment(self.frequent),
+                    f"training.batch={self.sizes.clips(variant.subscale)}",
+                ),
+                cache=self.cache,
+                out=self.folder,
+                steps=self.sizes.prior_steps,
+                seed=self.run.seed,
+                device="cpu",
+            )
         )
         return _numbers(summary)
 

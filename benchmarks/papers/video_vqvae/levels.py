@@ -21,11 +21,12 @@ from torch import Tensor
 
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_frames, to_model
-from tokenreel.data.plan import make_plan
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores
 from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import data_config_of, read_clips
+from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, HierarchicalDecoder, HierarchicalVQVAE
 
@@ -66,7 +67,9 @@ def main(steps: int, seed: int) -> None:
 
 def train(out: Path, steps: int, seed: int, settings: tuple[str, ...]) -> HierarchicalVQVAE:
     train_tokenizer.run(
-        preset=PRESET, assignments=(*FEW, *settings), data=DATA, out=out, steps=steps, workers=0, seed=seed
+        TrainTokenizerRequest(
+            preset=PRESET, assignments=(*FEW, *settings), data=DATA, out=out, steps=steps, workers=0, seed=seed
+        )
     )
     tokenizer = VideoTokenizer.from_pretrained(out).freeze()
     assert isinstance(tokenizer, HierarchicalVQVAE)
@@ -80,7 +83,7 @@ def codes_of_one_level(tokenizer: HierarchicalVQVAE) -> int:
 
 def held_out(tokenizer: VideoTokenizer) -> Tensor:
     with DecodePool(DATA, workers=0) as pool:
-        plan = make_plan(pool.source, data_config_of(tokenizer), pool.probe(range(len(pool.source.entries))))
+        plan = plan_of(pool, data_config_of(tokenizer))
         return to_model(np.stack([clip for _, clip in read_clips(plan, pool, plan.rows("validation")[:CLIPS])]))
 
 

@@ -18,6 +18,7 @@ from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.pipelines.commands import tabletop
+from tokenreel.pipelines.requests.program import TabletopRequest
 
 FRAMES = 17  # of a video, 10 a second
 NEEDS: dict[str, ControlSource] = {
@@ -30,7 +31,7 @@ NEEDS: dict[str, ControlSource] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tabletop") / "videos"
-    tabletop.run(path, videos=5, seed=3, frames=FRAMES, size=16)
+    tabletop.run(TabletopRequest(directory=path, videos=5, seed=3, frames=FRAMES, size=16))
     return path
 
 

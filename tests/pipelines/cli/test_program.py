@@ -1,4 +1,4 @@
-"""The command line: quick help, one line for what a user can get wrong, exit codes, flags that fit."""
+"""The command line: quick help, one line for what a user can get wrong, exit codes, flags that fit the requests."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from tokenreel.config import preset_names
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.cli import commands
 from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.requests.fields import Request
+from tokenreel.pipelines.run import COMMANDS, Command
 
-COMMANDS = dict(commands.all_commands())
 # The flags that are promised, whatever else a command has.
 PROMISED = {
     "demo": "--out",
     "tabletop": "--videos --seed",
     "train-tokenizer": "--preset --data --out --steps --device --resume",
     "fit-controls": "--preset --config --set --data --out --split",
-    "tokenize-dataset": "--tokenizer --controls --controls-revision --data --out --workers --shard-index --num-shards",
+    "tokenize-dataset": "--tokenizer --controls --controls-revision --data --out --workers --shard-index --num-shards "
+    "--clip-stride",
     "train-prior": "--preset --cache --out --steps --device --resume",
-    "sample": "--prior --cache --prime --num --frames --seed --temperature --top-k --top-p --given-tracks --top-k-of "
-    "--guidance --slide --out",
-    "decode": "--tokens --tokenizer --context --context-video --prime --end --out --format",
-    "generate": "--prior --tokenizer --video --prime --frames --controls --class --states --sound --track --end "
-    "--top-k-of --guidance --context --out",
-    "reconstruct": "--tokenizer --data --out",
+    "sample": "--prior --cache --given-frames --num --num-clips --frames --seed --temperature --top-k --top-p "
+    "--given-controls --top-k-of --guidance --speculate --window-stride --out",
+    "decode": "--tokens --tokenizer --context --context-video --given-frames --end --out --format",
+    "generate": "--prior --tokenizer --video --given-frames --frames --controls --class --states --sound --control "
+    "--end --top-k-of --guidance --context --out",
+    "reconstruct": "--tokenizer --data --given-frames --out",
     "push": "--revision",
     "pull": "--revision",
-    "inspect": "",
+    "inspect": "--pictures --num-clips",
     "verify": "",
     "repair": "",
     "presets list": "",
@@ -47,53 +48,38 @@ PROMISED = {
 }
 
 
-def call(monkeypatch: pytest.MonkeyPatch, result: Any, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Runs a command line with the command's own work replaced by `result`; returns exit code, module and flags."""
-    called: dict[str, Any] = {}
+def call(monkeypatch: pytest.MonkeyPatch, result: Any, *arguments: str) -> tuple[int, Request | None]:
+    """Runs a command line with the command's own work replaced by `result`; returns exit code and request."""
+    requests: list[Request] = []
 
-    def run(module: str, flags: dict[str, Any]) -> dict[str, Any]:
-        called.update(module=module, flags=flags)
+    def run(request: Request) -> dict[str, Any]:
+        requests.append(request)
         if isinstance(result, BaseException):
             raise result
         return result
 
-    monkeypatch.setattr(commands, "_run", run)
-    return run_command(list(arguments)), called
+    monkeypatch.setattr(Command, "load", lambda self: run)
+    code = run_command(list(arguments))
+    return code, requests[0] if requests else None
 
 
-def sample_arguments(command: click.Command) -> list[str]:
-    """The shortest command line that the command takes."""
-    arguments: list[str] = []
-    for parameter in command.params:
-        if isinstance(parameter, click.Argument):
-            arguments.append("somewhere")
-        elif parameter.required:
-            arguments += [parameter.opts[0], "somewhere"]
-    return arguments
+def help_of(capsys: pytest.CaptureFixture[str], name: str) -> str:
+    """A command's help as one line."""
+    assert run_command([*name.split(), "--help"]) == 0
+    return " ".join(capsys.readouterr().out.split())
 
 
-def test_every_promised_command_has_its_flags() -> None:
-    assert COMMANDS.keys() == PROMISED.keys()
-    for name, command in COMMANDS.items():
-        flags = {option for parameter in command.params for option in parameter.opts}
-        assert set(PROMISED[name].split()) | {"--json", "--quiet", "--debug"} <= flags, name
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_promised_command_has_its_flags(capsys: pytest.CaptureFixture[str], command: Command) -> None:
+    assert {command.name for command in COMMANDS} == PROMISED.keys()
+    words = help_of(capsys, command.name).split()
+    assert set(PROMISED[command.name].split()) | {"--json", "--quiet", "--debug"} <= set(words)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_flags_fit_the_function_that_they_are_for(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Every flag is an argument of the command's `run`, and every argument that `run` needs is a flag."""
-    code, called = call(monkeypatch, {}, *name.split(), *sample_arguments(COMMANDS[name]))
-    assert code == 0
-    run = importlib.import_module(f"tokenreel.pipelines.commands.{called['module']}").run
-    parameters = inspect.signature(run).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # sample and generate share flags
-        from tokenreel.pipelines.generation.cascade import drawing_of_flags
-
-        own = {key: value for key, value in called["flags"].items() if key in inspect.signature(run).parameters}
-        drawing_of_flags(**{key: value for key, value in called["flags"].items() if key not in own})
-        inspect.signature(run).bind(**own)
-    else:
-        inspect.signature(run).bind(**called["flags"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_command_takes_the_request_that_its_flags_make(command: Command) -> None:
+    (parameter,) = inspect.signature(command.load(), eval_str=True).parameters.values()
+    assert command.request in (parameter.annotation, *typing.get_args(parameter.annotation))
 
 
 def test_help_is_quick() -> None:
@@ -101,7 +87,7 @@ def test_help_is_quick() -> None:
     code = f"""
 import sys
 from tokenreel.pipelines.cli.program import run_command
-for name in {list(COMMANDS)!r}:
+for name in {[command.name for command in COMMANDS]!r}:
     assert run_command([*name.split(), "--help"]) == 0, name
 print(sorted({{"torch", "numpy", "zarr", "av", "huggingface_hub", "accelerate"}} & set(sys.modules)))
 """
@@ -144,7 +130,8 @@ def test_python_dash_m() -> None:
         (["decode", "--format", "avi"], "mp4"),
         (["generate", "--stats", "x"], "--states"),
         (["generate", "--prior", "p", "--top-k-of", "state"], "STREAM=K"),
-        (["train-prior", "--cache", "c", "--out", "o", "--set", "prior=1", "--set", "prior.depth=2"], "prior.depth"),
+        (["generate", "--control", "a=1", "--control", "a=2"], "'a' is given twice, as 1 and as 2"),
+        (["decode", "--tokens", "x", "--tokenizer", "x", "--out", "x", "--given-frames", "2"], "--context-video"),
     ],
 )
 def test_a_misspelt_word_is_one_line_with_the_nearest(

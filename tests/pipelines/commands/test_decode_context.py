@@ -21,14 +21,22 @@ from untrained import spread_codes
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_frames, to_model
-from tokenreel.data.plan import make_plan
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError, UserError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.commands import decode, generate, reconstruct, sample, tokenize_dataset, train_prior
-from tokenreel.pipelines.decoding.true_frames import Place, places_of
+from tokenreel.pipelines.common.plans import plan_of
+from tokenreel.pipelines.decoding import tokens_to_video
+from tokenreel.pipelines.decoding.reconstruction import data_config_of
+from tokenreel.pipelines.decoding.reconstruction import reconstruct as reconstruct_clips
+from tokenreel.pipelines.decoding.true_frames import ClipPosition, clip_positions
+from tokenreel.pipelines.generation.given_frames import end_frame
+from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
+from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.priors.base import build_prior
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
@@ -73,7 +81,7 @@ class Folder:
     def decode(self, out: Path, tokens: str = "cache", **flags: Any) -> np.ndarray:
         """uint8 [rows, T, H, W, 3]"""
         paths = {"tokens": self.root / tokens, "tokenizer": str(self.root / "tokenizer"), "out": out, "format": "npy"}
-        decode.run(**(paths | flags))
+        decode.run(DecodeRequest(**(paths | flags)))
         return np.stack([np.load(path) for path in sorted(out.iterdir())])
 
     @torch.no_grad()
@@ -95,9 +103,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("context")
     small_tokenizer().save_pretrained(root / "tokenizer")
-    tokenize_dataset.run(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache")
+    tokenize_dataset.run(TokenizeRequest(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache"))
     cache = TokenCache.open(root / "cache")
-    places = places_of(cache, cache.rows())
+    places = clip_positions(cache, cache.rows())
     assert sorted({place.first for place in places}) == [0, 7, 14]
     clips = np.stack([video_of(int(place.video))[place.first : place.first + T] for place in places])
     model = VideoTokenizer.from_pretrained(root / "tokenizer").freeze()
@@ -109,13 +117,13 @@ def close(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and bool(np.abs(one.astype(int) - other).max() <= 1)
 
 
-@pytest.mark.parametrize(("context", "prime"), [(None, 1), (2, 3), (6, 2), (0, 1)])
+@pytest.mark.parametrize(("context", "given"), [(None, 1), (2, 3), (6, 2), (0, 1)])
 def test_each_row_begins_with_the_true_frames_of_its_own_clip(
-    folder: Folder, tmp_path: Path, context: int | None, prime: int
+    folder: Folder, tmp_path: Path, context: int | None, given: int
 ) -> None:
-    decoded = folder.decode(tmp_path / "out", context=context, context_video=DATA, prime=prime, batch=4)
-    assert np.array_equal(decoded[:, :prime], folder.clips[:, :prime])
-    assert close(decoded, folder.expected(context, folder.clips[:, :prime], None))
+    decoded = folder.decode(tmp_path / "out", context=context, context_video=DATA, given_frames=given, batch=4)
+    assert np.array_equal(decoded[:, :given], folder.clips[:, :given])
+    assert close(decoded, folder.expected(context, folder.clips[:, :given], None))
 
 
 def test_without_context_video_the_first_frame_is_decoded_alone(folder: Folder, tmp_path: Path) -> None:
@@ -136,10 +144,10 @@ def test_context_0_is_frame_by_frame_decoding_by_the_same_weights(folder: Folder
 def test_neither_batches_nor_pieces_change_a_pixel(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = {"context_video": DATA, "end": DATA, "prime": 2}
+    flags = {"context_video": DATA, "end": DATA, "given_frames": 2}
     decoded = folder.decode(tmp_path / "a", batch=1, **flags)
     assert np.array_equal(decoded, folder.decode(tmp_path / "b", batch=3, **flags))
-    monkeypatch.setattr(decode, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(tokens_to_video, "FRAMES_AT_ONCE", 2)
     assert np.array_equal(decoded, folder.decode(tmp_path / "c", batch=1, **flags))
     assert np.array_equal(decoded, folder.decode(tmp_path / "d", batch=16, **flags))
 
@@ -158,7 +166,7 @@ def test_one_picture_or_video_stands_for_all_clips(folder: Folder, tmp_path: Pat
 def test_clips_of_the_one_file_given_keep_their_own_places(folder: Folder, tmp_path: Path) -> None:
     write_video(tmp_path / "long.npy", video_of(2), 10.0)
     stages = {"tokenizer": str(folder.root / "tokenizer"), "data": str(tmp_path / "long.npy")}
-    tokenize_dataset.run(**stages, out=tmp_path / "cache")
+    tokenize_dataset.run(TokenizeRequest(**stages, out=tmp_path / "cache"))
     decoded = folder.decode(tmp_path / "out", tmp_path / "cache", context_video=stages["data"])
     assert np.array_equal(decoded[:, 0], video_of(2)[[0, 7, 14]])
 
@@ -173,7 +181,7 @@ def test_an_end_frame_is_one_context_more(folder: Folder, tmp_path: Path) -> Non
     Image.fromarray(np.kron(video_of(1)[T - 1], np.ones((2, 2, 1), np.uint8))).save(tmp_path / "end.png")
     expected = folder.expected(1, first, np.repeat(video_of(1)[None, T - 1], rows, axis=0))
     assert close(folder.decode(tmp_path / "video", **flags, end=str(tmp_path / "end.npy")), expected)
-    framed = generate.end_frame(folder.model, tmp_path / "end.png", T)
+    framed = end_frame(folder.model, tmp_path / "end.png", T)
     assert framed is not None
     pictured = folder.decode(tmp_path / "picture", **flags, end=str(tmp_path / "end.png"))
     assert close(pictured, folder.expected(1, first, np.repeat(framed, rows, axis=0)))
@@ -190,11 +198,11 @@ def prior(folder: Folder) -> str:
 
 
 def test_samples_begin_with_as_many_true_frames_as_they_were_given(folder: Folder, tmp_path: Path, prior: str) -> None:
-    drawing: dict[str, Any] = {"num": 4, "prime": 2, "frames": 9, "seed": 7, "split": None}
-    sample.run([prior], folder.root / "cache", tmp_path / "samples", **drawing)
+    drawing: dict[str, Any] = {"num": 4, "given_frames": 2, "frames": 9, "seed": 7, "split": None}
+    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **drawing))
     tokens = TokenCache.open(tmp_path / "samples")
     clips = folder.clips[[source["row"] for source in tokens.plan["videos"]]]
-    assert len({place.first for place in places_of(tokens, tokens.rows())}) > 1
+    assert len({place.first for place in clip_positions(tokens, tokens.rows())}) > 1
     decoded = folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA)
     assert decoded.shape[1] == 9
     assert np.array_equal(decoded[:, :2], clips[:, :2])
@@ -205,33 +213,33 @@ def test_samples_begin_with_as_many_true_frames_as_they_were_given(folder: Folde
 def test_true_frames_of_samples_that_were_given_none_or_all_are_counted_by_the_user(
     folder: Folder, tmp_path: Path, prior: str, given: int
 ) -> None:
-    drawing: dict[str, Any] = {"num": 2, "prime": given, "frames": 5, "seed": 7, "split": None}
-    sample.run([prior], folder.root / "cache", tmp_path / "samples", **drawing)
-    with pytest.raises(ConfigError, match=rf"shows the frames that samples were given, and that are {given} of the 5"):
+    drawing: dict[str, Any] = {"num": 2, "given_frames": given, "frames": 5, "seed": 7, "split": None}
+    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **drawing))
+    with pytest.raises(ConfigError, match=rf"the samples were given {given} of their 5 frames, so there is no default"):
         folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA)
-    assert folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA, prime=1).shape[1] == 5
+    assert folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA, given_frames=1).shape[1] == 5
 
 
 def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(folder: Folder, tmp_path: Path) -> None:
     model = "prior={type: gpt, depth: 1, width: 16, heads: 2, controls: [end]}"
     training = "training={batch: 2, threads: 1, prime: 2, sample_clips: 5, validation_clips: 5}"
     flags = {"cache": folder.root / "cache", "out": tmp_path / "run", "steps": 1, "device": "cpu"}
-    train_prior.run(assignments=[model, training], **flags)
+    train_prior.run(TrainPriorRequest(assignments=[model, training], **flags))
     (path,) = (tmp_path / "run/samples").iterdir()
     samples, cache = TokenCache.open(path), TokenCache.open(folder.root / "cache")
     rows = cache.rows("validation")[:5]
-    assert places_of(samples, samples.rows()) == places_of(cache, rows)
-    assert len({place.first for place in places_of(cache, rows)}) > 1
+    assert clip_positions(samples, samples.rows()) == clip_positions(cache, rows)
+    assert len({place.first for place in clip_positions(cache, rows)}) > 1
     decoded = folder.decode(tmp_path / "out", path, context_video=DATA, end=DATA)
     assert np.array_equal(decoded[:, :2], folder.clips[rows, :2])
-    assert samples.provenance["given_tracks"] == ["end"]
+    assert samples.provenance["given_controls"] == ["end"]
 
 
 def test_clips_of_one_frame_are_told_what_they_can_have(folder: Folder) -> None:
-    with pytest.raises(ConfigError, match="--prime 1: the clips have 1 frame; give none, or nothing is decoded"):
-        decode.require_context(folder.model, 1, known=1)
-    with pytest.raises(ConfigError, match=r"--context 1: the clips have 1 frame, .*; leave it out"):
-        decode.require_context(folder.model, 1, context=1)
+    with pytest.raises(ConfigError, match=r"--given-frames \(=1\) must be at most 0: the clips have 1 frame"):
+        tokens_to_video.require_context(folder.model, 1, given=1)
+    with pytest.raises(ConfigError, match=r"--context \(=1\) must be at most 0: the clips have 1 frame"):
+        tokens_to_video.require_context(folder.model, 1, context=1)
 
 
 def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folder: Folder, tmp_path: Path) -> None:
@@ -240,8 +248,17 @@ def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folde
     prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2, "controls": ["end"]}, cache.spec)
     prior.code_fingerprint, prior.trained_without_controls = cache.code_fingerprint, True
     prior.save_pretrained(tmp_path / "prior")
-    drawing: dict[str, Any] = {"num": 2, "prime": 1, "frames": 9, "seed": 7, "clips": 1, "split": "validation"}
-    sample.run([str(tmp_path / "prior")], folder.root / "cache", tmp_path / "samples", **drawing)
+    drawing: dict[str, Any] = {
+        "num": 2,
+        "given_frames": 1,
+        "frames": 9,
+        "seed": 7,
+        "num_clips": 1,
+        "split": "validation",
+    }
+    sample.run(
+        SampleRequest(prior=[str(tmp_path / "prior")], cache=folder.root / "cache", out=tmp_path / "samples", **drawing)
+    )
     tokens = TokenCache.open(tmp_path / "samples")
     clips = folder.clips[[source["row"] for source in tokens.plan["videos"]]]
     decoded = folder.decode(tmp_path / "out", tmp_path / "samples", end=DATA)
@@ -252,7 +269,7 @@ def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folde
 def test_what_goes_on_from_a_video_begins_with_its_true_frames(folder: Folder, tmp_path: Path, prior: str) -> None:
     write_video(tmp_path / "start.npy", video_of(4), 10.0)
     models = {"prior": [prior], "tokenizer": str(folder.root / "tokenizer"), "video": tmp_path / "start.npy"}
-    generate.run(**models, out=tmp_path / "out", format="npy", num=3, prime=2, frames=None, seed=1, batch=2)
+    generate.run(GenerateRequest(**models, out=tmp_path / "out", format="npy", num=3, given_frames=2, seed=1, batch=2))
     clips = [np.load(path) for path in sorted((tmp_path / "out").iterdir())]
     assert len(clips) == 3
     assert all(np.array_equal(clip[:2], video_of(4)[:2]) for clip in clips)
@@ -261,16 +278,16 @@ def test_what_goes_on_from_a_video_begins_with_its_true_frames(folder: Folder, t
 def test_the_summary_says_what_was_known(folder: Folder, tmp_path: Path) -> None:
     flags = {"tokens": folder.root / "cache", "tokenizer": str(folder.root / "tokenizer")}
     rows = len(folder.codes)
-    summary = decode.run(**flags, out=tmp_path / "a", context_video=DATA, prime=2, context=4)
-    assert (summary["clips"], summary["frames"], summary["known_frames"], summary["context"]) == (rows, rows * T, 2, 4)
+    summary = decode.run(DecodeRequest(**flags, out=tmp_path / "a", context_video=DATA, given_frames=2, context=4))
+    assert (summary["clips"], summary["frames"], summary["given_frames"], summary["context"]) == (rows, rows * T, 2, 4)
     assert summary["frames_per_second"] > 0
-    summary = decode.run(**flags, out=tmp_path / "b")
-    assert (summary["known_frames"], summary["context"]) == (0, 3)
+    summary = decode.run(DecodeRequest(**flags, out=tmp_path / "b"))
+    assert (summary["given_frames"], summary["context"]) == (0, 3)
 
 
 def test_from_the_command_line(folder: Folder, tmp_path: Path) -> None:
     line = ["decode", "--tokens", str(folder.root / "cache"), "--tokenizer", str(folder.root / "tokenizer"), "--quiet"]
-    flags = ["--context", "2", "--context-video", DATA, "--prime", "2", "--end", DATA, "--format", "npy"]
+    flags = ["--context", "2", "--context-video", DATA, "--given-frames", "2", "--end", DATA, "--format", "npy"]
     assert run_command([*line, *flags, "--out", str(tmp_path / "out")]) == 0
     decoded = np.stack([np.load(path) for path in sorted((tmp_path / "out").iterdir())])
     assert close(decoded, folder.expected(2, folder.clips[:, :2], folder.clips[:, -1]))
@@ -283,15 +300,15 @@ SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"context": 7}, r"--context 7: the clips have 7 frames, the last of them 6 before it; give at most 6"),
-        ({"context": 0, "end": DATA}, r"--end helps nothing with --context 0"),
-        ({"prime": 2}, r"--prime 2 says how many frames of --context-video are known: give that too"),
-        ({"context_video": DATA, "prime": 7}, r"--prime 7: the clips have 7 frames; give at most 6"),
+        ({"context": 7}, r"--context \(=7\) must be at most 6: the clips have 7 frames"),
+        ({"context": 0, "end": DATA}, r"--end has no effect with --context 0"),
+        ({"given_frames": 2}, r"--given-frames \(=2\) counts the frames of --context-video: give that as well"),
+        ({"context_video": DATA, "given_frames": 7}, r"--given-frames \(=7\) must be at most 6: the clips have 7"),
         ({"context_video": OTHER}, r"--context-video tabletop:.*none of its 2 videos is '000002'; did you mean '00000"),
-        ({"context_video": SHORT, "prime": 3}, r"00000.: it has 8 frames, needed are 1[07]: give a longer video"),
-        ({"end": SHORT}, r"--end .*: it has 8 frames, needed are (14|21)"),
-        ({"end": "short.npy"}, r"--end short.npy: short: it has 3 frames, needed are 7"),
-        ({"context_video": "one.png", "prime": 2}, r"--context-video one.png: it has 1 frame, needed are 2"),
+        ({"context_video": SHORT, "given_frames": 3}, r"00000.: it has 8 frames, but 1[07] are needed: give a longer"),
+        ({"end": SHORT}, r"--end .*: it has 8 frames, but (14|21) are needed"),
+        ({"end": "short.npy"}, r"--end short.npy: short: it has 3 frames, but 7 are needed"),
+        ({"context_video": "one.png", "given_frames": 2}, r"--context-video one.png: it has 1 frame, but 2 are needed"),
         ({"context_video": "broken.png"}, r"--context-video broken.png: .*no picture that can be read \(known: PNG"),
         ({"end": "none.png"}, r"none.png: No such file"),
         ({"context_video": "none.mp4"}, r"none.mp4: no such file"),
@@ -327,11 +344,13 @@ def test_tokenizers_without_context_refuse_it(
 ) -> None:
     spread_codes(build_tokenizer(section, T, Framing(SIZE, SIZE))).save_pretrained(tmp_path / "tokenizer")
     stages = {"tokenizer": str(tmp_path / "tokenizer")}
-    tokenize_dataset.run(**stages, data=OTHER, out=tmp_path / "cache", allow_collapsed=True)
+    tokenize_dataset.run(TokenizeRequest(**stages, data=OTHER, out=tmp_path / "cache", allow_collapsed=True))
     with pytest.raises(ConfigError, match=message):
-        decode.run(tmp_path / "cache", **stages, out=tmp_path / "out", **flags)
+        decode.run(DecodeRequest(tokens=tmp_path / "cache", **stages, out=tmp_path / "out", **flags))
     assert not (tmp_path / "out").exists()
-    assert decode.run(tmp_path / "cache", **stages, out=tmp_path / "out", context=0)["context"] == 0
+    assert (
+        decode.run(DecodeRequest(tokens=tmp_path / "cache", **stages, out=tmp_path / "out", context=0))["context"] == 0
+    )
 
 
 def test_frames_of_another_size_are_refused_in_python(folder: Folder) -> None:
@@ -364,37 +383,39 @@ def test_no_more_frames_are_held_of_a_longer_video(
     def most_alive(frames: int) -> int:
         alive.update(most=0, decoded=0)
         codes = np.resize(folder.codes[:1], (1, frames, *folder.codes.shape[2:]))
-        pieces = decode.decode_pieces(folder.model, {"video": codes}, context=2)
-        decode.write_clips([tmp_path / f"{frames}-{name}"], pieces, 10.0)
+        pieces = tokens_to_video.decode_pieces(folder.model, {"video": codes}, context=2)
+        tokens_to_video.write_clips([tmp_path / f"{frames}-{name}"], pieces, 10.0)
         assert (alive["decoded"], alive["frames"]) == (frames, 0)
         return alive["most"]
 
-    monkeypatch.setattr(decode, "to_frames", counted)
-    monkeypatch.setattr(decode, "FRAMES_AT_ONCE", 8)
+    monkeypatch.setattr(tokens_to_video, "to_frames", counted)
+    monkeypatch.setattr(tokens_to_video, "FRAMES_AT_ONCE", 8)
     assert 0 < most_alive(64) == most_alive(512) <= 16
 
 
 def test_reconstruct_scores_what_it_decoded_and_not_what_was_known(folder: Folder, tmp_path: Path) -> None:
     tokenizer = str(folder.root / "tokenizer")
-    summary = reconstruct.run(tokenizer, DATA, tmp_path / "out", num=2, context=2, prime=3)
-    assert (summary["context"], summary["known_frames"]) == (2, 3)
+    summary = reconstruct.run(
+        ReconstructRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "out", num=2, context=2, given_frames=3)
+    )
+    assert (summary["context"], summary["given_frames"]) == (2, 3)
     with DecodePool(DATA, workers=0) as pool:
-        config = reconstruct.data_config_of(folder.model)
-        plan = make_plan(pool.source, config, pool.probe(range(len(pool.source.entries))))
+        config = data_config_of(folder.model)
+        plan = plan_of(pool, config)
         rows = plan.rows("validation")[:2]
-        clips = list(reconstruct.reconstruct(folder.model, plan, pool, rows, context=2, known=3))
+        clips = list(reconstruct_clips(folder.model, plan, pool, rows, context=2, given=3))
     for clip in clips:
         assert np.array_equal(clip.decoded[:3], clip.original[:3])
         assert close(clip.decoded[None], folder.expected(2, folder.clips[:, :3], None)[clip.row][None])
     pairs = [(clip.original[3:].astype(float), clip.decoded[3:]) for clip in clips]
     errors = [np.square(one - other).mean(axis=(1, 2, 3)) for one, other in pairs]
     assert summary["psnr"] == pytest.approx(10 * np.log10(255**2 / np.concatenate(errors)).mean(), abs=1e-3)
-    with pytest.raises(ConfigError, match="--prime 7: the clips have 7 frames"):
-        reconstruct.run(tokenizer, DATA, tmp_path / "no", num=1, prime=7)
-    with pytest.raises(ConfigError, match="--context 7"):
-        reconstruct.run(tokenizer, DATA, tmp_path / "no", num=1, context=7)
+    with pytest.raises(ConfigError, match=r"--given-frames \(=7\) must be at most 6"):
+        reconstruct.run(ReconstructRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "no", num=1, given_frames=7))
+    with pytest.raises(ConfigError, match=r"--context \(=7\) must be at most 6"):
+        reconstruct.run(ReconstructRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "no", num=1, context=7))
 
 
 def test_a_clip_lies_where_its_cache_says(folder: Folder) -> None:
     cache = TokenCache.open(folder.root / "cache")
-    assert places_of(cache, cache.rows()[[1, 5]]) == [Place("000000", 7), Place("000001", 14)]
+    assert clip_positions(cache, cache.rows()[[1, 5]]) == [ClipPosition("000000", 7), ClipPosition("000001", 14)]

@@ -21,6 +21,10 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
 from tokenreel.pipelines.commands import decode, generate, reconstruct, sample, tokenize_dataset
+from tokenreel.pipelines.generation.given_frames import first_frames
+from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
+from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.priors.base import build_prior
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
@@ -39,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(seed)
         tokenizer = build_tokenizer({**TOKENIZER, "quantizer": QUANTIZER}, T, Framing(SIZE, SIZE))
         spread_codes(tokenizer).save_pretrained(root / name)
-    tokenize_dataset.run(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache")
+    tokenize_dataset.run(TokenizeRequest(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache"))
     cache = TokenCache.open(root / "cache")
     prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2}, cache.spec)
     prior.code_fingerprint = cache.code_fingerprint
@@ -48,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw(folder: Path, out: Path, **flags: object) -> Path:
-    settings = {"num": 3, "prime": 2, "frames": None, "seed": 7, "batch": 2} | flags
-    sample.run(prior=[str(folder / "prior")], cache=folder / "cache", out=out, **settings)  # type: ignore[arg-type]
+    settings = {"num": 3, "given_frames": 2, "seed": 7, "batch": 2} | flags
+    sample.run(SampleRequest(prior=[str(folder / "prior")], cache=folder / "cache", out=out, **settings))
     return out
 
 
@@ -65,18 +69,18 @@ def test_samples_begin_with_the_given_frames_and_do_not_depend_on_the_batch(fold
     given = cache.read(np.array(rows))["video"]
     assert np.array_equal(drawn[:, :2], given[:, :2])
     assert (drawn[:, 2:] != given[:, 2:]).any()
-    assert np.array_equal(drawn, codes_of(draw(folder, tmp_path / "b", batch=3, draft=4)))
+    assert np.array_equal(drawn, codes_of(draw(folder, tmp_path / "b", batch=3, speculate=4)))
     assert not np.array_equal(drawn, codes_of(draw(folder, tmp_path / "c", seed=8)))
 
 
 def test_samples_of_one_start_differ_and_may_be_longer_than_the_clip(folder: Path, tmp_path: Path) -> None:
-    drawn = codes_of(draw(folder, tmp_path / "long", clips=1, frames=13))
+    drawn = codes_of(draw(folder, tmp_path / "long", num_clips=1, frames=13))
     assert drawn.shape[1] == 13
     assert (drawn[0, :2] == drawn[1, :2]).all()
     assert (drawn[0] != drawn[1]).any()
 
 
-@pytest.mark.parametrize("flags", [{"prime": T + 1}, {"prime": 3, "frames": 2}, {"temperature": 0.0}])
+@pytest.mark.parametrize("flags", [{"given_frames": T + 1}, {"given_frames": 3, "frames": 2}, {"temperature": 0.0}])
 def test_counts_out_of_range_are_refused_before_anything_is_written(
     folder: Path, tmp_path: Path, flags: dict[str, object]
 ) -> None:
@@ -87,7 +91,9 @@ def test_counts_out_of_range_are_refused_before_anything_is_written(
 
 def test_decoded_files_are_the_tokenizers_own_decoding(folder: Path, tmp_path: Path) -> None:
     samples = draw(folder, tmp_path / "samples", frames=13)
-    decode.run(tokens=samples, tokenizer=str(folder / "tokenizer"), out=tmp_path / "npy", format="npy", batch=2)
+    decode.run(
+        DecodeRequest(tokens=samples, tokenizer=str(folder / "tokenizer"), out=tmp_path / "npy", format="npy", batch=2)
+    )
     model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
     with torch.no_grad():
         whole = to_frames(model.decode({"video": torch.from_numpy(codes_of(samples).astype(np.int64))}))
@@ -99,14 +105,31 @@ def test_decoded_files_are_the_tokenizers_own_decoding(folder: Path, tmp_path: P
 def test_codes_of_another_tokenizer_are_refused_by_both_fingerprints(folder: Path, tmp_path: Path) -> None:
     other = str(folder / "other")
     with pytest.raises(CacheError, match=VideoTokenizer.from_pretrained(other).code_fingerprint):
-        decode.run(tokens=folder / "cache", tokenizer=other, out=tmp_path / "out")
-    with pytest.raises(CacheError, match="use the tokenizer that the prior was trained with"):
+        decode.run(DecodeRequest(tokens=folder / "cache", tokenizer=other, out=tmp_path / "out"))
+    with pytest.raises(CacheError, match=r"--tokenizer .*other and the prior of video belong to different tokenizers"):
         generate.run(
-            [str(folder / "prior")], other, video_file(tmp_path), tmp_path / "out", num=1, prime=1, frames=None, seed=0
+            GenerateRequest(
+                prior=[str(folder / "prior")],
+                tokenizer=other,
+                video=video_file(tmp_path),
+                out=tmp_path / "out",
+                num=1,
+                given_frames=1,
+                seed=0,
+            )
         )
-    tokenize_dataset.run(tokenizer=other, data=DATA, out=tmp_path / "cache")
-    with pytest.raises(CacheError, match="the prior was trained on those of"):
-        sample.run([str(folder / "prior")], tmp_path / "cache", tmp_path / "out", num=1, prime=1, frames=None, seed=0)
+    tokenize_dataset.run(TokenizeRequest(tokenizer=other, data=DATA, out=tmp_path / "cache"))
+    with pytest.raises(CacheError, match=r"--cache .*cache and the prior of video belong to different tokenizers"):
+        sample.run(
+            SampleRequest(
+                prior=[str(folder / "prior")],
+                cache=tmp_path / "cache",
+                out=tmp_path / "out",
+                num=1,
+                given_frames=1,
+                seed=0,
+            )
+        )
 
 
 def video_file(folder: Path) -> Path:
@@ -117,8 +140,8 @@ def video_file(folder: Path) -> Path:
 def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path, tmp_path: Path) -> None:
     video = video_file(tmp_path)
     models = {"prior": [str(folder / "prior")], "tokenizer": str(folder / "tokenizer")}
-    flags = {"num": 2, "prime": 3, "frames": None, "seed": 0}
-    generate.run(**models, video=video, out=tmp_path / "out", format="npy", **flags)
+    flags = {"num": 2, "given_frames": 3, "seed": 0}
+    generate.run(GenerateRequest(**models, video=video, out=tmp_path / "out", format="npy", **flags))
     model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
     clips = [np.load(tmp_path / "out" / f"{i:06d}.npy") for i in range(2)]
     assert clips[0].shape == (T, SIZE, SIZE, 3)
@@ -126,8 +149,8 @@ def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path
     expected = to_frames(model.decode(codes))[0]
     assert np.abs(clips[0][:3].astype(int) - expected).max() <= 1
     assert np.array_equal(clips[0][:3], clips[1][:3])
-    with pytest.raises(DataError, match="has 4 frames"):
-        generate.run(**models, video=video, out=tmp_path / "no", **(flags | {"prime": 5}))
+    with pytest.raises(DataError, match="has 4 frames, but 5 are needed"):
+        generate.run(GenerateRequest(**models, video=video, out=tmp_path / "no", **(flags | {"given_frames": 5})))
 
 
 def test_the_python_in_the_readme_does_what_it_says(
@@ -145,14 +168,16 @@ def test_the_python_in_the_readme_does_what_it_says(
 
 
 def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: Path) -> None:
-    summary = reconstruct.run(str(folder / "tokenizer"), DATA, tmp_path / "out", num=2)
+    summary = reconstruct.run(
+        ReconstructRequest(tokenizer=str(folder / "tokenizer"), data=DATA, out=tmp_path / "out", num=2)
+    )
     for name, width in (("original", SIZE), ("reconstructed", SIZE), ("side_by_side", 2 * SIZE + 2)):
         files = sorted((tmp_path / "out" / name).iterdir())
         assert len(files) == 2
         assert imageio.imread(files[0], plugin="pyav").shape == (T, SIZE, width, 3)
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["psnr"] == summary["psnr"]
-    assert 0 < scores["codes"]["video"][0]["used"] <= 1
+    assert 0 < scores["codebook_usage"]["video"][0]["used"] <= 1
     assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
@@ -161,7 +186,11 @@ def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_p
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / "videos" / name, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
     (tmp_path / "videos" / "zero.mp4").write_bytes(b"")
-    summary = reconstruct.run(str(folder / "tokenizer"), str(tmp_path / "videos"), tmp_path / "out", num=1)
+    summary = reconstruct.run(
+        ReconstructRequest(
+            tokenizer=str(folder / "tokenizer"), data=str(tmp_path / "videos"), out=tmp_path / "out", num=1
+        )
+    )
     assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
     assert summary["quarantined"] == 1
 
@@ -171,16 +200,18 @@ def test_generate_names_what_is_no_video(folder: Path, tmp_path: Path, name: str
     (tmp_path / "zero.mp4").write_bytes(b"")
     tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
     with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
-        generate.first_frames(tokenizer, tmp_path / name, 1)
+        first_frames(tokenizer, tmp_path / name, 1)
 
 
 def test_a_folder_that_holds_something_is_never_written_into(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     for command in (
         lambda: draw(folder, tmp_path),
-        lambda: decode.run(tokens=folder / "cache", tokenizer=str(folder / "tokenizer"), out=tmp_path),
-        lambda: reconstruct.run(str(folder / "tokenizer"), DATA, tmp_path, num=1),
+        lambda: decode.run(DecodeRequest(tokens=folder / "cache", tokenizer=str(folder / "tokenizer"), out=tmp_path)),
+        lambda: reconstruct.run(
+            ReconstructRequest(tokenizer=str(folder / "tokenizer"), data=DATA, out=tmp_path, num=1)
+        ),
     ):
-        with pytest.raises(UserError, match="already holds something"):
+        with pytest.raises(UserError, match="already exists and is not empty"):
             command()
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

@@ -36,6 +36,11 @@ from tokenreel.pipelines.commands import (
 )
 from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.generation.encode_controls import encode_given_controls
+from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
+from tokenreel.pipelines.requests.decoding import DecodeRequest
+from tokenreel.pipelines.requests.program import TabletopRequest
+from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
+from tokenreel.pipelines.requests.training import FitControlsRequest
 from tokenreel.tokenizers.base import build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 
@@ -60,7 +65,7 @@ def settings(folder: Path, text: str = CONFIG) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same videos as DATA, as files, with an integer track of a user's: the quarter in which the tip is."""
     path = tmp_path_factory.mktemp("files") / "videos"
-    tabletop.run(path, videos=17, seed=3, frames=23, size=16)
+    tabletop.run(TabletopRequest(directory=path, videos=17, seed=3, frames=23, size=16))
     lines = [line.split(",") for line in (path / "states.csv").read_text().splitlines()[1:]]
     rows = [f"{name},{frame},{2 * (float(y) > 0.5) + (float(x) > 0.5)}" for name, frame, x, y in lines]
     (path / "quarters.csv").write_text("\n".join(["file_name,frame,quarter", *rows]) + "\n")
@@ -80,14 +85,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("controls")
-    fit_controls.run(config=settings(path), data=DATA, out=path / "a")
+    fit_controls.run(FitControlsRequest(config=settings(path), data=DATA, out=path / "a"))
     return path / "a"
 
 
 @pytest.fixture(scope="module")
 def reference(tokenizer: str, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reference") / "cache"
-    tokenize_dataset.run(tokenizer=tokenizer, controls=str(fitted), data=DATA, out=out)
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, controls=str(fitted), data=DATA, out=out))
     return out
 
 
@@ -100,12 +105,12 @@ def files(path: Path, *parts: str) -> dict[str, bytes]:
 
 
 def test_fitting_says_what_is_in_use_and_what_is_lost(fitted: Path, reference: Path, tmp_path: Path) -> None:
-    summary = fit_controls.run(config=settings(tmp_path), data=DATA, out=tmp_path / "x", workers=2)
+    summary = fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=DATA, out=tmp_path / "x", workers=2))
     json.dumps(summary)
     figures = summary["controls"]
     assert list(figures) == ["class", "sound", "state"]
-    assert figures["class"]["codes"] == len(TokenCache.open(reference).classes)
-    assert (figures["state"]["codes"], figures["state"]["in_use"]) == (11, 11)
+    assert figures["class"]["codebook_size"] == len(TokenCache.open(reference).classes)
+    assert (figures["state"]["codebook_size"], figures["state"]["in_use"]) == (11, 11)
     assert 0 < figures["state"]["rms_error"] < 0.03  # the tip's room is 0.75 wide; 11 even codes err by 0.02
     assert 0 < figures["sound"]["relative_error"] < 0.1
     assert summary["clips"] == len(TokenCache.open(reference).rows("train"))
@@ -133,7 +138,7 @@ def test_rows_hold_the_codes_of_their_controls(reference: Path, fitted: Path) ->
 
 
 def test_tracks_leave_the_codes_of_the_video_as_they_are(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x")
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x"))
     with_tracks, without = TokenCache.open(reference), TokenCache.open(tmp_path / "x")
     assert files(tmp_path / "x/streams/video", "c") == files(reference / "streams/video", "c")
     assert with_tracks.code_fingerprint == without.code_fingerprint
@@ -145,28 +150,32 @@ def test_two_workers_that_go_on_with_a_part_make_the_same_bytes(
     reference: Path, tokenizer: str, fitted: Path, tmp_path: Path
 ) -> None:
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}
-    tokenize_dataset.run(**flags, shard_index=1, num_shards=2)  # what is missing is done later
+    tokenize_dataset.run(TokenizeRequest(**flags, shard_index=1, num_shards=2))  # what is missing is done later
     assert TokenCache.open(tmp_path / "x", allow_partial=True).cache_id is None
-    assert tokenize_dataset.run(**flags, workers=2)["sealed"]
+    assert tokenize_dataset.run(TokenizeRequest(**flags, workers=2))["sealed"]
     assert files(tmp_path / "x", "c") == files(reference, "c")
     assert TokenCache.open(tmp_path / "x").cache_id == TokenCache.open(reference).cache_id
 
 
 def test_other_controls_do_not_go_on_with_a_cache(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     fit_controls.run(
-        config=settings(tmp_path), assignments=["controls.state.codebook_size=7"], data=DATA, out=tmp_path / "x"
+        FitControlsRequest(
+            config=settings(tmp_path), assignments=["controls.state.codebook_size=7"], data=DATA, out=tmp_path / "x"
+        )
     )
     for controls in (None, str(tmp_path / "x")):
         with pytest.raises(CacheError, match="holds another token cache: its spec"):
-            tokenize_dataset.run(tokenizer=tokenizer, controls=controls, data=DATA, out=reference)
+            tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, controls=controls, data=DATA, out=reference))
 
 
 def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str, tmp_path: Path) -> None:
     text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codebook_size: 4}\n"
-    fit_controls.run(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
+    fit_controls.run(FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls"))
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(tmp_path / "controls"), "data": str(folder)}
-    tokenize_dataset.run(**flags, out=tmp_path / "x")
-    halves = [tokenize_dataset.run(**flags, out=tmp_path / "y", shard_index=i, num_shards=2) for i in (1, 0)]
+    tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))
+    halves = [
+        tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "y", shard_index=i, num_shards=2)) for i in (1, 0)
+    ]
     assert halves[1]["sealed"]
     assert files(tmp_path / "x", "c") == files(tmp_path / "y", "c")
     cache, controls = TokenCache.open(tmp_path / "x"), Controls.from_pretrained(tmp_path / "controls")
@@ -184,31 +193,31 @@ def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, toke
     """Neither in tokenizing nor in repairing, where only some shards would have the new numbers."""
     shutil.copytree(folder, tmp_path / "videos")
     text = CONFIG.replace("  class: {type: class}\n", "").replace("  sound:", "  # sound:")
-    fit_controls.run(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
+    fit_controls.run(FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls"))
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(tmp_path / "controls"), "out": tmp_path / "x"}
-    tokenize_dataset.run(**flags, data=str(tmp_path / "videos"), shard_index=0, num_shards=2)
+    tokenize_dataset.run(TokenizeRequest(**flags, data=str(tmp_path / "videos"), shard_index=0, num_shards=2))
     table = tmp_path / "videos/states.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",0.5" for line in lines[1:])]) + "\n")
     for again in (
-        partial(tokenize_dataset.run, **flags, data=str(tmp_path / "videos")),
+        partial(tokenize_dataset.run, TokenizeRequest(**flags, data=str(tmp_path / "videos"))),
         partial(repair_damaged, tmp_path / "x"),
     ):
         with pytest.raises(DataError, match=r"states\.csv has changed since .*x was begun \(sha256 [0-9a-f]{12}"):
             again()
     table.write_text("\n".join(lines) + "\n")
-    assert tokenize_dataset.run(**flags, data=str(tmp_path / "videos"))["sealed"]
+    assert tokenize_dataset.run(TokenizeRequest(**flags, data=str(tmp_path / "videos")))["sealed"]
 
 
 def repair_damaged(path: Path) -> None:
     shard = next(file for file in (path / "streams/state/c").rglob("*") if file.is_file())
     shard.write_bytes(shard.read_bytes()[::-1])
-    repair.run(path=path)
+    repair.run(RepairRequest(path=path))
 
 
 def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) -> None:
     """Through AAC and back: 95 % of the frames in which something is touched have other codes than silence."""
-    fit_controls.run(config=settings(tmp_path), data=str(folder), out=tmp_path / "x")
+    fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=str(folder), out=tmp_path / "x"))
     controls = Controls.from_pretrained(tmp_path / "x")
     silence = controls.coder("sound").encode(np.zeros((1, 200), np.float32))[0]
     heard = []
@@ -228,8 +237,8 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
     with pytest.raises(
         DataError, match=r"--max-bad-fraction \(=0\.05\), as .*000.*no-sound \(it has no sound stream\)"
     ):
-        tokenize_dataset.run(**flags, out=tmp_path / "x")
-    summary = tokenize_dataset.run(**flags, out=tmp_path / "x", max_bad_fraction=0.1)
+        tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))
+    summary = tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x", max_bad_fraction=0.1))
     assert summary["quarantined"] == 4
     assert all("no-sound" in row for row in summary["quarantined_rows"])
     cache = TokenCache.open(tmp_path / "x")
@@ -239,8 +248,10 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
         assert (stored == layout.fill).all()
     for path in (tmp_path / "videos").rglob("*.mp4"):
         write_video(path, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
-    with pytest.raises(DataError, match=r"no-sound.*That makes"):
-        fit_controls.run(config=settings(tmp_path), data=str(tmp_path / "videos"), out=tmp_path / "y")
+    with pytest.raises(DataError, match=r"no-sound.* clips lack their controls"):
+        fit_controls.run(
+            FitControlsRequest(config=settings(tmp_path), data=str(tmp_path / "videos"), out=tmp_path / "y")
+        )
 
 
 def test_an_integer_out_of_range_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -249,38 +260,42 @@ def test_an_integer_out_of_range_is_refused(folder: Path, tmp_path: Path) -> Non
         DataError,
         match=r"\d\.mp4: control 'quarter': quarter \(=3\) in frame \d of a clip is no whole number from 0 to 2",
     ):
-        fit_controls.run(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
+        fit_controls.run(
+            FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
+        )
 
 
 def test_repair_makes_tracks_again(reference: Path, fitted: Path, tmp_path: Path) -> None:
     shutil.copytree(reference, tmp_path / "x")
     shard = next(path for path in (tmp_path / "x/streams/state/c").rglob("*") if path.is_file())
     shard.unlink()
-    repair.run(path=tmp_path / "x")
-    assert verify.run(path=tmp_path / "x")["cache_id"] == TokenCache.open(reference).cache_id
+    repair.run(RepairRequest(path=tmp_path / "x"))
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["cache_id"] == TokenCache.open(reference).cache_id
     shard.unlink()
     (tmp_path / "x/origin.json").write_text("{}")
-    with pytest.raises(CacheError, match="--data, and --controls for its tracks"):
-        repair.run(path=tmp_path / "x", data=DATA, tokenizer="somewhere")
+    with pytest.raises(CacheError, match="--data, and --controls for its controls"):
+        repair.run(RepairRequest(path=tmp_path / "x", data=DATA, tokenizer="somewhere"))
 
 
 def test_inspect_and_decode_take_a_cache_with_tracks(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    summary = inspect_path.run(path=reference)
-    assert summary["streams"]["state"] == "track, uint8 [5, 1, 2, 1] a row, codebook of 11"
-    assert summary["code_use"]["state"]["in_use"] == [11]
-    decoded = decode.run(tokens=reference, tokenizer=tokenizer, out=tmp_path / "x", format="npy")
+    summary = inspect_path.run(InspectRequest(path=reference))
+    assert summary["streams"]["state"] == "track, uint8 [5, 1, 2, 1] per row, codebook size 11"
+    assert summary["codebook_usage"]["state"]["in_use"] == [11]
+    decoded = decode.run(DecodeRequest(tokens=reference, tokenizer=tokenizer, out=tmp_path / "x", format="npy"))
     assert decoded["frames"] == 17 * 4 * FRAMES
 
 
 def test_whole_videos_keep_tracks_of_frames_only(tokenizer: str, fitted: Path, reference: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="keeps no code of a whole clip, which control 'class' is"):
+    with pytest.raises(ConfigError, match="cannot store the control 'class', which belongs to a clip"):
         tokenize_dataset.run(
-            tokenizer=tokenizer, controls=str(fitted), data=DATA, out=tmp_path / "x", whole_videos=True
+            TokenizeRequest(tokenizer=tokenizer, controls=str(fitted), data=DATA, out=tmp_path / "x", whole_videos=True)
         )
     text = CONFIG.replace("  class: {type: class}\n", "")
-    fit_controls.run(config=settings(tmp_path, text), data=DATA, out=tmp_path / "y")
+    fit_controls.run(FitControlsRequest(config=settings(tmp_path, text), data=DATA, out=tmp_path / "y"))
     tokenize_dataset.run(
-        tokenizer=tokenizer, controls=str(tmp_path / "y"), data=DATA, out=tmp_path / "z", whole_videos=True
+        TokenizeRequest(
+            tokenizer=tokenizer, controls=str(tmp_path / "y"), data=DATA, out=tmp_path / "z", whole_videos=True
+        )
     )
     whole, clips = TokenCache.open(tmp_path / "z"), TokenCache.open(reference)
     for name in ("video", "sound", "state"):
@@ -288,17 +303,19 @@ def test_whole_videos_keep_tracks_of_frames_only(tokenizer: str, fitted: Path, r
 
 
 def test_controls_go_to_the_hub_and_come_back(hub: FakeHub, fitted: Path, tokenizer: str, tmp_path: Path) -> None:
-    sent = push.run(fitted, "me/controls", None)
-    got = pull.run("me/controls", tmp_path / "back", None)
+    sent = push.run(PushRequest(path=fitted, repo="me/controls"))
+    got = pull.run(PullRequest(repo="me/controls", path=tmp_path / "back"))
     assert (got["kind"], got["identity"]) == ("controls", sent["identity"])
-    assert verify.run(path=tmp_path / "back")["weights_fingerprint"] == sent["identity"]
-    assert inspect_path.run(path=fitted)["model"]["kind"] == "controls"
+    assert verify.run(VerifyRequest(path=tmp_path / "back"))["weights_fingerprint"] == sent["identity"]
+    assert inspect_path.run(InspectRequest(path=fitted))["model"]["kind"] == "controls"
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": "me/controls", "data": DATA}
-    push.run(fitted, "me/controls", "kept")
-    assert tokenize_dataset.run(**flags, out=tmp_path / "x")["sealed"]
-    assert tokenize_dataset.run(**flags, controls_revision="kept", out=tmp_path / "y", workers=2)["sealed"]
+    push.run(PushRequest(path=fitted, repo="me/controls", revision="kept"))
+    assert tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))["sealed"]
+    assert tokenize_dataset.run(TokenizeRequest(**flags, controls_revision="kept", out=tmp_path / "y", workers=2))[
+        "sealed"
+    ]
     with pytest.raises(HubError, match="me/controls has no revision 'gone'"):
-        tokenize_dataset.run(**flags, controls_revision="gone", out=tmp_path / "z")
+        tokenize_dataset.run(TokenizeRequest(**flags, controls_revision="gone", out=tmp_path / "z"))
 
 
 def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_path: Path) -> None:
@@ -317,13 +334,13 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     }
     np.testing.assert_array_equal(codes["state"][0], controls.encode({"state": clip.state})["state"])
     assert controls.coder("class").decode(codes["class"][0].numpy()) == clip.class_name
-    with pytest.raises(DataError, match=r"control 'state', .*it has 23 frames, needed are 22"):
+    with pytest.raises(DataError, match=r"control 'state', .*it has 23 frames, but 22 are needed"):
         encode_given_controls(controls, {"state": given["state"]}, {"state": 22})
     with pytest.raises(DataError, match=r"control 'sound', .*lasts 2\.\d+ s, its frames need 2\.90 s"):
         encode_given_controls(controls, {"sound": given["sound"]}, {"sound": 30})
     with pytest.raises(DataError, match="class 'sweeps' is not known; did you mean 'sweep'"):
         encode_given_controls(controls, {"class": "sweeps"}, {"class": 23})
-    with pytest.raises(DataError, match="its sound cannot be read, unreadable"):
+    with pytest.raises(DataError, match="its sound cannot be read: unreadable"):
         encode_given_controls(controls, {"sound": given["state"]}, {"sound": 23})
     (tmp_path / "pixels.csv").write_text("\n".join(["frame,y,x", *[f"{i},30,30" for i in range(23)]]))
     with pytest.raises(DataError, match=r"x \(=30\) in frame 0 is far from what the codebook was fitted on"):
@@ -336,11 +353,11 @@ def test_a_data_set_without_what_is_wanted_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((7, 16, 16, 3), np.uint8), 10.0)
     flags: dict[str, Any] = {"config": settings(tmp_path), "data": str(tmp_path / "a.mp4"), "out": tmp_path / "x"}
     with pytest.raises(DataError, match="needs classes, and this data has none"):
-        fit_controls.run(**flags)
+        fit_controls.run(FitControlsRequest(**flags))
     assert not (tmp_path / "x").exists()
     (tmp_path / "none.yaml").write_text("data: {frames: 5, framing: {height: 16, width: 16}}\n")
     with pytest.raises(ConfigError, match="no section 'controls'"):
-        fit_controls.run(**{**flags, "config": tmp_path / "none.yaml"})
+        fit_controls.run(FitControlsRequest(**{**flags, "config": tmp_path / "none.yaml"}))
 
 
 class Cut(Exception):
@@ -361,8 +378,8 @@ def test_a_run_that_breaks_off_in_its_controls_goes_on(
 
     monkeypatch.setattr(ShardFiller, "_raws", breaks)
     with pytest.raises(Cut):
-        tokenize_dataset.run(**flags)
+        tokenize_dataset.run(TokenizeRequest(**flags))
     assert TokenCache.open(tmp_path / "x", allow_partial=True).shards
     monkeypatch.undo()
-    assert tokenize_dataset.run(**flags)["rows"] < 17 * 4
+    assert tokenize_dataset.run(TokenizeRequest(**flags))["rows"] < 17 * 4
     assert files(tmp_path / "x", "c") == files(reference, "c")

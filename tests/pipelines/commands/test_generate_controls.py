@@ -21,6 +21,10 @@ from tokenreel.data.video.framing import frame_into
 from tokenreel.data.video.writer import write_video
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.commands import decode, fit_controls, sample, tokenize_dataset
+from tokenreel.pipelines.requests.decoding import DecodeRequest
+from tokenreel.pipelines.requests.generation import SampleRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import FitControlsRequest
 from tokenreel.priors.base import build_prior
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
@@ -67,11 +71,11 @@ class Folder:
     def command(self, prior: list[str], out: Path, *flags: str) -> list[str]:
         """The command line; two samples of no given frame, unless `flags` say otherwise."""
         models = ["--prior", *prior, "--tokenizer", str(self.root / "tokenizer")]
-        return ["generate", *models, "--prime", "0", "--num", "2", "--format", "npy", "--out", str(out), *flags]
+        return ["generate", *models, "--given-frames", "0", "--num", "2", "--format", "npy", "--out", str(out), *flags]
 
     def draw(self, out: Path, *flags: str) -> np.ndarray:
         """uint8 [2, T, H, W, 3], by the prior that knows all controls."""
-        coded = {"--class", "--states", "--sound", "--track"} & set(flags)
+        coded = {"--class", "--states", "--sound", "--control"} & set(flags)
         controls = ("--controls", str(self.root / "controls")) if coded else ()
         assert run_command(self.command(self.prior(*ALL), out, *controls, *flags)) == 0
         return np.stack([np.load(out / f"{number:06d}.npy") for number in range(2)])
@@ -89,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
             torch.nn.init.orthogonal_(layer.weight, gain=3.0)
     tokenizer.save_pretrained(root / "tokenizer")
     (root / "controls.yaml").write_text(FITTED)
-    fit_controls.run(config=root / "controls.yaml", data=DATA, out=root / "fitted", workers=0)
+    fit_controls.run(FitControlsRequest(config=root / "controls.yaml", data=DATA, out=root / "fitted", workers=0))
     fitted = Controls.from_pretrained(root / "fitted")
     quarter = IntegerEncoder(
         IntegerConfig("quarters.csv", "quarter", codebook_size=4)
@@ -98,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         root / "controls"
     )
     stages = {"tokenizer": str(root / "tokenizer"), "controls": str(root / "fitted")}
-    tokenize_dataset.run(**stages, data=DATA, out=root / "cache")
+    tokenize_dataset.run(TokenizeRequest(**stages, data=DATA, out=root / "cache"))
     cache = TokenCache.open(root / "cache")
     row = int(cache.rows("validation")[0])
     clip = tabletop_clip(TabletopConfig(SIZE, SIZE, frames=T, seed=4), int(cache.column("source")[row]))
@@ -115,7 +119,7 @@ def test_a_prior_of_tracks_alone_goes_on_from_the_states_of_the_given_frames(
 ) -> None:
     chain = [*folder.prior("class", "state", controls_only=True), "--prior", *folder.prior("state")]
     flags = ["--controls", str(folder.root / "controls"), "--class", "sweep", "--guidance", "2"]
-    given = ["--video", str(folder.root / "start.npy"), "--prime", "2"]
+    given = ["--video", str(folder.root / "start.npy"), "--given-frames", "2"]
     made = []
     for number, first in enumerate((folder.clip.state[:2], folder.clip.state[:2], folder.clip.state[2:4])):
         begun = states(tmp_path / f"{number}.csv", first)
@@ -126,8 +130,8 @@ def test_a_prior_of_tracks_alone_goes_on_from_the_states_of_the_given_frames(
     assert not np.array_equal(made[0][2:], made[2][2:])
     capsys.readouterr()
     for more, message in (
-        ([], "--prime 2: the frames do not say where the track 'state' begins"),
-        (["--states", str(folder.root / "states.csv")], "it has 5 frames, needed are 2"),
+        ([], "--given-frames (=2): a control prior samples 'state' and has to know it"),
+        (["--states", str(folder.root / "states.csv")], "it has 5 frames, but 2 are needed"),
     ):
         assert run_command(folder.command(chain, tmp_path / "out", *flags, *more, *given)) != 0
         assert message in capsys.readouterr().err
@@ -158,12 +162,18 @@ def test_a_person_who_gives_what_a_clip_has_gets_what_sample_draws_from_the_cach
 ) -> None:
     """Class, states, sound, first and last frame by hand, against the same ones as the cache holds them."""
     root, prior = folder.root, folder.prior(*ALL)
-    settings: dict[str, Any] = {"num": 2, "prime": 1, "frames": None, "seed": 5, "top_k": 7, "guidance": 1.5}
+    settings: dict[str, Any] = {"num": 2, "given_frames": 1, "seed": 5, "top_k": 7, "guidance": 1.5}
     tracks = ["class", "state", "sound", "end"]
-    sample.run(prior, root / "cache", tmp_path / "tokens", clips=1, given_tracks=tracks, **settings)
+    sample.run(
+        SampleRequest(
+            prior=prior, cache=root / "cache", out=tmp_path / "tokens", num_clips=1, given_controls=tracks, **settings
+        )
+    )
     (first, _) = TokenCache.open(tmp_path / "tokens").plan["videos"]
     assert first["row"] == folder.row
-    decode.run(tokens=tmp_path / "tokens", tokenizer=str(root / "tokenizer"), out=tmp_path / "a", format="npy")
+    decode.run(
+        DecodeRequest(tokens=tmp_path / "tokens", tokenizer=str(root / "tokenizer"), out=tmp_path / "a", format="npy")
+    )
     given = [
         "--class",
         folder.clip.class_name,
@@ -172,7 +182,7 @@ def test_a_person_who_gives_what_a_clip_has_gets_what_sample_draws_from_the_cach
         "--sound",
         str(root / "sound.wav"),
     ]
-    pictures = ["--prime", "1", "--video", str(root / "start.npy"), "--end", str(root / "end.png")]
+    pictures = ["--given-frames", "1", "--video", str(root / "start.npy"), "--end", str(root / "end.png")]
     drawn = folder.draw(tmp_path / "b", *given, *pictures, "--seed", "5", "--top-k", "7", "--guidance", "1.5")
     expected = np.stack([np.load(tmp_path / "a" / f"{number:06d}.npy") for number in range(2)])
     assert np.abs(drawn.astype(int) - expected).max() <= 1
@@ -204,10 +214,10 @@ def test_each_control_steers_by_itself_and_only_by_what_it_says(
 
 def test_a_track_of_the_users_own_goes_by_its_name(folder: Folder, tmp_path: Path) -> None:
     quarters, others = (table(tmp_path / f"{q}.csv", "quarter", [q] * T) for q in "03")
-    drawn = folder.draw(tmp_path / "a", "--track", f"quarter={quarters}")
-    assert not np.array_equal(drawn, folder.draw(tmp_path / "b", "--track", f"quarter={others}"))
+    drawn = folder.draw(tmp_path / "a", "--control", f"quarter={quarters}")
+    assert not np.array_equal(drawn, folder.draw(tmp_path / "b", "--control", f"quarter={others}"))
     by_type = folder.draw(tmp_path / "c", "--states", str(folder.root / "states.csv"))
-    by_name = folder.draw(tmp_path / "d", "--track", f"state={folder.root / 'states.csv'}")
+    by_name = folder.draw(tmp_path / "d", "--control", f"state={folder.root / 'states.csv'}")
     assert np.array_equal(by_type, by_name)
 
 
@@ -252,29 +262,29 @@ def test_an_end_frame_may_be_the_last_one_of_a_video(folder: Folder, tmp_path: P
 @pytest.mark.parametrize(
     ("knows", "flags", "code", "message"),
     [
-        ("state", "--states 4.csv", 1, r"control 'state', .*4.csv: it has 4 frames, needed are 5"),
+        ("state", "--states 4.csv", 1, r"control 'state', .*4.csv: it has 4 frames, but 5 are needed"),
         ("state", "--states far.csv", 1, r"control 'state', .*: x \(=30\) in frame 0 is far from .* 0\.\d+ to 0\.\d+"),
         ("state", "--states quarters.csv", 1, r"has no column 'x'; Known: quarter"),
         ("state", "--states none.csv", 1, r"none.csv cannot be read"),
-        ("state", "--states states.csv --frames 7", 1, "it has 5 frames, needed are 7"),
+        ("state", "--states states.csv --frames 7", 1, "it has 5 frames, but 7 are needed"),
         ("sound", "--sound short.wav", 1, r"control 'sound', .*: .*its sound lasts 0\.25 s, its frames need 0\.40 s"),
-        ("sound", "--sound states.csv", 1, "its sound cannot be read, unreadable"),
-        ("quarter", "--track quarter=quarters.csv", 1, r"quarter \(=4\) in frame 2 .* is no whole number from 0 to 3"),
+        ("sound", "--sound states.csv", 1, "its sound cannot be read: unreadable"),
+        ("quarter", "--control quarter=quarters.csv", 1, r"quarter \(=4\) in frame 2 .* whole number from 0 to 3"),
         ("class", "--class wandr", 1, "class 'wandr' is not known; did you mean 'wander'"),
-        ("class", "--states states.csv", 2, "the control 'state' steers nothing: this prior knows class"),
-        ("", "--class wander", 2, "the control 'class' steers nothing: this prior knows none"),
-        ("class", "--end end.png", 2, "the control 'end' steers nothing: this prior knows class"),
+        ("class", "--states states.csv", 2, r"not trained with the control 'state' \(it has: class\)"),
+        ("", "--class wander", 2, r"not trained with the control 'class' \(it has: none\)"),
+        ("class", "--end end.png", 2, r"not trained with the control 'end' \(it has: class\)"),
         ("end", "--end none.png", 1, "none.png"),
-        ("state", "--track stat=states.csv", 2, "no control is called 'stat'; did you mean 'state'"),
-        ("state", "--track state", 2, "'state': write it as NAME=FILE"),
-        ("state", "--states states.csv --track state=4.csv", 2, "'state' is given twice, as .*states.csv and as .*4"),
+        ("state", "--control stat=states.csv", 2, "no control is called 'stat'; did you mean 'state'"),
+        ("state", "--control state", 2, "'state': write it as NAME=FILE"),
+        ("state", "--states states.csv --control state=4.csv", 2, "'state' is given twice, as .*states.csv and as .*4"),
         ("class", "--guidance 2", 2, r"guidance \(=2.0\) needs a given track"),
-        ("class", "--prime 1", 2, "--prime 1 needs --video"),
+        ("class", "--given-frames 1", 2, r"--given-frames \(=1\) needs --video"),
         ("class", "--context 1", 2, "decodes without context"),
-        ("class", "--controls controls", 2, "--controls controls does nothing by itself: give --class, --states"),
-        ("class", "--video start.npy", 2, "--video start.npy does nothing with --prime 0"),
-        ("class", "--class wander --frames 17 --slide 5", 2, r"slide \(=5\) must be below the clip's 5 frames"),
-        ("end", "--top-k-of end=3", 2, "--top-k-of end: nothing of it is drawn, but of video: leave it out"),
+        ("class", "--controls controls", 2, "--controls controls has no effect on its own: give --class, --states"),
+        ("class", "--video start.npy", 2, "--video start.npy is not used with --given-frames 0"),
+        ("class", "--class wander --frames 17 --window-stride 5", 2, r"slide \(=5\) must be below the clip's 5 frames"),
+        ("end", "--top-k-of end=3", 2, r"stream 'end' is not sampled by these priors \(sampled: video\)"),
         ("state", "--top-k-of stat=3", 2, "no stream is called 'stat'; did you mean 'state'"),
     ],
 )  # fmt: skip
@@ -296,7 +306,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     sound(Path("short.wav"), np.zeros(1000), 4000)
     prior = folder.prior(*([knows] if knows else []))
     line = [*folder.command(prior, tmp_path / "out"), *flags.split()]
-    if re.search("--(class|states|sound|track) ", flags):
+    if re.search("--(class|states|sound|control) ", flags):
         line += ["--controls", "controls"]
     assert refusal(capsys, line, code, message)
     assert not (tmp_path / "out").exists()
@@ -326,7 +336,7 @@ def test_true_frames_help_in_decoding_where_the_tokenizer_decodes_with_context(f
     prior.save_pretrained(tmp_path / "prior")
 
     def draw(name: str, end: str, *flags: str) -> np.ndarray:
-        given = ["--video", str(folder.root / "start.npy"), "--prime", "2", "--end", str(folder.root / end)]
+        given = ["--video", str(folder.root / "start.npy"), "--given-frames", "2", "--end", str(folder.root / end)]
         models = ["--prior", str(tmp_path / "prior"), "--tokenizer", str(tmp_path / "tokenizer")]
         line = ["generate", *models, *given, "--guidance", "0", "--num", "1", "--format", "npy", *flags]
         assert run_command([*line, "--out", str(tmp_path / name)]) == 0
@@ -352,11 +362,13 @@ def test_controls_that_the_prior_was_not_trained_with_are_refused(
     several = FITTED + "  arm: {type: state, codebook_size: 5, columns: [x]}\n"
     for name, text in (("arms", several), ("other", FITTED.replace("11", "10")), ("class", FITTED.split("  state")[0])):
         (tmp_path / "settings.yaml").write_text(text)
-        fit_controls.run(config=tmp_path / "settings.yaml", data=DATA, out=tmp_path / name, workers=0)
+        fit_controls.run(
+            FitControlsRequest(config=tmp_path / "settings.yaml", data=DATA, out=tmp_path / name, workers=0)
+        )
     for name, message in (
-        ("arms", "--states .*states.csv may mean state or arm: say which, as in --track state="),
-        ("other", "other are not those that the prior was trained with: .*11 codes.*10 codes"),
-        ("class", r"needs a control of the type 'state'; --controls has class \(class\)"),
+        ("arms", "--states .*states.csv may mean state or arm: use --control state="),
+        ("other", "other differ from those of the prior: .*codebook size 11.*codebook size 10"),
+        ("class", r"needs a control of type 'state'; --controls has class \(class\)"),
     ):
         assert refusal(capsys, [*line, "--controls", str(tmp_path / name)], 2, message)
 
@@ -364,13 +376,13 @@ def test_controls_that_the_prior_was_not_trained_with_are_refused(
 def test_a_cache_without_the_condition_that_the_prior_wants_is_refused(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokenize_dataset.run(tokenizer=str(folder.root / "tokenizer"), data=DATA, out=tmp_path / "bare")
+    tokenize_dataset.run(TokenizeRequest(tokenizer=str(folder.root / "tokenizer"), data=DATA, out=tmp_path / "bare"))
     cache = ["--cache", str(tmp_path / "bare")]
     (tmp_path / "prior.yaml").write_text("prior: {type: gpt, depth: 1, width: 8, heads: 1, controls: [state]}\n")
     train = ["train-prior", "--config", str(tmp_path / "prior.yaml"), *cache, "--out", str(tmp_path / "out")]
     assert refusal(capsys, train, 2, r"controls \(=\['state'\]\).*lack \['state'\]")
     draw = ["sample", "--prior", *folder.prior("state"), *cache, "--out", str(tmp_path / "out")]
-    assert refusal(capsys, draw, 2, r"the prior wants the track 'state', and the tokens have \[\]")
+    assert refusal(capsys, draw, 2, r"the prior needs the control 'state', which the tokens lack \(they have: none\)")
 
 
 def test_videos_at_another_rate_than_the_sound_was_fitted_for_are_refused(
@@ -380,6 +392,6 @@ def test_videos_at_another_rate_than_the_sound_was_fitted_for_are_refused(
     line = ["tokenize-dataset", *stages, "--data", f"{DATA}&frame_rate=7", "--out", str(tmp_path / "out")]
     assert refusal(capsys, line, 1, "its frames come at 7 a second, the sound's coder is fitted for 10")
     write_video(tmp_path / "fast.mp4", folder.clip.frames, 25.0)
-    given = ["--sound", str(folder.root / "sound.wav"), "--video", str(tmp_path / "fast.mp4"), "--prime", "2"]
+    given = ["--sound", str(folder.root / "sound.wav"), "--video", str(tmp_path / "fast.mp4"), "--given-frames", "2"]
     line = [*folder.command(folder.prior("sound"), tmp_path / "out"), "--controls", str(folder.root / "controls")]
-    assert refusal(capsys, [*line, *given], 1, "'sound' is fitted for 10 frames a second, and the frames come at 25")
+    assert refusal(capsys, [*line, *given], 1, "'sound' was fitted for 10 frames per second, but --video has 25")

@@ -14,6 +14,7 @@ from tokenreel.config import from_mapping
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.errors import ConfigError, UserError
 from tokenreel.pipelines.commands import tabletop
+from tokenreel.pipelines.requests.program import TabletopRequest
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -23,7 +24,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def test_the_files_are_the_clips(tmp_path: Path) -> None:
     """What is read back from mp4 is close to the clip that config and index in the folder give."""
-    summary = tabletop.run(tmp_path / "out", videos=5, seed=7, frames=13, size=46)
+    summary = tabletop.run(TabletopRequest(directory=tmp_path / "out", videos=5, seed=7, frames=13, size=46))
     config = from_mapping(TabletopConfig, json.loads((tmp_path / "out/tabletop.json").read_text()))
     rows = _table(tmp_path / "out/metadata.csv")
     assert summary["videos"] == len(rows) == sum(summary["classes"].values()) == 5
@@ -39,7 +40,7 @@ def test_the_files_are_the_clips(tmp_path: Path) -> None:
 
 
 def test_the_tables_hold_the_truth(tmp_path: Path) -> None:
-    tabletop.run(tmp_path / "out", videos=3, seed=1, frames=17, size=16)
+    tabletop.run(TabletopRequest(directory=tmp_path / "out", videos=3, seed=1, frames=17, size=16))
     clips = [tabletop_clip(TabletopConfig(16, 16, 17, seed=1), index) for index in range(3)]
     states = _table(tmp_path / "out/states.csv")
     assert len(states) == 3 * 17
@@ -53,13 +54,17 @@ def test_the_tables_hold_the_truth(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds something"):
-        tabletop.run(tmp_path, videos=1, seed=0, frames=2, size=16)
+    with pytest.raises(UserError, match="already exists and is not empty"):
+        tabletop.run(TabletopRequest(directory=tmp_path, videos=1, seed=0, frames=2, size=16))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_numbers_that_cannot_be_leave_no_folder(tmp_path: Path) -> None:
     for wrong in ({"videos": 0}, {"size": 3}, {"frames": 0}):
         with pytest.raises(ConfigError, match="="):
-            tabletop.run(tmp_path / "out", **({"videos": 1, "seed": 0, "frames": 2, "size": 16} | wrong))
+            tabletop.run(
+                TabletopRequest(
+                    directory=tmp_path / "out", **({"videos": 1, "seed": 0, "frames": 2, "size": 16} | wrong)
+                )
+            )
     assert not (tmp_path / "out").exists()

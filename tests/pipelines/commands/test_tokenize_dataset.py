@@ -22,9 +22,10 @@ from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
 from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.commands import repair, tokenize_dataset, verify
+from tokenreel.pipelines.requests.artifacts import InspectRequest, VerifyRequest
+from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
-from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
 SMALL = "tabletop:?videos=5&seed=3&frames=23&size=16"  # 20 rows in 1 shard
@@ -48,7 +49,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def reference(tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache as one worker makes it."""
     out = tmp_path_factory.mktemp("reference") / "cache"
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=out)
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=out))
     assert (summary["sealed"], summary["rows"], summary["shards"], summary["quarantined"]) == (True, 124, 4, 0)
     return out
 
@@ -80,13 +81,15 @@ def test_rows_hold_the_codes_of_their_clips(reference: Path, tokenizer: str) -> 
 
 
 def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2)
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2))
     assert_same_cache(tmp_path / "x", reference)
 
 
 def test_two_halves_make_the_same_bytes_and_the_last_one_seals(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     halves = [
-        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", shard_index=half, num_shards=2)
+        tokenize_dataset.run(
+            TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", shard_index=half, num_shards=2)
+        )
         for half in (1, 0)
     ]
     assert [half["sealed"] for half in halves] == [False, True]
@@ -107,7 +110,7 @@ def test_a_run_killed_after_its_first_commit_goes_on_to_the_same_bytes(
     process.wait()
     kept = {path: path.stat().st_mtime_ns for path in (out / "commits").glob("*.json")}
     assert not (out / "manifest.json").exists()
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=out)
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=out))
     assert summary["rows"] == 124 - 32 * len(kept)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert_same_cache(out, reference)
@@ -116,7 +119,7 @@ def test_a_run_killed_after_its_first_commit_goes_on_to_the_same_bytes(
 
 def test_a_finished_cache_is_left_as_it_is(reference: Path, tokenizer: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")}
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=reference)
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference))
     assert (summary["rows"], summary["sealed"]) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")} == before
 
@@ -124,24 +127,24 @@ def test_a_finished_cache_is_left_as_it_is(reference: Path, tokenizer: str) -> N
 def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     other = save_tokenizer(tmp_path / "b", seed=1)
     with pytest.raises(CacheError, match="holds another token cache: its code_fingerprint is"):
-        tokenize_dataset.run(tokenizer=other, data=DATA, out=reference)
+        tokenize_dataset.run(TokenizeRequest(tokenizer=other, data=DATA, out=reference))
     with pytest.raises(DataError, match="its videos are not those of the plan"):
-        tokenize_dataset.run(tokenizer=tokenizer, data=DATA.replace("31", "29"), out=reference)
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA.replace("31", "29"), out=reference))
     with pytest.raises(ConfigError, match="Give the same flags"):
-        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=reference, hop=2)
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference, clip_stride=2))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(CacheError, match="already holds something that is no token cache"):
-        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full")
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "full"))
     with pytest.raises(CacheError, match="cannot be written: Not a directory"):
-        tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "full" / "notes.txt" / "x")
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "full" / "notes.txt" / "x"))
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
 
 
 def test_whole_videos_give_every_window_and_none_across_two_videos(
     reference: Path, tokenizer: str, tmp_path: Path
 ) -> None:
-    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", whole_videos=True)
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", whole_videos=True))
     cache, clips = TokenCache.open(tmp_path / "x"), TokenCache.open(reference)
     assert (cache.row_count, len(cache.rows(stride=1)), len(cache.rows())) == (31 * 23, 31 * (23 - FRAMES + 1), 124)
     np.testing.assert_array_equal(cache.read(cache.rows())["video"], clips.read(clips.rows())["video"])
@@ -152,7 +155,7 @@ def test_whole_videos_give_every_window_and_none_across_two_videos(
 
 
 def test_a_dry_run_writes_nothing(tokenizer: str, tmp_path: Path) -> None:
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", dry_run=True)
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", dry_run=True))
     assert (summary["rows"], summary["tokens"]) == (124, 124 * FRAMES * 16)
     assert not (tmp_path / "x").exists()
 
@@ -165,14 +168,17 @@ def test_too_many_bad_videos_stop_the_job_and_few_are_quarantined(tokenizer: str
     (videos / "broken.mp4").write_bytes(b"")
     flags: dict[str, Any] = {"tokenizer": tokenizer, "data": str(videos)}
     with pytest.raises(DataError, match=r"1 of 6 videos cannot be read, .* broken\.mp4: unreadable"):
-        tokenize_dataset.run(**flags, out=tmp_path / "x")
+        tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))
     assert not (tmp_path / "x").exists()
-    summary = tokenize_dataset.run(**flags, out=tmp_path / "x", max_bad_fraction=0.5)
+    summary = tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x", max_bad_fraction=0.5))
     assert (summary["quarantined"], summary["sealed"], summary["videos"]) == (1, True, 4)
     assert summary["quarantined_videos"] == ["broken.mp4: unreadable (the file is empty)"]
     assert summary["videos_too_short"] == ["short.mp4"]
-    assert inspect_path.run(path=tmp_path / "x")["excluded"] == ["broken.mp4: unreadable", "short.mp4: too-short"]
-    without = tokenize_dataset.run(**flags, out=tmp_path / "y", exclude=["broken.mp4"])
+    assert inspect_path.run(InspectRequest(path=tmp_path / "x"))["excluded"] == [
+        "broken.mp4: unreadable",
+        "short.mp4: too-short",
+    ]
+    without = tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "y", exclude=["broken.mp4"]))
     assert (without["quarantined"], without["sealed"]) == (0, True)
 
 
@@ -195,13 +201,13 @@ HARMS = {
 )
 def test_verify_names_the_damage_and_repair_undoes_it(reference: Path, tmp_path: Path, name: str, harm: str) -> None:
     shutil.copytree(reference, tmp_path / "x")
-    assert verify.run(path=tmp_path / "x")["whole"]
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["whole"]
     HARMS[harm](tmp_path / "x" / name)
     rows = {"streams": "64 to 95", "label": "32 to 63"}.get(name.split("/")[0], "")
     with pytest.raises(UserError, match=f"{name}.*{rows}"):
-        verify.run(path=tmp_path / "x")
-    repair.run(path=tmp_path / "x")
-    assert verify.run(path=tmp_path / "x")["whole"]
+        verify.run(VerifyRequest(path=tmp_path / "x"))
+    repair.run(RepairRequest(path=tmp_path / "x"))
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["whole"]
     assert_same_cache(tmp_path / "x", reference)
     assert (tmp_path / "x" / name).read_bytes() == (reference / name).read_bytes()
 
@@ -209,34 +215,38 @@ def test_verify_names_the_damage_and_repair_undoes_it(reference: Path, tmp_path:
 def test_repair_refuses_another_tokenizer(reference: Path, tmp_path: Path) -> None:
     shutil.copytree(reference, tmp_path / "x")
     (tmp_path / "x/streams/video/c/2/0/0/0/0").unlink()
-    with pytest.raises(CacheError, match="give the one that made them"):
-        repair.run(path=tmp_path / "x", tokenizer=save_tokenizer(tmp_path / "b", seed=1))
+    with pytest.raises(CacheError, match="belong to different tokenizers"):
+        repair.run(RepairRequest(path=tmp_path / "x", tokenizer=save_tokenizer(tmp_path / "b", seed=1)))
 
 
 def test_bf16_says_how_many_codes_it_changes(tokenizer: str, tmp_path: Path) -> None:
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x", precision="bf16")
-    tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "y")
+    summary = tokenize_dataset.run(
+        TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x", precision="bf16")
+    )
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=tmp_path / "y"))
     caches = [TokenCache.open(tmp_path / name) for name in "xy"]
     halves, full = (cache.read(cache.rows())["video"] for cache in caches)
-    assert summary["codes_changed_by_bf16"] == pytest.approx((halves != full).mean())
+    assert summary["tokens_changed_by_bf16"] == pytest.approx((halves != full).mean())
     assert caches[0].cache_id != caches[1].cache_id
 
 
 def test_foreign_codes_need_no_tokenizer(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(0, 97, (13, 3, 2, 5), dtype=np.int32)
     np.save(tmp_path / "codes.npy", codes)
-    summary = tokenize_dataset.run(tokenizer=None, data=str(tmp_path / "codes.npy"), out=tmp_path / "x")
-    assert verify.run(path=tmp_path / "x")["cache_id"] == summary["cache_id"]
+    summary = tokenize_dataset.run(
+        TokenizeRequest(tokenizer=None, data=str(tmp_path / "codes.npy"), out=tmp_path / "x")
+    )
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["cache_id"] == summary["cache_id"]
     np.testing.assert_array_equal(TokenCache.open(tmp_path / "x").read(range(13))["video"][..., 0], codes)
     (tmp_path / "x/valid/c/0").unlink()
     with pytest.raises(CacheError, match="which cannot be made again"):
-        repair.run(path=tmp_path / "x")
-    with pytest.raises(DataError, match=r"no \.npy file of codes"):
-        tokenize_dataset.run(tokenizer=None, data=DATA, out=tmp_path / "y")
+        repair.run(RepairRequest(path=tmp_path / "x"))
+    with pytest.raises(DataError, match=r"not an \.npy file of tokens"):
+        tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=DATA, out=tmp_path / "y"))
 
 
 def test_inspect_says_what_a_cache_holds(reference: Path) -> None:
-    summary = json.loads(json.dumps(inspect_path.run(path=reference)))
+    summary = json.loads(json.dumps(inspect_path.run(InspectRequest(path=reference))))
     assert (summary["rows"], summary["valid_rows"], summary["sealed"]) == (124, 124, True)
     assert sum(summary["splits"].values()) == sum(summary["classes"].values()) == 124
 
@@ -257,7 +267,7 @@ def save_two_levels(path: Path, collapsed: bool) -> str:
 
 def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> None:
     tokenizer = save_two_levels(tmp_path / "a", collapsed=False)
-    assert tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x")["sealed"]
+    assert tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x"))["sealed"]
     cache = TokenCache.open(tmp_path / "x")
     codes = cache.read(cache.rows())
     shapes = {name: array.shape for name, array in codes.items()}
@@ -269,9 +279,8 @@ def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> Non
 def test_a_collapsed_level_is_sealed_only_if_that_is_allowed(tmp_path: Path) -> None:
     """No shard is lost by the refusal."""
     tokenizer, out = save_two_levels(tmp_path / "a", collapsed=True), tmp_path / "x"
-    found = r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"
-    with pytest.raises(DataError, match=f"{found}.*{VQConfig.collapse_advice}"):
-        tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out)
+    with pytest.raises(DataError, match=r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"):
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=out))
     assert not (out / "manifest.json").exists()
-    summary = tokenize_dataset.run(tokenizer=tokenizer, data=SMALL, out=out, allow_collapsed=True)
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=out, allow_collapsed=True))
     assert (summary["sealed"], summary["rows"], summary["missing_shards"]) == (True, 0, 0)

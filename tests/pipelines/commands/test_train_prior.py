@@ -16,6 +16,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.errors import CacheError, CheckpointError, ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
 from tokenreel.pipelines.commands import train_prior
+from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import Prior
 
@@ -38,7 +39,9 @@ def make_cache(path: Path, seed: int) -> Path:
 
 
 def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any]:
-    return train_prior.run(assignments=SETTINGS, cache=cache, out=out, steps=steps, device="cpu", **flags)
+    return train_prior.run(
+        TrainPriorRequest(assignments=SETTINGS, cache=cache, out=out, steps=steps, device="cpu", **flags)
+    )
 
 
 def test_a_prior_learns_beats_counting_codes_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
@@ -106,4 +109,6 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, cache: Path) -> 
 
 def test_a_misspelt_field_gets_the_nearest_one(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.lerning_rate: unknown key; did you mean 'learning_rate'"):
-        train_prior.run(assignments=[*SETTINGS, "training.lerning_rate=1"], cache=cache, out=tmp_path / "run")
+        train_prior.run(
+            TrainPriorRequest(assignments=[*SETTINGS, "training.lerning_rate=1"], cache=cache, out=tmp_path / "run")
+        )

@@ -13,6 +13,7 @@ import pytest
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.quantizers.vq import VQConfig
@@ -44,7 +45,7 @@ def make_videos(path: Path, seed: int) -> Path:
 
 def train(videos: Path, out: Path, steps: int = 7, **flags: Any) -> dict[str, Any]:
     flags = {"assignments": SETTINGS, "workers": 0, **flags}
-    return train_tokenizer.run(data=str(videos), out=out, steps=steps, device="cpu", **flags)
+    return train_tokenizer.run(TrainTokenizerRequest(data=str(videos), out=out, steps=steps, device="cpu", **flags))
 
 
 def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(tmp_path: Path, videos: Path) -> None:

@@ -9,6 +9,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.errors import CheckpointError, DataError, HubError
 from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.commands import verify
+from tokenreel.pipelines.requests.artifacts import InspectRequest, VerifyRequest
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from tokenreel.tokenizers.base import build_tokenizer
 
@@ -22,27 +23,27 @@ def flip_last_byte(path: Path) -> None:
 
 def test_a_saved_model_is_checked_against_its_fingerprints(tmp_path: Path) -> None:
     build_tokenizer(SECTION, 3, Framing(8, 8)).save_pretrained(tmp_path)
-    assert verify.run(path=tmp_path)["kind"] == "tokenizer"
-    assert inspect_path.run(path=tmp_path)["model"]["config"]["hidden"] == 8
+    assert verify.run(VerifyRequest(path=tmp_path))["kind"] == "tokenizer"
+    assert inspect_path.run(InspectRequest(path=tmp_path))["model"]["config"]["hidden"] == 8
     flip_last_byte(tmp_path / "model.safetensors")
     with pytest.raises(HubError, match="not those that"):
-        verify.run(path=tmp_path)
+        verify.run(VerifyRequest(path=tmp_path))
 
 
 def test_every_checkpoint_of_a_run_is_checked(tmp_path: Path) -> None:
     for step in (3, 7):
         write_checkpoint(tmp_path / "checkpoints", Checkpoint(step, {"model": {"w": torch.ones(5)}}, {}), keep=2)
     (tmp_path / "run.json").write_text("{}")
-    assert verify.run(path=tmp_path)["checkpoints"] == 2
-    assert verify.run(path=checkpoint_path(tmp_path / "checkpoints", 7))["step"] == 7
-    assert inspect_path.run(path=tmp_path)["checkpoints"] == ["step_00000003", "step_00000007"]
+    assert verify.run(VerifyRequest(path=tmp_path))["checkpoints"] == 2
+    assert verify.run(VerifyRequest(path=checkpoint_path(tmp_path / "checkpoints", 7)))["step"] == 7
+    assert inspect_path.run(InspectRequest(path=tmp_path))["checkpoints"] == ["step_00000003", "step_00000007"]
     flip_last_byte(checkpoint_path(tmp_path / "checkpoints", 3) / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"step_00000003/model\.safetensors is damaged"):
-        verify.run(path=tmp_path)
+        verify.run(VerifyRequest(path=tmp_path))
 
 
 def test_a_folder_of_anything_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no cache"):
-        verify.run(path=tmp_path)
+        verify.run(VerifyRequest(path=tmp_path))
     with pytest.raises(DataError, match="does not exist"):
-        inspect_path.run(path=tmp_path / "nothing")
+        inspect_path.run(InspectRequest(path=tmp_path / "nothing"))

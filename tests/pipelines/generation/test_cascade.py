@@ -12,6 +12,10 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import decode, generate, sample, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.requests.decoding import DecodeRequest
+from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import TrainPriorRequest, TrainTokenizerRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
 
 DATA = "tabletop:?videos=9&frames=8&size=16"
@@ -31,18 +35,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer, a cache of its codes and a prior for each level, all hardly trained."""
     folder = tmp_path_factory.mktemp("hierarchy")
     settings = [*TOKENIZER, *TRAINING]
-    train_tokenizer.run(assignments=settings, data=DATA, out=folder / "tokenizer", steps=3, workers=0)
+    train_tokenizer.run(
+        TrainTokenizerRequest(assignments=settings, data=DATA, out=folder / "tokenizer", steps=3, workers=0)
+    )
     tokenizer, cache = str(folder / "tokenizer"), folder / "cache"
-    tokenize_dataset.run(tokenizer=tokenizer, data=DATA, out=cache, allow_collapsed=True)
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=cache, allow_collapsed=True))
     for level in ("top", "bottom"):
         settings = [*PRIORS, *TRAINING, "training.prime=4"]
-        train_prior.run(assignments=settings, cache=cache, out=folder / level, level=level, steps=2)
+        train_prior.run(TrainPriorRequest(assignments=settings, cache=cache, out=folder / level, level=level, steps=2))
     return folder
 
 
-def draw(folder: Path, out: Path, levels: tuple[str, ...] = ("top", "bottom"), prime: int = 4) -> TokenCache:
+def draw(folder: Path, out: Path, levels: tuple[str, ...] = ("top", "bottom"), given: int = 4) -> TokenCache:
     priors = [str(folder / level) for level in levels]
-    sample.run(priors, folder / "cache", out, split=None, num=3, prime=prime, frames=None, seed=5)
+    sample.run(
+        SampleRequest(prior=priors, cache=folder / "cache", out=out, split=None, num=3, given_frames=given, seed=5)
+    )
     return TokenCache.open(out)
 
 
@@ -55,7 +63,11 @@ def test_samples_hold_both_levels_and_begin_with_what_was_given(folder: Path, tm
         given = real if name == track else cache.read(sources)[track]
         assert np.array_equal(codes[name][:, : given.shape[1]], given)
     assert [codes[name].shape[1] for name in ("top", "bottom")] == [2, 4]
-    decode.run(tokens=tmp_path / "samples", tokenizer=str(folder / "tokenizer"), out=tmp_path / "videos", format="npy")
+    decode.run(
+        DecodeRequest(
+            tokens=tmp_path / "samples", tokenizer=str(folder / "tokenizer"), out=tmp_path / "videos", format="npy"
+        )
+    )
     assert np.load(tmp_path / "videos" / "000002.npy").shape == (8, 16, 16, 3)
 
 
@@ -66,9 +78,9 @@ def test_priors_may_be_named_in_any_order(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "prime", "message"),
+    ("levels", "given", "message"),
     [
-        (("bottom",), 4, r"reads \['top'\]"),
+        (("bottom",), 4, r"is conditioned on \['top'\]"),
         (("top",), 4, r"no prior predicts \['bottom'\]"),
         (("top", "top", "bottom"), 4, r"two priors predict \['top'\]"),
         (("top", "bottom"), 2, "must be 4"),
@@ -76,10 +88,10 @@ def test_priors_may_be_named_in_any_order(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
-    folder: Path, tmp_path: Path, levels: tuple[str, ...], prime: int, message: str
+    folder: Path, tmp_path: Path, levels: tuple[str, ...], given: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        draw(folder, tmp_path / "samples", levels, prime)
+        draw(folder, tmp_path / "samples", levels, given)
     assert not (tmp_path / "samples").exists()
 
 
@@ -91,8 +103,12 @@ def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
     priors = [str(folder / level) for level in ("top", "bottom")]
     for name in ("clip", "other"):
         video = tmp_path / f"{name}.npy"
-        flags = {"num": 1, "prime": 4, "frames": None, "seed": 0, "format": "npy"}
-        generate.run(priors, str(folder / "tokenizer"), video, tmp_path / name, **flags)
+        flags = {"num": 1, "given_frames": 4, "seed": 0, "format": "npy"}
+        generate.run(
+            GenerateRequest(
+                prior=priors, tokenizer=str(folder / "tokenizer"), video=video, out=tmp_path / name, **flags
+            )
+        )
     clips = [np.load(tmp_path / name / "000000.npy") for name in ("clip", "other")]
     assert clips[0].shape == (8, 16, 16, 3)
     assert np.array_equal(*clips), "what comes after the given frames reached the continuation"
@@ -100,7 +116,11 @@ def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [({"prime": 1}, "must be 4"), ({"prime": 9}, "between 0 and"), ({"frames": 4}, "--frames 4 must be 8")],
+    [
+        ({"given_frames": 1}, "must be 4"),
+        ({"given_frames": 9}, "between 0 and"),
+        ({"frames": 4}, r"--frames \(=4\) must be 8"),
+    ],
 )
 def test_generate_refuses_before_it_makes_a_folder(
     folder: Path, tmp_path: Path, flags: dict[str, int], message: str
@@ -108,21 +128,29 @@ def test_generate_refuses_before_it_makes_a_folder(
     write_video(tmp_path / "clip.npy", tabletop_clip(TabletopConfig(16, 16, frames=8), 3).frames, 10.0)
     priors, settings = (
         [str(folder / level) for level in ("top", "bottom")],
-        {"num": 1, "prime": 4, "frames": None, "seed": 0},
+        {"num": 1, "given_frames": 4, "seed": 0},
     )
     with pytest.raises(ConfigError, match=message):
         generate.run(
-            priors, str(folder / "tokenizer"), tmp_path / "clip.npy", tmp_path / "out", **{**settings, **flags}
+            GenerateRequest(
+                prior=priors,
+                tokenizer=str(folder / "tokenizer"),
+                video=tmp_path / "clip.npy",
+                out=tmp_path / "out",
+                **{**settings, **flags},
+            )
         )
     assert not (tmp_path / "out").exists()
 
 
 def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
     priors = [str(folder / level) for level in ("top", "bottom")]
-    flags = {"num": 3, "prime": 4, "frames": None, "seed": 0, "split": None}
+    flags = {"num": 3, "given_frames": 4, "seed": 0, "split": None}
     for batch in (1, 2, 3):
-        drawn = sample.run(priors, folder / "cache", tmp_path / str(batch), batch=batch, **flags)  # type: ignore[arg-type]
-        assert drawn["codes_per_forward"] == 1
+        drawn = sample.run(
+            SampleRequest(prior=priors, cache=folder / "cache", out=tmp_path / str(batch), batch=batch, **flags)
+        )
+        assert drawn["tokens_per_forward"] == 1
 
 
 @pytest.mark.parametrize(
@@ -136,23 +164,29 @@ def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Pa
 def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
     settings = [*PRIORS, *TRAINING, "training.prime=4", assignment]
     with pytest.raises(ConfigError, match=message):
-        train_prior.run(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+        train_prior.run(
+            TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+        )
 
 
 def test_a_gpt_is_refused_for_codes_that_know_later_frames(folder: Path, tmp_path: Path) -> None:
     settings = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
     with pytest.raises(ConfigError, match="know later frames"):
-        train_prior.run(assignments=settings, cache=folder / "cache", out=tmp_path / "run", steps=1)
+        train_prior.run(TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", steps=1))
 
 
 def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--level"):
-        train_prior.run(assignments=[*PRIORS, *TRAINING], cache=folder / "cache", out=tmp_path / "run", steps=1)
+        train_prior.run(
+            TrainPriorRequest(assignments=[*PRIORS, *TRAINING], cache=folder / "cache", out=tmp_path / "run", steps=1)
+        )
     single = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
     with pytest.raises(ConfigError, match="prior: expected a mapping"):
         train_prior.run(assignments=["prior=null"], cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
     with pytest.raises(ConfigError, match="a single prior"):
-        train_prior.run(assignments=single, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+        train_prior.run(
+            TrainPriorRequest(assignments=single, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+        )
 
 
 def test_scores_are_of_the_level(folder: Path) -> None:

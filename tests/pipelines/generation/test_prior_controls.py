@@ -16,7 +16,9 @@ from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
 from tokenreel.pipelines.commands import sample, train_prior
-from tokenreel.pipelines.generation.cascade import codes_given_of_clips
+from tokenreel.pipelines.generation.given_tokens import given_tokens
+from tokenreel.pipelines.requests.generation import SampleRequest
+from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import Placement
@@ -51,7 +53,9 @@ def train(
     cache: Path, out: Path, controls: str, steps: int = 4, more: str = "", model: str = MODEL, **flags: Any
 ) -> dict[str, Any]:
     assignments = [f"prior={{{model}, controls: [{controls}]}}", TRAINING % more]
-    return train_prior.run(assignments=assignments, cache=cache, out=out, steps=steps, device="cpu", **flags)
+    return train_prior.run(
+        TrainPriorRequest(assignments=assignments, cache=cache, out=out, steps=steps, device="cpu", **flags)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,17 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
 ) -> None:
     for tracks in (None, ["class"]):
         out = tmp_path / f"{tracks}"
-        sample.run([str(trained[0])], cache, out, num=23, prime=1, frames=None, seed=1, given_tracks=tracks)
+        sample.run(
+            SampleRequest(
+                prior=[str(trained[0])],
+                cache=cache,
+                out=out,
+                num=23,
+                given_frames=1,
+                seed=1,
+                given_controls=tracks,
+            )
+        )
         drawn, real = TokenCache.open(out), TokenCache.open(cache)
         codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
         follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
@@ -91,7 +105,7 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
         assert np.array_equal(codes["state"], clips["state"]) == (tracks is None)
         assert np.array_equal(codes["state"][:, 0], clips["state"][:, 0]), "it belongs to the given frame"
         assert np.array_equal(codes["class"], clips["class"])
-        assert drawn.provenance["given_tracks"] == (tracks or ["class", "state"])
+        assert drawn.provenance["given_controls"] == (tracks or ["class", "state"])
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +132,15 @@ def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
     turned: bool,
 ) -> None:
     chain = [str(of_tracks[0]), str(trained[0])]
-    flags: dict[str, Any] = {"num": 41, "prime": 0, "frames": 7, "seed": 1, "guidance": 2.0, "given_tracks": ["class"]}
-    sample.run(chain[::-1] if turned else chain, cache, tmp_path / "out", **flags)
+    flags: dict[str, Any] = {
+        "num": 41,
+        "given_frames": 0,
+        "frames": 7,
+        "seed": 1,
+        "guidance": 2.0,
+        "given_controls": ["class"],
+    }
+    sample.run(SampleRequest(prior=chain[::-1] if turned else chain, cache=cache, out=tmp_path / "out", **flags))
     drawn = TokenCache.open(tmp_path / "out")
     codes = drawn.read(drawn.rows())
     assert ((codes["state"][:, 0] % 3 == codes["class"][:, 0]).mean()) > 0.95
@@ -133,15 +154,15 @@ def test_what_a_prior_of_tracks_alone_begins_with_is_given_and_not_guided(
 ) -> None:
     """Only the class ever was absent in training: beside guidance the first states are as any others."""
     prior, codes = Prior.from_pretrained(of_tracks[0]), TokenCache.open(cache).read([0, 1])
-    given = codes_given_of_clips([prior], codes, 2, ["class"])
+    given = given_tokens([prior], codes, 2, ["class"])
     assert {name: tensor.shape[1] for name, tensor in given.items()} == {"state": 2, "class": 1}
     sampler = _Sampler(prior, None, 0, torch.arange(2))
     assert not sampler.steered(given, Placement(0, 0, STEPS)).any()
-    chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "prime": 1, "frames": None, "seed": 1}
-    sample.run(chain, cache, tmp_path / "out", guidance=2.0, **flags)
-    assert TokenCache.open(tmp_path / "out").provenance["given_tracks"] == ["class"], "states are left to the prior"
-    with pytest.raises(ConfigError, match="--given-tracks state: a prior of tracks alone draws it"):
-        sample.run(chain, cache, tmp_path / "state", given_tracks=["state"], **flags)
+    chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "given_frames": 1, "seed": 1}
+    sample.run(SampleRequest(prior=chain, cache=cache, out=tmp_path / "out", guidance=2.0, **flags))
+    assert TokenCache.open(tmp_path / "out").provenance["given_controls"] == ["class"], "states are left to the prior"
+    with pytest.raises(ConfigError, match="--given-controls state: a control prior samples it"):
+        sample.run(SampleRequest(prior=chain, cache=cache, out=tmp_path / "state", given_controls=["state"], **flags))
 
 
 def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
@@ -155,23 +176,33 @@ def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
     other = tmp_path / "other"
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["state"]}
     build_prior(section, spec).save_pretrained(other)
-    flags: dict[str, Any] = {"num": 1, "prime": 0, "frames": None, "seed": 1}
+    flags: dict[str, Any] = {"num": 1, "given_frames": 0, "seed": 1}
     for priors, message in (
-        ([of_tracks[0], tmp_path / "plain"], "the track 'state', which one prior draws, steers no other"),
-        ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two priors of tracks alone predict 'state'"),
-        ([of_tracks[0]], "steers no other"),
-        ([of_tracks[0], other], "other controls, or on clips of another length"),
+        ([of_tracks[0], tmp_path / "plain"], "the control 'state', which a control prior samples, conditions no other"),
+        ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two control priors sample the control 'state'"),
+        ([of_tracks[0]], "conditions no other prior"),
+        ([of_tracks[0], other], "different controls, or on clips of different lengths"),
     ):
         with pytest.raises(ConfigError, match=message):
-            sample.run([str(prior) for prior in priors], cache, tmp_path / "out", **flags)
+            sample.run(
+                SampleRequest(prior=[str(prior) for prior in priors], cache=cache, out=tmp_path / "out", **flags)
+            )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    flags = {"num": 3, "prime": 0, "frames": 8, "seed": 1, "slide": 2, "guidance": 2.0, "top_k_of": [("state", 1)]}
-    sample.run([str(trained[0])], cache, tmp_path / "out", **flags)  # type: ignore[arg-type]
+    flags = {
+        "num": 3,
+        "given_frames": 0,
+        "frames": 8,
+        "seed": 1,
+        "window_stride": 2,
+        "guidance": 2.0,
+        "top_k_of": {"state": 1},
+    }
+    sample.run(SampleRequest(prior=[str(trained[0])], cache=cache, out=tmp_path / "out", **flags))
     drawn, real = TokenCache.open(tmp_path / "out"), TokenCache.open(cache)
     codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
     assert codes["video"].shape[1] == codes["state"].shape[1] == 8
@@ -184,7 +215,11 @@ def test_an_end_frame_comes_from_the_clip(cache: Path, tmp_path: Path) -> None:
     train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, prime: 3, schedule: cosine")
     for frames in (STEPS, 4):
         out = tmp_path / str(frames)
-        sample.run([str(tmp_path / "prior")], cache, out, num=41, prime=3, frames=frames, seed=1)
+        sample.run(
+            SampleRequest(
+                prior=[str(tmp_path / "prior")], cache=cache, out=out, num=41, given_frames=3, frames=frames, seed=1
+            )
+        )
         drawn, real = TokenCache.open(out), TokenCache.open(cache)
         codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
         assert set(codes) == {"video"}
@@ -198,10 +233,10 @@ def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(c
     prior = build_prior({"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["end"]}, SPEC)
     codes = TokenCache.open(cache).read([0, 1])
     end = np.full((2, 1, 1, 2, 1), 3)
-    given = codes_given_of_clips([prior], {"video": codes["video"][:, :1], END: end}, 1, ["end"], frames=8)
+    given = given_tokens([prior], {"video": codes["video"][:, :1], END: end}, 1, ["end"], frames=8)
     assert given[END].tolist() == end.tolist()
     assert given[END_STEP].flatten().tolist() == [7, 7]
-    own = codes_given_of_clips([prior], codes, 1, ["end"], frames=4)
+    own = given_tokens([prior], codes, 1, ["end"], frames=4)
     assert np.array_equal(own[END][:, 0], codes["video"][:, 3])
 
 
@@ -271,16 +306,29 @@ def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"given_tracks": ["sound"]}, r"--given-tracks sound: this prior has the tracks \['class', 'state'\]"),
-        ({"guidance": 2.0, "given_tracks": []}, r"guidance \(=2.0\) needs a given track"),
-        ({"top_k_of": [("stat", 3)]}, "did you mean 'state'"),
+        (
+            {"given_controls": ["sound"]},
+            r"--given-controls sound: .* not trained with it \(it has: class, state\)",
+        ),
+        ({"guidance": 2.0, "given_controls": []}, r"guidance \(=2.0\) needs a given track"),
+        ({"top_k_of": {"stat": 3}}, "did you mean 'state'"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_before_a_folder_is_made(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, flags: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        sample.run([str(trained[0])], cache, tmp_path / "out", num=1, prime=1, frames=None, seed=0, **flags)
+        sample.run(
+            SampleRequest(
+                prior=[str(trained[0])],
+                cache=cache,
+                out=tmp_path / "out",
+                num=1,
+                given_frames=1,
+                seed=0,
+                **flags,
+            )
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -291,26 +339,34 @@ def test_null_codes_that_were_never_trained_are_not_drawn_with(
     assert Prior.from_pretrained(trained[0]).trained_without_controls
     train(cache, tmp_path / "prior", "state, class", steps=1)
     assert not Prior.from_pretrained(tmp_path / "prior").trained_without_controls
-    flags: dict[str, Any] = {"num": 1, "prime": 1, "frames": None, "seed": 0}
+    flags: dict[str, Any] = {"num": 1, "given_frames": 1, "seed": 0}
     for more, message in (
-        ({"given_tracks": ["state"]}, "track 'class' is not given, and this prior was never trained without it"),
+        ({"given_controls": ["state"]}, "track 'class' is not given, and this prior was never trained without it"),
         ({"guidance": 2.0}, r"guidance \(=2.0\) needs a prior that was also trained without its controls"),
     ):
         with pytest.raises(ConfigError, match=message):
-            sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", **flags, **more)
+            sample.run(
+                SampleRequest(prior=[str(tmp_path / "prior")], cache=cache, out=tmp_path / "out", **flags, **more)
+            )
     assert not (tmp_path / "out").exists()
-    sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", given_tracks=["class"], **flags)
+    sample.run(
+        SampleRequest(
+            prior=[str(tmp_path / "prior")], cache=cache, out=tmp_path / "out", given_controls=["class"], **flags
+        )
+    )
 
 
 def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_without_one(
     cache: Path, tmp_path: Path
 ) -> None:
     train(cache, tmp_path / "prior", "end", steps=1)
-    flags: dict[str, Any] = {"num": 1, "prime": 1, "seed": 0}
+    flags: dict[str, Any] = {"num": 1, "given_frames": 1, "seed": 0}
     with pytest.raises(
         ConfigError, match=f"at step 12, lies outside of some window of {STEPS} frames in a video of 13"
     ):
-        sample.run([str(tmp_path / "prior")], cache, tmp_path / "out", frames=13, **flags)
+        sample.run(
+            SampleRequest(prior=[str(tmp_path / "prior")], cache=cache, out=tmp_path / "out", frames=13, **flags)
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -324,14 +380,14 @@ def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
     with pytest.raises(ConfigError, match=r"controls \(=\['state'\]\) .* lack \['state'\]"):
         train(bare, tmp_path / "run", "state")
     run = [str(trained[0])]
-    flags = {"num": 1, "prime": 1, "frames": None, "seed": 0}
-    with pytest.raises(ConfigError, match=r"wants the track 'class', and the tokens have \[\]"):
-        sample.run(run, bare, tmp_path / "out", **flags)  # type: ignore[arg-type]
-    sample.run(run, bare, tmp_path / "out", given_tracks=[], **flags)  # type: ignore[arg-type]
+    flags = {"num": 1, "given_frames": 1, "seed": 0}
+    with pytest.raises(ConfigError, match=r"needs the control 'class', which the tokens lack"):
+        sample.run(SampleRequest(prior=run, cache=bare, out=tmp_path / "out", **flags))
+    sample.run(SampleRequest(prior=run, cache=bare, out=tmp_path / "out", given_controls=[], **flags))
     wider = TokenSpec((*SPEC.streams[:2], StreamSpec("class", (1, 1, 1), 4, role="control")), STEPS, SPEC.framing)
     write_token_file(other, wider, codes, "foreign-of-a-test", sources, kind="codes")
-    with pytest.raises(ConfigError, match=r"wants the track .*3 codes.*that of the tokens is .*4 codes"):
-        sample.run(run, other, tmp_path / "out2", **flags)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"needs the control .*codebook size 3.*the tokens is .*codebook size 4"):
+        sample.run(SampleRequest(prior=run, cache=other, out=tmp_path / "out2", **flags))
 
 
 def test_drops_that_nothing_can_hold_are_refused(cache: Path) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from tokenreel.config import load_preset, preset_names
 from tokenreel.pipelines.commands import fit_controls, presets, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.requests.program import ShowPresetRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import levels_of
 
@@ -38,18 +41,20 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if "-paper" in name])
 def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
-    assert presets.run_show(name=name)["parameters"] == SIZES[name]
+    assert presets.run(ShowPresetRequest(name=name))["parameters"] == SIZES[name]
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
     runs = [tmp_path / "tokenizer"]
-    train_tokenizer.run(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0)
-    tokenize_dataset.run(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
+    train_tokenizer.run(TrainTokenizerRequest(preset=name, assignments=FEW, data=DATA, out=runs[0], steps=2, workers=0))
+    tokenize_dataset.run(
+        TokenizeRequest(tokenizer=str(runs[0]), data=DATA, out=tmp_path / "cache", allow_collapsed=True)
+    )
     for level in levels_of(load_preset(name)["prior"]):
         runs.append(tmp_path / f"prior-{level}")
         flags = {"preset": name, "level": level, "steps": 2}
-        train_prior.run(assignments=FEW, cache=tmp_path / "cache", out=runs[-1], **flags)  # type: ignore[arg-type]
+        train_prior.run(TrainPriorRequest(assignments=FEW, cache=tmp_path / "cache", out=runs[-1], **flags))
     for run in runs:
         (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
         assert losses["step"] == 2
@@ -59,7 +64,9 @@ def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path)
 @pytest.fixture(scope="module")
 def steered_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("runs") / "tokenizer"
-    train_tokenizer.run(preset="ccvs-tabletop-tiny", assignments=FEW, data=DATA, out=out, steps=1, workers=0)
+    train_tokenizer.run(
+        TrainTokenizerRequest(preset="ccvs-tabletop-tiny", assignments=FEW, data=DATA, out=out, steps=1, workers=0)
+    )
     return str(out)
 
 
@@ -70,8 +77,10 @@ def test_a_preset_with_controls_fits_them_and_trains_its_prior(
     controls = None
     if "controls" in load_preset(name):
         controls = str(tmp_path / "controls")
-        fit_controls.run(preset=name, data=DATA, out=Path(controls))
+        fit_controls.run(FitControlsRequest(preset=name, data=DATA, out=Path(controls)))
     flags = {"tokenizer": steered_tokenizer, "controls": controls, "allow_collapsed": True}
-    tokenize_dataset.run(data=DATA, out=tmp_path / "cache", **flags)  # type: ignore[arg-type]
-    summary = train_prior.run(preset=name, assignments=FEW, cache=tmp_path / "cache", out=tmp_path / "run", steps=1)
+    tokenize_dataset.run(TokenizeRequest(data=DATA, out=tmp_path / "cache", **flags))
+    summary = train_prior.run(
+        TrainPriorRequest(preset=name, assignments=FEW, cache=tmp_path / "cache", out=tmp_path / "run", steps=1)
+    )
     assert summary["bits_per_code_without_controls"] > 0

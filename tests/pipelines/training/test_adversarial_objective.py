@@ -23,6 +23,7 @@ from tokenreel.decoders.losses.adversarial import adversarial_loss, r1_penalty
 from tokenreel.decoders.losses.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.adversarial_objective import AdversarialTrainingConfig, ClipBatch, tokenizer_training
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.run_folder import read_metrics
@@ -222,7 +223,9 @@ def test_train_tokenizer_takes_the_objective_that_its_section_asks_for(tmp_path:
         settings = [*assignments, f"training.image_discriminator={image}"]
         out = tmp_path / str(number)
         train_tokenizer.run(
-            assignments=settings, data=str(tmp_path / "noise.npy"), out=out, steps=1, device="cpu", workers=0
+            TrainTokenizerRequest(
+                assignments=settings, data=str(tmp_path / "noise.npy"), out=out, steps=1, device="cpu", workers=0
+            )
         )
         names = {path.name for path in (out / "checkpoints/step_00000001").glob("network_*discriminator*")}
         image_too = {"network_image_discriminator.safetensors"} if number else set()

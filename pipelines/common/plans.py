@@ -1,0 +1,28 @@
+"""The plan of a data set, made by reading the containers of its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.pipelines.common.progress import progress
+
+Probe = VideoProbe | DecodeFailure
+
+
+def probe_videos(pool: DecodePool) -> Iterator[Probe]:
+    """What the containers of all videos say, in order. Raises DataError where the source itself fails."""
+    count = len(pool.source.entries)
+    return progress(pool.probe(range(count)), "plan", "video", total=count)
+
+
+def plan_of(
+    pool: DecodePool, config: DataConfig, probes: Iterable[Probe] | None = None, exclude: Sequence[str] = ()
+) -> Plan:
+    """The plan of the pool's videos, without those of `exclude`; `probes` where they are at hand.
+
+    Raises what `make_plan` raises.
+    """
+    return make_plan(pool.source, config, probe_videos(pool) if probes is None else probes, exclude)

@@ -1,0 +1,50 @@
+"""Requests about artifacts, caches, runs and saved models alike: inspect, verify, push, pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenreel.pipelines.requests.fields import Request, argument, option, request
+from tokenreel.pipelines.requests.shared import REVISION
+
+
+@request
+class InspectRequest(Request):
+    """Describe a cache, token file, run or saved model."""
+
+    path: Path = argument("PATH")
+    pictures: Path | None = option(
+        "--pictures",
+        "New folder for pictures of a cache's or token file's tokens. Default: none.",
+        default=None,
+    )
+    num_clips: int = option(
+        "--num-clips", "Number of clips in the pictures, spread over the cache.", default=8, minimum=1
+    )
+
+
+@request
+class VerifyRequest(Request):
+    """Check that a cache, token file, run or model is intact."""
+
+    path: Path = argument("PATH")
+
+
+@request
+class PushRequest(Request):
+    """Publish a model or cache on the Hugging Face Hub."""
+
+    path: Path = argument("PATH")
+    repo: str = argument("REPO")
+    revision: str | None = option(
+        "--revision", "Branch to push to, created if it does not exist. Default: the main branch.", default=None
+    )
+
+
+@request
+class PullRequest(Request):
+    """Download a model or cache from the Hugging Face Hub."""
+
+    repo: str = argument("REPO")
+    path: Path = argument("PATH")
+    revision: str | None = option(*REVISION, default=None)

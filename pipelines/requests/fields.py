@@ -1,0 +1,155 @@
+"""How a request is declared: a frozen dataclass whose fields carry what the command line needs to know about them.
+
+Imports neither torch nor click: `--help` must be quick, and a request is plain data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
+
+from tokenreel.errors import ConfigError, nearest_name
+
+T = TypeVar("T")
+_KEY = "option"  # of a field's metadata
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field on the command line."""
+
+    flag: str  # as in --num; of a positional argument, its name in capitals
+    help: str
+    positional: bool = False
+    minimum: float | None = None
+    above: float | None = None  # a minimum that is itself not allowed
+    maximum: float | None = None
+    metavar: str | None = None
+    separated: bool = False  # a tuple given as one value with commas, "none" if it is empty
+
+    def check_range(self, value: float) -> None:
+        """Raises ConfigError for a value out of range."""
+        low = self.minimum is not None and value < self.minimum
+        if low or (self.above is not None and value <= self.above):
+            bound = f"at least {self.minimum}" if self.above is None else f"above {self.above}"
+            raise ConfigError(f"{self.flag} (={value}) must be {bound}")
+        if self.maximum is not None and value > self.maximum:
+            raise ConfigError(f"{self.flag} (={value}) must be at most {self.maximum}")
+
+
+def option(
+    flag: str, help: str, *, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING, **form: Any
+) -> Any:
+    """A field that is the option `flag`; required without a default. `form`: further fields of `Option`."""
+    metadata = {_KEY: Option(flag, help, **form)}
+    if default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=default_factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def argument(name: str) -> Any:
+    """A field that is a positional argument; the request's docstring says what it is."""
+    return dataclasses.field(metadata={_KEY: Option(name, "", positional=True)})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, argument))
+def request(cls: type[T]) -> type[T]:
+    """Makes a subclass of `Request` a dataclass."""
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Request:
+    """What a command is asked to do. The docstring of a member is the command's help.
+
+    Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path and a
+    list for a tuple.
+    """
+
+    heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
+
+    def __post_init__(self) -> None:
+        for field in fields_of(type(self)):
+            value = _checked(getattr(self, field.name), field)
+            object.__setattr__(self, field.name, value)
+
+
+@dataclass(frozen=True)
+class RequestField:
+    """A field of a request with its type resolved."""
+
+    name: str
+    type: Any  # without None
+    optional: bool  # whether None is a value
+    option: Option
+    required: bool
+    default: Any
+
+    @property
+    def element(self) -> Any:
+        """The type of the values of a tuple or mapping."""
+        return typing.get_args(self.type)[1 if self.is_mapping else 0]
+
+    @property
+    def is_tuple(self) -> bool:
+        return typing.get_origin(self.type) is tuple
+
+    @property
+    def is_mapping(self) -> bool:
+        return typing.get_origin(self.type) is Mapping
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+
+def fields_of(cls: type[Request]) -> Iterator[RequestField]:
+    """The fields of a request class, those of its groups first."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a member is a dataclass
+        members = typing.get_args(hints[field.name]) if _is_union(hints[field.name]) else (hints[field.name],)
+        (kind,) = (member for member in members if member is not type(None))
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None if required else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield RequestField(field.name, kind, type(None) in members, field.metadata[_KEY], required, default)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _checked(value: Any, field: RequestField) -> Any:
+    """The value as its field declares it. Raises ConfigError where it cannot be."""
+    flag = field.option.flag
+    if value is None and field.optional:
+        return None
+    if field.choices:
+        if value not in field.choices:
+            raise ConfigError(f"{flag} {value!r} is not known; {nearest_name(str(value), field.choices)}")
+        return value
+    if field.is_tuple and isinstance(value, tuple | list):
+        return tuple(_typed(element, field.element, flag) for element in value)
+    if field.is_mapping and isinstance(value, Mapping):
+        return {str(name): _typed(element, field.element, flag) for name, element in value.items()}
+    if field.is_tuple or field.is_mapping:
+        raise ConfigError(f"{flag} (={value!r}) must be a {'list' if field.is_tuple else 'mapping'}")
+    typed = _typed(value, field.type, flag)
+    if field.type in (int, float):
+        field.option.check_range(typed)
+    return typed
+
+
+def _typed(value: Any, kind: type, flag: str) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{flag} (={value!r}) must be of type {kind.__name__}")
+    return value

@@ -1,0 +1,84 @@
+"""Requests that train or fit: train-tokenizer, fit-controls, train-prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tokenreel.pipelines.requests.fields import Request, option, request
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DECODE_WORKERS, DEVICE, DRY_RUN, OUT, SPLIT, Split
+
+
+@request
+class SettingsOptions(Request):
+    """Where the configuration comes from; later sources win."""
+
+    heading: ClassVar[str] = "Settings"
+
+    preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
+    config: Path | None = option("--config", "YAML file merged over the preset.", default=None)
+    assignments: tuple[str, ...] = option(
+        "--set", "Override one field, e.g. prior.depth=4. Repeatable.", default=(), metavar="FIELD=VALUE"
+    )
+
+
+@request
+class TrainingOptions(SettingsOptions):
+    heading: ClassVar[str] = "Training"
+
+    out: Path = option("--out", "Run folder: configuration, metrics, checkpoints, samples and the trained model.")
+    steps: int | None = option("--steps", "Optimizer steps. Default: the preset's.", default=None, minimum=1)
+    device: str | None = option(*DEVICE, default=None)
+    resume: str = option(
+        "--resume",
+        "auto: continue the run in --out if there is one; never: require a new folder; or the path of a checkpoint.",
+        default="auto",
+    )
+    seed: int | None = option("--seed", "Seed of the random numbers. Default: the preset's.", default=None, minimum=0)
+    log_with: tuple[str, ...] = option(
+        "--log-with", "Tracker besides metrics.jsonl, e.g. tensorboard or wandb. Repeatable.", default=()
+    )
+    dry_run: bool = option(*DRY_RUN, default=False)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The fields of the configuration that flags replace; None where a flag is not given."""
+        return {
+            "training.steps": self.steps,
+            "training.seed": self.seed,
+            "training.log_with": list(self.log_with) or None,
+        }
+
+
+@request
+class TrainTokenizerRequest(TrainingOptions):
+    """Train a tokenizer on videos (stage one)."""
+
+    data: str = option(*DATA)
+    workers: int = option(*DECODE_WORKERS, default=1, minimum=0)
+
+
+@request
+class FitControlsRequest(SettingsOptions):
+    """Fit the encoders of controls.
+
+    Controls are classes, states, sound and integers. The settings need the sections `data` and `controls`.
+    """
+
+    data: str = option(*DATA)
+    out: Path = option(*OUT)
+    split: Split = option(*SPLIT, default="train")
+    workers: int = option(*DECODE_WORKERS, default=1, minimum=0)
+
+
+@request
+class TrainPriorRequest(TrainingOptions):
+    """Train a prior on a token cache (stage two).
+
+    For several processes: accelerate launch --multi_gpu --num_processes N -m tokenreel train-prior ...
+    """
+
+    cache: Path = option(*CACHE)
+    level: str | None = option(
+        "--level", "Level to train a prior for, e.g. top, where the preset has one prior per level.", default=None
+    )

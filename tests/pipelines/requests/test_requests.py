@@ -1,0 +1,174 @@
+"""Requests: the command line makes the same ones as Python, with the same defaults and the same refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenreel.data.splits import SPLITS
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.generation.config import GenerationConfig, generation_config
+from tokenreel.pipelines.requests.decoding import DecodeRequest
+from tokenreel.pipelines.requests.fields import Request, RequestField, fields_of
+from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest, SamplingOptions
+from tokenreel.pipelines.requests.program import DoctorRequest, TabletopRequest
+from tokenreel.pipelines.requests.shared import Split
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.training import TrainPriorRequest
+from tokenreel.pipelines.run import COMMANDS, Command, run
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
+
+NOTHING = {  # flags that without a value stand for nothing at all
+    *("--preset", "--config", "--level", "--tokenizer", "--controls", "--controls-revision"),
+    *("--class", "--states", "--sound", "--end", "--video", "--context-video"),
+}
+NAMES = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+
+
+def value_of(field: RequestField, number: int) -> Any:
+    """A value that is none of the defaults, and in range."""
+    if field.choices:
+        return field.choices[-1]
+    if field.is_tuple:
+        return (f"a{number}", f"b{number}")
+    if field.is_mapping:
+        return {"one": field.element(f"{number}"), "other": field.element(f"{number + 1}")}
+    if field.type is Path:
+        return Path(f"folder/{number}")
+    if field.type is float:
+        return 0.25
+    return True if field.type is bool else field.type(number)
+
+
+def as_arguments(field: RequestField, value: Any) -> list[str]:
+    flag = field.option.flag
+    if field.option.positional:
+        return [str(value)]
+    if field.type is bool:
+        return [flag]
+    if field.option.separated:
+        return [flag, ",".join(value)]
+    if isinstance(value, Mapping):
+        return [word for name, each in value.items() for word in (flag, f"{name}={each}")]
+    return [word for each in (value if isinstance(value, tuple) else [value]) for word in (flag, str(each))]
+
+
+def request_of(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Request:
+    """The request that a command line makes."""
+    requests: list[Request] = []
+    monkeypatch.setattr(Command, "load", lambda _: lambda request: requests.append(request) or {})  # type: ignore[func-returns-value]
+    assert run_command(arguments) == 0
+    return requests[0]
+
+
+@NAMES
+def test_the_command_line_and_python_make_the_same_request(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    """Of the required fields alone, so that all defaults are compared, and of all fields."""
+    fields = [field for field in fields_of(command.request) if field.name != "shard_index"]
+    for chosen in ([field for field in fields if field.required], fields):
+        values = {field.name: value_of(field, number) for number, field in enumerate(chosen, start=3)}
+        if command.name == "generate" and "video" not in values:
+            values["given_frames"] = 0
+        if "frames" in values and "given_frames" in values:
+            values["frames"] = 99
+        given = [field for field in fields if field.name in values]
+        arguments = [word for field in given for word in as_arguments(field, values[field.name])]
+        assert request_of(monkeypatch, [*command.name.split(), *arguments]) == command.request(**values)
+
+
+@NAMES
+def test_help_shows_each_field_with_its_default(capsys: pytest.CaptureFixture[str], command: Command) -> None:
+    assert run_command([*command.name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in fields_of(command.request):
+        option = field.option
+        if option.positional:
+            assert re.search(rf"Usage: .*\b{option.flag}\b", shown)
+            continue
+        found = re.search(rf"^  {option.flag}(?![\w-]).*(?:\n {{4,}}.*)*", shown, flags=re.M)
+        assert found is not None, option.flag
+        text = " ".join(found[0].split())
+        assert all(word in text for word in option.help.split() if "-" not in word)
+        if field.required:
+            assert "[required]" in text
+        elif isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+            assert f"[default: {field.default}" in text
+        elif field.default is None and option.flag not in NOTHING:
+            assert "Default:" in text
+
+
+def test_a_list_that_is_one_value_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ["sample", "--prior", "p", "--cache", "c", "--out", "o", "--given-controls"]
+    for text, expected in (("none", ()), ("class, end", ("class", "end"))):
+        request = request_of(monkeypatch, [*line, text])
+        assert isinstance(request, SampleRequest)
+        assert request.given_controls == expected
+
+
+SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SampleRequest(**SAMPLE, num=0), r"--num \(=0\) must be at least 1"),
+        (lambda: SampleRequest(**SAMPLE, temperature=0.0), r"--temperature \(=0.0\) must be above 0"),
+        (lambda: SampleRequest(**SAMPLE, top_p=1.5), r"--top-p \(=1.5\) must be at most 1"),
+        (lambda: SampleRequest(**SAMPLE, split="trian"), r"--split 'trian' is not known; did you mean 'train'"),
+        (lambda: SampleRequest(**SAMPLE, num="3"), r"--num \(='3'\) must be of type int"),
+        (lambda: SampleRequest(**SAMPLE, num=True), r"--num \(=True\) must be of type int"),
+        (lambda: SampleRequest(**SAMPLE, top_k_of=["state=3"]), r"--top-k-of \(=\['state=3'\]\) must be a mapping"),
+        (lambda: SampleRequest(**{**SAMPLE, "prior": "p"}), r"--prior \(='p'\) must be a list"),
+        (lambda: SampleRequest(**SAMPLE, given_frames=3, frames=2), r"--frames \(=2\) must be at least --given-frames"),
+        (lambda: DecodeRequest(tokens="t", tokenizer="t", out="o", given_frames=2), r"--given-frames \(=2\) .*--con"),
+        (lambda: TokenizeRequest(data="d", out="o", shard_index=2, num_shards=2), r"--shard-index \(=2\) must be"),
+        (lambda: GenerateRequest(prior=["p"], tokenizer="t", out="o"), r"--given-frames \(=1\) needs --video"),
+        (lambda: TabletopRequest(directory=None), r"DIRECTORY \(=None\) must be of type Path"),
+        (lambda: run(SamplingOptions()), "SamplingOptions is not the request of a command"),
+    ],
+)  # fmt: skip
+def test_python_gets_the_refusal_that_names_the_flag(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_string_stands_for_a_path_and_a_list_for_a_tuple() -> None:
+    request = TrainPriorRequest(cache="c", out="o", assignments=["prior.depth=4"])  # type: ignore[arg-type]
+    assert (request.cache, request.assignments) == (Path("c"), ("prior.depth=4",))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.out = Path("p")  # type: ignore[misc]
+
+
+def test_run_carries_out_a_request() -> None:
+    assert "packages" in run(DoctorRequest())
+
+
+def test_the_defaults_of_sampling_are_those_of_the_sampler() -> None:
+    assert generation_config(SamplingOptions(num=3)) == GenerationConfig(num=3, given_frames=1)
+
+
+def test_every_sampling_option_reaches_the_sampler() -> None:
+    options = SamplingOptions(
+        temperature=0.5,
+        top_k=7,
+        top_p=0.75,
+        greedy=True,
+        top_k_of={"state": 3},
+        guidance=2.0,
+        speculate=5,
+        window_stride=4,
+    )
+    own = StreamSampling(0.5, 3, 0.75, True)
+    expected = SamplingConfig(0.5, 7, 0.75, True, speculate=5, guidance=2.0, window_stride=4, streams={"state": own})
+    assert generation_config(options).sampling == expected
+
+
+def test_the_splits_are_those_of_the_data() -> None:
+    assert set(typing.get_args(Split)) == set(SPLITS)
