@@ -68,7 +68,7 @@ class Preset:
         sections, prior = (resolve(PRESET, None, (), {}, stage) for stage in ("tokenizer", "prior"))
         tokenizer, shape = sections["tokenizer"], sections["prior"]
         return cls(
-            Tokenizer(tokenizer["quantizer"]["codes"], tuple(tokenizer["multipliers"])),
+            Tokenizer(tokenizer["quantizer"]["codebook_size"], tuple(tokenizer["multipliers"])),
             shape["depth"],
             shape["heads"],
             sections["training"]["steps"],

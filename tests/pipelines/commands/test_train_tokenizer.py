@@ -113,7 +113,7 @@ def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Pat
 def test_the_run_folder_holds_settings_and_samples_beside_the_originals(tmp_path: Path, videos: Path) -> None:
     train(videos, tmp_path / "run", steps=3)
     config = json.loads((tmp_path / "run/run.json").read_text())["config"]
-    assert config["tokenizer"]["quantizer"]["codes"] == 13
+    assert config["tokenizer"]["quantizer"]["codebook_size"] == 13
     assert len(list((tmp_path / "run/samples/step_00000003").glob("clip_*.mp4"))) == 4
 
 
