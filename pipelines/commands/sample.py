@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.order import spread
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.folders import fresh_folder
-from tokenreel.pipelines.decoding.true_frames import sample_sources
 from tokenreel.pipelines.generation.cascade import (
     check_drawing,
     chosen_tracks,

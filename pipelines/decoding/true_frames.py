@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -60,17 +59,6 @@ def places_of(cache: TokenCache, rows: np.ndarray) -> list[Place]:
     return [
         Place(source.get("video", source["id"]), source.get("first_frame", first))
         for source, first in zip(sources, firsts, strict=True)
-    ]
-
-
-def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """What a token file says of its samples, so that `places_of` finds where they begin: sample i goes on from the clip
-    `rows[i]` of the cache.
-    """
-    videos, firsts = cache.source_ids(rows), cache.column("first_frame")[rows].tolist()
-    return [
-        {"id": f"sample-{i:06d}", "seed": seed, "sample": i, "row": row, "video": video, "first_frame": first}
-        for i, (row, video, first) in enumerate(zip(rows.tolist(), videos, firsts, strict=True))
     ]
 
 

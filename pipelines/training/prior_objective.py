@@ -19,12 +19,11 @@ from torch.optim import Optimizer
 
 from tokenreel.config import to_mapping
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
-from tokenreel.pipelines.decoding.true_frames import sample_sources
 from tokenreel.pipelines.generation.cascade import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
