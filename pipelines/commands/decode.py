@@ -125,5 +125,5 @@ def _open_true_frames(
 def _end_tick(cache: TokenCache, tokenizer: VideoTokenizer) -> int:
     """The clip's last; of samples that were to arrive at the last frame of the clip they go on from, that one."""
     frames = cache.spec.frames
-    arrive = END in cache.provenance.get("given_tracks", ())
+    arrive = END in cache.provenance.get("given_controls", ())
     return (min(frames, tokenizer.spec.frames) if arrive else frames) - 1

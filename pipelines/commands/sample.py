@@ -69,7 +69,7 @@ def run(
     sources = sample_sources(given, chosen, drawing.seed)
     provenance: dict[str, Any] = {"prior": list(prior), "cache_id": given.cache_id, "given_frames": drawing.prime}
     if tracks:
-        provenance |= {"given_tracks": tracks, "guidance": drawing.sampling.guidance}
+        provenance |= {"given_controls": tracks, "guidance": drawing.sampling.guidance}
     derived = (END, END_STEP)  # of the rows that `sources` name
     codes = {name: stream.cpu().numpy() for name, stream in samples.tokens.items() if name not in derived}
     cache_id = write_token_file(out, spec_of_chain(models), codes, given.code_fingerprint, sources, provenance)

@@ -214,7 +214,7 @@ def test_true_frames_of_samples_that_were_given_none_or_all_are_counted_by_the_u
 
 def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(folder: Folder, tmp_path: Path) -> None:
     model = "prior={type: gpt, depth: 1, width: 16, heads: 2, controls: [end]}"
-    training = "training={batch: 2, threads: 1, prime: 2, sample_clips: 5, validation_clips: 5}"
+    training = "training={batch: 2, threads: 1, given_frames: 2, sample_clips: 5, validation_clips: 5}"
     flags = {"cache": folder.root / "cache", "out": tmp_path / "run", "steps": 1, "device": "cpu"}
     train_prior.run(assignments=[model, training], **flags)
     (path,) = (tmp_path / "run/samples").iterdir()
@@ -224,7 +224,7 @@ def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(fol
     assert len({place.first for place in places_of(cache, rows)}) > 1
     decoded = folder.decode(tmp_path / "out", path, context_video=DATA, end=DATA)
     assert np.array_equal(decoded[:, :2], folder.clips[rows, :2])
-    assert samples.provenance["given_tracks"] == ["end"]
+    assert samples.provenance["given_controls"] == ["end"]
 
 
 def test_clips_of_one_frame_are_told_what_they_can_have(folder: Folder) -> None:
