@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.layout import CacheHeader, Kind, choose_shard_rows
+from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
@@ -66,6 +67,17 @@ def write_token_file(
     if cache_id is None:
         raise CacheError(f"{path} is damaged as soon as it is written: check the disk")
     return cache_id
+
+
+def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    """The `sources` of samples, of which number i continues the clip `rows[i]` (int64 [n]) of `cache`: the seed it was
+    sampled with, and the video and first frame of that clip.
+    """
+    videos, first_frames = cache.source_ids(rows), cache.column("first_frame")[rows].tolist()
+    return [
+        {"id": f"sample-{i:06d}", "seed": seed, "sample": i, "row": row, "video": video, "first_frame": first}
+        for i, (row, video, first) in enumerate(zip(rows.tolist(), videos, first_frames, strict=True))
+    ]
 
 
 def spec_of_tokens(spec: TokenSpec, tokens: Mapping[str, np.ndarray]) -> TokenSpec:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import write_token_file
+from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.order import spread
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.folders import fresh_folder
-from tokenreel.pipelines.decoding.true_frames import sample_sources
 from tokenreel.pipelines.generation.cascade import cascade_spec, generate_tokens, generation_summary, load_priors
 from tokenreel.pipelines.generation.checks import check_generation
 from tokenreel.pipelines.generation.config import generation_config

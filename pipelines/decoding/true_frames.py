@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -58,17 +57,6 @@ def clip_positions(cache: TokenCache, rows: np.ndarray) -> list[ClipPosition]:
     return [
         ClipPosition(source.get("video", source["id"]), source.get("first_frame", first))
         for source, first in zip(sources, firsts, strict=True)
-    ]
-
-
-def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """The sources that a token file lists for its samples, as `clip_positions` reads them: sample i continues the clip
-    `rows[i]` of the cache.
-    """
-    videos, firsts = cache.source_ids(rows), cache.column("first_frame")[rows].tolist()
-    return [
-        {"id": f"sample-{i:06d}", "seed": seed, "sample": i, "row": row, "video": video, "first_frame": first}
-        for i, (row, video, first) in enumerate(zip(rows.tolist(), videos, firsts, strict=True))
     ]
 
 

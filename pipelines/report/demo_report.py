@@ -165,8 +165,8 @@ def _prior_curves(run: Path) -> dict[str, Line]:
     steps, nats = curves["training"]
     curves["training"] = (steps, [value / np.log(2) for value in nats])
     counted = {
-        "validation/bits_per_code_previous_step": "previous-step table",
-        "validation/bits_per_code_frequency": "frequency",
+        "validation/bits_per_code_temporal_bigram": "previous-step table",
+        "validation/bits_per_code_unigram": "frequency",
     }
     for name, (_, values) in _curves(run, counted).items():
         curves[name] = ([steps[0], steps[-1]], [values[-1]] * 2)
@@ -187,8 +187,11 @@ def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[t
     ]
     meanings = {
         "bits_per_code": ("prior", "bits for a code that is not given"),
-        "bits_per_code_previous_step": ("table of the frame before", "p(code | code at the same place a frame before)"),
-        "bits_per_code_frequency": ("frequency of codes", "p(code)"),
+        "bits_per_code_temporal_bigram": (
+            "table of the frame before",
+            "p(code | code at this place a frame before)",
+        ),
+        "bits_per_code_unigram": ("frequency of codes", "p(code)"),
         "choice_bits_per_code": (
             "choices in the data",
             "what a perfect prior needs at most, up to the hidden first state",

@@ -1,8 +1,7 @@
-"""Training a video tokenizer with more than its own losses: a perceptual network, and discriminators of its pictures
-and of its runs of frames (CCVS section 3.2). Any tokenizer will do; trained on single frames this is VQGAN.
+"""Training a video tokenizer with perceptual and adversarial losses besides its own (CCVS section 3.2).
 
-Each step updates the tokenizer, then the discriminators on the very pictures that it decoded. Discriminators are in
-the checkpoints and not in what is exported.
+It works with any tokenizer; trained on single frames it is VQGAN. Each step updates the tokenizer, then the
+discriminators on the same decoded frames. Discriminators are saved in checkpoints, but not exported.
 """
 
 from __future__ import annotations
@@ -35,15 +34,13 @@ from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """How tokenizer and discriminators are trained against one another."""
+    """How the tokenizer and the discriminators are trained against each other."""
 
     weight: float = 1.0  # of each adversarial loss of the tokenizer; lambda_a
-    start_step: int = 0  # steps before discriminators are trained and count
-    r1: float = 10.0  # weight of the R1 penalty; 0 for none
-    r1_every: int = 16  # steps between two steps with the penalty, which is as many times larger there
-    adaptive: bool = (
-        False  # multiplies `weight` so that the adversarial gradient is as large as that of the other losses
-    )
+    start_step: int = 0  # first step with discriminators and adversarial losses
+    r1: float = 10.0  # weight of the R1 penalty; 0 = none
+    r1_every: int = 16  # steps from one R1 penalty to the next (the penalty is multiplied by this interval)
+    adaptive: bool = False  # scale `weight` so that the adversarial gradient is as large as that of the other losses
     cap: float = 10.0  # largest factor of `adaptive`
     learning_rate: float | None = None  # of the discriminators; None: that of the tokenizer
 
@@ -56,29 +53,29 @@ class AdversarialConfig:
 
 @dataclass(frozen=True)
 class AdversarialTrainingConfig(TrainingConfig):
-    """What is null or left out has no part in the training."""
+    """The `training:` section of a tokenizer with perceptual or adversarial losses; whatever is null is not used."""
 
     perceptual: PerceptualConfig | None = None
     image_discriminator: DiscriminatorConfig | None = None
     temporal_discriminator: DiscriminatorConfig | None = None
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
-    guard: float | None = 3.0  # the run stops where the reconstruction loss is so many times its best; None: never
+    guard: float | None = 3.0  # stop when the reconstruction loss exceeds its best by this factor; None: never
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guard is not None and self.guard <= 1:
-            raise ConfigError(f"training.guard (={self.guard}) must be over 1, or null")
-        defaults = dataclasses.asdict(AdversarialConfig())  # allowed: a resolved section has them all
+            raise ConfigError(f"training.guard (={self.guard}) must be greater than 1, or null")
+        defaults = dataclasses.asdict(AdversarialConfig())  # not an error: a resolved section holds all of them
         changed = sorted(dataclasses.asdict(self.adversarial).items() - defaults.items())
         if changed and not self.discriminators:
             raise ConfigError(
-                f"training.adversarial.{changed[0][0]} (={changed[0][1]}) does nothing without a discriminator: set "
-                "training.image_discriminator or training.temporal_discriminator, or leave it out"
+                f"training.adversarial.{changed[0][0]} (={changed[0][1]}) has no effect without a discriminator: set "
+                "training.image_discriminator or training.temporal_discriminator, or omit it"
             )
 
     @property
     def discriminators(self) -> dict[str, DiscriminatorConfig]:
-        """Those that are switched on, by the names of their networks."""
+        """Configurations of the enabled discriminators by network name."""
         named = {
             "image_discriminator": self.image_discriminator,
             "temporal_discriminator": self.temporal_discriminator,
@@ -87,7 +84,7 @@ class AdversarialTrainingConfig(TrainingConfig):
 
 
 def tokenizer_training(section: Mapping[str, Any], path: str = "training") -> TrainingConfig:
-    """An AdversarialTrainingConfig where the section has any of its own fields, else a TrainingConfig.
+    """Returns an AdversarialTrainingConfig if the section sets any field of its own, else a TrainingConfig.
 
     Raises ConfigError as `from_mapping` does.
     """
@@ -99,21 +96,21 @@ def tokenizer_training(section: Mapping[str, Any], path: str = "training") -> Tr
     return config
 
 
-DISCRIMINATORS = "discriminators"  # their update
-MEMBERS = {"image_discriminator": ImageDiscriminator, "temporal_discriminator": TemporalDiscriminator}
-Judged = tuple[Tensor, Tensor]  # decoded and true
+DISCRIMINATORS = "discriminators"  # name of their update
+DISCRIMINATOR_CLASSES = {"image_discriminator": ImageDiscriminator, "temporal_discriminator": TemporalDiscriminator}
+FramePair = tuple[Tensor, Tensor]  # decoded and true frames, [N, 3, H, W] or [B, 3, n, H, W]
 
 
 @dataclass
 class ClipBatch:
-    """Clips, and what the tokenizer's update leaves for that of the discriminators."""
+    """Clips, and the decoded frames that the tokenizer's update keeps for the discriminators' update."""
 
     video: Tensor  # [B, 3, T, H, W]
-    judged: dict[str, Judged] = field(default_factory=dict)  # by discriminator, without gradients
+    frame_pairs: dict[str, FramePair] = field(default_factory=dict)  # by discriminator, detached
 
 
 class AdversarialTokenizerObjective(TokenizerObjective):
-    """TokenizerObjective with the losses that `config` switches on; with none of them, and no guard, it is the same."""
+    """TokenizerObjective plus the losses that `config` enables."""
 
     config: AdversarialTrainingConfig
 
@@ -128,7 +125,8 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         super().__init__(tokenizer, plan, clips, config, device)
         framing = tokenizer.spec.framing
         self.discriminators: dict[str, nn.Module] = {
-            name: MEMBERS[name](part, framing.height, framing.width) for name, part in config.discriminators.items()
+            name: DISCRIMINATOR_CLASSES[name](section, framing.height, framing.width)
+            for name, section in config.discriminators.items()
         }
         self.updates = ("tokenizer", DISCRIMINATORS) if self.discriminators else ("tokenizer",)
         self.networks = {"tokenizer": tokenizer, **self.discriminators}
@@ -139,16 +137,16 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         self.step = 0
 
     @property
-    def averaged(self) -> tuple[str, ...]:
+    def averaged_networks(self) -> tuple[str, ...]:
         return ("tokenizer",)
 
     def begin_step(self, step: int) -> None:
         self.step = step
 
-    def watch(self, first: int, losses: Sequence[Mapping[str, float]]) -> None:
-        """Raises Diverged where the reconstruction loss has collapsed."""
+    def check_losses(self, first_step: int, losses: Sequence[Mapping[str, float]]) -> None:
+        """Raises Diverged if the reconstruction loss has risen beyond `training.guard`."""
         if self.guard is not None:
-            self.guard.watch(first, [step["reconstruction"] for step in losses])
+            self.guard.check(first_step, [step["reconstruction"] for step in losses])
 
     def optimizers(self) -> dict[str, Optimizer]:
         optimizers = super().optimizers()
@@ -163,13 +161,13 @@ class AdversarialTokenizerObjective(TokenizerObjective):
 
     def losses(self, update: str, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if update == DISCRIMINATORS:
-            return self._discriminator_losses(batch.judged) if self._adversarial else {}
+            return self._discriminator_losses(batch.frame_pairs) if self._adversarial else {}
         reconstruction = self.tokenizer(batch.video)
         losses = {**reconstruction.losses, **self._perceptual_losses(reconstruction, batch.video)}
         if self._adversarial:
-            judged = self._judged(reconstruction, batch.video)
-            losses |= self._adversarial_losses(judged, losses)
-            batch.judged = {name: (decoded.detach(), true) for name, (decoded, true) in judged.items()}
+            pairs = self._frame_pairs(reconstruction, batch.video)
+            losses |= self._adversarial_losses(pairs, losses)
+            batch.frame_pairs = {name: (decoded.detach(), true) for name, (decoded, true) in pairs.items()}
         return losses
 
     @property
@@ -177,8 +175,8 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         return bool(self.discriminators) and self.step >= self.config.adversarial.start_step
 
     def _perceptual_losses(self, reconstruction: Reconstruction, video: Tensor) -> dict[str, Tensor]:
-        """Of the pictures, or their mean with that of the run, whose first frame is given, not decoded: the weight is
-        lambda_r whatever a tokenizer decodes, as for the L1 loss.
+        """The loss of single frames, averaged with that of a run of frames if the tokenizer decodes one (without its
+        first frame, which is given): the weight is lambda_r whatever a tokenizer decodes, as for the L1 loss.
         """
         if self.perceptual is None or self.config.perceptual is None:
             return {}
@@ -188,17 +186,18 @@ class AdversarialTokenizerObjective(TokenizerObjective):
             loss = (loss + perceptual_loss(self.perceptual, decoded, true)) / 2
         return {"perceptual": self.config.perceptual.weight * loss}
 
-    def _judged(self, reconstruction: Reconstruction, video: Tensor) -> dict[str, Judged]:
-        views = {
+    def _frame_pairs(self, reconstruction: Reconstruction, video: Tensor) -> dict[str, FramePair]:
+        """What each discriminator is shown, decoded and true."""
+        pairs = {
             "image_discriminator": _pictures(reconstruction, video),
             "temporal_discriminator": reconstruction.run or (reconstruction.video, video),
         }
-        return {name: views[name] for name in self.discriminators}
+        return {name: pairs[name] for name in self.discriminators}
 
-    def _adversarial_losses(self, judged: dict[str, Judged], others: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`others` are the tokenizer's other losses, which the adaptive weight sets the adversarial ones against."""
+    def _adversarial_losses(self, pairs: dict[str, FramePair], others: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`others`: the tokenizer's other losses, to whose gradient the adaptive weight scales the adversarial one."""
         settings, losses = self.config.adversarial, dict[str, Tensor]()
-        for name, (decoded, _) in judged.items():
+        for name, (decoded, _) in pairs.items():
             with _frozen(self.discriminators[name]):
                 losses[f"adversarial/{name}"] = adversarial_loss(self.discriminators[name](decoded))
         weight: float | Tensor = settings.weight
@@ -206,10 +205,10 @@ class AdversarialTokenizerObjective(TokenizerObjective):
             weight = weight * adaptive_weight(_sum(others), _sum(losses), self.tokenizer.last_layer, settings.cap)
         return {name: weight * loss for name, loss in losses.items()}
 
-    def _discriminator_losses(self, judged: dict[str, Judged]) -> dict[str, Tensor]:
+    def _discriminator_losses(self, pairs: dict[str, FramePair]) -> dict[str, Tensor]:
         settings, losses = self.config.adversarial, dict[str, Tensor]()
         penalised = settings.r1 and (self.step - settings.start_step) % settings.r1_every == 0
-        for name, (decoded, true) in judged.items():
+        for name, (decoded, true) in pairs.items():
             network = self.discriminators[name]
             losses[f"{name}/logistic"] = discriminator_loss(network(true), network(decoded))
             if penalised:
@@ -217,7 +216,7 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         return losses
 
 
-def _pictures(reconstruction: Reconstruction, video: Tensor) -> Judged:
+def _pictures(reconstruction: Reconstruction, video: Tensor) -> FramePair:
     return reconstruction.pictures or (_frames(reconstruction.video), _frames(video))
 
 
@@ -232,7 +231,7 @@ def _sum(losses: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Within it, what is computed asks for no gradients of the network's weights."""
+    """Within this context the network's weights need no gradients."""
     network.requires_grad_(False)
     yield
     network.requires_grad_(True)

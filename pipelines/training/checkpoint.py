@@ -1,8 +1,8 @@
-"""Checkpoints: a folder for each, which is there whole or not at all.
+"""Checkpoints, written atomically: a folder each, which either exists completely or not at all.
 
-A checkpoint is staged beside its place, every file is flushed to disk, a manifest with sizes and hashes is written
-last, one rename publishes it, and only then older ones are pruned. The manifests are the truth when one is looked for.
-Tensors lie in safetensors, all else in JSON; nothing is ever unpickled. This module knows no model.
+A checkpoint is staged next to its final path, every file is flushed to disk, a manifest with sizes and hashes is
+written last, one rename publishes it, and only then are older ones pruned. Tensors are stored as safetensors, all else
+as JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors`: file stem -> name -> tensor on the CPU. `state`: plain data."""
+    """`tensors`: file stem -> name -> tensor, on the CPU when read. `state`: plain JSON data."""
 
-    step: int  # optimizer steps done
+    step: int  # completed optimizer steps
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
 
@@ -44,9 +44,9 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Publishes a checkpoint in `folder`, then leaves the newest `keep` of those there.
+    """Publishes a checkpoint in `folder`, then deletes all but the newest `keep`. Returns its path.
 
-    Raises CheckpointError if it cannot be written (a full disk, a read-only folder); what was there before is kept.
+    Raises CheckpointError if it cannot be written (full disk, read-only folder); earlier checkpoints are kept.
     """
     final = checkpoint_path(folder, checkpoint.step)
     staging = folder / f"{STAGING}{checkpoint.step}-{uuid.uuid4().hex}"
@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _clear_staging(folder)
         staging.mkdir()
         _stage(staging, checkpoint)
-        if final.exists():  # a damaged one, or one behind the checkpoint that was resumed from
+        if final.exists():  # damaged, or later than the checkpoint that the run was resumed from
             final.rename(folder / f"{STAGING}replaced-{uuid.uuid4().hex}")
         staging.rename(final)
         flush(folder)
@@ -63,7 +63,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(
             f"the checkpoint of step {checkpoint.step} cannot be written to {folder}: {error}. Earlier checkpoints are "
-            "whole; make room and start the same command again"
+            "intact: free disk space and run the same command again"
         ) from error
     _clear_staging(folder)
     for old in list_checkpoints(folder)[:-keep]:
@@ -72,15 +72,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Published checkpoints, oldest first, whole or not."""
+    """Paths of the published checkpoints, oldest first; they may be damaged."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises CheckpointError, naming the file, unless every byte is as it was written."""
+    """Raises CheckpointError, naming the file, if the size or hash of any file differs from the manifest."""
     manifest = _read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path / MANIFEST} is of format {manifest.get('format')!r}; this version reads {FORMAT}")
+        raise CheckpointError(f"{path / MANIFEST} has format {manifest.get('format')!r}, expected {FORMAT}")
     for name, expected in manifest["files"].items():
         if _describe(path / name) != expected:
             raise CheckpointError(f"{path / name} is damaged: its size or hash differs from {MANIFEST}")
@@ -91,25 +91,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; damaged ones before it are passed over with a warning. None if there is none at all.
+    """The newest intact checkpoint, or None if there are no checkpoints; damaged newer ones are skipped with a warning.
 
-    Raises CheckpointError if there are checkpoints and all are damaged.
+    Raises CheckpointError if all checkpoints are damaged.
     """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return read_checkpoint(path)
         except CheckpointError as error:
-            logger.warning("passed over: %s", error)
+            logger.warning("skipped: %s", error)
             damaged.append(str(error))
     if damaged:
-        raise CheckpointError(f"no checkpoint in {folder} is whole: {'; '.join(damaged)}. Begin in a new folder")
+        raise CheckpointError(f"no checkpoint in {folder} is intact: {'; '.join(damaged)}. Start again in a new folder")
     return None
 
 
 def _stage(staging: Path, checkpoint: Checkpoint) -> None:
     for stem, tensors in checkpoint.tensors.items():
-        # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+        # cloned: safetensors refuses tensors that share memory, such as tied weights
         plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         safetensors.torch.save_file(plain, staging / f"{stem}.safetensors")
     _write_json(staging / STATE, {"step": checkpoint.step, **checkpoint.state})

@@ -1,4 +1,4 @@
-"""The settings of the training loop: what every system shares. Knows no model and no data."""
+"""The settings of the training loop that all systems share."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from typing import Literal
 
 from tokenreel.errors import ConfigError
 
+AT_LEAST_ONE = (
+    *("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every"),
+    *("validation_clips", "sample_every", "sample_clips"),
+)
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The `training:` section. A stage may subclass it with fields of its own."""
+    """The `training:` section. A stage may add fields in a subclass."""
 
     steps: int = 1000  # optimizer steps
-    batch: int = 16  # clips of one step, all processes and micro steps together
-    accumulate: int = 1  # micro steps of one step
+    batch: int = 16  # clips per step, over all processes and micro-steps
+    accumulate: int = 1  # micro-steps per step (gradient accumulation)
     optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
-    learning_rate: float = 3e-4  # at the top of the schedule
-    betas: tuple[float, float] = (0.9, 0.99)  # decay of the first and second moment; RMSProp: momentum and smoothing
-    weight_decay: float = 0.0  # on weights of two and more dimensions only
-    warmup: int = 0  # steps until the learning rate is at its top
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine: falls to zero at `steps`
-    clip: float | None = 1.0  # largest norm of an update's gradient; None leaves gradients as they are
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer stay in fp32
-    threads: int | None = None  # of each process on a CPU, which rounding depends on; None: torch's own number
-    ema: float = 0.0  # decay a step of the averaged weights that are validated and exported; 0 for none
-    log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps
-    keep: int = 2  # checkpoints
-    validate_every: int = 500  # steps
-    validation_clips: int = 64  # held-out clips, always the same ones
-    sample_every: int = 500  # steps
-    sample_clips: int = 4  # held-out clips, always the same ones
+    learning_rate: float = 3e-4  # peak of the schedule
+    betas: tuple[float, float] = (0.9, 0.99)  # decay of the first and second moments; RMSprop: momentum and smoothing
+    weight_decay: float = 0.0  # only of parameters with two or more dimensions
+    warmup: int = 0  # steps until the learning rate reaches its peak
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: decays to zero at `steps`
+    clip_norm: float | None = 1.0  # maximum gradient norm of an update; None: no clipping
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer state stay in fp32
+    threads: int | None = None  # CPU threads per process, on which rounding depends; None: torch's default
+    ema_decay: float = 0.0  # of the averaged weights, which are validated and exported; 0: no averaging
+    log_every: int = 10  # steps, as are the other intervals
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2  # the newest ones
+    validate_every: int = 500
+    validation_clips: int = 64  # the first held-out clips
+    sample_every: int = 500
+    sample_clips: int = 4  # the first held-out clips
     seed: int = 0
-    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, trackio); metrics.jsonl comes always
+    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, trackio), besides metrics.jsonl
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep", "validate_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("validation_clips", "sample_every", "sample_clips"):
+        for name in AT_LEAST_ONE:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
         _require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
@@ -46,18 +49,18 @@ class TrainingConfig:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "in [0, 1)")
-        _require(self.clip is None or self.clip > 0, "clip", self.clip, "positive, or null")
-        _require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "positive, or null")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
 
     def micro_batch(self, processes: int) -> int:
-        """Clips that one process handles in one micro step. Raises ConfigError where the batch does not divide."""
-        shares = processes * self.accumulate
-        if self.batch % shares:
+        """Clips per process and micro-step. Raises ConfigError if `batch` is not divisible."""
+        parts = processes * self.accumulate
+        if self.batch % parts:
             raise ConfigError(
                 f"training.batch (={self.batch}) must be a multiple of processes x training.accumulate "
                 f"(={processes} x {self.accumulate})"
             )
-        return self.batch // shares
+        return self.batch // parts
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

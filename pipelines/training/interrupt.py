@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request that the loop answers at a step's end. Nothing is saved inside a signal handler."""
+"""SIGINT and SIGTERM as a request to stop, which the loop handles at the end of a step, not in a signal handler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Interrupt:
-    """While it is entered, the first signal sets `requested`; a second one acts as if nothing had been installed."""
+    """A context manager in which the first signal sets `requested`; a second one has its usual effect."""
 
     signals = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,8 +1,8 @@
-"""The only training loop, on Accelerate: it knows an Objective, a run folder, and neither pixels nor codes.
+"""The training loop of all systems, on Accelerate.
 
-Accelerate gives devices, processes, collectives and trackers. Precision is torch's autocast, because Accelerate fixes
-one for a whole process, and a process may train a tokenizer and then a prior. Data order, schedule and random numbers
-are functions of the step, so that a run which was killed goes on from its checkpoint as if it had not been.
+Accelerate provides devices, processes, collectives and trackers. Precision is torch's autocast, because Accelerate
+fixes it for a whole process, which may train a tokenizer and then a prior. Data order, schedule and random numbers are
+functions of the step, so that a run that was killed continues from its checkpoint exactly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Steps an objective from the run folder's checkpoint to `config.steps`."""
+    """Trains an objective from the run folder's checkpoint up to `config.steps`."""
 
     def __init__(
         self, objective: Objective, config: TrainingConfig, folder: RunFolder, accelerator: Accelerator
@@ -48,19 +48,19 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.accelerator = accelerator
-        self.share = config.micro_batch(accelerator.num_processes)
+        self.micro_batch = config.micro_batch(accelerator.num_processes)
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
-        if folder.start is not None:
-            self.order.resume(folder.start.state["order"])
-            self.state.load(folder.start.step, folder.start.tensors)
+        if folder.resume_from is not None:
+            self.order.resume(folder.resume_from.state["order"])
+            self.state.load(folder.resume_from.step, folder.resume_from.tensors)
 
     def run(self) -> dict[str, Any]:
-        """Trains to the end, validates and exports. Returns the summary.
+        """Trains, validates and exports. Returns the summary.
 
-        Raises NonFiniteLoss and Diverged once the model of the newest checkpoint is exported, and KeyboardInterrupt
-        once a checkpoint is written where a signal asked for an end.
+        Raises NonFiniteLoss and Diverged, after exporting the model of the newest checkpoint, and KeyboardInterrupt
+        after a signal, once a checkpoint is written.
         """
         started, first = time.perf_counter(), self.state.step
         self.log = MetricsLog(self.folder.metrics, first) if self.accelerator.is_main_process else None
@@ -68,11 +68,11 @@ class Trainer:
         with Interrupt() as interrupt, Progress(self.config.steps, "train", "step", done=first) as bar:
             while self.state.step < self.config.steps:
                 self._train_step()
-                if self._asked_to_stop(interrupt):
+                if self._stop_requested(interrupt):
                     self._stop()
-                scores = self._look() or scores
+                scores = self._run_periodic_tasks() or scores
                 bar.advance()
-        scores = scores or self._score()  # a run that was complete already has none yet
+        scores = scores or self._score()  # none yet if the run was already complete
         self._export(scores)
         for alarm in self.objective.alarms:
             logger.warning(alarm)
@@ -89,11 +89,11 @@ class Trainer:
         }
 
     def estimate(self) -> dict[str, Any]:
-        """What the run would take, from two steps: the first one also warms up. Writes nothing; train no further."""
+        """What the run would take, measured in the second of two steps. Writes nothing; do not train afterwards."""
         self._train_step()
         started = time.perf_counter()
         self._train_step()
-        self.record.take(self.state.step)  # waits for the device
+        self.record.take(self.state.step)  # synchronizes with the device
         seconds, clips = time.perf_counter() - started, self.config.steps * self.config.batch
         checkpoint = sum(t.numel() * t.element_size() for file in self.state.tensors().values() for t in file.values())
         return {
@@ -101,10 +101,10 @@ class Trainer:
             "training_clips": len(self.objective.rows),
             "clips": clips,
             "epochs": round(clips / len(self.objective.rows), 2),
-            "seconds_a_step": round(seconds, 4),
+            "seconds_per_step": round(seconds, 4),
             "hours": round(seconds * self.config.steps / 3600, 3),
             "memory_gb": round(_peak_memory(self.accelerator.device) / 1e9, 2),
-            "disk_gb": round(checkpoint * (self.config.keep + 1) / 1e9, 3),
+            "disk_gb": round(checkpoint * (self.config.keep_checkpoints + 1) / 1e9, 3),
         }
 
     def _train_step(self) -> None:
@@ -120,30 +120,30 @@ class Trainer:
         self.state.step += 1
         self.record.add(losses, time.perf_counter() - started)
 
-    def _update(self, update: str, batches: list[Any], place: tuple[int, ...]) -> dict[str, Tensor]:
-        """Moves the parameters of one update; returns its losses, none where it is left out of this step."""
+    def _update(self, update: str, batches: list[Any], seed_parts: tuple[int, ...]) -> dict[str, Tensor]:
+        """Runs one update. Returns its losses, which are empty if the objective skips it in this step."""
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(batches):
-            self._backward(update, batch, (*place, micro), losses)
+            self._backward(update, batch, (*seed_parts, micro), losses)
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
-            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip)
+            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip_norm)
             optimizer.step()
         return losses
 
     def _samples(self, step: int, micro: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and sample numbers of this process in a micro step: its slice of the one order of all processes."""
+        """Rows and sample numbers, int64 [n] each, of this process in a micro-step: a slice of the common order."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = step * self.config.batch + (micro * processes + rank) * self.share
-        return self.order.rows(first, self.share), np.arange(first, first + self.share)
+        first = step * self.config.batch + (micro * processes + rank) * self.micro_batch
+        return self.order.rows(first, self.micro_batch), np.arange(first, first + self.micro_batch)
 
-    def _backward(self, update: str, batch: Any, place: tuple[int, ...], sums: dict[str, Tensor]) -> None:
-        """Adds a micro step's gradients to the parameters and its losses to `sums`."""
+    def _backward(self, update: str, batch: Any, seed_parts: tuple[int, ...], sums: dict[str, Tensor]) -> None:
+        """Adds the gradients of a micro-step to the parameters and its losses to `sums`."""
         device = self.accelerator.device
-        generator = seed_everything(device, *place, self.accelerator.process_index)
+        generator = seed_everything(device, *seed_parts, self.accelerator.process_index)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             losses = self.objective.losses(update, batch, generator)
         if not losses:
@@ -153,14 +153,16 @@ class Trainer:
         for name, loss in scaled.items():
             sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
 
-    def _asked_to_stop(self, interrupt: Interrupt) -> bool:
-        """Processes have to stop at the same step, so several of them ask one another, only now and then."""
+    def _stop_requested(self, interrupt: Interrupt) -> bool:
+        """Whether any process received a signal. All must stop at the same step, so that several processes check only
+        every `log_every` steps.
+        """
         if self.accelerator.num_processes == 1:
             return interrupt.requested
         if self.state.step % self.config.log_every:
             return False
-        asked = torch.tensor([float(interrupt.requested)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, reduction="sum").item())
+        requested = torch.tensor([float(interrupt.requested)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(requested, reduction="sum").item())
 
     def _stop(self) -> None:
         self._flush()
@@ -168,11 +170,11 @@ class Trainer:
         self._export({})
         raise KeyboardInterrupt(
             f"stopped at step {self.state.step}; its checkpoint is in {self.folder.checkpoints}. "
-            "The same command goes on from it"
+            "Run the same command to resume from it"
         )
 
-    def _look(self) -> dict[str, float]:
-        """Whatever is due after a step: log, validation, samples, checkpoint. Returns the scores if it validated."""
+    def _run_periodic_tasks(self) -> dict[str, float]:
+        """Logs, validates, samples and writes a checkpoint if they are due. Returns the scores if it validated."""
         step, last, scores = self.state.step, self.state.step == self.config.steps, dict[str, float]()
         checkpoint = last or step % self.config.checkpoint_every == 0
         validate = last or step % self.config.validate_every == 0
@@ -188,23 +190,23 @@ class Trainer:
         return scores
 
     def _flush(self) -> None:
-        """Writes the losses since the last time. Raises NonFiniteLoss and Diverged: no checkpoint is written without
-        this look.
+        """Checks and logs the losses since the last call; called before every checkpoint. Raises NonFiniteLoss and
+        Diverged.
         """
         if len(self.record):
             try:
                 taken = self.record.take(self.state.step)
-                self.objective.watch(taken.first, taken.steps)
+                self.objective.check_losses(taken.first_step, taken.steps)
             except (NonFiniteLoss, Diverged) as error:
-                raise type(error)(f"{error}. {self._fall_back()}") from error
+                raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
             means = {f"train/{name}": value for name, value in taken.means().items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            self._write({**means, "clips_per_second": taken.rate * self.config.batch})
+            self._write({**means, "clips_per_second": taken.steps_per_second * self.config.batch})
 
-    def _fall_back(self) -> str:
-        """Exports the model of the newest whole checkpoint, where there is one; says so in words for the user.
+    def _export_newest_checkpoint(self) -> str:
+        """Exports the model of the newest intact checkpoint, if there is one. Returns a sentence for the user.
 
-        All processes come here together: what stops a run is the means over processes.
+        All processes call this together, because losses are means over processes.
         """
         try:
             checkpoint = newest_checkpoint(self.folder.checkpoints)
@@ -215,14 +217,14 @@ class Trainer:
             return f"No model is exported: there is no checkpoint before step {due} (training.checkpoint_every)"
         self.state.load(checkpoint.step, checkpoint.tensors)
         self._export(self._score())
-        return f"{self.folder.path} now holds the model of step {self.state.step}, its newest whole checkpoint"
+        return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
     def _write(self, values: dict[str, float]) -> None:
         if self.log is not None and values:
             self.log.write(self.state.step, values)
             self.accelerator.log(values, step=self.state.step)
 
-    # These are for the main process alone; the others meanwhile wait where the processes next communicate.
+    # In the following the main process works, while the others wait at the next collective operation.
 
     def _score(self) -> dict[str, float]:
         if not self.accelerator.is_main_process:
@@ -249,12 +251,12 @@ class Trainer:
             consumed = self.state.step * self.config.batch
             plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
             checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
-            write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep)
+            write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
+    """Bytes allocated on the GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

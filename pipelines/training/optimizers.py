@@ -1,4 +1,4 @@
-"""Optimizers, the learning rate as a function of the step, and optimizer states as named tensors."""
+"""Optimizers, learning rate schedules, and optimizer state as named tensors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tokenreel.pipelines.training.config import TrainingConfig
 
 
 def build_optimizer(config: TrainingConfig, networks: Iterable[nn.Module]) -> Optimizer:
-    """The configured optimizer over all that is trainable in `networks`.
+    """The configured optimizer for all trainable parameters of `networks`.
 
-    Weight decay falls on weights of two and more dimensions, not on biases and norms.
+    Weight decay applies to parameters with two or more dimensions, not to biases and norms.
     """
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     groups = [
@@ -32,13 +32,13 @@ def build_optimizer(config: TrainingConfig, networks: Iterable[nn.Module]) -> Op
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    """What scales the learning rate at `step` (0 is the first one): linear warmup, then constant or half a cosine."""
+    """Factor of the learning rate at `step`, counted from 0: linear warmup, then constant or half a cosine."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
@@ -47,7 +47,7 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The state as tensors named `<parameter>/<entry>`; settings are left out, for they are in the run's config."""
+    """The optimizer's state as tensors named `<parameter>/<entry>`, without settings, which the run's config holds."""
     return {
         f"{names[parameter]}/{entry}": value
         for parameter, state in optimizer.state.items()
@@ -56,12 +56,12 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict
 
 
 def load_optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`. Raises CheckpointError for the state of a parameter that is not there."""
-    places = {names[p]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    """The inverse of `optimizer_tensors`. Raises CheckpointError for the state of an unknown parameter."""
+    positions = {names[p]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         parameter, _, entry = key.rpartition("/")
-        if parameter not in places:
+        if parameter not in positions:
             raise CheckpointError(f"the checkpoint has an optimizer state for {parameter!r}, which the model lacks")
-        state.setdefault(places[parameter], {})[entry] = value
+        state.setdefault(positions[parameter], {})[entry] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

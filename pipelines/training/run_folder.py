@@ -1,12 +1,10 @@
-"""The folder of one training run: what it was made with, and whether it may be gone on with.
+"""The folder of one training run, and whether a run may be resumed in it.
 
-    run.json            the command, the resolved configuration, what the data are
-    metrics.jsonl       losses and scores by step
-    checkpoints/        step_00001000/, ...
-    samples/            step_00001000/, ...
-    config.json, model.safetensors, README.md      the exported model, so that the run folder itself is one
-
-It knows nothing of models or data.
+run.json            the command, the resolved configuration, the identity of the data
+metrics.jsonl       losses and scores by step
+checkpoints/        step_00001000/, ...
+samples/            step_00001000/, ...
+config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from tokenreel.pipelines.training.checkpoint import Checkpoint, newest_checkpoin
 
 
 class MetricsLog:
-    """Appends to a file whose lines beyond `step` are dropped first: what an interrupted run wrote after its checkpoint
-    is written again by the run that goes on from there.
+    """Appends to `path`, after dropping its lines later than `step`: a run that resumes from a checkpoint writes again
+    what the interrupted one wrote after that checkpoint.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -37,7 +35,7 @@ class MetricsLog:
             staged.replace(path)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Raises UserError where the disk is full or the folder read-only."""
+        """Raises UserError if the disk is full or the folder is read-only."""
         with self._writing(), self.path.open("a") as file:
             file.write(f"{json.dumps({'step': step, **values})}\n")
             file.flush()
@@ -49,103 +47,101 @@ class MetricsLog:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written: {error.strerror}. Checkpoints are whole; make room and start the same "
-                "command again"
+                f"{self.path} cannot be written: {error.strerror}. Checkpoints are intact: free disk space and run the "
+                "same command again"
             ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a killed process may leave half of one at the end. An absent file has none."""
+    """All complete lines: a killed process may leave an incomplete one at the end. No file: no lines."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-RUN = "run.json"
-# Fields of `training:` that do not change what a step computes: a run may go on with other values of these.
-FREE = (
-    *("steps", "log_every", "checkpoint_every", "keep", "validate_every", "validation_clips"),
+RUN_FILE = "run.json"
+# Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
+RESUMABLE_FIELDS = (
+    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_clips"),
     *("sample_every", "sample_clips", "log_with"),
-    *("perceptual.file", "guard"),  # where the weights lie; their hash is in `perceptual.sha256`
+    *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
 )
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes two runs the same run."""
+    """What must be equal for a run to be resumed."""
 
     command: str
     sections: Mapping[str, Any]  # the resolved configuration
-    data_identity: str  # of the plan or cache trained on
-    data_path: str  # where that lay; it may lie elsewhere when the run goes on
+    data_identity: str  # of the plan or cache
+    data_path: str  # where the data were; not compared
 
     def difference(self, other: RunIdentity) -> str | None:
-        """The first thing that differs and matters, in words for an error message."""
+        """The first difference that prevents resuming, as part of an error message; None if there is none."""
         if self.command != other.command:
             return f"it is a run of {self.command}, not of {other.command}"
         mine, theirs = _flat(self.sections), _flat(other.sections)
-        free = {f"training.{name}" for name in FREE}
+        resumable = {f"training.{name}" for name in RESUMABLE_FIELDS}
         if mine.get("training.schedule") == "cosine":
-            free.discard("training.steps")  # the cosine ends there, so all learning rates depend on it
-        for key in sorted((mine.keys() | theirs.keys()) - free):
+            resumable.discard("training.steps")  # all learning rates depend on it
+        for key in sorted((mine.keys() | theirs.keys()) - resumable):
             if mine.get(key) != theirs.get(key):
-                return f"it was begun with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}"
+                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}"
         if self.data_identity != other.data_identity:
-            return f"it was begun on other data ({self.data_identity}, not {other.data_identity})"
+            return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
 
 
 class RunFolder:
-    """`open` makes or takes the folder, and finds the checkpoint to begin from."""
+    """Paths of a run, and the checkpoint that it resumes from (None: a new run)."""
 
-    def __init__(self, path: Path, start: Checkpoint | None) -> None:
+    def __init__(self, path: Path, resume_from: Checkpoint | None) -> None:
         self.path = path
-        self.start = start
+        self.resume_from = resume_from
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
 
     @classmethod
     def open(cls, path: Path, identity: RunIdentity, resume: str = "auto") -> RunFolder:
-        """`resume`: "auto" goes on with a run that is there, "never" wants a new folder, anything else is the path of
-        a checkpoint, or of a run whose newest one is meant.
+        """`resume`: "auto" resumes an existing run, "never" requires a new folder, anything else is the path of a
+        checkpoint, or of a run (its newest checkpoint).
 
-        Raises CheckpointError where the folder or checkpoint belongs to another run, UserError where the folder holds
-        something else or cannot be written. Only reads, so that every process of a run may call it.
+        Raises CheckpointError if the folder or checkpoint belongs to another run, UserError if the folder holds
+        anything else. Writes nothing, so that every process of a run may call it.
         """
-        there = _read_identity(path)
-        if there is not None and resume == "never":
-            raise CheckpointError(f"--out {path} already holds a run: leave --resume out, or give a new folder")
-        if there is not None and (difference := there.difference(identity)):
+        existing = _read_identity(path)
+        if existing is not None and resume == "never":
+            raise CheckpointError(f"--out {path} already holds a run: omit --resume, or give a new folder")
+        if existing is not None and (difference := existing.difference(identity)):
             raise CheckpointError(f"--out {path} already holds another run: {difference}. Give a new folder")
-        if there is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"--out {path} already holds something that is no run: give a new folder")
+        if existing is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"--out {path} already exists, is not empty and is not a run: give a new folder")
         if resume in ("auto", "never"):
             return cls(path, newest_checkpoint(path / "checkpoints"))
         return cls(path, _chosen_checkpoint(Path(resume), identity))
 
     def create(self, identity: RunIdentity) -> None:
-        """Writes the folder and its `run.json`. Raises UserError where that is not possible."""
+        """Creates the folder and its `run.json`. Raises UserError if it cannot be written."""
         data = {"identity": identity.data_identity, "path": identity.data_path}
         text = json.dumps({"command": identity.command, "data": data, "config": identity.sections}, indent=1)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            staged = self.path / f".{RUN}-{os.getpid()}"
+            staged = self.path / f".{RUN_FILE}-{os.getpid()}"
             staged.write_text(text + "\n")
-            staged.replace(self.path / RUN)
+            staged.replace(self.path / RUN_FILE)
         except OSError as error:
-            raise UserError(
-                f"--out {self.path} cannot be written: {error.strerror}; give a folder that you may write to"
-            ) from error
+            raise UserError(f"--out {self.path} cannot be written: {error.strerror}; give a writable folder") from error
 
 
 def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
-    run = path if (path / RUN).exists() else path.parent.parent
-    there = _read_identity(run)
-    if there is None:
+    run = path if (path / RUN_FILE).exists() else path.parent.parent
+    existing = _read_identity(run)
+    if existing is None:
         raise CheckpointError(
-            f"--resume {path} is neither a run folder nor a checkpoint of one (auto, never or a path)"
+            f"--resume {path} is neither a run folder nor a checkpoint of one; expected auto, never or such a path"
         )
-    if difference := there.difference(identity):
+    if difference := existing.difference(identity):
         raise CheckpointError(f"--resume {path} belongs to another run: {difference}")
     checkpoint = newest_checkpoint(path / "checkpoints") if run == path else read_checkpoint(path)
     if checkpoint is None:
@@ -154,13 +150,13 @@ def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
 
 
 def _read_identity(path: Path) -> RunIdentity | None:
-    if not (path / RUN).is_file():
+    if not (path / RUN_FILE).is_file():
         return None
     try:
-        data = json.loads((path / RUN).read_text())
+        data = json.loads((path / RUN_FILE).read_text())
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / RUN} is damaged ({error!r}): give a new folder") from error
+        raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

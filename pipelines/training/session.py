@@ -1,7 +1,7 @@
-"""From an objective and its settings to a finished run: sets up Accelerate, opens the run folder, trains, closes.
+"""Runs an objective: sets up Accelerate, opens the run folder, trains.
 
-Several processes: `accelerate launch --multi_gpu --num_processes N -m tokenreel ...`, on a machine without GPUs too.
-The trap: with `--cpu`, Accelerate 1.15 starts a single process whatever number is asked for.
+Several processes: `accelerate launch --multi_gpu --num_processes N -m tokenreel ...`, also on a machine without GPUs
+(with `--cpu`, Accelerate 1.15 starts a single process whatever `--num_processes` is).
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.
 
 
 def make_accelerator(device: str | None, log_with: tuple[str, ...], out: Path) -> Accelerator:
-    """`device` as torch spells it; None takes GPUs if there are any; launched processes get one each.
+    """`device` as in torch; None: GPUs if there are any, one for each launched process.
 
-    Raises ConfigError for a device or tracker that is not here, and where a launcher asks for sharded training.
+    Raises ConfigError for a device or tracker that is not available, and if sharded training is configured.
     """
     chosen = choose_device(device)
     if chosen.index is not None:
         torch.cuda.set_device(chosen)
     trackers = {str(tracker) for tracker in get_available_trackers()}
     for name in log_with:
-        if name not in trackers:  # Accelerate would leave it out without a word
+        if name not in trackers:  # Accelerate would ignore it silently
             raise ConfigError(
                 f"log_with {name!r} is not installed; installed: {', '.join(sorted(trackers)) or 'none'}. "
-                "metrics.jsonl is written in any case"
+                "metrics.jsonl is always written"
             )
     accelerator = Accelerator(
         cpu=chosen.type == "cpu", mixed_precision="no", log_with=list(log_with) or None, project_dir=out / "trackers"
     )
     if accelerator.distributed_type not in DATA_PARALLEL:
         raise ConfigError(
-            f"{accelerator.distributed_type}: training runs data parallel only, every process with the whole model; "
-            "choose that with `accelerate config`"
+            f"{accelerator.distributed_type}: only data-parallel training is supported (every process holds the whole "
+            "model); choose it with `accelerate config`"
         )
     return accelerator
 
 
 def start_trackers(accelerator: Accelerator, sections: Mapping[str, Any]) -> None:
-    """Begins the trackers of `log_with`, with the configuration as they take it: names and plain values."""
+    """Starts the trackers of `log_with`; the configuration is passed as text by section, which all of them accept."""
     accelerator.init_trackers("tokenreel", config={key: str(value) for key, value in sections.items()})
 
 
 @dataclass(frozen=True)
 class Session:
-    """`identity` says what run it is; `out` and `resume` (auto, never or a path) where it lies and begins."""
+    """A run in the folder `out`; `resume` is "auto", "never" or a path, as in RunFolder.open."""
 
     identity: RunIdentity
     out: Path
@@ -69,14 +69,14 @@ class Session:
     def _open(self) -> RunFolder:
         """Raises what RunFolder.open and RunFolder.create raise."""
         folder = RunFolder.open(self.out, self.identity, self.resume)
-        self.accelerator.wait_for_everyone()  # nobody writes before all have looked
+        self.accelerator.wait_for_everyone()  # no process writes before all have read the folder
         if self.accelerator.is_main_process:
             folder.create(self.identity)
         self.accelerator.wait_for_everyone()
         return folder
 
     def train(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
-        """Trains to the end of `config`; returns the summary of Trainer.run and raises what it raises."""
+        """Trains for `config.steps` steps. Returns the summary of Trainer.run and raises what that raises."""
         folder = self._open()
         start_trackers(self.accelerator, self.identity.sections)
         keep_freed_memory()
@@ -87,7 +87,7 @@ class Session:
             self.accelerator.end_training()
 
     def estimate(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
-        """Two steps for the clock, and nothing written: what the run would take. The objective is used up by it."""
+        """What the run would take, from two timed steps; writes nothing. Do not train the objective afterwards."""
         folder = RunFolder.open(self.out, self.identity, self.resume)
         with cpu_threads(config.threads):
             return Trainer(objective, config, folder, self.accelerator).estimate()

@@ -1,6 +1,5 @@
-"""What a run carries from step to step: networks, optimizers, averaged weights, and how many steps are done.
-
-It goes to the tensors of a checkpoint and back. It reads no files, data or processes.
+"""The state that a run carries from step to step, to and from the tensors of a checkpoint: networks, optimizers,
+averaged weights and the number of steps.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from tokenreel.pipelines.training.optimizers import load_optimizer_tensors, opti
 
 
 class WeightAverage:
-    """average <- decay * average + (1 - decay) * weights, after each step.
+    """Exponential moving average: average <- decay * average + (1 - decay) * weights after each step.
 
-    The decay of step n is at most (1 + n) / (10 + n): a short run is not left with its initial weights.
+    The decay of step n is at most (1 + n) / (10 + n), so that short runs do not keep their initial weights.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
@@ -30,7 +29,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after step number `step` (0 is the first one)."""
+        """Adds the weights after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, average in self.tensors.items():
             average.lerp_(self.parameters[name], 1.0 - decay)
@@ -41,7 +40,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the networks hold the averaged weights; buffers, a codebook among them, stay as they are."""
+        """Within this context the networks hold the averaged weights; buffers such as codebooks are unchanged."""
         self._swap()
         try:
             yield
@@ -57,7 +56,7 @@ class WeightAverage:
 
 
 class TrainingState:
-    """Puts the objective's networks on `device`, in training mode."""
+    """Moves the objective's networks to `device`, in training mode."""
 
     def __init__(self, objective: Objective, config: TrainingConfig, device: torch.device) -> None:
         self.networks = objective.networks
@@ -65,19 +64,20 @@ class TrainingState:
             network.to(device).train()
         self.optimizers = objective.optimizers()
         self.parameters = self._parameters_of(self.networks)
-        self.average = WeightAverage(self._parameters_of(objective.averaged), config.ema) if config.ema else None
-        self.step = 0  # optimizer steps done
+        averaged = self._parameters_of(objective.averaged_networks)
+        self.average = WeightAverage(averaged, config.ema_decay) if config.ema_decay else None
+        self.step = 0  # completed optimizer steps
         self._names = {parameter: name for name, parameter in self.parameters.items()}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All that the next step depends on, by file of the checkpoint."""
+        """All tensors that the next step depends on, by file of the checkpoint."""
         tensors = {f"network_{name}": network.state_dict() for name, network in self.networks.items()}
         for update, optimizer in self.optimizers.items():
             tensors[f"optimizer_{update}"] = optimizer_tensors(optimizer, self._names)
         return tensors if self.average is None else {**tensors, "average": self.average.tensors}
 
     def load(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """The inverse of `tensors`. Raises CheckpointError where they are of another model."""
+        """The inverse of `tensors`. Raises CheckpointError for the tensors of another model."""
         try:
             for name, network in self.networks.items():
                 network.load_state_dict(tensors[f"network_{name}"])
@@ -97,7 +97,7 @@ class TrainingState:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within it: evaluation mode, averaged weights where the objective wants them, no gradients."""
+        """Within this context: evaluation mode, averaged weights if there are any, no gradients."""
         with torch.no_grad(), nullcontext() if self.average is None else self.average.applied():
             for network in self.networks.values():
                 network.eval()

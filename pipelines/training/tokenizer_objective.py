@@ -1,7 +1,4 @@
-"""Training a video tokenizer: clips in, its own losses minimised, judged by its reconstructions of held-out clips.
-
-Knows no particular tokenizer; adversarial losses are not part of it.
-"""
+"""Training a video tokenizer with its own losses; validated by reconstructions of held-out clips."""
 
 from __future__ import annotations
 
@@ -28,11 +25,11 @@ from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.tokenizers.base import VideoTokenizer
 
-MEAN_IMAGE_CLIPS = 64  # training clips whose mean is the baseline
+MEAN_IMAGE_CLIPS = 64  # training clips whose mean image is the baseline
 
 
 class TokenizerObjective(Objective):
-    """`clips` reads the rows of `plan`; held-out clips are its validation rows, of which the first ones are used."""
+    """`clips` reads the rows of `plan`. Validation uses the first `validation_clips` of its validation rows."""
 
     updates: tuple[str, ...] = ("tokenizer",)
 
@@ -48,7 +45,7 @@ class TokenizerObjective(Objective):
         self.held_out = plan.rows("validation")[: config.validation_clips]
         self.data_identity = plan.sha256
         if not len(self.rows):
-            raise DataError("no video is left for training: lower data.validation or give more videos")
+            raise DataError("there is no training video: lower data.validation or give more videos")
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}
@@ -64,8 +61,8 @@ class TokenizerObjective(Objective):
         return losses
 
     def validate(self) -> dict[str, float]:
-        """PSNR (dB), SSIM and gain over the mean image; of each level's least used codebook the part in use
-        and its perplexity, with an alarm where they are low.
+        """PSNR (dB), SSIM and gain over the mean image; usage and perplexity of each level's least used codebook, with
+        an alarm if they are low.
         """
         if not len(self.held_out):
             return {}
@@ -73,25 +70,25 @@ class TokenizerObjective(Objective):
         scores = ReconstructionScores(self._mean_image)
         counters = {s.name: CodeCounter(s.codebook_size, s.codebooks) for s in self.tokenizer.spec.levels}
         for row in self.held_out:
-            real = self.clips.read(np.array([row]))
-            tokens = self.tokenizer.encode(to_model(real, self.device))
-            scores.update(real, to_frames(self.tokenizer.decode(tokens)))
+            clip = self.clips.read(np.array([row]))
+            tokens = self.tokenizer.encode(to_model(clip, self.device))
+            scores.update(clip, to_frames(self.tokenizer.decode(tokens)))
             for name, counter in counters.items():
                 counter.update(tokens[name].cpu().numpy())
         worst = {name: min(counter.use(), key=lambda use: use.used) for name, counter in counters.items()}
         advice = self.tokenizer.collapse_advice
         self.alarms = tuple(f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
-        used = {f"{name}/codes_used": use.used for name, use in worst.items()}
-        return {**scores.compute(), **used, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
+        usage = {f"{name}/codebook_usage": use.used for name, use in worst.items()}
+        return {**scores.compute(), **usage, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
 
     def write_samples(self, folder: Path) -> None:
-        """Held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
+        """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
         folder.mkdir(parents=True, exist_ok=True)
         rate = frame_rate_of(self.tokenizer)
         for number, row in enumerate(self.held_out[: self.config.sample_clips]):
-            real = self.clips.read(np.array([row]))
-            again = to_frames(self.tokenizer.decode(self.tokenizer.encode(to_model(real, self.device))))
-            write_video(folder / f"clip_{number:02d}.mp4", np.concatenate([real[0], again[0]], axis=2), rate)
+            clip = self.clips.read(np.array([row]))
+            decoded = to_frames(self.tokenizer.decode(self.tokenizer.encode(to_model(clip, self.device))))
+            write_video(folder / f"clip_{number:02d}.mp4", np.concatenate([clip[0], decoded[0]], axis=2), rate)
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.tokenizer.about = about
@@ -99,5 +96,5 @@ class TokenizerObjective(Objective):
 
     @cached_property
     def _mean_image(self) -> np.ndarray:
-        some = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
-        return mean_image(self.clips.read(np.array([row]))[0] for row in some)
+        rows = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
+        return mean_image(self.clips.read(np.array([row]))[0] for row in rows)

@@ -28,7 +28,7 @@ STORED = ("class", "state", "sound")  # controls that are tracks of the cache
 RUNS = ("state", "sound", "end", NONE)  # those that take longest first; of frames
 OF_TRACKS = "class"  # it draws states, which the prior with states follows; trained as its preset says
 DROPPED = 0.1  # share of training clips without their controls
-LOOKS = "training={validate_every: 1000000, sample_every: 1000000, checkpoint_every: 300, keep: 1}"
+LOOKS = "training={validate_every: 1000000, sample_every: 1000000, checkpoint_every: 300, keep_checkpoints: 1}"
 WATCHED, WATCHER_STEPS = 600, 1000  # training clips whose decoded frames the tip's finder learns from
 
 

@@ -35,7 +35,10 @@ DATA = "tabletop:?videos=480&frames=32"
 HELD_OUT = 48  # clips that are judged
 JUDGED = (1, 3, 8, 15)  # frames of context of a run that is judged
 PERCEPTUAL, PERCEPTUAL_STEPS = "perceptual.safetensors", 600
-LOOKS = "training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 250, keep: 1}"
+LOOKS = (
+    "training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 250, "
+    "keep_checkpoints: 1}"
+)
 DISCRIMINATOR = "{width: 8, multipliers: [1, 2, 4, 4]}"
 # Discriminators keep the rate with which these settings were chosen; the tokenizer's is five times that by now.
 ADVERSARIAL = (

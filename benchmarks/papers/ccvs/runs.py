@@ -39,7 +39,10 @@ from tokenreel.tokenizers.controls.controls import Controls
 
 PRESET, STATE = "ccvs-tabletop-tiny", "state"
 AT_ONCE = 24  # videos drawn, or decoded, at a time
-SELDOM = "training={validate_every: 1000000, sample_every: 1000000, sample_clips: 1, checkpoint_every: 250, keep: 1}"
+SELDOM = (
+    "training={validate_every: 1000000, sample_every: 1000000, sample_clips: 1, checkpoint_every: 250, "
+    "keep_checkpoints: 1}"
+)
 FEW_CLIPS, ALL_CLIPS = "training.validation_clips=4", "training.validation_clips=1000000"
 
 

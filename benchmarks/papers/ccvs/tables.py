@@ -167,7 +167,7 @@ def table_2(results: Results) -> Iterator[str]:
     last = members_2(results.preset)[-1]
     data, drawn = measures.held_out(sizes.starts, sizes.frames, PIXELS), results.of(last)
     repeated = measures.scores(data, measures.repeated(data))["psnr"]
-    table = results.of(unsteered(last.prior))["bits_per_code_previous_step"]
+    table = results.of(unsteered(last.prior))["bits_per_code_temporal_bigram"]
     yield (
         "Table 2. Transformers on the codes of one tokenizer, with the arm's position as states, an "
         "input at each code too, which the paper's are not. Given the first frame "

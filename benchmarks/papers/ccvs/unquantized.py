@@ -137,8 +137,8 @@ def train(clips: Tensor, config: PriorTrainingConfig, shape: tuple[int, int, int
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             loss = prior.loss(clips[torch.randint(len(clips), (config.batch,))])
         loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(prior.parameters(), config.clip)
+        if config.clip_norm:
+            nn.utils.clip_grad_norm_(prior.parameters(), config.clip_norm)
         optimizer.step()
     return prior.eval()
 

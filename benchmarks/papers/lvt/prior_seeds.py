@@ -32,9 +32,9 @@ def main(demo: Path, seeds: int, preset: str) -> None:
             scores = train_prior.run(
                 TrainPriorRequest(preset=preset, cache=cache, out=Path(folder) / "prior", seed=seed)
             )
-        prior, table = scores["bits_per_code"], scores["bits_per_code_previous_step"]
+        prior, table = scores["bits_per_code"], scores["bits_per_code_temporal_bigram"]
         click.echo(
-            f"{seed:4}  {prior:.3f}  {table:.3f}  {scores['bits_per_code_frequency']:.3f}  {bound:.4f}  "
+            f"{seed:4}  {prior:.3f}  {table:.3f}  {scores['bits_per_code_unigram']:.3f}  {bound:.4f}  "
             f"{1 - prior / table:.1%}  {scores['seconds']:.0f}"
         )
 

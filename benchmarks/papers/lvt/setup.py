@@ -27,7 +27,10 @@ SUBSCALES = {  # name -> factor, kernel of the encoder: the public code's
     "spatial": ((1, 2, 2), (1, 3, 3)),
     "spatiotemporal": ((4, 2, 2), (5, 3, 3)),
 }
-LOOP = "training={optimizer: adamw, schedule: cosine, warmup: 50, clip: 1.0, precision: bf16, threads: 1, keep: 1}"
+LOOP = (
+    "training={optimizer: adamw, schedule: cosine, warmup: 50, clip_norm: 1.0, precision: bf16, threads: 1, "
+    "keep_checkpoints: 1}"
+)
 LOOKS = (  # only at the end, but then at every held-out clip
     "training={checkpoint_every: 200, validate_every: 1000000, validation_clips: 1000000, sample_every: 1000000, "
     "sample_clips: 1}"
@@ -42,7 +45,7 @@ TOKENIZER = (
 PRIOR = (
     "prior={type: subscale-transformer, depth: 2, width: 96, heads: 4, head_width: 24, embedding: 32}",
     *(LOOP, LOOKS, "training={learning_rate: 6.0e-3, betas: [0.9, 0.95], weight_decay: 0.05}"),
-    f"training.prime={PRIME}",
+    f"training.given_frames={PRIME}",
 )
 
 

@@ -39,8 +39,8 @@ NO_FVD = "-"  # until there is an evaluation
 BITS = f"Bits/code on held-out clips with {PRIME} given frame (the paper: bits/dim with one priming frame)."
 FVD = "The paper's FVD is with five given frames, mean ± deviation of 10 runs."
 COUNTED = {  # baselines that are counted -> their scores
-    "table of the frame before": "bits_per_code_previous_step",
-    "frequency of codes": "bits_per_code_frequency",
+    "table of the frame before": "bits_per_code_temporal_bigram",
+    "frequency of codes": "bits_per_code_unigram",
 }
 
 
@@ -83,7 +83,7 @@ def table_1(results: Results) -> Iterator[str]:
     yield from head("nc", "MSE", "PSNR, dB", "codes in use", "FVD", "MSE (paper, table 1)", "FVD (paper, table 1)")
     ours = {nc: results.of("mse", nc) for nc in RECONSTRUCTION}
     for nc, (error, fvd) in RECONSTRUCTION.items():
-        psnr, used = mean(results.of("psnr", nc), 1), mean(results.of("video/codes_used", nc), 2)
+        psnr, used = mean(results.of("psnr", nc), 1), mean(results.of("video/codebook_usage", nc), 2)
         yield row(nc, mean(ours[nc], 5), psnr, used, NO_FVD, error, fvd)
     yield ""
     named = {f"nc {nc}": errors for nc, errors in ours.items()}

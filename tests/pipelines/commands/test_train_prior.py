@@ -23,7 +23,8 @@ from tokenreel.priors.base import Prior
 K, CLIPS, STEPS = 5, 61, 7  # codes, clips, frames of a clip
 SETTINGS = [
     "prior={type: gpt, depth: 1, width: 16, heads: 2, dropout: 0.1}",
-    "training={batch: 6, learning_rate: 0.01, checkpoint_every: 4, validate_every: 4, sample_every: 4, keep: 9}",
+    "training={batch: 6, learning_rate: 0.01, checkpoint_every: 4, validate_every: 4, sample_every: 4}",
+    "training.keep_checkpoints=9",
 ]
 
 
@@ -46,8 +47,8 @@ def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any
 
 def test_a_prior_learns_beats_counting_codes_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
     summary = train(cache, tmp_path / "run", steps=150)
-    assert summary["bits_per_code"] < 0.5 * summary["bits_per_code_frequency"]
-    assert summary["bits_per_code_previous_step"] < 0.5, "what comes next is certain, but for smoothing"
+    assert summary["bits_per_code"] < 0.5 * summary["bits_per_code_unigram"]
+    assert summary["bits_per_code_temporal_bigram"] < 0.5, "what comes next is certain, but for smoothing"
     assert summary["given_frames"] == 1
     prior = Prior.from_pretrained(tmp_path / "run")
     tokens = TokenCache.open(cache)
@@ -83,7 +84,7 @@ def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp
 def test_codes_of_another_tokenizer_are_refused(tmp_path: Path, cache: Path) -> None:
     train(cache, tmp_path / "run", steps=2)
     other = make_cache(tmp_path / "other.tokens", seed=5)
-    with pytest.raises(CheckpointError, match=r"begun on other data \(cache .* of the tokenizer foreign-"):
+    with pytest.raises(CheckpointError, match=r"started on other data \(cache .* of the tokenizer foreign-"):
         train(other, tmp_path / "run", steps=2)
 
 
@@ -103,7 +104,7 @@ def test_a_damaged_shard_stops_training_with_its_file_and_rows(tmp_path: Path, c
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, cache: Path) -> None:
     estimate = train(cache, tmp_path / "run", steps=1000, dry_run=True)
     assert estimate["clips"] == 6000
-    assert estimate["hours"] == pytest.approx(estimate["seconds_a_step"] * 1000 / 3600, abs=0.001)
+    assert estimate["hours"] == pytest.approx(estimate["seconds_per_step"] * 1000 / 3600, abs=0.001)
     assert not (tmp_path / "run").exists()
 
 

@@ -23,7 +23,8 @@ SETTINGS = [
     "data={frames: 5, framing: {height: 16, width: 16}, validation: 0.3}",
     "tokenizer={type: frame-vqvae, hidden: 16, residual: 8, blocks: 1, latent: 8}",
     "tokenizer.quantizer={type: vq, codebook_size: 13, init: kmeans, revive_below: 0.05}",
-    "training={batch: 4, learning_rate: 0.003, checkpoint_every: 3, validate_every: 3, sample_every: 3, keep: 9}",
+    "training={batch: 4, learning_rate: 0.003, checkpoint_every: 3, validate_every: 3, sample_every: 3}",
+    "training.keep_checkpoints=9",
 ]
 
 
@@ -54,7 +55,7 @@ def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(t
     first = next(line for line in read_metrics(tmp_path / "run/metrics.jsonl") if "validation/psnr" in line)
     assert summary["psnr"] > first["validation/psnr"] + 3
     assert summary["gain_over_mean_image"] > 1
-    assert summary["video/codes_used"] >= 0.5
+    assert summary["video/codebook_usage"] >= 0.5
     tokenizer = VideoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.about["scores"]["psnr"] == pytest.approx(summary["psnr"])
     assert tokenizer.spec.frames == FRAMES
@@ -79,7 +80,7 @@ def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: 
     settings = [*SETTINGS, "tokenizer.quantizer={type: vq, codebook_size: 509, init: uniform}"]
     with caplog.at_level(logging.WARNING):
         summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
-    assert summary["video/codes_used"] < 0.5
+    assert summary["video/codebook_usage"] < 0.5
     assert "of 509 codes are in use" in summary["alarms"][0]
     assert summary["alarms"][0].endswith(VQConfig.collapse_advice)
     assert summary["alarms"][0] in caplog.text
@@ -96,7 +97,7 @@ def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> Non
         *SETTINGS[3:],
     ]
     summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
-    assert summary["top/codes_used"] < 0.5 <= summary["bottom/codes_used"]
+    assert summary["top/codebook_usage"] < 0.5 <= summary["bottom/codebook_usage"]
     assert [alarm.split(":")[0] for alarm in summary["alarms"]] == ["level 'top'"]
 
 
@@ -104,9 +105,9 @@ def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Pat
     train(videos, tmp_path / "run", steps=2)
     fewer = tmp_path / "fewer.npy"
     np.save(fewer, np.load(videos)[:-3])
-    with pytest.raises(CheckpointError, match="begun on other data"):
+    with pytest.raises(CheckpointError, match="started on other data"):
         train(fewer, tmp_path / "run", steps=2)
-    with pytest.raises(CheckpointError, match=r"begun with tokenizer\.hidden = 16, not 32"):
+    with pytest.raises(CheckpointError, match=r"started with tokenizer\.hidden = 16, not 32"):
         train(videos, tmp_path / "run", steps=2, assignments=[*SETTINGS, "tokenizer.hidden=32"])
 
 

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer, cache = str(folder / "tokenizer"), folder / "cache"
     tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=cache, allow_collapsed=True))
     for level in ("top", "bottom"):
-        settings = [*PRIORS, *TRAINING, "training.prime=4"]
+        settings = [*PRIORS, *TRAINING, "training.given_frames=4"]
         train_prior.run(TrainPriorRequest(assignments=settings, cache=cache, out=folder / level, level=level, steps=2))
     return folder
 
@@ -162,7 +162,7 @@ def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Pa
     ],
 )
 def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
-    settings = [*PRIORS, *TRAINING, "training.prime=4", assignment]
+    settings = [*PRIORS, *TRAINING, "training.given_frames=4", assignment]
     with pytest.raises(ConfigError, match=message):
         train_prior.run(
             TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
@@ -195,4 +195,4 @@ def test_scores_are_of_the_level(folder: Path) -> None:
         *_, scores = read_metrics(folder / level / "metrics.jsonl")
         assert scores["validation/given_frames"] == 4
         assert abs(scores["validation/bits_per_code"] - np.log2(13)) < 1.5
-        assert scores["validation/bits_per_code_frequency"] < np.log2(13) + 0.2
+        assert scores["validation/bits_per_code_unigram"] < np.log2(13) + 0.2

@@ -19,7 +19,7 @@ from tokenreel.pipelines.commands import sample, train_prior
 from tokenreel.pipelines.generation.given_tokens import given_tokens
 from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
-from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, drawn_subsets
+from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import Placement
 from tokenreel.priors.sampling.video import _Sampler
@@ -71,7 +71,7 @@ def test_bits_with_the_state_are_fewer_than_without_and_than_with_anothers(
     out, scores = trained
     assert scores["bits_per_code"] < 0.2
     assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K) / 2, abs=0.4)
-    assert scores["bits_per_code_frequency"] == pytest.approx(np.log2(K), abs=0.1)
+    assert scores["bits_per_code_unigram"] == pytest.approx(np.log2(K), abs=0.1)
     prior, tokens = Prior.from_pretrained(out), TokenCache.open(cache)
     codes = {n: torch.from_numpy(c).long() for n, c in tokens.read(tokens.rows("validation")[:64]).items()}
     given = prior.given_frames(1) | prior.given_streams(["state"])
@@ -112,7 +112,7 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
 def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Told a class, it draws states and no frame."""
     out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", controls_only: true"
-    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, prime: 0", model=model)
+    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, given_frames: 0", model=model)
 
 
 def test_a_prior_of_tracks_alone_is_scored_on_them(of_tracks: tuple[Path, dict[str, Any]]) -> None:
@@ -212,7 +212,7 @@ def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(
 
 def test_an_end_frame_comes_from_the_clip(cache: Path, tmp_path: Path) -> None:
     """Trained for it, what is drawn last is what the clip ends with, though nothing else tells."""
-    train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, prime: 3, schedule: cosine")
+    train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, given_frames: 3, schedule: cosine")
     for frames in (STEPS, 4):
         out = tmp_path / str(frames)
         sample.run(
@@ -241,7 +241,7 @@ def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(c
 
 
 def test_a_resumed_run_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
-    more = "drop_controls: 0.4, checkpoint_every: 3, keep: 9"
+    more = "drop_controls: 0.4, checkpoint_every: 3, keep_checkpoints: 9"
     train(cache, tmp_path / "whole", "state, end", steps=7, more=more)
     start = str(tmp_path / "whole/checkpoints/step_00000003")
     train(cache, tmp_path / "resumed", "state, end", steps=7, more=more, resume=start)
@@ -252,7 +252,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> 
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
     tokens = TokenCache.open(cache)
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
-    config = PriorTrainingConfig(prime=2, **training)
+    config = PriorTrainingConfig(given_frames=2, **training)
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 
@@ -282,7 +282,7 @@ def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache
 @pytest.mark.parametrize("members", [1, 3])
 def test_every_subset_of_controls_is_dropped_alike(members: int) -> None:
     share, count = 0.3, 70_000
-    subsets = drawn_subsets((np.arange(count) + 0.5) / count, share, members)
+    subsets = sample_subsets((np.arange(count) + 0.5) / count, share, members)
     found, counts = np.unique(subsets, axis=0, return_counts=True)
     assert len(found) == 2**members
     assert counts[0] == 49_000, "none"
@@ -391,7 +391,7 @@ def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
 
 
 def test_drops_that_nothing_can_hold_are_refused(cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"drop_controls \(=0.1\) needs controls with null codes"):
+    with pytest.raises(ConfigError, match=r"drop_controls \(=0.1\) requires controls with an unconditional token"):
         objective(cache, (), drop_controls=0.1)
     with pytest.raises(ConfigError, match=r"drop_controls \(=1.0\) must be in \[0, 1\)"):
         objective(cache, ("state",), drop_controls=1.0)

@@ -75,8 +75,8 @@ def test_discriminators_see_the_very_frames_that_the_tokenizer_decoded() -> None
         decoded = objective.tokenizer.eval()(batch.video).video
     objective.tokenizer.train()
     losses_of(objective, batch, "tokenizer")
-    run, true_run = batch.judged["temporal_discriminator"]
-    pictures, true = batch.judged["image_discriminator"]
+    run, true_run = batch.frame_pairs["temporal_discriminator"]
+    pictures, true = batch.frame_pairs["image_discriminator"]
     torch.testing.assert_close(run, decoded)
     assert torch.equal(true_run, batch.video)
     assert pictures.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
@@ -93,8 +93,8 @@ def test_a_tokenizers_own_pictures_and_run_are_judged_where_it_has_them(monkeypa
     own = Reconstruction(own.video, own.losses, {}, tuple(pictures), tuple(run))  # type: ignore[arg-type]
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
     losses_of(objective, batch, "tokenizer")
-    assert torch.equal(batch.judged["image_discriminator"][0], pictures[0])
-    assert torch.equal(batch.judged["temporal_discriminator"][1], run[1])
+    assert torch.equal(batch.frame_pairs["image_discriminator"][0], pictures[0])
+    assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], run[1])
 
 
 def test_before_the_start_step_there_is_nothing_adversarial() -> None:
@@ -246,7 +246,7 @@ def test_the_section_decides_which_training_it_is() -> None:
 def test_adversarial_settings_without_a_discriminator_are_refused_unless_they_are_the_defaults() -> None:
     without = {"perceptual": None, "image_discriminator": None}
     with pytest.raises(
-        ConfigError, match=r"training\.adversarial\.start_step \(=7\) does nothing without a discr"
+        ConfigError, match=r"training\.adversarial\.start_step \(=7\) has no effect without a discr"
     ) as error:
         tokenizer_training({**without, "adversarial": {"start_step": 7}})
     assert "\n" not in str(error.value)

@@ -61,7 +61,7 @@ def test_every_harm_to_every_file_is_seen_and_the_one_before_is_taken(tmp_path: 
 def test_all_damaged_is_an_error_and_none_at_all_is_a_new_run(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "absent") is None
     (write_checkpoint(tmp_path, make(3), keep=1) / "state.json").unlink()
-    with pytest.raises(CheckpointError, match=r"is whole: .*state\.json"):
+    with pytest.raises(CheckpointError, match=r"is intact: .*state\.json"):
         newest_checkpoint(tmp_path)
 
 
@@ -93,7 +93,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, {resource.RLIM_INFINITY}))
 try:
     write_checkpoint(folder, make(5), keep=1)
 except CheckpointError as error:
-    assert "step 5 cannot be written" in str(error) and "make room" in str(error), error
+    assert "step 5 cannot be written" in str(error) and "free disk space" in str(error), error
 else:
     sys.exit("nothing was raised")
 """

@@ -27,7 +27,7 @@ def test_a_run_whose_reconstructions_collapse_is_stopped_and_exports_the_newest_
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     newest, step = tmp_path / "checkpoints" / kept[-1], int(kept[-1].removeprefix("step_"))
     assert 8 <= step < int(message.partition(" at step ")[2].partition(",")[0])
-    assert message.endswith(f". {tmp_path} now holds the model of step {step}, its newest whole checkpoint")
+    assert message.endswith(f". {tmp_path} now holds the model of step {step}, its newest intact checkpoint")
     good = load_file(newest / "network_guard.safetensors")
     assert good["running"] <= 1.5 * good["best"]
     exported = VideoTokenizer.from_pretrained(tmp_path)
@@ -42,21 +42,21 @@ def test_a_run_whose_reconstructions_collapse_is_stopped_and_exports_the_newest_
 
 def test_the_guard_compares_the_running_mean_with_its_best_after_the_start_only() -> None:
     guard = ReconstructionGuard(2.0, start=5)
-    guard.watch(1, [1.0, 1.0, 50.0, 1.0])  # before the start anything goes
+    guard.check(1, [1.0, 1.0, 50.0, 1.0])  # before the start anything goes
     assert guard.best == 1
     guard = ReconstructionGuard(2.0, start=5)
-    guard.watch(1, [1.0] * 6)
-    guard.watch(7, [10.0])  # 0.9 + 0.1 * 10
+    guard.check(1, [1.0] * 6)
+    guard.check(7, [10.0])  # 0.9 + 0.1 * 10
     assert guard.running.item() == pytest.approx(1.9)
     with pytest.raises(Diverged, match=r"loss is 2\.71 at step 8, more than 2 times its best, 1 at step 1"):
-        guard.watch(8, [10.0])
+        guard.check(8, [10.0])
 
 
 def test_the_guards_state_does_not_depend_on_how_steps_come() -> None:
     losses = np.random.default_rng(0).uniform(0.5, 1, 11).tolist()
     at_once, one_by_one = ReconstructionGuard(9.0, 0), ReconstructionGuard(9.0, 0)
-    at_once.watch(1, losses)
+    at_once.check(1, losses)
     for step, loss in enumerate(losses, 1):
-        one_by_one.watch(step, [loss])
+        one_by_one.check(step, [loss])
     for name, value in at_once.state_dict().items():
         assert torch.equal(value, one_by_one.state_dict()[name]), name

@@ -94,7 +94,7 @@ def test_accumulation_changes_no_gradient() -> None:
 
     gradients = []
     for accumulate in (1, 3):
-        config = replace(CONFIG, accumulate=accumulate, clip=None)
+        config = replace(CONFIG, accumulate=accumulate, clip_norm=None)
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1, process_index=0)
         trainer = Trainer(Plain(config), config, RunFolder(Path(), None), accelerator)  # type: ignore[arg-type]
         trainer._train_step()
@@ -203,7 +203,7 @@ def test_a_complete_run_given_again_trains_nothing_and_says_its_score(tmp_path: 
 def test_an_out_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=3)
     train_toy(tmp_path / "run", config)
-    with pytest.raises(CheckpointError, match=r"begun with training\.batch = 12, not 24"):
+    with pytest.raises(CheckpointError, match=r"started with training\.batch = 12, not 24"):
         train_toy(tmp_path / "run", replace(config, batch=24))
     with pytest.raises(CheckpointError, match="already holds a run"):
         train_toy(tmp_path / "run", config, resume="never")
@@ -211,7 +211,7 @@ def test_an_out_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         train_toy(tmp_path / "run", replace(config, steps=5))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="something that is no run"):
+    with pytest.raises(UserError, match="is not empty and is not a run"):
         train_toy(tmp_path / "other", config)
     with pytest.raises(CheckpointError, match="neither a run folder nor a checkpoint"):
         train_toy(tmp_path / "new", config, resume=str(tmp_path / "other"))
@@ -233,5 +233,5 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
 def test_a_data_set_that_changed_is_refused(tmp_path: Path) -> None:
     train_toy(tmp_path, replace(CONFIG, steps=3))
     changed = replace(identity(replace(CONFIG, steps=3)), data_identity="other")
-    with pytest.raises(CheckpointError, match=r"begun on other data \(toy, not other\)"):
+    with pytest.raises(CheckpointError, match=r"started on other data \(toy, not other\)"):
         RunFolder.open(tmp_path, changed)

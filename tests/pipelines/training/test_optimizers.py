@@ -59,7 +59,9 @@ def test_the_state_of_an_unknown_parameter_is_refused() -> None:
         )
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("betas", (0.9, 1.0)), ("clip", 0.0), ("ema", 1.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("betas", (0.9, 1.0)), ("clip_norm", 0.0), ("ema_decay", 1.0)]
+)
 def test_settings_out_of_range_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"training\.{field} \(="):
         replace(TrainingConfig(), **{field: value})  # type: ignore[arg-type]

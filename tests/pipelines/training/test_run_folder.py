@@ -28,7 +28,7 @@ def test_metrics_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
 def test_data_may_lie_elsewhere_and_steps_may_be_added(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", HERE).create(HERE)
     moved = RunIdentity(HERE.command, {"training": {"steps": 11}, "prior": {"depth": 3}}, "plan-5", "elsewhere")
-    assert RunFolder.open(tmp_path / "run", moved).start is None
+    assert RunFolder.open(tmp_path / "run", moved).resume_from is None
 
 
 @pytest.mark.parametrize(

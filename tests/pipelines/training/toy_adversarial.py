@@ -30,8 +30,9 @@ SMALL = {"width": 2, "multipliers": [1, 2]}
 # Discriminators begin in step 5, after the checkpoint of step 4, and are penalised in steps 5, 7, 9 and 11.
 SECTION: dict[str, Any] = {
     "steps": 11, "batch": 6, "accumulate": 3, "optimizer": "adam", "betas": [0.0, 0.99], "learning_rate": 0.002,
-    "clip": None, "ema": 0.9, "log_every": 3, "checkpoint_every": 4, "keep": 9, "validate_every": 11, "seed": 7,
-    "sample_every": 11, "sample_clips": 1, "image_discriminator": SMALL, "temporal_discriminator": SMALL,
+    "clip_norm": None, "ema_decay": 0.9, "log_every": 3, "checkpoint_every": 4, "keep_checkpoints": 9, "seed": 7,
+    "validate_every": 11, "sample_every": 11, "sample_clips": 1,
+    "image_discriminator": SMALL, "temporal_discriminator": SMALL,
     "adversarial": {"start_step": 4, "r1_every": 2, "adaptive": True},
 }  # fmt: skip
 

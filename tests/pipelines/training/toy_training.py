@@ -27,7 +27,7 @@ from tokenreel.pipelines.training.session import make_accelerator
 ROWS = 23
 NEVER = 10**6  # a step that no test reaches
 CONFIG = TrainingConfig(
-    steps=11, batch=12, accumulate=3, warmup=3, ema=0.9, log_every=2, checkpoint_every=3, sample_every=5, seed=7,
+    steps=11, batch=12, accumulate=3, warmup=3, ema_decay=0.9, log_every=2, checkpoint_every=3, sample_every=5, seed=7,
     learning_rate=1e-2, weight_decay=0.1, schedule="cosine",
 )  # fmt: skip
 
