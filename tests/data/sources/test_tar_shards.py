@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
-from webdataset import shardlists, tariterators
+from webdataset import shardlists
 from webdataset.writer import ShardWriter, TarWriter
+from webdataset_samples import read_samples
 
 from tokenreel.data.decoding.messages import receive
 from tokenreel.data.sources.base import VideoEntry
@@ -77,16 +78,8 @@ def test_what_webdataset_writes(tmp_path: Path, video: bytes) -> None:
     assert numbers_of(source.read(1, np.array([3]), AS_IS)) == [3]
 
 
-def as_webdataset_reads(shard: Path) -> list[tuple[str, dict[str, bytes]]]:
-    """Key and members of each sample, by webdataset's own iteration, which reads the bodies."""
-    with shard.open("rb") as stream:
-        files = tariterators.tar_file_expander([{"url": str(shard), "stream": stream}])
-        samples = list(tariterators.group_by_keys(files))
-    return [(sample["__key__"], {k: v for k, v in sample.items() if k[:2] != "__"}) for sample in samples]
-
-
 def as_we_read(shard: Path) -> list[tuple[str, dict[str, bytes]]]:
-    """The same from the headers, each member read where it lies."""
+    """As `read_samples`, but from the headers, each member read where it lies."""
     found = []
     for key, sample in index_shard(shard).items():
         bodies = {}
@@ -115,7 +108,7 @@ def test_members_are_grouped_as_webdataset_groups_them(tmp_path: Path, format: i
     generator = np.random.default_rng(format)
     members = [(name, generator.bytes(int(generator.integers(0, 2000)))) for name in NAMES]
     write_tar(tmp_path / "a.tar", members, format)
-    expected = as_webdataset_reads(tmp_path / "a.tar")
+    expected = read_samples(tmp_path / "a.tar")
     assert len(expected) == 8  # keys
     assert sum(len(sample) for _, sample in expected) == len(NAMES) - 4
     assert as_we_read(tmp_path / "a.tar") == expected
@@ -130,7 +123,7 @@ def test_what_its_shard_writer_wrote_is_grouped_as_webdataset_groups_it(tmp_path
             writer.write({"__key__": f"part.{number % 2}/{number:05d}", **bodies})
     shards = expand_shards(str(tmp_path / "s-{000..003}.tar"))
     assert [shard.name for shard in shards] == ["s-000.tar", "s-001.tar", "s-002.tar", "s-003.tar"]
-    expected = [sample for shard in shards for sample in as_webdataset_reads(shard)]
+    expected = [sample for shard in shards for sample in read_samples(shard)]
     assert [key for key, _ in expected] == [f"part.{number % 2}/{number:05d}" for number in range(11)]
     assert [sample for shard in shards for sample in as_we_read(shard)] == expected
 
