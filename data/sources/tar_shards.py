@@ -1,7 +1,10 @@
 """WebDataset tar shards: members of one key are a sample, its video by suffix, its class in `.cls` or `.json`.
 
-Only headers are read when a shard is opened, videos are later read where they lie; nothing is extracted, decompressed
-or unpickled. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format".
+How shards are named and members grouped is webdataset's: a key ends at the first dot of the file name, so `a.left.mp4`
+and `a.right.mp4` are one sample, which may hold one video only; dots of folders do not count; a name without a dot
+belongs to no sample; members of a sample stand next to each other. Its reader, which reads whole members, runs `pipe:`
+locations and can unpickle, is not used: only headers are read when a shard is opened, videos are later read where they
+lie. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.encoded import EncodedSource
@@ -24,79 +27,112 @@ _PICKLED = frozenset(
     (".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill")
 )  # loaders would run what is in them
 _TEXT_LIMIT = 1 << 20  # bytes of a .cls or .json
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # of a URL
+_METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset skips
 _END = bytes(512)  # a tar file ends in blocks of zeros; without one it was cut
 
 
-@dataclass
-class _Sample:
-    """The members of one key: where the video's bytes are, and what is said of it."""
+@dataclass(frozen=True)
+class Member:
+    """Where the bytes of a member lie in its shard."""
 
+    name: str
+    offset: int  # bytes
+    size: int  # bytes
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
+
+@dataclass(frozen=True)
+class _Video:
     shard: Path
-    video: tuple[int, int] | None = None  # offset and size in the shard, bytes
-    label: str | None = None
-    others: list[str] = field(default_factory=list)
+    member: Member
+    label: str | None
 
 
 class TarShards(EncodedSource):
     """Ids are shard/key."""
 
     def __init__(self, location: str, shards: list[Path]) -> None:
-        self._samples: dict[str, _Sample] = {}
+        self._videos: dict[str, _Video] = {}
         for shard in shards:
-            for key, sample in _index(shard).items():
+            for key, video in _videos(shard):
                 name = f"{shard.stem}/{key}"
-                if name in self._samples:
+                if name in self._videos:
                     raise DataError(f"{location}: {name} comes twice; shards must have different names")
-                if sample.video is not None:
-                    self._samples[name] = sample
-        if not self._samples:
+                self._videos[name] = video
+        if not self._videos:
             raise DataError(f"{location}: its {len(shards)} tar shards hold no video ({', '.join(VIDEO_SUFFIXES)})")
-        super().__init__(location, (VideoEntry(name, sample.label) for name, sample in self._samples.items()))
+        super().__init__(location, (VideoEntry(name, video.label) for name, video in self._videos.items()))
 
     def _file(self, index: int) -> BinaryIO:
-        sample = self._samples[self.entries[index].id]
-        assert sample.video is not None
-        return cast(BinaryIO, FileSlice(sample.shard, *sample.video))
+        video = self._videos[self.entries[index].id]
+        return cast(BinaryIO, FileSlice(video.shard, video.member.offset, video.member.size))
 
 
 def expand_shards(pattern: str) -> list[Path]:
-    """'train-{000..002}.tar' -> three paths; without a range, the pattern itself. DataError if one is missing."""
-    found = _RANGE.search(pattern)
-    if found is None:
-        if not Path(pattern).is_file():
-            raise DataError(f"{pattern}: no such tar shard")
-        return [Path(pattern)]
-    first, last = found.groups()
-    if int(last) < int(first):
-        raise DataError(f"{pattern}: the range {found[0]} runs backwards")
-    names = (
-        f"{pattern[: found.start()]}{i:0{len(first)}}{pattern[found.end() :]}" for i in range(int(first), int(last) + 1)
-    )
-    return [path for name in names for path in expand_shards(name)]
+    """webdataset's notation: 'train-{000..002}.tar' -> three paths; also {a,b}, and :: between several patterns.
+
+    Raises DataError where a shard is missing, and for URLs and pipes, which webdataset would open.
+    """
+    for part in pattern.split("::"):
+        if _SCHEME.match(part):
+            raise DataError(
+                f"{pattern}: tar shards are read from local files, and {part!r} is a URL or a pipe: download it first "
+                "(a local name with a colon is written as ./name)"
+            )
+        if "${" in part:
+            raise DataError(f"{pattern}: variables are not expanded: write out the path of the shards")
+    from webdataset.shardlists import expand_urls  # imports torch, unless that is hidden as in decode workers
+
+    try:
+        shards = [Path(name) for name in expand_urls(pattern)]
+    except ValueError as error:
+        raise DataError(f"{pattern}: {error}; write a brace in a name as \\{{") from error
+    for shard in shards:
+        if not shard.is_file():
+            raise DataError(f"{shard}: no such tar shard")
+    return shards
 
 
-def _index(shard: Path) -> dict[str, _Sample]:
-    """The samples of a shard by key. Raises DataError for a shard that is cut, and for hostile members."""
-    samples: dict[str, _Sample] = {}
+def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
+    """The members of each sample, by key and by what follows the key's dot, in lower case.
+
+    Raises DataError for a shard that is cut, for hostile members, and where samples cannot be told apart.
+    """
+    from webdataset.tariterators import group_by_keys  # imports torch, as in expand_shards
+
+    def refuse(error: Exception) -> NoReturn:
+        raise DataError(f"{shard}: {error.args[0]}") from error
+
+    samples: dict[str, dict[str, Member]] = {}
     try:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in _members(shard, tar):
-                key, suffix = _key_and_suffix(member.name)
-                _take(shard, file, member, suffix, samples.setdefault(key, _Sample(shard)))
+            for sample in group_by_keys(_members(shard, tar), handler=refuse):
+                key = sample["__key__"]
+                if key in samples:
+                    raise DataError(
+                        f"{shard}: members of the sample {key!r} are not next to each other: write the shard in the "
+                        "order of its names, as `tar --sort=name` does"
+                    )
+                samples[key] = {suffix: value for suffix, value in sample.items() if isinstance(value, Member)}
             _require_end(shard, file, tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
     return samples
 
 
-def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The plain files. Raises DataError for anything that a data set has no use for."""
+def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+    """The plain files, as webdataset groups them. Raises DataError for anything that a data set has no use for."""
     for member in tar:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > 255:
             raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing of it was read")
         if member.isdir() or path.name.startswith("._"):  # what macOS adds
+            continue
+        if _METADATA.match(member.name):
             continue
         if not member.isreg() or member.issparse():
             raise DataError(f"{shard}: member {member.name!r} is a link, a device or sparse; only plain files are read")
@@ -105,38 +141,41 @@ def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             raise DataError(
                 f"{shard}: member {member.name!r} is a pickle, which could run code; take it out of the shard"
             )
-        yield member
+        data = Member(member.name, member.offset_data, member.size)
+        yield {"fname": member.name, "data": data, "__url__": str(shard)}
 
 
-def _key_and_suffix(name: str) -> tuple[str, str]:
-    """'a/b.c.mp4' -> ('a/b', '.mp4'): WebDataset's key ends at the first dot of the file's name."""
-    path = PurePosixPath(name)
-    return (path.parent / path.name.split(".")[0]).as_posix(), path.suffix.lower()
+def _videos(shard: Path) -> Iterator[tuple[str, _Video]]:
+    """The samples that hold a video, by key. Raises DataError as `index_shard`, and for a label that is no text."""
+    samples = index_shard(shard)
+    with shard.open("rb") as file:
+        for key, sample in samples.items():
+            videos = [member for member in sample.values() if member.suffix in VIDEO_SUFFIXES]
+            if len(videos) > 1:
+                raise DataError(
+                    f"{shard}: the sample {key!r} holds several videos, {videos[0].name!r} and {videos[1].name!r}: "
+                    "a key ends at the first dot of the file name, so rename one of them"
+                )
+            if videos:
+                labels = [_label(shard, file, member) for member in sample.values()]
+                label = next((label for label in reversed(labels) if label is not None), None)
+                yield key, _Video(shard, videos[0], label)
 
 
-def _take(shard: Path, file: BinaryIO, member: tarfile.TarInfo, suffix: str, sample: _Sample) -> None:
-    """Notes what a member adds to its sample; suffixes that are not ours are left alone."""
-    if suffix in VIDEO_SUFFIXES:
-        if sample.video is not None:
-            raise DataError(f"{shard}: member {member.name!r} is the second video of its sample")
-        sample.video = member.offset_data, member.size
-    elif suffix in (".cls", ".json"):
-        if member.size > _TEXT_LIMIT:
-            raise DataError(f"{shard}: member {member.name!r} has {member.size} bytes; the limit is {_TEXT_LIMIT}")
-        position = file.tell()
-        file.seek(member.offset_data)
-        label = _label(shard, member.name, suffix, file.read(member.size))
-        file.seek(position)
-        sample.label = label if label is not None else sample.label
-
-
-def _label(shard: Path, name: str, suffix: str, data: bytes) -> str | None:
+def _label(shard: Path, file: BinaryIO, member: Member) -> str | None:
+    """What a .cls or .json says the class is; None for other members."""
+    if member.suffix not in (".cls", ".json"):
+        return None
+    if member.size > _TEXT_LIMIT:
+        raise DataError(f"{shard}: member {member.name!r} has {member.size} bytes; the limit is {_TEXT_LIMIT}")
+    file.seek(member.offset)
     try:
-        text = data.decode().strip()
-        said = json.loads(text) if suffix == ".json" else text
+        text = file.read(member.size).decode().strip()
+        label = json.loads(text) if member.suffix == ".json" else text
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{shard}: member {name!r} cannot be read as text: {error}") from error
-    label = said.get("label") if isinstance(said, dict) else None if suffix == ".json" else said
+        raise DataError(f"{shard}: member {member.name!r} cannot be read as text: {error}") from error
+    if member.suffix == ".json":
+        label = label.get("label") if isinstance(label, dict) else None
     return None if label in (None, "") else str(label)
 
 

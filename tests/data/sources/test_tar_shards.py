@@ -1,19 +1,29 @@
-"""WebDataset shards: what WebDataset itself writes is read; members that could do harm stop the reading."""
+"""WebDataset shards: named, grouped and read as webdataset does; members that could do harm stop the reading."""
 
 from __future__ import annotations
 
 import io
 import json
 import pickle  # noqa: TID251 - to write what must not be unpickled
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
+from webdataset import shardlists
+from webdataset.writer import ShardWriter, TarWriter
+from webdataset_samples import read_samples
 
+from tokenreel.data.decoding.messages import receive
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.tar_shards import expand_shards, index_shard
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -28,9 +38,12 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
+Members = dict[str, bytes] | Iterable[tuple[str, bytes]]
+
+
+def write_tar(path: Path, members: Members, format: int = tarfile.DEFAULT_FORMAT) -> None:
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in members.items() if isinstance(members, dict) else members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -57,13 +70,145 @@ def test_a_missing_shard_is_named(tmp_path: Path, video: bytes) -> None:
 
 
 def test_what_webdataset_writes(tmp_path: Path, video: bytes) -> None:
-    writer = pytest.importorskip("webdataset").TarWriter(str(tmp_path / "w.tar"), encoder=False)
-    for key in ("0001", "0002"):
-        writer.write({"__key__": key, "mp4": video, "cls": b"5"})
-    writer.close()
+    with TarWriter(str(tmp_path / "w.tar"), encoder=False) as writer:
+        for key in ("0001", "0002"):
+            writer.write({"__key__": key, "mp4": video, "cls": b"5"})
     source = open_source(str(tmp_path / "w.tar"))
     assert source.entries == (VideoEntry("w/0001", "5"), VideoEntry("w/0002", "5"))
     assert numbers_of(source.read(1, np.array([3]), AS_IS)) == [3]
+
+
+def as_we_read(shard: Path) -> list[tuple[str, dict[str, bytes]]]:
+    """As `read_samples`, but from the headers, each member read where it lies."""
+    found = []
+    for key, sample in index_shard(shard).items():
+        bodies = {}
+        for suffix, member in sample.items():
+            with FileSlice(shard, member.offset, member.size) as body:
+                bodies[suffix] = body.read()
+        found.append((key, bodies))
+    return found
+
+
+NAMES = (
+    "plain.mp4", "plain.cls", "plain.json",
+    "many.left.png", "many.right.png", "many.TXT", "many.",
+    "v1.2/clip.set/a.b/one.mp4", "v1.2/clip.set/a.b/one.seg.mp4", "v1.2/clip.set/a.b/two.mp4",
+    "./dotted/x.mp4", "./dotted/x.cls",
+    "README", "v1.2/LICENSE",  # without a dot in their own names: no sample's
+    "long/" + "folder/" * 17 + "n" * 61 + ".mp4", "long/" + "folder/" * 17 + "n" * 61 + ".cls",
+    "größe/ä.mp4", "größe/ä.cls",
+    "__index__/a.mp4", "__meta__",
+    "last.mp4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_grouped_as_webdataset_groups_them(tmp_path: Path, format: int) -> None:
+    generator = np.random.default_rng(format)
+    members = [(name, generator.bytes(int(generator.integers(0, 2000)))) for name in NAMES]
+    write_tar(tmp_path / "a.tar", members, format)
+    expected = read_samples(tmp_path / "a.tar")
+    assert len(expected) == 8  # keys
+    assert sum(len(sample) for _, sample in expected) == len(NAMES) - 4
+    assert as_we_read(tmp_path / "a.tar") == expected
+
+
+def test_what_its_shard_writer_wrote_is_grouped_as_webdataset_groups_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    with ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=3, encoder=False, verbose=0) as writer:
+        for number in range(11):
+            names = ("mp4", "flow.npy", "json")[: number % 3 + 1]
+            bodies = {name: generator.bytes(int(generator.integers(0, 1500))) for name in names}
+            writer.write({"__key__": f"part.{number % 2}/{number:05d}", **bodies})
+    shards = expand_shards(str(tmp_path / "s-{000..003}.tar"))
+    assert [shard.name for shard in shards] == ["s-000.tar", "s-001.tar", "s-002.tar", "s-003.tar"]
+    expected = [sample for shard in shards for sample in read_samples(shard)]
+    assert [key for key, _ in expected] == [f"part.{number % 2}/{number:05d}" for number in range(11)]
+    assert [sample for shard in shards for sample in as_we_read(shard)] == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("{a,b}-{1..2}.tar", ["a-1", "a-2", "b-1", "b-2"]),
+        ("a-{08..10}.tar", ["a-08", "a-09", "a-10"]),
+        ("a-1.tar::b-{1..2}.tar", ["a-1", "b-1", "b-2"]),
+        ("./12:30.tar", ["12:30"]),
+        ("x\\{1.tar", ["x{1"]),
+    ],
+)
+def test_names_of_shards_are_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, names: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        Path(f"{name}.tar").touch()
+    assert expand_shards(pattern) == [Path(f"{name}.tar") for name in names]
+
+
+def test_a_brace_that_is_not_closed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Unbalanced braces"):
+        open_source(str(tmp_path / "a-{0..1.tar"))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "pipe:touch TOUCHED",
+        "pipe:touch TOUCHED #.tar",
+        "pipe:touch TOUCHED #{0..1}.tar",
+        "{pipe:touch TOUCHED #,b}.tar",
+        "LOCAL::pipe:touch TOUCHED #.tar",
+        "file:LOCAL",
+        "http://127.0.0.1:9/a-{0..1}.tar",
+        "https://127.0.0.1:9/a.tar",
+        "s3://bucket/a.tar",
+        "${HOME}/a-{0..1}.tar",
+    ],
+)
+def test_urls_and_pipes_are_refused_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, video: bytes, location: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise AssertionError("webdataset was asked to open something")
+
+    monkeypatch.setattr(sys.modules["webdataset.gopen"], "gopen", fail)
+    if "{pipe" not in location:  # with a scheme that only expansion makes, names are expanded, and not found
+        monkeypatch.setattr(shardlists, "expand_urls", fail)
+    write_tar(tmp_path / "a.tar", {"a.mp4": video})
+    location = location.replace("TOUCHED", str(tmp_path / "touched")).replace("LOCAL", str(tmp_path / "a.tar"))
+    with pytest.raises(DataError, match=r"URL or a pipe|no such|variables are not expanded"):
+        open_source(location)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_samples_that_cannot_be_told_apart_are_refused(tmp_path: Path, video: bytes) -> None:
+    """webdataset would yield two samples of one key, mix two videos, or drop one of two members."""
+    harmful = {
+        r"holds several videos, 'v\.1\.mp4' and 'v\.2\.mp4'": [("v.1.mp4", video), ("v.2.mp4", video)],
+        "members of the sample 'a' are not next to each other": [("a.mp4", video), ("b.mp4", video), ("a.cls", b"1")],
+        "duplicate file name": [("a.mp4", video), ("a.MP4", video)],
+    }
+    for message, members in harmful.items():
+        write_tar(tmp_path / "a.tar", members)
+        with pytest.raises(DataError, match=rf"a\.tar: .*{message}"):
+            open_source(str(tmp_path / "a.tar"))
+
+
+def test_a_decode_worker_reads_shards_without_torch(tmp_path: Path, video: bytes) -> None:
+    """webdataset imports torch where it is installed: seconds and 190 MB for each worker."""
+    for name in ("a", "b"):
+        write_tar(tmp_path / f"{name}.tar", {"a.mp4": video})
+    command = [sys.executable, "-m", "tokenreel.data.decoding.worker", str(tmp_path / "{a,b}.tar"), "4"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        ready, _ = receive(worker.stdout.fileno(), 60.0)
+        mapped = Path(f"/proc/{worker.pid}/maps").read_text()
+        worker.stdin.close()
+    assert ready["digest"] == open_source(str(tmp_path)).digest
+    assert "torch" not in mapped
 
 
 class Bomb:
