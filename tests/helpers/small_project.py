@@ -1,0 +1,47 @@
+"""A project as small as it can be: videos, an untrained tokenizer and prior, and a cache, where the texts have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from untrained import spread_codes
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.spec import Framing
+from tokenreel.pipelines.cli.program import run_command
+from tokenreel.priors.base import build_prior
+from tokenreel.tokenizers.base import build_tokenizer
+
+VIDEOS, FRAMES, SIZE = 11, 8, 16  # of the data set, of each video, pixels
+DATA = f"tabletop:?videos={VIDEOS}&frames={FRAMES}&size={SIZE}"
+TOKENIZER = {
+    "type": "frame-vqvae",
+    "hidden": 8,
+    "residual": 4,
+    "blocks": 1,
+    "downsamplings": 2,
+    "latent": 4,
+    "quantizer": {"type": "fsq", "levels": [5, 5]},
+}
+PRIOR = {"type": "gpt", "depth": 1, "width": 16, "heads": 2}
+
+
+def make_project(folder: Path) -> Path:
+    """`runs/tokenizer`, `runs/prior`, `tokens.zarr`, and `videos/` in the classes of Tabletop, below `folder`."""
+    torch.manual_seed(0)
+    command("tabletop", str(folder / "videos"), f"--videos={VIDEOS}", f"--frames={FRAMES}", f"--size={SIZE}")
+    spread_codes(build_tokenizer(TOKENIZER, FRAMES, Framing(SIZE, SIZE))).save_pretrained(folder / "runs/tokenizer")
+    cache = folder / "tokens.zarr"
+    command("tokenize-dataset", "--tokenizer", str(folder / "runs/tokenizer"), "--data", DATA, "--out", str(cache))
+    tokens = TokenCache.open(cache)
+    prior = build_prior(PRIOR, tokens.spec)
+    prior.code_fingerprint = tokens.code_fingerprint
+    prior.save_pretrained(folder / "runs/prior")
+    return folder
+
+
+def command(*arguments: str) -> None:
+    """Runs a command line of tokenreel, which has to succeed."""
+    code = run_command(list(arguments))
+    assert code == 0, f"tokenreel {' '.join(arguments)}: exit code {code}"

@@ -1,0 +1,73 @@
+"""The Python in docs/concepts.md and docs/python.md is run, page by page, on a small project in a temporary folder.
+
+A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_project import make_project
+
+from tokenreel import PRIORS, TOKENIZERS
+from tokenreel.tokenizers.quantizers.base import QUANTIZERS
+
+DOCS = Path(__file__).parents[1] / "docs"
+PICTURE = DOCS / "architecture.png"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_registries_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for registry in (QUANTIZERS, TOKENIZERS, PRIORS):
+        monkeypatch.setattr(registry, "_members", dict(registry._members))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("page", ["concepts.md"])
+def test_python_in_a_page_runs(page: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(project, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    blocks = re.finditer(r"```(python|pycon)\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+    for number, block in enumerate(blocks):
+        language, text = block.groups()
+        line = block.string[: block.start()].count("\n") + 1
+        if language == "python":
+            exec(compile("\n" * line + text, page, "exec"), names)
+        else:
+            _run_session(text, names, f"{page}, block {number}", line)
+
+
+def _run_session(text: str, names: dict[str, Any], name: str, line: int) -> None:
+    """Lines with >>> and what they print."""
+    session = doctest.DocTestParser().get_doctest(text, names, name, name, line)
+    session.globs = names  # a DocTest copies them, and what is defined here is used by later blocks
+    said: list[str] = []
+    failed = doctest.DocTestRunner().run(session, out=said.append, clear_globs=False).failed
+    assert not failed, "".join(said)
+
+
+def test_the_picture_of_the_architecture_is_what_its_script_draws(tmp_path: Path) -> None:
+    """Up to how a version of the library draws letters."""
+    runpy.run_path(str(DOCS / "architecture.py"))["draw"]().savefig(tmp_path / "drawn.png")
+    drawn, kept = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "drawn.png", PICTURE))
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn - kept).mean() < 1
