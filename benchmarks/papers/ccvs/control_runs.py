@@ -100,7 +100,7 @@ def finish(setup: Setup, seed: int, control: str) -> None:
     folder = setup.folder(seed, control)
     if not (folder / "prior" / "config.json").exists():
         steered = control != NONE
-        settings = f"training={{drop_controls: {DROPPED if steered else 0.0}, prime: {measures.PRIME}}}"
+        settings = f"training={{drop_controls: {DROPPED if steered else 0.0}, given_frames: {measures.PRIME}}}"
         train_prior.run(
             TrainPriorRequest(
                 preset=f"{PRESET}-{control}" if steered else PRESET,
