@@ -182,7 +182,11 @@ def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path:
         )
     single = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
     with pytest.raises(ConfigError, match="prior: expected a mapping"):
-        train_prior.run(assignments=["prior=null"], cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
+        train_prior.run(
+            TrainPriorRequest(
+                assignments=["prior=null"], cache=folder / "cache", out=tmp_path / "run", level="top", steps=1
+            )
+        )
     with pytest.raises(ConfigError, match="a single prior"):
         train_prior.run(
             TrainPriorRequest(assignments=single, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)

@@ -19,7 +19,7 @@ from tokenreel.pipelines.commands import sample, train_prior
 from tokenreel.pipelines.generation.given_tokens import given_tokens
 from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
-from tokenreel.pipelines.training.prior_objective import sample_subsets
+from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, sample_subsets
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import Placement
 from tokenreel.priors.sampling.video import _Sampler
