@@ -13,6 +13,7 @@ from typing import Any
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
 from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
+from tokenreel.pipelines.requests.exporting import ExportRequest
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
 from tokenreel.pipelines.requests.program import (
@@ -56,6 +57,7 @@ COMMANDS = (  # in the order of a project, which is that of `--help`
     Command("inspect", InspectRequest, "inspect"),
     Command("verify", VerifyRequest, "verify"),
     Command("repair", RepairRequest, "repair"),
+    Command("export", ExportRequest, "export"),
     Command("presets list", ListPresetsRequest, "presets"),
     Command("presets show", ShowPresetRequest, "presets"),
     Command("doctor", DoctorRequest, "doctor"),

@@ -41,6 +41,7 @@ PROMISED = {
     "pull": "--revision",
     "inspect": "--pictures --num-clips",
     "verify": "",
+    "export": "--cache --out --format --split --shard-rows",
     "repair": "",
     "presets list": "",
     "presets show": "",
