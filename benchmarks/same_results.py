@@ -63,27 +63,27 @@ LINES = {
 }
 SAMPLED = {  # how samples may be drawn
     "plain": "",
-    "draft": "--draft 4",
-    "long": "--frames 13 --slide 3",
-    "long-draft": "--frames 13 --draft 3",
+    "draft": "--speculate 4",
+    "long": "--frames 13 --window-stride 3",
+    "long-draft": "--frames 13 --speculate 3",
     "top-k": "--top-k 5 --temperature 0.8",
     "top-p": "--top-p 0.7",
     "greedy": "--greedy",
     "guided": "--guidance 3",
-    "guided-draft": "--guidance 3 --draft 4",
+    "guided-draft": "--guidance 3 --speculate 4",
     "guided-long": "--guidance 2 --frames 13",
-    "drawn-controls": "--given-tracks none",
-    "top-k-of-state": "--top-k-of state=3 --given-tracks none",
+    "drawn-controls": "--given-controls none",
+    "top-k-of-state": "--top-k-of state=3 --given-controls none",
     "top-k-of-top": "--top-k-of top=5",
-    "class": "--given-tracks class --guidance 9",
+    "class": "--given-controls class --guidance 9",
 }
 DECODED = {  # with which true frames codes may be decoded
-    "context": "--context 2 --context-video @videos --prime 3",
+    "context": "--context 2 --context-video @videos --given-frames 3",
     "no-context": "--context 0",
     "sample-plain": "--context-video @videos --end @videos",
     "sample-long": "--context-video @videos",
 }
-GIVEN, NOTHING_GIVEN, KNOWN = "--prime @given", "--prime 0", "--prime 1 --context 2"
+GIVEN, NOTHING_GIVEN, KNOWN = "--given-frames @given", "--given-frames 0", "--given-frames 1 --context 2"
 WITH_CONTROLS, LEVEL, PRIOR = "--controls @controls", "--level @level", "--prior @prior"
 SUBSCALE = "--set prior.subscale=[8,1,1]"  # slices of one frame, in clips of eight
 CONTEXT = "--set tokenizer.context=3"
