@@ -1,6 +1,7 @@
 """The process that decodes for a pool: `python -m tokenreel.data.decode_worker LOCATION MEMORY_GB`.
 
-It answers messages on its standard input until that is closed. It holds no torch, so it starts quickly, and whatever a
+The first message on its standard input says which kinds of sources were added in Python; then it answers questions
+until that is closed. It holds no torch, so it starts quickly, and whatever a
 hostile file does to a decoder happens here, under a memory limit.
 """
 
@@ -19,7 +20,7 @@ from tokenreel.data.controls.needs import RawRequest, SoundNeed, TableNeed
 from tokenreel.data.controls.read import read_raw
 from tokenreel.data.decode_messages import ConnectionLost, receive, send
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video import DecodeFailure
 from tokenreel.errors import DataError
@@ -39,7 +40,11 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up among the answers
     try:
+        kinds, _ = receive(0)
+        SOURCES.take_message(kinds)
         source = open_source(location)
+    except ConnectionLost:
+        return
     except DataError as error:
         send(answers, {"kind": "error", "message": str(error)})
         return

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
+from tokenreel.data.sources.location import Location
 from tokenreel.data.video import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
 
@@ -60,7 +61,18 @@ class TarShards(EncodedSource):
         return cast(BinaryIO, FileSlice(sample.shard, *sample.video))
 
 
-def expand_shards(pattern: str) -> list[Path]:
+def open_tar_shards(location: Location) -> VideoSource | None:
+    """One shard, shards with a range as in `train-{000..123}.tar`, or a folder of shards."""
+    shards = location.files_below(".tar")
+    if location.file(".tar") or (not location.path.exists() and _RANGE.search(str(location.path))):
+        shards = _expand(str(location.path))
+    if not shards:
+        return None
+    location.options()  # there are none: a container states its own times
+    return TarShards(location.text, shards)
+
+
+def _expand(pattern: str) -> list[Path]:
     """'train-{000..002}.tar' -> three paths; without a range, the pattern itself. DataError if one is missing."""
     found = _RANGE.search(pattern)
     if found is None:
@@ -73,7 +85,7 @@ def expand_shards(pattern: str) -> list[Path]:
     names = (
         f"{pattern[: found.start()]}{i:0{len(first)}}{pattern[found.end() :]}" for i in range(int(first), int(last) + 1)
     )
-    return [path for name in names for path in expand_shards(name)]
+    return [path for name in names for path in _expand(name)]
 
 
 def _index(shard: Path) -> dict[str, _Sample]:
@@ -85,7 +97,7 @@ def _index(shard: Path) -> dict[str, _Sample]:
                 key, suffix = _key_and_suffix(member.name)
                 _take(shard, file, member, suffix, samples.setdefault(key, _Sample(shard)))
             _require_end(shard, file, tar)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
     return samples
 
@@ -96,7 +108,7 @@ def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > 255:
             raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing of it was read")
-        if member.isdir() or path.name.startswith("._"):  # what macOS adds
+        if member.isdir() or path.name.startswith("."):  # hidden, as the ._x.mp4 that macOS adds; it has no key
             continue
         if not member.isreg() or member.issparse():
             raise DataError(f"{shard}: member {member.name!r} is a link, a device or sparse; only plain files are read")

@@ -37,7 +37,8 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
 
 
 def test_shards_in_a_range(tmp_path: Path, video: bytes) -> None:
-    write_tar(tmp_path / "s-08.tar", {"a.mp4": video, "a.cls": b"3\n", "a.caption": b"unknown to us", "._a.mp4": b"x"})
+    others = {"a.caption": b"unknown to us", "._a.mp4": b"what macOS adds", ".b.mp4": b"hidden"}
+    write_tar(tmp_path / "s-08.tar", {"a.mp4": video, "a.cls": b"3\n", **others})
     write_tar(tmp_path / "s-09.tar", {"d/b.mp4": video, "d/b.json": json.dumps({"label": "run"}).encode()})
     write_tar(tmp_path / "s-10.tar", {"c.avi": b"damaged", "e.txt": b"no video"})
     source = open_source(str(tmp_path / "s-{08..10}.tar"))
