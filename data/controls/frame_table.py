@@ -22,20 +22,23 @@ FILE_NAME, FRAME = "file_name", "frame"
 
 
 class FrameTables:
-    """The tables of a folder of videos, each read once. `root` is what the videos' names are relative to."""
+    """The tables of a folder of videos, each read once. The videos' names are relative to `root`, the folder itself
+    where it is left out.
+    """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self._folder = folder
+        self._root = folder if root is None else root
         self._held: dict[tuple[str, tuple[str, ...]], dict[str, np.ndarray]] = {}
 
     def columns(self, file: str) -> tuple[str, ...]:
         """Those of the first file of that name. Raises DataError where there is none."""
-        return columns_of(find_tables(self._root, file)[0])
+        return columns_of(find_tables(self._folder, file)[0])
 
     def numbers(self, name: str, file: str, columns: tuple[str, ...]) -> np.ndarray:
         """float32 [frames, S] of the video `name`. Raises DataError where the table does not have it."""
         if (file, columns) not in self._held:
-            self._held[file, columns] = read_tables(find_tables(self._root, file), self._root, columns)
+            self._held[file, columns] = read_tables(find_tables(self._folder, file), self._root, columns)
         tables = self._held[file, columns]
         if name not in tables:
             raise DataError(f"{name}: {file} has no line for it; {nearest_name(name, list(tables)[:50])}")
@@ -44,7 +47,7 @@ class FrameTables:
     def sha256(self, file: str) -> str:
         """Hex sha256 of all files of that name and their places. Raises DataError where there is none."""
         digest = hashlib.sha256()
-        for path in find_tables(self._root, file):
+        for path in find_tables(self._folder, file):
             with path.open("rb") as table:
                 content = hashlib.file_digest(table, "sha256").hexdigest()
             digest.update(f"{content} {path.relative_to(self._root).as_posix()}\n".encode())

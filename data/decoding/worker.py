@@ -1,6 +1,7 @@
 """The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB`.
 
-It answers messages on its standard input until that is closed. It holds no torch, so it starts quickly, and whatever a
+The first message on its standard input says which kinds of sources were added in Python; then it answers questions
+until that is closed. It holds no torch, so it starts quickly, and whatever a
 hostile file does to a decoder happens here, under a memory limit.
 """
 
@@ -19,7 +20,7 @@ from tokenreel.data.controls.needs import ControlRequest, SoundSource, TableSour
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
 from tokenreel.data.decoding.raw_controls import read_raw
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -38,10 +39,14 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up among the answers
-    # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     try:
+        kinds, _ = receive(0)
+        SOURCES.take_message(kinds)
+        # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         source = open_source(location)
+    except ConnectionLost:
+        return
     except DataError as error:
         send(answers, {"kind": "error", "message": str(error)})
         return

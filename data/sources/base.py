@@ -24,7 +24,7 @@ from tokenreel.errors import DataError
 class VideoEntry:
     """One video of a source."""
 
-    id: str  # unique in the source, the same on every machine: a path below the location, never an absolute one
+    id: str  # unique in the source, the same on every machine: a path below the location, never absolute, without ..
     label: str | None = None  # name of its class
     split: str | None = None  # as the source calls it (train, val, test, ...); None where it does not say
 
@@ -39,9 +39,14 @@ class ReadRequest:
 
 
 class VideoSource(ABC):
-    """A set of videos in a fixed order. `location` is what `open_source` was given and opens the same source again."""
+    """A set of videos in a fixed order, for as long as the files stay as they are.
 
-    location: str
+    Decode workers open it again by its `location`, and splits are drawn by hash of the ids; so neither ids nor labels
+    may depend on the working directory, on the order in which a file system lists files, or on what was read before.
+    Whatever is in a file, what goes wrong is a DataError: DecodeFailure where the video is to blame, every time anew.
+    """
+
+    location: str  # what `open_source` was given
     entries: tuple[VideoEntry, ...]  # sorted by id
 
     @abstractmethod
@@ -50,9 +55,9 @@ class VideoSource(ABC):
 
     @abstractmethod
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
-        """int64 [n] ascending source frame numbers -> uint8 [n, H, W, 3], framed.
+        """int64 [n] ascending source frame numbers -> uint8 [n, H, W, 3], framed. Calls may come in any order.
 
-        Raises DecodeFailure where one of these frames does not come out whole.
+        Raises DecodeFailure where one of these frames does not come out whole, and as `require_frames`.
         """
 
     def columns(self, file: str) -> tuple[str, ...]:

@@ -6,12 +6,18 @@ import io
 import os
 from pathlib import Path
 
+from tokenreel.errors import DataError
+
 
 class FileSlice(io.RawIOBase):
-    """Bytes [start, start + size) of a file, read only."""
+    """Bytes [start, start + size) of a file, read only. Raises DataError where it cannot be opened."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from error
         self._start, self._size, self._position = start, size, 0
 
     def readable(self) -> bool:
@@ -37,6 +43,6 @@ class FileSlice(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._descriptor >= 0:
             os.close(self._descriptor)
         super().close()

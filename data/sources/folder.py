@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenreel.data.controls.frame_table import FrameTables
-from tokenreel.data.sources.base import TableFileSource, VideoEntry
+from tokenreel.data.sources.base import TableFileSource, VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
-from tokenreel.data.sources.metadata import describe
+from tokenreel.data.sources.location import Location
+from tokenreel.data.sources.metadata import describe, metadata_files
+from tokenreel.data.video.reader import SUFFIXES
 
 
 class VideoFolder(TableFileSource, EncodedSource):
@@ -31,3 +33,14 @@ class SingleVideo(EncodedSource):
 
     def _file(self, index: int) -> Path:
         return self._path
+
+
+def open_videos(location: Location) -> VideoSource | None:
+    """A folder with videos in it (pictures beside them are thumbnails), or one video file."""
+    videos, video = location.files_below(*SUFFIXES), location.file(*SUFFIXES)
+    if not videos and video is None:
+        return None
+    location.options()  # there are none: a container states its own times
+    if video is not None:
+        return SingleVideo(location.text, video)
+    return VideoFolder(location.text, location.path, videos, metadata_files(location))

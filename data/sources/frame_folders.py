@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
-from tokenreel.data.sources.base import TableFileSource
-from tokenreel.data.sources.metadata import describe
+from tokenreel.data.sources.base import TableFileSource, VideoSource
+from tokenreel.data.sources.location import Location
+from tokenreel.data.sources.metadata import describe, metadata_files
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.video.reader import MAX_PIXELS, DecodeFailure
 from tokenreel.errors import DataError
@@ -32,9 +33,11 @@ class FrameFolders(TableFileSource, PixelSource):
         folders: dict[Path, list[Path]] = {}
         for picture in pictures:
             folders.setdefault(picture.parent, []).append(picture)
-        root = root.parent if root in folders else root
-        super().__init__(location, describe(root, list(folders), metadata), frame_rate)
         self._tables = FrameTables(root)
+        if root in folders:
+            self._tables = FrameTables(root, root.parent)
+            root = root.parent
+        super().__init__(location, describe(root, list(folders), metadata), frame_rate)
         self._pictures = [sorted(folders[root / entry.id], key=_natural) for entry in self.entries]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
@@ -50,6 +53,14 @@ class FrameFolders(TableFileSource, PixelSource):
                     yield np.asarray(picture.convert("RGB"))
                 except _DAMAGE as error:
                     raise DecodeFailure("corrupt", f"{path.name} is damaged ({error})") from error
+
+
+def open_frame_folders(location: Location) -> VideoSource | None:
+    """A folder with pictures in it and no video."""
+    pictures = location.files_below(*SUFFIXES)
+    if not pictures:
+        return None
+    return FrameFolders(location.text, location.path, pictures, metadata_files(location), location.frame_rate())
 
 
 def _opened(path: Path) -> Image.Image:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.stacks import LABELS, StackSource
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -15,7 +17,7 @@ from tokenreel.errors import DataError
 _FILTERS = frozenset(
     (1, 2, 3, 4, 5, 6, 32000)
 )  # built into HDF5, and h5py's own LZF; others are found in plugin folders
-_DAMAGE = (OSError, RuntimeError, KeyError)  # what h5py raises for broken files
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for broken files
 _DEPTH = 16  # of nested groups
 
 
@@ -30,12 +32,20 @@ class Hdf5Source(StackSource):
             for name in shapes:
                 _require_plain(path, datasets[name])
             labels = _labels(path, datasets[LABELS]) if LABELS in datasets else None
+        except DataError:
+            raise
         except _DAMAGE as error:
             raise DataError(f"{path} is no HDF5 file that can be read: {error}") from error
         super().__init__(location, shapes, labels, frame_rate)
 
     def _array(self, name: str) -> Any:
         return _Sliced(self._file, name)
+
+
+def open_hdf5(location: Location) -> VideoSource | None:
+    """One .h5 or .hdf5 file."""
+    file = location.file(".h5", ".hdf5")
+    return None if file is None else Hdf5Source(location.text, file, location.frame_rate())
 
 
 class _Sliced:

@@ -14,10 +14,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.location import Location
 from tokenreel.errors import DataError, nearest_name
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+
+
+def metadata_files(location: Location) -> list[Path]:
+    """Those below a folder."""
+    return [file for file in location.files_below(".csv", ".jsonl") if file.name in NAMES]
 
 
 def describe(root: Path, paths: list[Path], metadata: list[Path]) -> list[VideoEntry]:
@@ -67,13 +73,16 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text: {error}") from error
     if file.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-            yield f"{file}, line {number}", row
+        try:
+            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+                yield f"{file}, line {number}", row
+        except csv.Error as error:
+            raise DataError(f"{file} cannot be read as CSV: {error}") from error
         return
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             item = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from error
         if isinstance(item, dict):
             yield f"{file}, line {number}", item

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -11,11 +13,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.stacks import LABELS, StackSource
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
-_DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+)
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -39,7 +46,8 @@ class NpzSource(StackSource):
         self._path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                headers = {name.removesuffix(".npy"): _member_header(archive, name) for name in archive.namelist()}
+                names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                headers = {name: _member_header(archive, name) for name in names}
                 labels = [str(label) for label in _load(archive, LABELS)] if LABELS in headers else None
         except _DAMAGE as error:
             raise DataError(f"{path} is no npz file that can be read safely: {error}") from error
@@ -50,11 +58,24 @@ class NpzSource(StackSource):
     def _array(self, name: str) -> np.ndarray:
         if self._loaded is None or self._loaded[0] != name:
             try:
-                with zipfile.ZipFile(self._path) as archive:
+                file = self._path.open("rb")
+            except OSError as error:  # says nothing about the array
+                raise DataError(f"{self._path}: {error.strerror}") from error
+            try:
+                with file, zipfile.ZipFile(file) as archive:
                     self._loaded = name, _load(archive, name)
             except _DAMAGE as error:
                 raise DecodeFailure("corrupt", f"array {name!r} is damaged ({error})") from error
         return self._loaded[1]
+
+
+def open_numpy_file(location: Location) -> VideoSource | None:
+    """One .npz or .npy file."""
+    if file := location.file(".npz"):
+        return NpzSource(location.text, file, location.frame_rate())
+    if file := location.file(".npy"):
+        return NpySource(location.text, file, location.frame_rate())
+    return None
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -70,7 +91,7 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def _member_header(archive: zipfile.ZipFile, name: str) -> Header:
-    with archive.open(name) as file:
+    with archive.open(f"{name}.npy") as file:
         return _header(file)
 
 

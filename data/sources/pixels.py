@@ -10,7 +10,7 @@ import numpy as np
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe, require_frames
 
 
 class PixelSource(VideoSource):
@@ -31,15 +31,13 @@ class PixelSource(VideoSource):
 
     def probe(self, index: int) -> VideoProbe:
         frames, height, width = self._shape(index)
-        if frames == 0:
-            raise DecodeFailure("too-short", "it has no frames")
+        if 0 in (frames, height, width):
+            raise DecodeFailure("too-short", f"it has no pixels: {frames} frames of {width}x{height}")
         rate = np.nan if self._frame_rate is None else self._frame_rate
         return VideoProbe(np.arange(frames, dtype=np.float64) / rate, height, width, "raw")
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
-        frames = self._shape(index)[0]
-        if indices[-1] >= frames:
-            raise DecodeFailure("too-short", f"frame {indices[-1]} was asked for, there are {frames}")
+        require_frames(indices, self.probe(index).frames)
         numbers, place = np.unique(indices, return_inverse=True)
         framed = [frame_into(framing, _in_colour(frame)) for frame in self._frames(index, numbers)]
         return np.stack(framed)[place]

@@ -43,7 +43,10 @@ class StackSource(PixelSource):
         self._shapes = shapes
         self._places: dict[str, _Place] = {}
         for name, shape in shapes.items():
-            self._places |= _places(location, name, shape)
+            places = _places(location, name, shape)
+            for key in places.keys() & self._places:
+                raise DataError(f"{location}: two arrays hold a video called {key!r}; rename one of them")
+            self._places |= places
         if labels is not None and len(labels) != len(self._places):
             raise DataError(f"{location}: {LABELS!r} has {len(labels)} entries for {len(self._places)} videos")
         names = labels if labels is not None else [None] * len(self._places)

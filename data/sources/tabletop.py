@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 
 import numpy as np
 
 from tokenreel.data.controls.needs import STATES
 from tokenreel.data.controls.sound import resample
-from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.errors import DataError, nearest_name
+from tokenreel.errors import ConfigError, DataError, nearest_name
 
 PREFIX = "tabletop:"
 STATE_COLUMNS = ("x", "y")  # tip of the arm, as shares of width and height
@@ -23,18 +24,11 @@ _CONFIG_KEYS = tuple(field.name for field in fields(TabletopConfig))
 class TabletopSource(PixelSource):
     """Clips 0 to videos - 1 of a seed, labelled with their motion programmes."""
 
-    def __init__(self, location: str, options: Mapping[str, str]) -> None:
-        numbers = {key: _number(location, key, text) for key, text in options.items()}
-        videos = int(numbers.pop("videos", VIDEOS))
-        if videos < 1:
-            raise DataError(f"{location}: videos (={videos}) must be at least 1")
-        size = numbers.pop("size", None)
-        square = {} if size is None else {"height": size, "width": size}
-        whole = {key: value if key == "frame_rate" else int(value) for key, value in (square | numbers).items()}
-        self._config = TabletopConfig(**whole)  # type: ignore[arg-type]
-        names = [tabletop_clip(self._config, index).class_name for index in range(videos)]
+    def __init__(self, location: str, config: TabletopConfig, videos: int) -> None:
+        self._config = config
+        names = [tabletop_clip(config, index).class_name for index in range(videos)]
         entries = [VideoEntry(f"{index:06d}", name) for index, name in enumerate(names)]
-        super().__init__(location, entries, self._config.frame_rate)
+        super().__init__(location, entries, config.frame_rate)
 
     def columns(self, file: str) -> tuple[str, ...]:
         if file != STATES:
@@ -58,13 +52,34 @@ class TabletopSource(PixelSource):
         return tabletop_clip(self._config, index).frames[numbers]
 
 
+def open_tabletop(location: Location) -> VideoSource | None:
+    """`tabletop:` with options, each a field of `TabletopConfig`, `videos`, or `size` for both height and width."""
+    if not location.text.startswith(PREFIX):
+        return None
+    if str(location.path) != PREFIX:
+        raise DataError(f"{location.text}: write {PREFIX}, and settings behind a ?, as in {PREFIX}?videos=200&size=64")
+    options = location.options("videos", "size", *_CONFIG_KEYS)
+    numbers = {key: _number(location.text, key, text) for key, text in options.items()}
+    videos = int(numbers.pop("videos", VIDEOS))
+    if videos < 1:
+        raise DataError(f"{location.text}: videos (={videos}) must be at least 1")
+    if "size" in numbers:
+        numbers["height"] = numbers["width"] = numbers.pop("size")
+    try:
+        config = TabletopConfig(**numbers)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise DataError(f"{location.text}: {error}") from error
+    return TabletopSource(location.text, config, videos)
+
+
 def _number(location: str, key: str, text: str) -> float:
-    if key not in ("videos", "size", *_CONFIG_KEYS):
-        raise DataError(f"{location}: {key!r} is not known; {nearest_name(key, ('videos', 'size', *_CONFIG_KEYS))}")
+    """A whole number as int, but for the rate of frames."""
     try:
         value = float(text)
     except ValueError as error:
         raise DataError(f"{location}: {key} (={text!r}) is not a number") from error
-    if key != "frame_rate" and not value.is_integer():
+    if key == "frame_rate":
+        return value
+    if not value.is_integer():
         raise DataError(f"{location}: {key} (={text}) must be a whole number")
-    return value
+    return int(value)

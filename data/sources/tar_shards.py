@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn, cast
 
-from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
+from tokenreel.data.sources.location import Location
 from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
 
@@ -97,6 +98,19 @@ def expand_shards(pattern: str) -> list[Path]:
     return shards
 
 
+def open_tar_shards(location: Location) -> VideoSource | None:
+    """One shard, several in webdataset's notation (`train-{000..123}.tar`), or a folder of shards."""
+    pattern = location.written
+    if location.path.is_dir():
+        shards = location.files_below(".tar")
+    else:
+        shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
+    if not shards:
+        return None
+    location.options()  # there are none: a container states its own times
+    return TarShards(location.text, shards)
+
+
 def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
     """The members of each sample, by key and by what follows the key's dot, in lower case.
 
@@ -119,7 +133,7 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
                     )
                 samples[key] = {suffix: value for suffix, value in sample.items() if isinstance(value, Member)}
             _require_end(shard, file, tar)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
     return samples
 
@@ -130,7 +144,7 @@ def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > 255:
             raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing of it was read")
-        if member.isdir() or path.name.startswith("._"):  # what macOS adds
+        if member.isdir() or path.name.startswith("."):  # hidden, as the ._x.mp4 that macOS adds; it has no key
             continue
         if _METADATA.match(member.name):
             continue

@@ -13,13 +13,15 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import SPLIT_FOLDERS
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 SIDE = 64  # pixels
+SUFFIXES = (".tfrecord", ".tfrecords")
 _KEY = "{}/image_aux1/encoded"
 _LENGTH = struct.Struct("<QI")  # bytes of a record, checksum of these eight bytes
 _CHECKSUM = struct.Struct("<I")
@@ -55,6 +57,13 @@ class BairRecords(PixelSource):
         return self._held[1]
 
 
+def open_bair_records(location: Location) -> VideoSource | None:
+    """A folder of TFRecords, or one file."""
+    file = location.file(*SUFFIXES)
+    files, root = (location.files_below(*SUFFIXES), location.path) if file is None else ([file], file.parent)
+    return BairRecords(location.text, root, files, location.frame_rate()) if files else None
+
+
 def _index(file: Path) -> Iterator[tuple[int, int]]:
     """Offset and size of each record. Raises DataError where the file does not hold whole records."""
     end = file.stat().st_size
@@ -71,11 +80,13 @@ def _index(file: Path) -> Iterator[tuple[int, int]]:
 
 
 def _pictures(file: Path, offset: int, size: int) -> list[memoryview]:
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        record = stream.read(size)
-        (checksum,) = _CHECKSUM.unpack(stream.read(_CHECKSUM.size))
-    if checksum != _masked_crc(record):
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            record, checksum = stream.read(size), stream.read(_CHECKSUM.size)
+    except OSError as error:  # says nothing about the record
+        raise DataError(f"{file}: {error.strerror}") from error
+    if checksum != _CHECKSUM.pack(_masked_crc(record)):
         raise DecodeFailure("corrupt", f"{file.name}: the record at byte {offset} does not match its checksum")
     try:
         features = _features(memoryview(record))

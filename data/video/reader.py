@@ -93,6 +93,16 @@ def shown_frames(frame_times: np.ndarray, frame_rate: float | None) -> np.ndarra
     return np.searchsorted(since_first, ticks + slack, side="right").astype(np.int64) - 1
 
 
+def require_frames(indices: np.ndarray, frames: int) -> None:
+    """Raises ValueError where `indices` are not ascending frame numbers, at least one, and DecodeFailure where the
+    video, which has `frames`, is too short for them.
+    """
+    if len(indices) == 0 or indices[0] < 0 or np.any(np.diff(indices) < 0):
+        raise ValueError(f"indices (={indices}) must be ascending frame numbers, at least one")
+    if indices[-1] >= frames:
+        raise DecodeFailure("too-short", f"frame {indices[-1]} was asked for, there are {frames}")
+
+
 def probe_video(file: VideoFile) -> VideoProbe:
     """Reads the packets of a video file and decodes none. Raises DecodeFailure; DataError where it cannot be opened."""
     with VideoReader(file) as reader:
@@ -155,12 +165,9 @@ class VideoReader:
         self._container.close()
 
     def read(self, indices: np.ndarray, framing: Framing) -> np.ndarray:
-        """int64 [n] ascending frame numbers -> uint8 [n, H, W, 3]. Raises DecodeFailure."""
+        """int64 [n] ascending frame numbers -> uint8 [n, H, W, 3]. Raises DecodeFailure, and as `require_frames`."""
+        require_frames(indices, self.probe.frames)
         wanted = np.unique(indices)
-        if len(wanted) == 0 or wanted[0] < 0 or np.any(np.diff(indices) < 0):
-            raise ValueError(f"indices (={indices}) must be ascending frame numbers, at least one")
-        if wanted[-1] >= self.probe.frames:
-            raise DecodeFailure("too-short", f"frame {wanted[-1]} was asked for, there are {self.probe.frames}")
         if framing != self._framing:
             self._framing, self._recent = framing, {}
         known = self._recent

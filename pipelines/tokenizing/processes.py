@@ -13,6 +13,7 @@ from typing import Any
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
+from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, fill_shards
 
@@ -61,7 +62,8 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
         env=environment,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"job": to_mapping(job), "shards": list(shards)}) + "\n")
+    order = {"job": to_mapping(job), "shards": list(shards), "sources": SOURCES.to_message()}
+    process.stdin.write(json.dumps(order) + "\n")
     process.stdin.flush()  # and left open: its end tells the worker that we are gone
     return process
 

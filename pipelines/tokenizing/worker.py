@@ -14,6 +14,7 @@ import threading
 from typing import TextIO
 
 from tokenreel.config import from_mapping
+from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import UserError
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, fill_shards
 
@@ -23,6 +24,7 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, args=(sys.stdin,), daemon=True).start()
     try:
+        SOURCES.take_message(order["sources"])
         for filled in fill_shards(from_mapping(TokenizeJob, order["job"], "job"), order["shards"]):
             _say(dataclasses.asdict(filled))
     except UserError as error:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
-import google_crc32c
 import h5py
 import numpy as np
 import pytest
+from bair_records import record
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.numpy_files import read_foreign_codes
@@ -116,6 +115,28 @@ def test_an_array_without_videos_or_of_another_type(tmp_path: Path) -> None:
             open_source(str(tmp_path / name))
 
 
+def test_an_array_without_pixels_is_a_failure(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", none=noise(0, H, W, 3), flat=noise(T, 0, W, 3))
+    source = open_source(str(tmp_path / "a.npz"))
+    for index, size in enumerate([f"{T} frames of {W}x0", f"0 frames of {W}x{H}"]):
+        with pytest.raises(DecodeFailure, match=f"no pixels: {size}"):
+            source.probe(index)
+        with pytest.raises(DecodeFailure, match="no pixels"):
+            source.read(index, np.array([0]), AS_IS)
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"data": noise(N, T, H, W, 3), "data/1": noise(T, H, W, 3)})
+    with pytest.raises(DataError, match="two arrays hold a video called 'data/1'"):
+        open_source(str(tmp_path / "a.npz"))
+
+
+def test_an_npz_names_no_videos_outside_of_it(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"../../data": noise(T, H, W, 3)})
+    with pytest.raises(DataError, match=r"'\.\./\.\./data' is named by no path below the source"):
+        open_source(str(tmp_path / "a.npz"))
+
+
 def test_a_damaged_npz_array_fails_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, data=noise(N, T, 67, 71, 3))
@@ -164,38 +185,11 @@ def test_a_damaged_hdf5_chunk_fails_when_it_is_read(tmp_path: Path) -> None:
         source.read(1, np.arange(T), AS_IS)
 
 
-def _field(number: int, data: bytes) -> bytes:
-    size, length = len(data), b""
-    while size > 0x7F:
-        length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + data
-
-
-def _record(frames: np.ndarray) -> bytes:
-    """A tf.Example as BAIR's, with one float feature and pictures of two cameras, behind and before its checksums."""
-    entries = b""
-    for number, frame in enumerate(frames):
-        features = {
-            f"{number}/image_main/encoded": _field(1, _field(1, bytes(64 * 64 * 3))),
-            f"{number}/image_aux1/encoded": _field(1, _field(1, frame.tobytes())),
-            f"{number}/action": _field(2, _field(1, struct.pack("<4f", 1, 2, 3, 4))),
-        }
-        entries += b"".join(_field(1, _field(1, k.encode()) + _field(2, value)) for k, value in features.items())
-    example = _field(1, entries)
-
-    def masked(data: bytes) -> bytes:
-        crc = google_crc32c.value(data)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    length = struct.pack("<Q", len(example))
-    return length + masked(length) + example + masked(example)
-
-
 def test_bair_records(tmp_path: Path) -> None:
     videos = noise(4, T, 64, 64, 3)
     for name, some in (("train/traj_0_to_2.tfrecords", videos[:3]), ("test/traj_0_to_0.tfrecords", videos[3:])):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"".join(map(_record, some)))
+        (tmp_path / name).write_bytes(b"".join(map(record, some)))
     source = open_source(str(tmp_path))
     assert [(entry.id, entry.split) for entry in source.entries] == [
         ("test/traj_0_to_0/0000", "test"),
@@ -208,7 +202,7 @@ def test_bair_records(tmp_path: Path) -> None:
 
 def test_bair_records_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecords"
-    data = bytearray(_record(noise(T, 64, 64, 3)))
+    data = bytearray(record(noise(T, 64, 64, 3)))
     path.write_bytes(data[:-5])
     with pytest.raises(DataError, match="no whole TFRecord at byte 0"):
         open_source(str(path))

@@ -72,6 +72,7 @@ def test_metadata_lists_and_labels(tmp_path: Path) -> None:
         ("file_name\n../a.mp4\n", r"leads out of the folder"),
         ("name\na.mp4\n", r"no file_name; columns: name"),
         ("file_name\na.mp4\na.mp4\n", r"line 3: a\.mp4 is listed twice"),
+        ("file_name\n" + 200_000 * "a", r"metadata\.csv cannot be read as CSV: field larger"),
     ],
 )
 def test_metadata_that_is_wrong_names_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -86,15 +87,6 @@ def test_a_single_video_is_a_source(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "a.mp4"))
     assert [entry.id for entry in source.entries] == ["a.mp4"]
     assert numbers_of(source.read(0, np.array([1, 4]), AS_IS)) == [1, 4]
-
-
-def test_videos_are_read_by_their_index_in_any_order(tmp_path: Path) -> None:
-    for name, count in (("a.mp4", 5), ("b.mp4", 7)):
-        video(tmp_path / name, count)
-    source = open_source(str(tmp_path))
-    for index, frame in [(0, 4), (1, 6), (0, 2), (1, 1)]:
-        assert numbers_of(source.read(index, np.array([frame]), AS_IS)) == [frame]
-    assert [source.probe(index).frames for index in (0, 1)] == [5, 7]
 
 
 @pytest.mark.parametrize("rate", [None, 5.0])
@@ -114,6 +106,15 @@ def test_a_folder_that_is_itself_the_frames(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "clip"))
     assert [entry.id for entry in source.entries] == ["clip"]
     assert numbers_of(source.read(0, np.arange(3), AS_IS)) == [0, 1, 2]
+
+
+def test_a_folder_that_is_itself_the_frames_has_its_own_tables_only(tmp_path: Path) -> None:
+    for name, row in (("clip", ".,0,0.5"), ("a-neighbour", "none,0,7")):
+        pictures(tmp_path / name, 1)
+        (tmp_path / name / "states.csv").write_text(f"file_name,frame,{name}\n{row}\n")
+    source = open_source(str(tmp_path / "clip"))
+    assert source.columns("states.csv") == ("clip",)
+    assert source.numbers(0, "states.csv", ("clip",)).tolist() == [[0.5]]
 
 
 def test_a_damaged_picture_is_a_failure_of_its_frames_only(tmp_path: Path) -> None:
@@ -159,5 +160,3 @@ def test_tabletop_is_drawn_with_labels_and_times() -> None:
     frames = source.read(5, np.array([0, 10]), Framing(24, 24))
     assert np.array_equal(frames, open_source(location).read(5, np.array([0, 10]), Framing(24, 24)))
     assert not np.array_equal(frames[0], frames[1])
-    with pytest.raises(DataError, match="did you mean 'videos'"):
-        open_source("tabletop:?video=7")

@@ -19,10 +19,10 @@ from webdataset import shardlists
 from webdataset.writer import ShardWriter, TarWriter
 from webdataset_samples import read_samples
 
-from tokenreel.data.decoding.messages import receive
+from tokenreel.data.decoding.messages import receive, send
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.file_slice import FileSlice
-from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.sources.tar_shards import expand_shards, index_shard
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
@@ -50,7 +50,8 @@ def write_tar(path: Path, members: Members, format: int = tarfile.DEFAULT_FORMAT
 
 
 def test_shards_in_a_range(tmp_path: Path, video: bytes) -> None:
-    write_tar(tmp_path / "s-08.tar", {"a.mp4": video, "a.cls": b"3\n", "a.caption": b"unknown to us", "._a.mp4": b"x"})
+    others = {"a.caption": b"unknown to us", "._a.mp4": b"what macOS adds", ".b.mp4": b"hidden"}
+    write_tar(tmp_path / "s-08.tar", {"a.mp4": video, "a.cls": b"3\n", **others})
     write_tar(tmp_path / "s-09.tar", {"d/b.mp4": video, "d/b.json": json.dumps({"label": "run"}).encode()})
     write_tar(tmp_path / "s-10.tar", {"c.avi": b"damaged", "e.txt": b"no video"})
     source = open_source(str(tmp_path / "s-{08..10}.tar"))
@@ -204,6 +205,7 @@ def test_a_decode_worker_reads_shards_without_torch(tmp_path: Path, video: bytes
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
+        send(worker.stdin.fileno(), SOURCES.to_message())
         ready, _ = receive(worker.stdout.fileno(), 60.0)
         mapped = Path(f"/proc/{worker.pid}/maps").read_text()
         worker.stdin.close()

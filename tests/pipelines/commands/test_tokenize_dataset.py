@@ -8,15 +8,17 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from nickname import open_nickname
 from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_model
-from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
@@ -81,7 +83,11 @@ def test_rows_hold_the_codes_of_their_clips(reference: Path, tokenizer: str) -> 
 
 
 def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2))
+    """Out of a kind of source that was registered in this process alone."""
+    with patch.object(SOURCES, "_added", []):
+        SOURCES.register("nickname", open_nickname, "nick:")
+        data = DATA.replace("tabletop:", "nick:")
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=data, out=tmp_path / "x", workers=2))
     assert_same_cache(tmp_path / "x", reference)
 
 

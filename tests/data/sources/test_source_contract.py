@@ -1,0 +1,305 @@
+"""The contract on every kind of source, and proof that its checks catch sources that break it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from unittest.mock import patch
+
+import av
+import h5py
+import numpy as np
+import pytest
+from bair_records import record
+from PIL import Image
+from source_contract import (
+    check_contract,
+    check_damage,
+    check_entries,
+    check_impossible_requests,
+    check_listing_order,
+    check_probes_and_frames,
+    check_reading_in_any_order,
+    check_reopened_elsewhere,
+    check_workers,
+)
+from video_list import VideoList, open_video_list
+
+from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.open import SOURCES
+from tokenreel.data.spec import Framing
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+
+T, H, W = 5, 7, 11
+RATE = 5.0  # frames a second of the sources that state one
+
+Videos = dict[str, np.ndarray]
+Written = tuple[str, Videos, float | None]  # location, what it holds, frames a second
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_lossless(path: Path, frames: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=24)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+        for pixels in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode(None))
+
+
+def write_videos(folder: Path, *names: str) -> Videos:
+    """Of different lengths."""
+    videos = {name: noise(seed, 2 + seed, H, W, 3) for seed, name in enumerate(names)}
+    for name, frames in videos.items():
+        write_lossless(folder / name, frames)
+    return videos
+
+
+def write_pictures(folder: Path, *names: str) -> Videos:
+    """Of different sizes; the order of their names, 10 before 9, is not the order of their numbers."""
+    videos = {name: noise(seed, 2 + seed, H + seed, W, 3) for seed, name in enumerate(names)}
+    for name, frames in videos.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames, start=9):
+            Image.fromarray(frame).save(folder / name / f"{number}.png")
+    return videos
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def videos_in_folders(folder: Path) -> Written:
+    return str(folder), write_videos(folder, "train/run/b.mkv", "train/jump/a.mkv", "test/run/c.mkv"), 24.0
+
+
+def videos_with_metadata(folder: Path) -> Written:
+    videos = write_videos(folder, "b.mkv", "deep/a.mkv")
+    (folder / "metadata.csv").write_text("file_name,label,split\ndeep/a.mkv,7,val\nb.mkv,jump,\n")
+    return str(folder), videos, 24.0
+
+
+def one_video(folder: Path) -> Written:
+    return str(folder / "a.mkv"), write_videos(folder, "a.mkv"), 24.0
+
+
+def folders_of_frames(folder: Path) -> Written:
+    return str(folder), write_pictures(folder, "run/one", "jump/two"), None
+
+
+def folders_of_frames_at_a_rate(folder: Path) -> Written:
+    return f"{folder}?fps={RATE}", write_pictures(folder, "b", "a"), RATE
+
+
+def one_folder_of_frames(folder: Path) -> Written:
+    return str(folder / "clip"), write_pictures(folder, "clip"), None
+
+
+def folder_of_tar_shards(folder: Path) -> Written:
+    videos = {}
+    for shard in ("s-0", "deep/s-1"):
+        found = write_videos(folder / "made", "b.mkv", "d/a.mkv")
+        (folder / shard).parent.mkdir(exist_ok=True)
+        members = {name: (folder / "made" / name).read_bytes() for name in found}
+        write_tar(folder / f"{shard}.tar", dict(sorted({**members, "b.cls": b"run"}.items())))
+        videos |= {f"{Path(shard).name}/{name.removesuffix('.mkv')}": frames for name, frames in found.items()}
+    shutil.rmtree(folder / "made")
+    return str(folder), videos, 24.0
+
+
+def range_of_tar_shards(folder: Path) -> Written:
+    _, videos, rate = folder_of_tar_shards(folder)
+    (folder / "deep/s-1.tar").rename(folder / "s-1.tar")
+    return str(folder / "s-{0..1}.tar"), videos, rate
+
+
+def hdf5(folder: Path) -> Written:
+    stack, single = noise(0, 2, T, H, W, 3), noise(1, T, H, W)
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["group/stack"], file["single"], file["labels"] = stack, single, ["a", "b", "a"]
+    grey = np.repeat(single[..., None], 3, axis=3)
+    return str(folder / "a.h5"), {"group/stack/0": stack[0], "group/stack/1": stack[1], "single": grey}, None
+
+
+def npz(folder: Path) -> Written:
+    stack, single = noise(0, 2, T, H, W, 3), noise(1, T + 1, H, W, 3)
+    np.savez_compressed(folder / "a.npz", stack=stack, single=single)
+    return str(folder / "a.npz"), {"stack/0": stack[0], "stack/1": stack[1], "single": single}, None
+
+
+def npy(folder: Path) -> Written:
+    stack = noise(0, 11, T, H, W, 3)
+    np.save(folder / "a.npy", stack)
+    return f"{folder / 'a.npy'}?fps={RATE}", {f"a/{row:02}": frames for row, frames in enumerate(stack)}, RATE
+
+
+def bair_records(folder: Path) -> Written:
+    videos = {}
+    for seed, name in enumerate(("train/b", "test/a")):
+        stack = noise(seed, 2, T, 64, 64, 3)
+        (folder / name).parent.mkdir()
+        (folder / f"{name}.tfrecords").write_bytes(b"".join(map(record, stack)))
+        videos |= {f"{name}/{row:04d}": frames for row, frames in enumerate(stack)}
+    return str(folder), videos, None
+
+
+def tabletop(folder: Path) -> Written:
+    config = TabletopConfig(frames=T, height=16, width=16, seed=3, frame_rate=RATE)
+    videos = {f"{index:06d}": tabletop_clip(config, index).frames for index in range(3)}
+    return f"tabletop:?videos=3&seed=3&frames={T}&size=16&frame_rate={RATE}", videos, RATE
+
+
+def registered(folder: Path) -> Written:
+    """One that was registered in Python: `registry` does it."""
+    videos = write_videos(folder, "b.mkv", "deep/a.mkv")
+    (folder / "list.txt").write_text("b.mkv\ndeep/a.mkv\n")
+    return str(folder / "list.txt"), videos, 24.0
+
+
+KINDS = [
+    videos_in_folders,
+    videos_with_metadata,
+    one_video,
+    folders_of_frames,
+    folders_of_frames_at_a_rate,
+    one_folder_of_frames,
+    folder_of_tar_shards,
+    range_of_tar_shards,
+    hdf5,
+    npz,
+    npy,
+    bair_records,
+    tabletop,
+    registered,
+]
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """With the list of videos; what a test registers is gone after it."""
+    with patch.object(SOURCES, "_added", []):
+        SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
+        yield
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_contract(write: Callable[[Path], Written], tmp_path: Path) -> None:
+    location, videos, frame_rate = write(tmp_path)
+    check_contract(location, videos, frame_rate)
+    check_workers(location)
+    check_damage(location, tmp_path)
+
+
+class Absolute(VideoList):
+    """Names videos by where they are on this machine."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        self.entries = tuple(VideoEntry(str(self._root / entry.id)) for entry in self.entries)
+
+
+class ByWorkingDirectory(VideoList):
+    """Names videos by the way to them from where one stands."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        here = Path.cwd().name
+        self.entries = tuple(VideoEntry(f"{here}/{entry.id}") for entry in self.entries)
+
+
+class AsListed(VideoList):
+    """Takes every video beside the list, in the order of the file system."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        self.entries = tuple(VideoEntry(video.name) for video in path.parent.glob("*.mkv"))
+
+
+class Overstating(VideoList):
+    """Probes a frame that is not there."""
+
+    def probe(self, index: int) -> VideoProbe:
+        probe = super().probe(index)
+        return VideoProbe(np.append(probe.frame_times, probe.frame_times[-1] + 1 / 24), H, W, probe.codec)
+
+
+class Turned(VideoList):
+    """Probes height for width."""
+
+    def probe(self, index: int) -> VideoProbe:
+        probe = super().probe(index)
+        return VideoProbe(probe.frame_times, probe.width, probe.height, probe.codec)
+
+
+class ReadingOn(VideoList):
+    """A frame before the last one that was read comes as the last one."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        self._at = 0
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        indices = np.maximum(indices, min(self._at, self.probe(index).frames - 1))
+        self._at = int(indices[-1])
+        return super().read(index, indices, framing)
+
+
+class Wrapping(VideoList):
+    """Takes frame -1 for the last one, as numpy does."""
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        wrapped = np.where(indices < 0, indices + self.probe(index).frames, indices)
+        return super().read(index, np.sort(wrapped), framing)
+
+
+class Elsewhere(VideoList):
+    """Says that it was opened at the folder of the list."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(str(path.parent), path)
+
+
+class Raw(VideoList):
+    """Passes on whatever the system says."""
+
+    def probe(self, index: int) -> VideoProbe:
+        self._file(index).read_bytes()
+        return super().probe(index)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (Absolute, check_entries),
+        (Elsewhere, check_entries),
+        (ByWorkingDirectory, check_reopened_elsewhere),
+        (AsListed, check_listing_order),
+        (Overstating, check_probes_and_frames),
+        (Turned, check_probes_and_frames),
+        (ReadingOn, check_reading_in_any_order),
+        (Wrapping, check_impossible_requests),
+        (Raw, check_damage),
+    ],
+)
+def test_the_checks_catch_what_they_are_for(
+    broken: type[VideoList], check: Callable[..., None], tmp_path: Path
+) -> None:
+    videos = write_videos(tmp_path, "a.mkv", "b.mkv", "c.mkv")
+    (tmp_path / "list.txt").write_text("a.mkv\nb.mkv\nc.mkv\n")
+    more = {check_probes_and_frames: (videos, 24.0), check_damage: (tmp_path,)}.get(check, ())
+    location = str(tmp_path / "list.txt")
+    check(location, *more, open_at=lambda text: VideoList(text, Path(text)))
+    with pytest.raises((AssertionError, DecodeFailure, FileNotFoundError, pytest.fail.Exception)):
+        check(location, *more, open_at=lambda text: broken(text, Path(text)))

@@ -1,0 +1,220 @@
+"""The truths that every source of videos keeps, one function each. They know the contract of `data/sources/base.py` and
+no format.
+
+A test writes a source of at least two videos, knows every pixel of it, and calls `check_contract`; on a folder in which
+nothing else lies, also `check_damage`. `open_at` opens a location; it is `open_source`, but for tests of the checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from tokenreel.data.decoding.pool import DecodePool, ReadRequest
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.open import open_source
+from tokenreel.data.spec import Framing
+from tokenreel.data.video.reader import TIME_ROUNDING, DecodeFailure, VideoProbe
+from tokenreel.errors import DataError
+
+OpenAt = Callable[[str], VideoSource]
+Videos = Mapping[str, np.ndarray]  # id -> uint8 [T, H, W, 3]
+
+
+def check_contract(location: str, videos: Videos, frame_rate: float | None, open_at: OpenAt = open_source) -> None:
+    """`location` is absolute where it is a path and holds `videos`, at `frame_rate` or without times."""
+    check_entries(location, open_at)
+    check_probes_and_frames(location, videos, frame_rate, open_at)
+    check_reading_in_any_order(location, open_at)
+    check_impossible_requests(location, open_at)
+    check_reopened_elsewhere(location, open_at)
+    check_listing_order(location, open_at)
+
+
+def check_entries(location: str, open_at: OpenAt = open_source) -> None:
+    """Ids are sorted, unique and relative on every system, and the location is kept."""
+    source = open_at(location)
+    assert source.location == location, "another process could not open it again"
+    ids = [entry.id for entry in source.entries]
+    assert ids == sorted(set(ids)), f"ids are not sorted and unique: {ids}"
+    for name in ids:
+        assert name, "an id is empty"
+        assert not name.startswith(("/", "\\")), f"id {name!r} is absolute"
+        assert ".." not in name.split("/"), f"id {name!r} leads out"
+        assert name[1:3] not in (":/", ":\\"), f"id {name!r} has a drive"
+    assert source.classes == tuple(sorted({e.label for e in source.entries if e.label is not None}))
+
+
+def check_probes_and_frames(
+    location: str, videos: Videos, frame_rate: float | None, open_at: OpenAt = open_source
+) -> None:
+    """What is probed and what is read is what was written: sizes, times and every frame."""
+    source = open_at(location)
+    assert [entry.id for entry in source.entries] == sorted(videos)
+    for index, entry in enumerate(source.entries):
+        expected = videos[entry.id]
+        probe = source.probe(index)
+        assert (probe.frames, probe.height, probe.width) == expected.shape[:3], f"{entry.id}: probed another size"
+        times = np.full(len(expected), np.nan) if frame_rate is None else np.arange(len(expected)) / frame_rate
+        np.testing.assert_allclose(probe.frame_times, times, rtol=0, atol=TIME_ROUNDING, err_msg=entry.id)
+        np.testing.assert_array_equal(_read_all(source, index), expected, err_msg=f"{entry.id}: read other pixels")
+
+
+def check_reading_in_any_order(location: str, open_at: OpenAt = open_source) -> None:
+    """What was read before, of which video and at which size, changes no frame."""
+    source = open_at(location)
+    whole = [_read_all(open_at(location), index) for index in range(len(source.entries))]
+    requests = [(index, np.array([frame])) for index, frames in enumerate(whole) for frame in range(len(frames))]
+    requests += [(index, np.array([0, 0, len(frames) - 1])) for index, frames in enumerate(whole)]
+    random.Random(0).shuffle(requests)
+    for index, indices in requests:
+        height, width = whole[index].shape[1:3]
+        assert source.read(index, indices, Framing(height + 1, 2 * width)).shape[1:] == (height + 1, 2 * width, 3)
+        found = source.read(index, indices, Framing(height, width))
+        name = source.entries[index].id
+        np.testing.assert_array_equal(found, whole[index][indices], err_msg=f"{name}: frames {indices}")
+
+
+def check_impossible_requests(location: str, open_at: OpenAt = open_source) -> None:
+    """Frames that are not there are a DecodeFailure; requests that nobody may make are a ValueError and no frames."""
+    source = open_at(location)
+    for index in range(len(source.entries)):
+        probe = source.probe(index)
+        framing = Framing(probe.height, probe.width)
+        with pytest.raises(DecodeFailure, match="too-short"):
+            source.read(index, np.array([0, probe.frames]), framing)
+        for wrong in ([1, 0], [-1], [-1, 0], []):
+            with pytest.raises(ValueError, match="indices") as raised:
+                source.read(index, np.array(wrong, dtype=np.int64), framing)
+            assert not isinstance(raised.value, DataError), "it is not the data that is wrong"
+    for ask in (source.columns, lambda file: source.numbers(0, file, ("x",))):
+        with pytest.raises(DataError):
+            ask("no-such-table.csv")
+
+
+def check_reopened_elsewhere(location: str, open_at: OpenAt = open_source) -> None:
+    """The same path seen from its parent and from within, and no path at all, are the same source."""
+    expected = open_at(location)
+    path, mark, options = location.partition("?")
+    for folder in (Path("/"), Path(path).parent, Path(path)):
+        if Path(path).is_absolute() and folder.is_dir():
+            relative = os.path.relpath(path, folder) + mark + options
+            with contextlib.chdir(folder):
+                _assert_same(open_at(location), expected, f"from {folder}")
+                _assert_same(open_at(relative), expected, f"as {relative} from {folder}")
+
+
+def check_listing_order(location: str, open_at: OpenAt = open_source) -> None:
+    """A file system lists its files in any order."""
+    expected = open_at(location)
+    for seed in range(3):
+        with _shuffled_listing(seed):
+            _assert_same(open_at(location), expected, f"listed in another order ({seed})")
+
+
+def check_workers(location: str) -> None:
+    """A decode worker, a fresh process, sees the same videos, probes and frames."""
+    source = open_source(location)
+    with DecodePool(location, workers=1) as pool:
+        for index, probe in enumerate(pool.probe(range(len(source.entries)))):
+            expected = source.probe(index)
+            assert isinstance(probe, VideoProbe), probe
+            np.testing.assert_array_equal(probe.frame_times, expected.frame_times)
+            assert (probe.height, probe.width, probe.codec) == (expected.height, expected.width, expected.codec)
+            request = ReadRequest(index, np.arange(probe.frames), Framing(probe.height, probe.width))
+            (result,) = pool.read([request], ahead=1)
+            assert result.frames is not None, result.failure
+            np.testing.assert_array_equal(result.frames, _read_all(source, index))
+
+
+def check_damage(location: str, folder: Path, open_at: OpenAt = open_source) -> None:
+    """Whatever becomes of a file below `folder`, before or after opening, it is frames or a DataError."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        damaged = (b"", whole[:middle], bytes(100) + whole[100:], whole[:middle] + bytes(100) + whole[middle + 100 :])
+        refused = 0
+        for content in damaged:
+            file.unlink()  # not written over: an array that is mapped into memory may still be open
+            file.write_bytes(content)
+            refused += _is_refused(lambda: _read_everything(open_at(location)))
+        assert refused, f"{file.name}: no damage was noticed"
+        file.unlink()
+        file.write_bytes(whole)
+        opened = open_at(location)
+        file.unlink()
+        _is_refused(lambda source=opened: _read_everything(source))
+        file.write_bytes(whole)
+        assert not _is_refused(lambda: _read_everything(open_at(location))), f"{file.name}: whole again, and refused"
+
+
+def _is_refused(action: Callable[[], None]) -> bool:
+    """Whether it raises DataError; anything else comes through."""
+    try:
+        action()
+    except DataError:
+        return True
+    return False
+
+
+def _read_everything(source: VideoSource) -> None:
+    for index in range(len(source.entries)):
+        _read_all(source, index)
+
+
+def _read_all(source: VideoSource, index: int) -> np.ndarray:
+    probe = source.probe(index)
+    return source.read(index, np.arange(probe.frames), Framing(probe.height, probe.width))
+
+
+def _assert_same(source: VideoSource, expected: VideoSource, how: str) -> None:
+    """The same entries, with the same frame at the end of each."""
+    assert source.entries == expected.entries, how
+    assert source.digest == expected.digest, how
+    for index in range(len(expected.entries)):
+        probe = expected.probe(index)
+        last = np.array([probe.frames - 1])
+        found, wanted = (s.read(index, last, Framing(probe.height, probe.width)) for s in (source, expected))
+        np.testing.assert_array_equal(found, wanted, err_msg=how)
+
+
+@contextlib.contextmanager
+def _shuffled_listing(seed: int) -> Iterator[None]:
+    """What os and pathlib list comes in another order."""
+    shuffle = random.Random(seed).shuffle
+
+    def shuffled(listing: Callable[..., Any]) -> Callable[..., Any]:
+        def listed(*arguments: object) -> _Listing:
+            found = list(listing(*arguments))
+            shuffle(found)
+            return _Listing(found)
+
+        return listed
+
+    with contextlib.ExitStack() as patches:
+        for owner, name in ((Path, "rglob"), (Path, "glob"), (Path, "iterdir"), (os, "scandir"), (os, "listdir")):
+            patches.enter_context(patch.object(owner, name, shuffled(getattr(owner, name))))
+        yield
+
+
+class _Listing(list[Any]):
+    """Also what `os.scandir` returns: an iterator to be used in a `with`."""
+
+    def __next__(self) -> Any:
+        if not self:
+            raise StopIteration
+        return self.pop(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
