@@ -115,9 +115,10 @@ class HierarchicalVQVAE(VideoTokenizer):
     decode_only_settings: ClassVar[tuple[str, ...]] = ("mask_bottom",)
 
     def __init__(self, config: HierarchicalVQVAEConfig, frames: int, framing: Framing) -> None:
+        encoder = HierarchicalEncoder(config)  # first, as initial weights depend on the order of construction
         top, bottom = (build_quantizer(config.quantizer, config.latent) for _ in LEVELS)
         super().__init__(config, _spec(config, top, frames, framing))
-        self.encoder = HierarchicalEncoder(config)
+        self.encoder = encoder
         self.top_quantizer, self.bottom_quantizer = top, bottom
         self.decoder = HierarchicalDecoder(config)
 
