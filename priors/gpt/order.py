@@ -1,12 +1,13 @@
-"""In which order a GPT takes the codes of a clip, and which tracks it is conditioned on (CCVS section 3.3).
+"""The order in which a GPT generates the tokens of a clip, and the controls that it is conditioned on (CCVS section
+3.3).
 
-Plain arithmetic on a token spec, in numpy, so that a prior can be built on the meta device. Knows no weights.
+In numpy, so that a prior can be built on the meta device.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,88 +16,77 @@ from tokenreel.errors import ConfigError
 
 
 def controlled_spec(spec: TokenSpec, controls: Sequence[str]) -> TokenSpec:
-    """The levels of `spec` and the tracks `controls`, `end` being the derived end frame: all that the prior knows.
+    """`spec` with its levels and the named control streams only; `end` is the derived end frame.
 
-    Raises ConfigError for a control that these tokens lack, or one of neither one step nor the steps of the clip.
+    Raises ConfigError for a control that the tokens lack, or one whose steps are neither one nor those of the clip.
     """
     if END in controls:
         spec = spec.with_end_frame()
-    tracks = {stream.name: stream for stream in spec.streams if stream.role == "control"}
-    lacking = [name for name in controls if name not in tracks]
-    if lacking or len(set(controls)) < len(controls):
+    available = {stream.name: stream for stream in spec.streams if stream.role == "control"}
+    missing = [name for name in controls if name not in available]
+    if missing or len(set(controls)) < len(controls):
         raise ConfigError(
-            f"controls (={list(controls)}) must be different tracks of the tokens, which have {list(tracks)} and "
-            f"lack {lacking}: tokenize with --controls, or take --set prior.controls=[...]"
+            f"controls (={list(controls)}) must be different control streams of the tokens, which have "
+            f"{list(available)} and lack {missing}: tokenize with --controls, or set prior.controls"
         )
-    wanted = {*controls, END_STEP} if END in controls else set(controls)
-    for name in wanted:
-        _require_fit(spec, tracks[name])
-    streams = tuple(stream for stream in spec.streams if stream.role == "level" or stream.name in wanted)
+    names = {*controls, END_STEP} if END in controls else set(controls)
+    for name in names:
+        _require_fit(spec, available[name])
+    streams = tuple(stream for stream in spec.streams if stream.role == "level" or stream.name in names)
     return dataclasses.replace(spec, streams=streams)
 
 
-def _require_fit(spec: TokenSpec, track: StreamSpec) -> None:
-    if track.grid[0] != 1 and not spec.runs_with_video(track):
+def _require_fit(spec: TokenSpec, control: StreamSpec) -> None:
+    if control.grid[0] != 1 and not spec.runs_with_video(control):
         raise ConfigError(
-            f"controls: track {track.name!r} has {track.grid[0]} steps of {track.stride} frames; a clip of "
-            f"{spec.frames} needs one step for all, or steps that make up the clip"
+            f"controls: {control.name!r} has {control.grid[0]} steps of {control.stride} frames; a clip of "
+            f"{spec.frames} frames needs one step, or steps that fill the clip"
         )
 
 
 def frame_order(spec: TokenSpec, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the codes of the named streams, int64 [L, 5] as in `Prior.order`, and the first frame that each
+    """The order of the tokens of the named streams, int64 [L, 5] as in `Prior.order`, and the first frame that each
     stands for, int64 [L].
 
-    By that frame; within it tracks before levels, what stands for more frames first, then as the spec lists the
+    Sorted by that frame; within a frame controls before levels, tokens of more frames first, then as the spec lists the
     streams; within a stream by h, w, q.
     """
     rows, keys = [], []
     for index, stream in enumerate(spec.streams):
         if stream.name not in names:
             continue
-        indices = np.indices(stream.shape).reshape(4, -1)
-        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[indices[0]]
-        same = np.full_like(first, 1)
-        rows.append(np.vstack([same * index, indices]))
-        keys.append(np.vstack([-stream.stride * same, (stream.role == "level") * same, first]))
+        coordinates = np.indices(stream.shape).reshape(4, -1)
+        first = np.array([spec.frames_of_step(step, stream)[0] for step in range(stream.grid[0])])[coordinates[0]]
+        ones = np.full_like(first, 1)
+        rows.append(np.vstack([ones * index, coordinates]))
+        keys.append(np.vstack([-stream.stride * ones, (stream.role == "level") * ones, first]))
     order, key = np.concatenate(rows, 1), np.concatenate(keys, 1)
-    by_key = np.lexsort(key)  # the last key counts most; stable
+    by_key = np.lexsort(key)  # stable; the last key is the primary one
     return order.T[by_key].copy(), key[-1, by_key]
 
 
-def codebooks(spec: TokenSpec, order: np.ndarray) -> tuple[list[StreamSpec], np.ndarray]:
-    """The codebooks (stream, q) that `order` [L, 5] uses, each by its stream, and int64 [L], the index of each
-    position's in that list.
-    """
-    keys, index = np.unique(order[:, [0, 4]], axis=0, return_inverse=True)
-    return [spec.streams[stream] for stream, _ in keys], index.reshape(-1)
-
-
-def embedding_sizes(streams: Iterable[StreamSpec]) -> list[int]:
-    """The codes to be embedded of a codebook of each of `streams`, with the null code where there is one."""
-    return [stream.codebook_size + (stream.unconditional_token is not None) for stream in streams]
-
-
 def previous_positions(order: np.ndarray) -> np.ndarray:
-    """int64 [L]: where in `order` [L, 5] the code one step before at the same place is; -1 where there is none."""
-    position = {tuple(code): i for i, code in enumerate(order.tolist())}
-    return np.array([position.get((stream, t - 1, *place), -1) for stream, t, *place in order.tolist()])
+    """int64 [L]: the position in `order` [L, 5] of the token at the same location one step before; -1 if none."""
+    position = {tuple(token): i for i, token in enumerate(order.tolist())}
+    return np.array([position.get((stream, t - 1, *location), -1) for stream, t, *location in order.tolist()])
 
 
 def latest_positions(order: np.ndarray, streams: list[int]) -> tuple[np.ndarray, list[int]]:
-    """int64 [S, L]: for each place (h, w, q) of these streams the last position before each position of `order` [L, 5]
-    that is of this place, -1 where there is none; and the stream of each place.
+    """For each location (h, w, q) of these streams, the last position at this location before each position of `order`
+    [L, 5], int64 [S, L], -1 if none; and the stream of each location, S of them.
     """
-    places = list(dict.fromkeys(tuple(code) for code in order[:, [0, 2, 3, 4]].tolist() if code[0] in streams))
-    latest = np.full((len(places), len(order)), -1)
-    for row, place in enumerate(places):
-        here = np.flatnonzero((order[:, [0, 2, 3, 4]] == place).all(1))
-        before = np.searchsorted(here, np.arange(len(order)))  # how many of them come before each position
-        latest[row, before > 0] = here[before[before > 0] - 1]
-    return latest, [place[0] for place in places]
+    locations = list(dict.fromkeys(tuple(token) for token in order[:, [0, 2, 3, 4]].tolist() if token[0] in streams))
+    latest = np.full((len(locations), len(order)), -1)
+    for row, location in enumerate(locations):
+        positions = np.flatnonzero((order[:, [0, 2, 3, 4]] == location).all(1))
+        before = np.searchsorted(positions, np.arange(len(order)))  # how many of them are before each position
+        latest[row, before > 0] = positions[before[before > 0] - 1]
+    return latest, [location[0] for location in locations]
 
 
 def step_positions(order: np.ndarray, stream: int, steps: int) -> np.ndarray:
-    """int64 [t, P]: where in `order` [L, 5] the P codes of each of the `steps` of the stream of that index are."""
-    here = np.flatnonzero(order[:, 0] == stream)
-    return here[np.lexsort(order[here, :0:-1].T)].reshape(steps, -1)
+    """int64 [t, P]: the positions in `order` [L, 5] of the P tokens of each of the `steps` of the stream of that index,
+    in raster order.
+    """
+    positions = np.flatnonzero(order[:, 0] == stream)
+    return positions[np.lexsort(order[positions, :0:-1].T)].reshape(steps, -1)
