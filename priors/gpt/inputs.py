@@ -1,9 +1,9 @@
-"""Inputs of a GPT at each code besides the code before it: what attention would first have to learn to find.
+"""Additional inputs of a GPT at each token: what attention would otherwise have to learn to look up.
 
-Each is an option of `GPTConfig`, and a vector that is added up with the others. Not in CCVS, where attention alone
-looks back; small models that train for a few hundred steps gain most (`docs/log.md`). Knows no probabilities.
+Each is an option of `GPTConfig`, and a vector that is added to the token's input. They are not in CCVS, where attention
+alone looks back; small models that train for a few hundred steps gain most (`docs/log.md`).
 
-B rows, L positions of the order, n codes fed at once, D width.
+B rows, L positions of the order, n tokens fed at once, D width.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenreel.data.spec import END, END_STEP, TokenSpec
-from tokenreel.priors.base import Tokens
-from tokenreel.priors.gpt.layout import codebooks, embedding_sizes, latest_positions, previous_positions
+from tokenreel.data.spec import END, END_STEP
+from tokenreel.priors.base import Prior, Tokens, vocabulary_size
+from tokenreel.priors.gpt.order import latest_positions, previous_positions
 from tokenreel.priors.layers.tokens import TokenEmbedding
 
 
 class InputFeature(nn.Module):
-    """One such input, for the codes of `spec` in `order`, int64 [L, 5] as `Prior.order` has it."""
+    """One such input, for the order and the spec of `prior`."""
 
-    def __init__(self, spec: TokenSpec, order: np.ndarray, width: int) -> None:
+    def __init__(self, prior: Prior, width: int) -> None:
         super().__init__()
 
     @abstractmethod
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         """Vectors [B, n, D] for the positions `target` to be predicted, int64 [B, n] or a range of the order.
 
-        `flat`, int64 [B, L], holds codes in generation order; what stands at a target and after it has no meaning and
-        must not be looked at. `tokens` are the clips that sampling starts from: of streams that come whole, the codes.
+        `flat`, int64 [B, L], holds tokens in generation order; at a target and after it they have no meaning and must
+        not be read. `tokens` are those that sampling starts from; streams that the prior reads are complete.
         """
 
 
 class PreviousStepToken(InputFeature):
-    """The code one step before at the same place, with an embedding of its own; zero at the first step."""
+    """The token at the same location one step before, with its own embedding; zero at the first step."""
 
-    source: Tensor  # int64 [L], the position of that code; 0 where there is none
+    source: Tensor  # int64 [L], the position of that token; 0 if none
     known: Tensor  # float [L, 1], 1 or 0
 
-    def __init__(self, spec: TokenSpec, order: np.ndarray, width: int) -> None:
-        super().__init__(spec, order, width)
-        source = previous_positions(order)
+    def __init__(self, prior: Prior, width: int) -> None:
+        super().__init__(prior, width)
+        source = previous_positions(prior.order().numpy())
         self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
         self.register_buffer("known", torch.from_numpy(source >= 0).float()[:, None], persistent=False)
-        streams, book = codebooks(spec, order)
-        self.token_embedding = TokenEmbedding(embedding_sizes(streams), torch.from_numpy(book), width)
+        sizes = [vocabulary_size(stream) for stream, _ in prior.codebooks()]
+        self.token_embedding = TokenEmbedding(sizes, prior.codebook_index(), width)
 
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         indices = flat.gather(1, self.source[target].expand(len(flat), -1))
@@ -56,73 +56,72 @@ class PreviousStepToken(InputFeature):
 
 
 class LatestControls(InputFeature):
-    """The last code before the target at each place of the frame-level tracks: the sum of their vectors.
-
-    Scaled, so that it is no larger for more places.
+    """The last token before the target at each location of the frame-level control streams: the sum of their vectors,
+    scaled by the number of locations.
     """
 
-    source: Tensor  # int64 [S, L] of the S places, the position of that code; 0 where there is none yet
+    source: Tensor  # int64 [S, L], for each of S locations the position of that token; 0 if none yet
     known: Tensor  # float [S, L, 1], 1 or 0
 
-    def __init__(self, spec: TokenSpec, order: np.ndarray, width: int) -> None:
-        super().__init__(spec, order, width)
-        tracks = [index for index, stream in enumerate(spec.streams) if stream.role == "control"]
-        source, streams = latest_positions(order, tracks)
+    def __init__(self, prior: Prior, width: int) -> None:
+        super().__init__(prior, width)
+        controls = [index for index, stream in enumerate(prior.spec.streams) if stream.role == "control"]
+        source, streams = latest_positions(prior.order().numpy(), controls)
         self.register_buffer("source", torch.from_numpy(source.clip(0)), persistent=False)
         self.register_buffer("known", torch.from_numpy(source >= 0).float()[..., None], persistent=False)
-        self.token_embedding = TokenEmbedding(
-            embedding_sizes(spec.streams[index] for index in streams), torch.arange(len(streams)), width
-        )
+        sizes = [vocabulary_size(prior.spec.streams[index]) for index in streams]
+        self.token_embedding = TokenEmbedding(sizes, torch.arange(len(streams)), width)
 
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         total = torch.zeros((), device=flat.device)
-        for place, (source, known) in enumerate(zip(self.source, self.known, strict=True)):
+        for location, (source, known) in enumerate(zip(self.source, self.known, strict=True)):
             indices = flat.gather(1, source[target].expand(len(flat), -1))
-            x = self.token_embedding(indices, torch.full((1, 1), place, device=flat.device))
+            x = self.token_embedding(indices, torch.full((1, 1), location, device=flat.device))
             total = total + x * known[target].to(x.dtype)
         return total / len(self.source) ** 0.5
 
 
 class EndFrameInput(InputFeature):
-    """At the level's codes the end frame's code of the same place, weighted by how far ahead the end lies, and a vector
-    of that distance.
+    """At tokens of the level, the end frame's token at the same location, weighted by the distance to the end, plus an
+    embedding of that distance.
 
-    Distances are in steps of the level, negative behind the end; an end that is not given, or whose step is not, has
-    one of its own.
+    Distances are in steps of the level, negative after the end. An end frame that is not given, or whose step is not,
+    has a weight and an embedding of its own.
     """
 
-    place: Tensor  # int64 [L], which of the end's codes has the same place; 0 where there is none
+    end_index: Tensor  # int64 [L], the end frame's token at the same location; 0 outside of the level
     step: Tensor  # int64 [L]
-    of_level: Tensor  # float [L, 1], 1 or 0
+    in_level: Tensor  # float [L, 1], 1 or 0
 
-    def __init__(self, spec: TokenSpec, order: np.ndarray, width: int) -> None:
-        super().__init__(spec, order, width)
-        (level,), self.end = spec.levels, spec.stream(END)
-        stream, step, h, w, q = order.T
-        of_level = stream == spec.streams.index(level)
-        place = np.ravel_multi_index((h * of_level, w * of_level, q * of_level), self.end.shape[1:])
-        self.register_buffer("place", torch.from_numpy(place), persistent=False)
+    def __init__(self, prior: Prior, width: int) -> None:
+        super().__init__(prior, width)
+        (level,), self.end = prior.spec.levels, prior.spec.stream(END)
+        stream, step, h, w, q = prior.order().numpy().T
+        in_level = stream == prior.spec.streams.index(level)
+        end_index = np.ravel_multi_index((h * in_level, w * in_level, q * in_level), self.end.shape[1:])
+        self.register_buffer("end_index", torch.from_numpy(end_index), persistent=False)
         self.register_buffer("step", torch.from_numpy(step.copy()), persistent=False)
-        self.register_buffer("of_level", torch.from_numpy(of_level).float()[:, None], persistent=False)
-        slices = torch.arange(self.end.positions, device="cpu") % self.end.codebooks
-        self.token_embedding = TokenEmbedding([self.end.codebook_size + 1] * self.end.codebooks, slices, width)
-        self.farthest = level.grid[0] - 1
-        distances = torch.arange(-self.farthest, self.farthest + 1, device="cpu")
-        self.distance = nn.Embedding(len(distances) + 1, width)  # the last row: no end
+        self.register_buffer("in_level", torch.from_numpy(in_level).float()[:, None], persistent=False)
+        codebook_index = torch.arange(self.end.positions, device="cpu") % self.end.codebooks
+        self.token_embedding = TokenEmbedding([vocabulary_size(self.end)] * self.end.codebooks, codebook_index, width)
+        self.max_distance = level.grid[0] - 1
+        distances = torch.arange(-self.max_distance, self.max_distance + 1, device="cpu")
+        self.distance_embedding = nn.Embedding(len(distances) + 1, width)  # the last row: no end frame
         weights = torch.cat([1 / (1 + distances.abs()), torch.ones(1, device="cpu")])
-        self.weight = nn.Parameter(weights)  # at first a far end disturbs little
+        self.distance_weight = nn.Parameter(weights)  # initially a distant end has little weight
 
     def forward(self, flat: Tensor, tokens: Tokens, target: Tensor | slice) -> Tensor:
         end, arrival = tokens[END].long().flatten(1), tokens[END_STEP].long().flatten(1)
-        place = self.place[target].expand(len(end), -1)
-        indices = end.gather(1, place)
-        known = (indices < self.end.codebook_size) & (arrival <= self.farthest)  # a null step is one more
-        row = (arrival - self.step[target] + self.farthest).where(known, len(self.weight) - 1)
-        x = self.token_embedding(indices, place) * self.weight[row][..., None] + self.distance(row)
-        return x * self.of_level[target].to(x.dtype)
+        end_index = self.end_index[target].expand(len(end), -1)
+        indices = end.gather(1, end_index)
+        known = (indices < self.end.codebook_size) & (arrival <= self.max_distance)  # unconditional: one step more
+        row = (arrival - self.step[target] + self.max_distance).where(known, len(self.distance_weight) - 1)
+        x = self.token_embedding(indices, end_index) * self.distance_weight[row][..., None]
+        x = x + self.distance_embedding(row)
+        return x * self.in_level[target].to(x.dtype)
 
 
-FEATURES: dict[str, type[InputFeature]] = {  # by the option of `GPTConfig`, in the order in which they are added up
+FEATURES: dict[str, type[InputFeature]] = {  # by the option of `GPTConfig`, in the order in which they are added
     "previous_step": PreviousStepToken,
     "latest_controls": LatestControls,
     "end_frame_input": EndFrameInput,

@@ -1,4 +1,4 @@
-"""A vector for each position of a GPT's order: of tables that add up, or one table of its own (CCVS table 2).
+"""Position embeddings of a GPT: sums of several tables, or one table (CCVS table 2).
 
 L positions of the order, D width.
 """
@@ -11,25 +11,28 @@ from torch import Tensor, nn
 
 
 class DecomposedPositions(nn.Module):
-    """The sum of vectors for time, place (stream, h, w) and codebook (stream, q). `first_frame` [L] is the time."""
+    """The sum of embeddings of time, location (stream, h, w) and codebook (stream, q), [L, D].
+
+    `order` [L, 5] is as in `Prior.order`; the time of a token is its `first_frame` [L].
+    """
 
     def __init__(self, order: np.ndarray, first_frame: np.ndarray, width: int) -> None:
         super().__init__()
         stream, _, h, w, q = order.T
         self.tables = nn.ModuleDict()
-        for name, keys in {"time": [first_frame], "place": [stream, h, w], "book": [stream, q]}.items():
+        for name, keys in {"time": [first_frame], "location": [stream, h, w], "codebook": [stream, q]}.items():
             rows, row = np.unique(np.stack(keys), axis=1, return_inverse=True)
             self.register_buffer(f"{name}_row", torch.from_numpy(row.reshape(-1)), persistent=False)  # int64 [L]
             self.tables[name] = nn.Embedding(rows.shape[1], width)
 
     def forward(self) -> Tensor:
         """[L, D]"""
-        time, place, book = (table(self.get_buffer(f"{name}_row")) for name, table in self.tables.items())
-        return time + place + book
+        time, location, codebook = (table(self.get_buffer(f"{name}_row")) for name, table in self.tables.items())
+        return time + location + codebook
 
 
 class JointPositions(nn.Module):
-    """A vector of its own for each of the `length` positions."""
+    """One embedding for each of the `length` positions, [L, D]."""
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a place lies, in sines and cosines of three coordinates (Video Transformer, arXiv 1906.02634, section 3.2)."""
+"""Sinusoidal embeddings of three coordinates (Video Transformer, arXiv 1906.02634, section 3.2), and raster order."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LONGEST = 1e4  # wavelengths rise from 2 pi to almost 2 pi times this
+_MAX_WAVELENGTH = 1e4  # wavelengths rise from 2 pi to almost 2 pi times this
+
+
+def raster_coordinates(shape: tuple[int, int, int]) -> np.ndarray:
+    """int64 [P, 3]: the coordinates of all P locations of a grid, in raster order."""
+    return np.indices(shape).reshape(3, -1).T
 
 
 def sinusoids(shape: tuple[int, int, int], width: int) -> Tensor:
-    """float32 [P, width], places in raster order: a third for each axis, in it first sines, then cosines.
+    """float32 [P, width], locations in raster order: a third for each axis, first sines, then cosines.
 
-    What a width leaves over, that is no multiple of 6, is zero. On the CPU whatever the default device.
+    If `width` is no multiple of 6, the channels left over are zero. On the CPU, whatever the default device.
     """
     waves = width // 6
-    frequencies = _LONGEST ** -(np.arange(waves) / waves)
-    angles = np.indices(shape).reshape(3, -1).T[:, :, None] * frequencies  # [P, 3, waves]
+    frequencies = _MAX_WAVELENGTH ** -(np.arange(waves) / waves)
+    angles = raster_coordinates(shape)[:, :, None] * frequencies  # [P, 3, waves]
     signal = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(angles), -1)
     padded = np.pad(signal, ((0, 0), (0, width - signal.shape[1])))
     return torch.from_numpy(padded.astype(np.float32))

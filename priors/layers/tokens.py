@@ -1,9 +1,8 @@
-"""The first and the last layer of a prior whose positions take codes from several codebooks.
+"""Input embedding and output layer of a prior whose positions take tokens from several codebooks.
 
-Each codebook has its own embeddings and its own outputs, laid out one after the other. Knows which codebook each
-position of the order uses, and no streams, times or places.
+Each codebook has its own embeddings and its own outputs, one after the other in a single table.
 
-B rows, L positions of the order, n codes fed at once, D width, K codes of the largest codebook.
+B rows, L positions of the order, n tokens fed at once, D width, K size of the largest codebook, V sum of all sizes.
 """
 
 from __future__ import annotations
@@ -16,63 +15,71 @@ from torch import Tensor, nn
 
 
 class TokenEmbedding(nn.Module):
-    """Codes -> vectors. `sizes` are the codes of each codebook, null codes included; `book` [L] is each position's."""
+    """Tokens -> vectors.
 
-    first: Tensor  # int64 [L], the row of code 0 at each position
+    `sizes` are the numbers of tokens of the codebooks, unconditional tokens included; `codebook_index`, int64 [L], says
+    which codebook each position uses.
+    """
 
-    def __init__(self, sizes: Sequence[int], book: Tensor, width: int) -> None:
+    offset: Tensor  # int64 [L], the row of token 0 at each position
+
+    def __init__(self, sizes: Sequence[int], codebook_index: Tensor, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(sum(sizes), width)
         ends = torch.as_tensor(sizes, device="cpu").cumsum(0)
-        self.register_buffer("first", (ends - torch.as_tensor(sizes, device="cpu"))[book], persistent=False)
+        offset = (ends - torch.as_tensor(sizes, device="cpu"))[codebook_index]
+        self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, indices: Tensor, position: Tensor | slice) -> Tensor:
-        """codes [B, n] at positions [B, n] or a range of the order -> [B, n, D]."""
-        return self.table(indices + self.first[position])
+        """Tokens [B, n] at positions [B, n], or at a range of the order -> [B, n, D]."""
+        return self.table(indices + self.offset[position])
 
 
 class TokenOutput(nn.Module):
-    """Vectors -> probabilities over the codebook of the position. `sizes` are the codes of each codebook."""
+    """Vectors -> probabilities over the codebook of the position.
 
-    by_book: Tensor  # int64 [L], positions sorted by codebook
-    back: Tensor  # int64 [L], undoes it
-    book: Tensor  # int64 [L]
-    columns: Tensor  # int64 [books, K], the outputs of each codebook, filled up with any
-    outside: Tensor  # float32 [books, K], 0 in the codebook and -inf where filled up
+    `sizes` are the sizes of the codebooks; `codebook_index`, int64 [L], says which one each position uses.
+    """
 
-    def __init__(self, sizes: Sequence[int], book: Tensor, width: int) -> None:
+    by_codebook: Tensor  # int64 [L], positions sorted by codebook
+    inverse: Tensor  # int64 [L], the inverse permutation
+    codebook_index: Tensor  # int64 [L]
+    columns: Tensor  # int64 [codebooks, K], the outputs of each codebook, padded with any
+    padding: Tensor  # float32 [codebooks, K], 0 in the codebook and -inf where padded
+
+    def __init__(self, sizes: Sequence[int], codebook_index: Tensor, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, sum(sizes), bias=False)
         self.sizes = list(sizes)
-        self.counts = torch.bincount(book, minlength=len(sizes)).tolist()
-        by_book = book.argsort(stable=True)
+        self.counts = torch.bincount(codebook_index, minlength=len(sizes)).tolist()
+        by_codebook = codebook_index.argsort(stable=True)
         size = torch.as_tensor(sizes, device="cpu")[:, None]
-        code = torch.arange(max(sizes), device="cpu")
+        token = torch.arange(max(sizes), device="cpu")
         tables = {
-            "by_book": by_book,
-            "back": by_book.argsort(),
-            "book": book,
-            "columns": torch.where(code < size, code + size.cumsum(0) - size, 0),
-            "outside": torch.where(code < size, 0.0, -torch.inf),
+            "by_codebook": by_codebook,
+            "inverse": by_codebook.argsort(),
+            "codebook_index": codebook_index,
+            "columns": torch.where(token < size, token + size.cumsum(0) - size, 0),
+            "padding": torch.where(token < size, 0.0, -torch.inf),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
     def nats(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """Minus log-probability [B, L], float32, of `indices` [B, L] after `hidden` [B, L, D].
+        """Negative log-probabilities [B, L], float32, of `indices` [B, L] given `hidden` [B, L, D].
 
-        One codebook at a time, each over its own positions only, so no [B, L, V] over all codebooks is ever held.
+        Each codebook is computed over its own positions only, so that no [B, L, V] is held.
         """
-        vectors = hidden[:, self.by_book].split(self.counts, 1)
-        targets = indices[:, self.by_book].split(self.counts, 1)
+        vectors = hidden[:, self.by_codebook].split(self.counts, 1)
+        targets = indices[:, self.by_codebook].split(self.counts, 1)
         weights = self.linear.weight.split(self.sizes)
         nats = [_nats(x, y, weight) for x, y, weight in zip(vectors, targets, weights, strict=True)]
-        return torch.cat(nats, 1)[:, self.back]
+        return torch.cat(nats, 1)[:, self.inverse]
 
     def log_probs(self, outputs: Tensor, position: Tensor) -> Tensor:
-        """Log-probabilities [..., K], float32, of the code at `position` [...] from `outputs` [..., V] of `linear`."""
-        book = self.book[position]
-        return (outputs.float().gather(-1, self.columns[book]) + self.outside[book]).log_softmax(-1)
+        """Log-probabilities [..., K], float32, of the token at `position` [...] from `outputs` [..., V] of `linear`."""
+        codebook = self.codebook_index[position]
+        return (outputs.float().gather(-1, self.columns[codebook]) + self.padding[codebook]).log_softmax(-1)
 
 
 def _nats(hidden: Tensor, indices: Tensor, weight: Tensor) -> Tensor:

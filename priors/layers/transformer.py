@@ -1,7 +1,6 @@
 """A causal transformer over vectors: pre-norm blocks of attention and MLP (GPT-2; CCVS section 3.3 uses the same).
 
-It computes whole sequences; `cached_transformer.py` computes the same a few slots at a time. It knows vectors
-only: no codes, no positions in a video, no probabilities.
+It computes whole sequences; `cached_transformer.py` computes the same a few slots at a time.
 
 B rows, L slots, D width.
 """
@@ -28,7 +27,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention, then x + MLP, each on a normalised copy."""
+    """x + attention, then x + MLP, each on a layer-normed copy."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -36,19 +35,19 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        x = x + self._drop(self.attention(self.attention_norm(x)), generator)
-        return x + self._drop(self.contract(F.gelu(self.expand(self.mlp_norm(x)))), generator)
+        x = x + self._dropout(self.attention(self.attention_norm(x)), generator)
+        return x + self._dropout(self.fc2(F.gelu(self.fc1(self.mlp_norm(x)))), generator)
 
-    def _drop(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return drop(x, self.dropout, generator) if self.training and self.dropout else x
+    def _dropout(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return dropout(x, self.dropout, generator) if self.training and self.dropout else x
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a last norm, [B, L, D] -> [B, L, D]; a slot sees itself and those before it."""
+    """`depth` blocks and a last norm, [B, L, D] -> [B, L, D]; a slot attends to itself and those before it."""
 
     def __init__(self, depth: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -57,9 +56,9 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` draws what is dropped in training; torch's own where left out."""
+        """`generator` draws the dropout masks in training (default: torch's global one)."""
         if self.training and self.dropout:
-            x = drop(x, self.dropout, generator)
+            x = dropout(x, self.dropout, generator)
         for block in self.blocks:
             x = block(x, generator)
         return self.norm(x)
@@ -75,7 +74,7 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def drop(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout that draws from `generator`, which torch's cannot: a training step then depends on nothing else."""
-    kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - share, generator=generator)
-    return x * kept.div_(1 - share)
+def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """Dropout with a mask from `generator`, which torch's does not take: so a training step can be repeated."""
+    mask = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=generator)
+    return x * mask.div_(1 - p)

@@ -1,6 +1,6 @@
-"""Counts codes and pairs of codes, and turns the counts into smoothed probabilities.
+"""Counts of tokens and pairs of tokens of one codebook, and the smoothed probabilities that follow from them.
 
-The statistics behind `priors/ngram/prior.py`; knows one codebook and no streams. N clips, K codes.
+N clips, K codebook size.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_HALF = 0.5  # added to each code's count, so that none is impossible (Krichevsky and Trofimov 1981)
-_HELD_OUT = 5  # one clip in so many, the last ones of each batch: neighbours in a cache often show the same scene
+_PSEUDOCOUNT = 0.5  # added to each token's count, so that none is impossible (Krichevsky and Trofimov 1981)
+_HELD_OUT_EVERY = 5  # one clip in so many, the last of each batch: neighbours in a cache often show the same scene
 _DISCOUNTS = tuple(i / 20 for i in range(1, 20))  # counts, 0.05 ... 0.95
 
 
 class UnigramCounts:
-    """How often each code comes."""
+    """How often each token occurs."""
 
     def __init__(self, size: int) -> None:
         self.size = size  # K
@@ -22,21 +22,21 @@ class UnigramCounts:
 
     @staticmethod
     def rows(size: int) -> int:
-        """Rows of `probabilities` for a codebook of `size`."""
+        """The number of rows of `probabilities` for a codebook of `size`."""
         return 1
 
     def add(self, indices: Tensor) -> None:
-        """Counts int64 codes [N, t, places]; the codes at a place follow one another."""
+        """Counts tokens, int64 [N, t, locations]; those at a location follow one another."""
         self.counts += torch.bincount(indices.flatten(), minlength=self.size)
 
     def probabilities(self) -> Tensor:
         """float64 [1, K]"""
-        counts = self.counts.double() + _HALF
+        counts = self.counts.double() + _PSEUDOCOUNT
         return (counts / counts.sum())[None]
 
 
 class BigramCounts(UnigramCounts):
-    """How often each code follows each code one step later."""
+    """How often each token follows each token one step later."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -49,19 +49,19 @@ class BigramCounts(UnigramCounts):
 
     def add(self, indices: Tensor) -> None:
         super().add(indices)
-        fitted = len(indices) - (max(len(indices) // _HELD_OUT, 1) if len(indices) > 1 else 0)
+        fitted = len(indices) - (max(len(indices) // _HELD_OUT_EVERY, 1) if len(indices) > 1 else 0)
         pairs = indices[:, :-1] * self.size + indices[:, 1:]
         self.fitted.add(pairs[:fitted])
         self.held_out.add(pairs[fitted:])
 
     def probabilities(self) -> Tensor:
-        """float64 [K + 1, K]: after each code, and after none (the frequencies).
+        """float64 [K + 1, K]: after each token, and after none (the unigram probabilities).
 
         Interpolated Kneser-Ney smoothing (1995, "Improved backing-off for m-gram language modeling"): every pair's
-        count is lowered by a discount, and what that frees in a row goes to all codes by the number of different codes
-        that they follow. On Tabletop that beats mixing with the frequencies by 3 % of the bits: a code of the
-        background is frequent, but comes after little else than itself. The discount is the one that gives held-out
-        clips the highest probability; then these are counted in as well.
+        count is lowered by a discount, and the probability mass that this frees in a row goes to all tokens, in
+        proportion to the number of different tokens that they follow. That beats mixing with the unigram probabilities:
+        a background token is frequent, but follows little other than itself. The discount is the one under which
+        held-out clips are the most likely; then these are counted as well.
         """
         discount = max(_DISCOUNTS, key=lambda d: self.fitted.log_likelihood(self.held_out, d))
         self.fitted.merge(self.held_out)
@@ -69,7 +69,7 @@ class BigramCounts(UnigramCounts):
 
 
 class _Pairs:
-    """Sparse counts of pairs of codes: most of the K x K never come."""
+    """Sparse counts of pairs of tokens: most of the K x K never occur."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -83,35 +83,37 @@ class _Pairs:
         self._include(other.keys, other.counts)
 
     def _include(self, keys: Tensor, counts: Tensor) -> None:
-        merged, place = torch.cat([self.keys, keys]).unique(return_inverse=True)
-        self.counts = torch.zeros(len(merged), dtype=torch.long).index_add(0, place, torch.cat([self.counts, counts]))
+        merged, index = torch.cat([self.keys, keys]).unique(return_inverse=True)
+        self.counts = torch.zeros(len(merged), dtype=torch.long).index_add(0, index, torch.cat([self.counts, counts]))
         self.keys = merged
 
     def log_likelihood(self, others: _Pairs, discount: float) -> float:
-        """Nats, below 0, of `others` under what `smoothed` tabulates."""
+        """The log-likelihood in nats of `others` under the probabilities of `smoothed`."""
         before, after = others.keys // self.size, others.keys % self.size
-        share, left = self._shares(discount)
-        probabilities = left[before] * self._followers()[after]
+        discounted, freed = self._discounted(discount)
+        probabilities = freed[before] * self._continuation()[after]
         if len(self.keys):
-            place = torch.searchsorted(self.keys, others.keys).clamp(max=len(self.keys) - 1)
-            probabilities += torch.where(self.keys[place] == others.keys, share[place], 0)
+            index = torch.searchsorted(self.keys, others.keys).clamp(max=len(self.keys) - 1)
+            probabilities += torch.where(self.keys[index] == others.keys, discounted[index], 0)
         return float((others.counts * probabilities.log()).sum())
 
     def smoothed(self, discount: float) -> Tensor:
-        """float64 [K, K]: probabilities of a code after each code."""
-        share, left = self._shares(discount)
-        table = left[:, None] * self._followers()
-        table.view(-1)[self.keys] += share
+        """float64 [K, K]: the probabilities of a token after each token."""
+        discounted, freed = self._discounted(discount)
+        table = freed[:, None] * self._continuation()
+        table.view(-1)[self.keys] += discounted
         return table
 
-    def _shares(self, discount: float) -> tuple[Tensor, Tensor]:
-        """The discounted probability of each pair, and [K] what is left after each code: 1 after one never seen."""
+    def _discounted(self, discount: float) -> tuple[Tensor, Tensor]:
+        """The discounted probability of each pair, and the mass that is freed after each token [K], 1 after one that
+        never occurred.
+        """
         before = self.keys // self.size
         totals = torch.zeros(self.size, dtype=torch.double).index_add(0, before, self.counts.double())
-        share = (self.counts - discount) / totals[before]
-        return share, 1 - torch.zeros_like(totals).index_add(0, before, share)
+        discounted = (self.counts - discount) / totals[before]
+        return discounted, 1 - torch.zeros_like(totals).index_add(0, before, discounted)
 
-    def _followers(self) -> Tensor:
-        """float64 [K]: each code's share in the different pairs that there are, by its being the second."""
-        counts = torch.bincount(self.keys % self.size, minlength=self.size) + _HALF
+    def _continuation(self) -> Tensor:
+        """float64 [K]: the fraction of the different pairs that have each token as the second."""
+        counts = torch.bincount(self.keys % self.size, minlength=self.size) + _PSEUDOCOUNT
         return counts / counts.sum()

@@ -1,14 +1,15 @@
 """Two priors that are counted, not trained: the baselines that every other prior has to beat.
 
-`unigram` knows how often each code of a codebook comes; `temporal-bigram` knows which code follows which at the
-same place one step later, and falls back on the frequencies at the first step. They keep the whole contract, so what
-measures or samples a prior measures or samples them.
+`unigram` counts how often each token occurs; `temporal-bigram` counts which token follows which at the same location
+one step later, and uses the unigram probabilities at the first step. They satisfy the whole contract of priors, so they
+are scored and sampled like any other.
 
-B rows, L positions, n codes fed at once, K codes of a codebook.
+B rows, L positions, n tokens fed at once, K codebook size.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,50 +26,45 @@ from tokenreel.priors.ngram.counts import BigramCounts, UnigramCounts
 
 @dataclass
 class _History(State):
-    """All codes of a row so far. One column more than the order: codes past its end are written there."""
+    """All tokens of a row so far. It has one column more than the order, for tokens beyond its end."""
 
     indices: Tensor  # int64 [B, L + 1]
 
 
-class _Counted(Prior):
-    """Log-probabilities out of one table. A member says how its rows are counted, and which one a position looks at."""
+class _CountedPrior(Prior):
+    """Log-probabilities from one table. A subclass says how its rows are counted, and which one a position uses."""
 
-    tally: ClassVar[type[UnigramCounts]]
+    counts_class: ClassVar[type[UnigramCounts]]
     table: Tensor  # float32 [rows, K] nats, -inf beyond a codebook; the codebooks' rows one after the other
-    _first_row: Tensor  # int64 [L], the row of the table where the codebook of each position starts
+    _first_row: Tensor  # int64 [L], the first row of the codebook of each position
 
     def __init__(self, config: Any, spec: TokenSpec) -> None:
         names = tuple(config.predicts) or tuple(stream.name for stream in spec.levels)
         super().__init__(config, spec, predicts=names)
         self._order = raster_order(spec, names)
-        self._codebooks = [(stream, q) for stream in map(spec.stream, names) for q in range(stream.codebooks)]
-        first_row = torch.empty(len(self._order), dtype=torch.long)
-        blocks = list[Tensor]()
-        for stream, q in self._codebooks:
-            here = self.positions_of(stream.name) & (self._order[:, 4] == q)
-            first_row[here] = sum(len(block) for block in blocks)
-            blocks.append(
-                torch.full((self.tally.rows(stream.codebook_size), stream.codebook_size), 1 / stream.codebook_size)
-            )
+        sizes = [stream.codebook_size for stream, _ in self.codebooks()]
+        blocks = [torch.full((self.counts_class.rows(size), size), 1 / size) for size in sizes]
+        first_rows = torch.tensor([0, *itertools.accumulate(len(block) for block in blocks)])
         self.register_buffer("table", _log_table(blocks))  # uniform until `fit`
-        self.register_buffer("_first_row", first_row, persistent=False)
+        self.register_buffer("_first_row", first_rows[self.codebook_index()], persistent=False)
 
     def fit(self, batches: Iterable[Tokens]) -> None:
-        """Counts the codes of all `batches`, each a mapping of stream names to codes [N, t, h, w, q].
+        """Counts the tokens of all `batches`, each a mapping of stream names to tokens [N, t, h, w, q].
 
-        What it learnt before is forgotten. Raises DataError where a code is beyond its codebook.
+        Earlier counts are discarded. Raises DataError where a token is beyond its codebook.
         """
-        tallies = [self.tally(stream.codebook_size) for stream, _ in self._codebooks]
+        codebooks = self.codebooks()
+        counts = [self.counts_class(stream.codebook_size) for stream, _ in codebooks]
         for tokens in batches:
-            for (stream, q), tally in zip(self._codebooks, tallies, strict=True):
+            for (stream, q), counted in zip(codebooks, counts, strict=True):
                 indices = tokens[stream.name][..., q].long().cpu().flatten(2)
                 if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < stream.codebook_size:
                     raise DataError(
                         f"stream {stream.name!r} has tokens from {int(indices.min())} to {int(indices.max())}, beyond "
-                        f"its codebook of {stream.codebook_size}: these tokens come from another tokenizer"
+                        f"its codebook size {stream.codebook_size}: these tokens come from another tokenizer"
                     )
-                tally.add(indices)
-        self.table.copy_(_log_table([tally.probabilities() for tally in tallies]))
+                counted.add(indices)
+        self.table.copy_(_log_table([counted.probabilities() for counted in counts]))
 
     def order(self) -> Tensor:
         return self._order
@@ -80,7 +76,7 @@ class _Counted(Prior):
         return self.table[rows, indices.masked_fill(given, 0)].masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The mean nats, for validation: there is nothing to train, see `fit`."""
+        """The mean nats, for validation: there is nothing to train (see `fit`)."""
         return -self.log_prob(tokens, given).sum() / (~given).sum()
 
     def start(self, tokens: Tokens, given: Tensor) -> _History:
@@ -91,36 +87,36 @@ class _Counted(Prior):
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, _History)
         length, n = state.indices.shape[1] - 1, indices.shape[1]
-        lines = torch.arange(n, device=indices.device)
-        at = (state.position[:, None] + lines).where(lines < count[:, None], length)
+        offsets = torch.arange(n, device=indices.device)
+        at = (state.position[:, None] + offsets).where(offsets < count[:, None], length)
         state.indices.scatter_(1, at, indices)
-        after = state.position[:, None] + lines + 1
+        after = state.position[:, None] + offsets + 1
         state.position = state.position + count
         return self._log_probs(state.indices, after)
 
     def rewind(self, state: State, position: Tensor) -> None:
-        state.position = position.clone()  # what lies beyond is written anew before it is looked at
+        state.position = position.clone()  # what is beyond is overwritten before it is read
 
     def _log_probs(self, indices: Tensor, positions: Tensor) -> Tensor:
-        """[B, n, K] for `positions` [B, n], those past the end as the last one."""
+        """[B, n, K] at `positions` [B, n]; positions beyond the end count as the last one."""
         return self.table[self._rows(indices, positions.clamp(max=len(self._order) - 1))]
 
     @abstractmethod
     def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
-        """int64 [B, n]: the row of the table for each of `positions` [B, n] after the `indices` [B, >= L] before it."""
+        """int64 [B, n]: the row of the table for each of `positions` [B, n], given the tokens `indices` [B, >= L]."""
 
 
 @dataclass(frozen=True)
 class UnigramConfig:
     type: ClassVar[str] = "unigram"
-    predicts: tuple[str, ...] = ()  # stream names; none: every level
+    predicts: tuple[str, ...] = ()  # stream names; none: all levels
 
 
-class UnigramPrior(_Counted):
-    """p(code | codebook), additively smoothed."""
+class UnigramPrior(_CountedPrior):
+    """p(token) of each codebook, additively smoothed."""
 
     config_class = UnigramConfig
-    tally = UnigramCounts
+    counts_class = UnigramCounts
 
     def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
         return self._first_row[positions]
@@ -129,36 +125,36 @@ class UnigramPrior(_Counted):
 @dataclass(frozen=True)
 class TemporalBigramConfig:
     type: ClassVar[str] = "temporal-bigram"
-    predicts: tuple[str, ...] = ()  # stream names; none: every level
+    predicts: tuple[str, ...] = ()  # stream names; none: all levels
 
 
-class TemporalBigramPrior(_Counted):
-    """p(code | code at the same place and codebook one step before), Kneser-Ney smoothed (see `BigramCounts`).
+class TemporalBigramPrior(_CountedPrior):
+    """p(token | token at the same location and codebook one step before), Kneser-Ney smoothed (see `BigramCounts`).
 
-    The table has K x K float32 entries a codebook: 4 MB for 1,024 codes, 1 GB for 16,384.
+    The table has K x K float32 entries per codebook: 4 MB for K = 1,024, 1 GB for K = 16,384.
     """
 
     config_class = TemporalBigramConfig
-    tally = BigramCounts
-    _before: Tensor  # int64 [L], the position one step before, L at the first step
-    _none: Tensor  # int64 [L], K: the row, from the codebook's first on, for nothing before
+    counts_class = BigramCounts
+    _previous: Tensor  # int64 [L], the position one step before, L at the first step
+    _no_previous: Tensor  # int64 [L], K: the row, counted from the codebook's first, for the first step
 
     def __init__(self, config: TemporalBigramConfig, spec: TokenSpec) -> None:
         super().__init__(config, spec)
         order = self._order
         shapes = torch.tensor([stream.shape for stream in spec.streams])[order[:, 0]]
-        before = torch.arange(len(order)) - shapes[:, 1:].prod(1)
-        self.register_buffer("_before", before.where(order[:, 1] > 0, len(order)), persistent=False)
-        self.register_buffer("_none", self.codebook_sizes(), persistent=False)
+        previous = torch.arange(len(order)) - shapes[:, 1:].prod(1)
+        self.register_buffer("_previous", previous.where(order[:, 1] > 0, len(order)), persistent=False)
+        self.register_buffer("_no_previous", self.codebook_sizes(), persistent=False)
 
     def _rows(self, indices: Tensor, positions: Tensor) -> Tensor:
-        before = self._before[positions]
-        first = before == len(self._order)
-        seen = indices.gather(1, before.masked_fill(first, 0))
-        return self._first_row[positions] + torch.where(first, self._none[positions], seen)
+        previous = self._previous[positions]
+        first = previous == len(self._order)
+        tokens = indices.gather(1, previous.masked_fill(first, 0))
+        return self._first_row[positions] + torch.where(first, self._no_previous[positions], tokens)
 
 
 def _log_table(blocks: list[Tensor]) -> Tensor:
-    """float32 [rows, K]: logarithms of the blocks' probabilities, one below another, -inf where a block is narrower."""
+    """float32 [rows, K]: the logarithms of the blocks' probabilities, concatenated; -inf where a block is narrower."""
     widest = max(block.shape[1] for block in blocks)
     return torch.cat([torch.nn.functional.pad(block, (0, widest - block.shape[1])) for block in blocks]).log().float()

@@ -1,12 +1,12 @@
-"""The stack of `priors/pixelcnn/stack.py` a few places at a time: a new code costs one place, not a volume.
+"""The stack of `stack.py` a few locations at a time: a new token costs one location, not a volume.
 
-What each layer made of each place is kept. When a line (a row of the grid) begins, all that its places share is
-computed at once: the vertical stack, and what the horizontal one takes from it, from the condition and from earlier
-steps. A place then costs what lies left of it, so few weights are read for a code. All arrays are allocated once. Knows
-vectors and places, no order and no probabilities.
+It keeps the output of each layer at each location. When a scanline (a row of the grid) begins, what does not depend on
+its own tokens is computed for all of it at once: the vertical stack, and what the horizontal one takes from that, from
+the condition and from earlier steps. A location then costs only what is left of it, so few weights are read per token.
+All arrays are allocated once.
 
-B rows (volumes), n places, P places of a volume, m lines of w places, D width, R what a convolution gives, C width of
-the condition.
+B rows (volumes), n locations, P locations of a volume, m scanlines of w locations, D width, E width of a token's
+vector, C width of the condition.
 """
 
 from __future__ import annotations
@@ -17,68 +17,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenreel.priors.layers.cached_transformer import PackedLinear
+from tokenreel.priors.layers.cached_transformer import PackedLinear, cache_dtype
 from tokenreel.priors.layers.transformer import Attention, merge_heads, split_heads
 from tokenreel.priors.pixelcnn.masked import ALL, BoxConvolution, Shape
 from tokenreel.priors.pixelcnn.stack import GatedLayer, Layer, Stack, gate
 
 
-class Places(NamedTuple):
-    """n places in each of m rows; a row may come several times."""
+class Locations(NamedTuple):
+    """n locations in each of m rows; a row may occur several times."""
 
     row: Tensor  # int64 [m, 1]
     at: Tensor  # int64 [m, n]
 
 
 class CachedStack:
-    """What the stack makes of the places of one volume in each of B rows.
+    """Computes the locations of one volume in each of B rows.
 
-    Rows are named by `rows`, int64 [n rows]; places may be taken again: what lies after a place is never looked at.
+    `rows`, int64 [n rows], selects rows. A location may be computed again: none depends on locations after it.
     """
 
     def __init__(self, stack: Stack, rows: int) -> None:
-        weight, places = stack.word.weight, len(stack.positions)
-        self.columns, self.norm, self.positions = stack.shape[2], stack.norm, stack.positions
+        weight, locations = stack.previous_token.weight, len(stack.position_embedding)
+        self.columns, self.norm, self.position_embedding = stack.shape[2], stack.norm, stack.position_embedding
         self.first = _CachedConvolution(stack.first, stack.shape)
         self.first_left = _CachedConvolution(stack.first_left, stack.shape)
-        self.word = PackedLinear(weight)
-        self.vectors = _with_outside(weight, rows, places, weight.shape[1])
-        self.v = _with_outside(weight, rows, places, weight.shape[0])  # what the first layer makes
+        self.previous_token = PackedLinear(weight)
+        self.vectors = _with_outside(weight, rows, locations, weight.shape[1])
+        self.v = _with_outside(weight, rows, locations, weight.shape[0])  # output of the first layer
         self.layers = [_CachedLayer(layer, stack.shape, rows) for layer in stack.layers]  # type: ignore[arg-type]
-        self.condition = weight.new_zeros(rows, places, stack.condition_width)
-        self.hidden = weight.new_zeros(rows, places, weight.shape[0])  # of the places computed so far
+        self.condition = weight.new_zeros(rows, locations, stack.condition_width)
+        self.hidden = weight.new_zeros(rows, locations, weight.shape[0])  # of the locations computed so far
 
-    def enter(self, rows: Tensor, condition: Tensor) -> None:
-        """Begins a volume in `rows`: its condition [n rows, P, C]."""
+    def begin_volume(self, rows: Tensor, condition: Tensor) -> None:
+        """Begins a volume in `rows`, with its condition [n rows, P, C]."""
         self.condition[rows] = condition.to(self.condition.dtype)
 
-    def extend(self, rows: Tensor, at: Tensor, vectors: Tensor, lines: Tensor) -> None:
-        """Computes places `at` [n rows, n] of `rows`, rising in each row, into `hidden`.
+    def extend(self, rows: Tensor, at: Tensor, vectors: Tensor, scanlines: Tensor) -> None:
+        """Computes locations `at` [n rows, n] of `rows`, increasing in each row, into `hidden`.
 
-        `vectors` [n rows, n, E] are those of the codes just before each; of place 0 any. `lines` int64 [m, 2], of which
-        row and which one, are those that begin among the places. A place that comes twice comes with the same vector.
+        `vectors` [n rows, n, E] are those of the tokens just before each; any for location 0. `scanlines`, int64
+        [m, 2], are those that begin among the locations, as (row, index). A location that occurs twice must have the
+        same vector.
         """
-        places = Places(rows[:, None], at)
-        self.vectors[places.row, at - 1] = vectors  # before place 0 is the last one, which stands for outside
+        locations = Locations(rows[:, None], at)
+        self.vectors[locations.row, at - 1] = vectors  # before location 0 is the last one, which is the outside
         self.vectors[:, -1] = 0
-        begun = self._lines(lines) if len(lines) else None
-        if begun:
-            self.v[begun] = self.first(self.vectors, begun)
-        word = self.word.add(self.vectors[places.row, at - 1], self.positions[at])
-        x, v = self.v[places] + self.first_left(self.vectors, places), self.v
+        new = self._locations(scanlines) if len(scanlines) else None
+        if new:
+            self.v[new] = self.first(self.vectors, new)
+        previous = self.previous_token.add(self.vectors[locations.row, at - 1], self.position_embedding[at])
+        x, v = self.v[locations] + self.first_left(self.vectors, locations), self.v
         for layer in self.layers:
-            layer.h[places] = x
-            if begun:
-                layer.begin(v, begun, self.condition[begun])
-            x, v = layer.extend(x, word, places), layer.v
-        self.hidden[places] = self.norm(x)
+            layer.h[locations] = x
+            if new:
+                layer.begin(v, new, self.condition[new])
+            x, v = layer.extend(x, previous, locations), layer.v
+        self.hidden[locations] = self.norm(x)
 
-    def _lines(self, lines: Tensor) -> Places:
-        return Places(lines[:, :1], lines[:, 1:] * self.columns + torch.arange(self.columns, device=lines.device))
+    def _locations(self, scanlines: Tensor) -> Locations:
+        columns = torch.arange(self.columns, device=scanlines.device)
+        return Locations(scanlines[:, :1], scanlines[:, 1:] * self.columns + columns)
 
 
 class _CachedLayer:
-    """Its input to the horizontal stack, its output of the vertical one, and what lines share in the horizontal one."""
+    """Keeps h, the input of the horizontal stack, v, the output of the vertical one, and `shared`: the part of the
+    horizontal convolution that does not depend on the own scanline.
+    """
 
     def __init__(self, layer: Layer, shape: Shape, rows: int) -> None:
         vertical, horizontal = layer.vertical, layer.horizontal
@@ -86,65 +90,65 @@ class _CachedLayer:
         self.beside = _CachedConvolution(horizontal.convolution, shape, slice(1, None), horizontal.context.weight)
         self.left = _CachedConvolution(horizontal.convolution, shape, slice(1))
         self.vertical_out, self.horizontal_out = _packed_out(vertical), _packed_out(horizontal)
-        places, weight = shape[0] * shape[1] * shape[2], vertical.out.weight
-        self.v, self.h = (_with_outside(weight, rows, places, len(weight)) for _ in range(2))
-        self.shared = weight.new_zeros(rows, places, 2 * weight.shape[1])
+        locations, weight = shape[0] * shape[1] * shape[2], vertical.out.weight
+        self.v, self.h = (_with_outside(weight, rows, locations, len(weight)) for _ in range(2))
+        self.shared = weight.new_zeros(rows, locations, 2 * weight.shape[1])
         self.attention = None
         if layer.attention is not None and layer.norm is not None:
-            self.attention = _CachedAttention(layer.attention, layer.norm, rows, places)
+            self.attention = _CachedAttention(layer.attention, layer.norm, rows, locations)
 
-    def begin(self, v: Tensor, lines: Places, condition: Tensor) -> None:
-        """Computes `lines` from v [B, P + 1, D] of the layer below and `condition` [m, w, C]; h must hold its input."""
-        above = self.vertical_out.add(gate(self.above(v, lines, condition)), v[lines])
-        self.v[lines] = above
-        self.shared[lines] = self.beside(self.h, lines, torch.cat([above, condition], -1))
+    def begin(self, v: Tensor, scanlines: Locations, condition: Tensor) -> None:
+        """Computes `v` and `shared` at `scanlines`, from v [B, P + 1, D] of the layer below, `condition` [m, w, C] and
+        the h of earlier steps.
+        """
+        above = self.vertical_out.add(gate(self.above(v, scanlines, condition)), v[scanlines])
+        self.v[scanlines] = above
+        self.shared[scanlines] = self.beside(self.h, scanlines, torch.cat([above, condition], -1))
 
-    def extend(self, x: Tensor, word: Tensor, places: Places) -> Tensor:
-        """x [n rows, n, D], the input at `places`, which h holds already -> the output there."""
-        x = self.horizontal_out.add(gate(self.left(self.h, places) + self.shared[places]), x)
-        return x if self.attention is None else self.attention.extend(x, word, places)
+    def extend(self, x: Tensor, previous: Tensor, locations: Locations) -> Tensor:
+        """The output at `locations` for the input x [n rows, n, D], which h must hold already."""
+        x = self.horizontal_out.add(gate(self.left(self.h, locations) + self.shared[locations]), x)
+        return x if self.attention is None else self.attention.extend(x, previous, locations)
 
 
 class _CachedConvolution:
-    """Some boxes of a convolution, and a product with a context beside, at chosen places."""
+    """The selected boxes of a convolution, plus a linear layer of a context, at selected locations."""
 
     def __init__(
         self, convolution: BoxConvolution, shape: Shape, boxes: slice = ALL, context: Tensor | None = None
     ) -> None:
         weight = convolution.flat_weight(boxes)
-        self.places = convolution.places(shape, boxes).to(weight.device)
+        self.covered = convolution.covered(shape, boxes).to(weight.device)
         bias = convolution.bias if context is not None or boxes == ALL else None  # added where the context is
         self.linear = PackedLinear(weight if context is None else torch.cat([weight, context], 1), bias)
 
-    def __call__(self, kept: Tensor, places: Places, context: Tensor | None = None) -> Tensor:
-        """kept [B, P + 1, inputs], context [m, n, its width] -> [m, n, outputs]"""
-        around = kept[places.row[..., None], self.places[places.at]].flatten(2)
+    def __call__(self, cache: Tensor, locations: Locations, context: Tensor | None = None) -> Tensor:
+        """`cache` [B, P + 1, inputs], `context` [m, n, its width] -> [m, n, outputs]"""
+        around = cache[locations.row[..., None], self.covered[locations.at]].flatten(2)
         inputs = around if context is None else torch.cat([around, context], -1)
-        return self.linear(inputs).to(kept.dtype)  # autocast may have narrowed it
+        return self.linear(inputs).to(cache.dtype)  # autocast may have another dtype
 
 
 class _CachedAttention:
-    def __init__(self, attention: Attention, norm: torch.nn.Module, rows: int, places: int) -> None:
+    def __init__(self, attention: Attention, norm: torch.nn.Module, rows: int, locations: int) -> None:
         self.norm, self.heads = norm, attention.heads
         self.qkv = PackedLinear(attention.qkv.weight, attention.qkv.bias)
         self.out = PackedLinear(attention.out.weight, attention.out.bias)
         weight = attention.out.weight
-        # float32 on a CPU in any case: attention to one query in bfloat16 is slower there
-        dtype = torch.float32 if weight.device.type == "cpu" else weight.dtype
-        shape = (2, rows, self.heads, places, weight.shape[0] // self.heads)
-        self.keys, self.values = torch.zeros(shape, dtype=dtype, device=weight.device)
+        shape = (2, rows, self.heads, locations, weight.shape[0] // self.heads)
+        self.keys, self.values = torch.zeros(shape, dtype=cache_dtype(weight), device=weight.device)
 
-    def extend(self, x: Tensor, word: Tensor, places: Places) -> Tensor:
-        """x [n rows, n, D] and the words [n rows, n, D] at `places` -> [n rows, n, D]"""
-        row, at = places
-        qkv = split_heads(self.qkv(self.norm(x) + word), self.heads).to(self.keys.dtype)
+    def extend(self, x: Tensor, previous: Tensor, locations: Locations) -> Tensor:
+        """x and the previous tokens' vectors at `locations`, both [n rows, n, D] -> [n rows, n, D]"""
+        row, at = locations
+        qkv = split_heads(self.qkv(self.norm(x) + previous), self.heads).to(self.keys.dtype)
         query, key, value = qkv.unbind(2)
-        self.keys.transpose(1, 2)[places] = key.transpose(1, 2)
-        self.values.transpose(1, 2)[places] = value.transpose(1, 2)
+        self.keys.transpose(1, 2)[locations] = key.transpose(1, 2)
+        self.values.transpose(1, 2)[locations] = value.transpose(1, 2)
         used = int(at.max()) + 1 if at.device.type == "cpu" else self.keys.shape[2]
-        seen = torch.arange(used, device=at.device) <= at[:, None, :, None]
+        visible = torch.arange(used, device=at.device) <= at[:, None, :, None]
         rows = slice(None) if len(row) == len(self.keys) else row[:, 0]
-        mixed = F.scaled_dot_product_attention(query, self.keys[rows, :, :used], self.values[rows, :, :used], seen)
+        mixed = F.scaled_dot_product_attention(query, self.keys[rows, :, :used], self.values[rows, :, :used], visible)
         return self.out.add(merge_heads(mixed).to(x.dtype), x)
 
 
@@ -152,6 +156,6 @@ def _packed_out(layer: GatedLayer) -> PackedLinear:
     return PackedLinear(layer.out.weight, layer.out.bias)
 
 
-def _with_outside(like: Tensor, rows: int, places: int, width: int) -> Tensor:
-    """Zeros [B, P + 1, width]; the last place stands for all that lie outside of the volume."""
-    return like.new_zeros(rows, places + 1, width)
+def _with_outside(like: Tensor, rows: int, locations: int, width: int) -> Tensor:
+    """Zeros [B, P + 1, width]; the last location stands for all those outside of the volume."""
+    return like.new_zeros(rows, locations + 1, width)

@@ -1,4 +1,4 @@
-"""The settings of the two PixelCNN priors. What follows from the tokens (grids, codes, strides) is not among them."""
+"""Settings of the two PixelCNN priors; what follows from the token spec (grids, codebooks) is not among them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tokenreel.errors import ConfigError
 
 @dataclass(frozen=True)
 class PixelCNNConfig:
-    """Sizes as tables 4, 5 and 6 of the paper name them, their names in brackets."""
+    """Sizes as in tables 4, 5 and 6 of the paper, whose names are in brackets."""
 
-    embedding: int  # width of a code's vector where it comes in
+    embedding: int  # width of a token's input vector
     hidden: int  # width of both stacks (hidden units)
-    residual: int  # what a convolution of a stack gives; half is the gate of the other half (residual units); even
+    residual: int  # output channels of the stacks' convolutions (residual units); half gate the other half; even
     layers: int
     heads: int  # of attention
     kernel: int  # side of the filters, odd (conv filter size)
     condition_hidden: int  # width of the conditioning stack (hidden units)
     condition_residual: int  # width inside its residual blocks (residual units)
     condition_blocks: int  # residual blocks
-    attention_every: int = 5  # layers; attention follows each 5th
-    dropout: float = 0.0  # share dropped of what is added to the stacks, in training
+    attention_every: int = 5  # attention after every so many layers
+    dropout: float = 0.0  # of what is added to the stacks
 
     def __post_init__(self) -> None:
         for name in ("embedding", "residual", "condition_hidden", "condition_residual", "condition_blocks"):
@@ -30,7 +30,7 @@ class PixelCNNConfig:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
         for name in ("residual", "condition_hidden"):
             if getattr(self, name) % 2:
-                raise ConfigError(f"{name} (={getattr(self, name)}) must be even: it is halved")
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be even, as it is split in two halves")
         if self.heads < 1 or self.hidden < 6 or self.hidden % self.heads:
             raise ConfigError(f"hidden (={self.hidden}) must be at least 6 and a multiple of heads (={self.heads})")
         if self.kernel < 3 or self.kernel % 2 == 0:
@@ -38,7 +38,7 @@ class PixelCNNConfig:
         if not 1 <= self.attention_every <= self.layers:
             raise ConfigError(
                 f"attention_every (={self.attention_every}) must be between 1 and layers (={self.layers}): "
-                "without attention some codes would not be seen"
+                "without attention some tokens would have no effect"
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout (={self.dropout}) must be at least 0 and below 1")
@@ -46,13 +46,13 @@ class PixelCNNConfig:
 
 @dataclass(frozen=True)
 class TopPixelCNNConfig(PixelCNNConfig):
-    """Table 4's first column and table 5."""
+    """Sizes of the top prior: table 4's first column and table 5."""
 
     type: ClassVar[str] = "pixelcnn-top"
 
 
 @dataclass(frozen=True)
 class BottomPixelCNNConfig(PixelCNNConfig):
-    """Table 4's second column and table 6."""
+    """Sizes of the bottom prior: table 4's second column and table 6."""
 
     type: ClassVar[str] = "pixelcnn-bottom"

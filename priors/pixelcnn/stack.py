@@ -1,13 +1,13 @@
-"""Gated stacks over a volume of codes, each place seeing those before it: the PixelCNN of both priors.
+"""The gated PixelCNN of both priors: stacks over a volume of tokens in which each location depends on those before it.
 
-Of the place's own step a vertical stack sees the rows above and a horizontal one what is left of the place in its row;
-both see all that their filters reach of earlier steps (Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328, with
-the time axis added as in Predicting Video with VQVAE, Walker et al. 2021, arXiv 2103.01950, section 3.2). Attention
-over all places before, every few layers, reaches what no filter does. It computes whole volumes;
-`priors/pixelcnn/cached.py` computes the same a few places at a time. Knows vectors and places, no codes.
+Of a location's own step, a vertical stack covers the rows above and a horizontal stack what is left of the location in
+its row; both cover what their filters reach of earlier steps (Gated PixelCNN, van den Oord et al. 2016, arXiv
+1606.05328, with the time axis added as in Predicting Video with VQVAE, Walker et al. 2021, arXiv 2103.01950, section
+3.2). Attention over all locations before, every few layers, covers what no filter reaches. It computes whole volumes;
+`cached.py` computes the same a few locations at a time.
 
-N volumes, t h w their steps, rows and columns, P = t h w places in raster order, E width of a code's vector, D width of
-the stacks, R what a convolution gives, C width of the condition.
+N volumes, t h w their steps, rows and columns, P = t h w locations in raster order, E width of a token's vector, D
+width of the stacks, R output channels of their convolutions, C width of the condition.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
-from tokenreel.priors.layers.transformer import Attention, drop
+from tokenreel.priors.layers.transformer import Attention, dropout
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Box, BoxConvolution, Shape, boxes_before
 
-NOW = range(1)  # the offset of the place's own step, row or column
+NOW = range(1)  # the offset of the location's own step, row or column
 
 
 class Dropout(nn.Module):
-    """Drops a share of x in training, drawn from the generator that comes with it."""
+    """Dropout in training, with a mask from the generator that is passed along."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return drop(x, self.share, generator) if self.training and self.share else x
+        return dropout(x, self.p, generator) if self.training and self.p else x
 
 
 class GatedLayer(nn.Module):
     """x + W gate(convolution(x) + V context), where gate(a, b) = tanh(a) sigmoid(b).
 
-    Here the R outputs of the convolution are the paper's residual units: as in Gated PixelCNN half of them gate the
-    other half, so table 4's 1024 are twice its 512 hidden units. Both stacks are residual, as 40 layers want.
+    The R outputs of the convolution are the paper's residual units. As in Gated PixelCNN half of them gate the other
+    half, so table 4's 1024 are twice its 512 hidden units. Both stacks are residual, which 40 layers need.
     """
 
     def __init__(self, config: PixelCNNConfig, boxes: list[Box], context: int) -> None:
@@ -55,7 +55,7 @@ class GatedLayer(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer of both stacks; the horizontal one reads what the vertical one made, never the other way round.
+    """One layer of both stacks; the horizontal one reads the output of the vertical one, never vice versa.
 
     With several steps the vertical filter is (k, k, 1) and the horizontal one (k, 1, k): the paper's planes (y, t) and
     (x, t). A volume of one step has the plain 2D filters (k, k) and (1, k).
@@ -65,7 +65,7 @@ class Layer(nn.Module):
         super().__init__()
         k, half = config.kernel, config.kernel // 2
         across = range(-half, half + 1) if steps == 1 else NOW
-        above = (NOW, range(-half, 1), across)  # the place's own row counts: its vertical stack has only seen above it
+        above = (NOW, range(-half, 1), across)  # the own row too: its vertical stack only depends on the rows above
         left = (NOW, NOW, range(-half, 1))
         width, condition = config.hidden, config.condition_hidden
         self.vertical = GatedLayer(config, [above, *boxes_before((k, k, 1), steps)], condition)
@@ -75,27 +75,28 @@ class Layer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, v: Tensor, h: Tensor, condition: Tensor, words: Tensor, generator: torch.Generator | None
+        self, v: Tensor, h: Tensor, condition: Tensor, previous_tokens: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Both stacks [N, t, h, w, D], `condition` [N, t, h, w, C], `words` [N, P, D] as `Stack.words` gives them."""
+        """Both stacks [N, t, h, w, D]; `condition` [N, t, h, w, C], `previous_tokens` [N, P, D]: see `Stack`."""
         v = self.vertical(v, condition, generator)
         h = self.horizontal(h, torch.cat([v, condition], -1), generator)
         if self.attention is None or self.norm is None:
             return v, h
-        mixed = self.attention(self.norm(h).flatten(1, 3) + words).view_as(h)
+        mixed = self.attention(self.norm(h).flatten(1, 3) + previous_tokens).view_as(h)
         return v, h + self.dropout(mixed, generator)
 
 
 class Stack(nn.Module):
-    """Vectors of codes [N, t, h, w, E] -> [N, t, h, w, D] of each place, from the codes before it and the condition.
+    """Token vectors [N, t, h, w, E] -> a vector for each location, [N, t, h, w, D], from those before it and the
+    condition.
 
-    The first layer is the one true 3D convolution. A place attends to those before it with the vector of the code just
-    before each: so every code before is seen, even where the stacks have a blind spot. Theirs is what lies up and to
-    the right by more columns than the first filter reaches, and in earlier steps what is later in raster order by more
-    than the filters of the steps between reach: planes (y, t) and (x, t) leave that out.
+    Only the first layer is a 3D convolution. In attention each location adds the vector of the token just before it, so
+    that every earlier token has an effect, even in the blind spot of the stacks. That is, in the same step, what is up
+    and to the right by more columns than the first filter covers; in earlier steps, what is later in raster order by
+    more than the filters of the steps between cover, which the planes (y, t) and (x, t) leave out.
     """
 
-    positions: Tensor  # [P, D]
+    position_embedding: Tensor  # [P, D]
 
     def __init__(self, config: PixelCNNConfig, shape: Shape) -> None:
         super().__init__()
@@ -105,23 +106,24 @@ class Stack(nn.Module):
         before = boxes_before((k, k, k), shape[0])
         self.first = BoxConvolution(config.embedding, config.hidden, [above, *before])
         self.first_left = BoxConvolution(config.embedding, config.hidden, [(NOW, NOW, range(-half, 0))], bias=False)
-        every = config.attention_every
-        self.layers = nn.ModuleList(Layer(config, shape[0], not i % every) for i in range(1, config.layers + 1))
-        self.word = nn.Linear(config.embedding, config.hidden, bias=False)
-        self.register_buffer("positions", sinusoids(shape, config.hidden), persistent=False)
+        with_attention = [i % config.attention_every == 0 for i in range(1, config.layers + 1)]
+        self.layers = nn.ModuleList(Layer(config, shape[0], attention) for attention in with_attention)
+        self.previous_token = nn.Linear(config.embedding, config.hidden, bias=False)
+        self.register_buffer("position_embedding", sinusoids(shape, config.hidden), persistent=False)
         self.norm = nn.LayerNorm(config.hidden)
 
     def forward(self, vectors: Tensor, condition: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` draws what is dropped in training; torch's own where left out."""
+        """`generator` draws the dropout masks in training (default: torch's global one)."""
         v = self.first(vectors)
         h = v + self.first_left(vectors)
-        words = self.word(F.pad(vectors.flatten(1, 3)[:, :-1], (0, 0, 1, 0))) + self.positions
+        shifted = F.pad(vectors.flatten(1, 3)[:, :-1], (0, 0, 1, 0))
+        previous_tokens = self.previous_token(shifted) + self.position_embedding
         for layer in self.layers:
-            v, h = layer(v, h, condition, words, generator)
+            v, h = layer(v, h, condition, previous_tokens, generator)
         return self.norm(h)
 
     def reset_parameters(self) -> None:
-        """Normal, so that what comes out has the size of what goes in; what is added, by the number of layers less."""
+        """Normal weights that keep the scale of the input; residual outputs are scaled down by the number of layers."""
         for module in self.modules():
             if isinstance(module, BoxConvolution):
                 module.reset_parameters()

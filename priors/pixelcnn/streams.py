@@ -1,4 +1,4 @@
-"""The streams that the two PixelCNN priors need, checked: two levels, and a track of the given frames for each."""
+"""The streams that the PixelCNN priors require: two levels, and for each the tokens of the given frames alone."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from dataclasses import dataclass
 
 from tokenreel.data.spec import StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError
+from tokenreel.priors.base import vocabulary_size
 
 
 @dataclass(frozen=True)
-class Level:
-    """A level of codes and the same for the given frames alone, encoded without the frames after them."""
+class LevelStreams:
+    """A level, and the stream of its given frames alone, encoded without the frames after them."""
 
     stream: StreamSpec
     given: StreamSpec
 
     @property
-    def vocabulary(self) -> int:
-        return max(vocabulary(self.stream), vocabulary(self.given))
+    def vocabulary_size(self) -> int:
+        return max(vocabulary_size(self.stream), vocabulary_size(self.given))
 
 
-def two_levels(spec: TokenSpec) -> tuple[Level, Level]:
-    """Top and bottom. Raises ConfigError where one is missing, or their grids are none that tables 5 and 6 connect."""
-    top, bottom = (Level(_stream(spec, name), _stream(spec, given_name(name))) for name in ("top", "bottom"))
+def required_levels(spec: TokenSpec) -> tuple[LevelStreams, LevelStreams]:
+    """Top and bottom. Raises ConfigError where one is missing, or where tables 5 and 6 do not fit their grids."""
+    top, bottom = (LevelStreams(_stream(spec, name), _stream(spec, given_name(name))) for name in ("top", "bottom"))
     for level in (top, bottom):
         same = level.stream.codebook_size == level.given.codebook_size and level.stream.grid[1:] == level.given.grid[1:]
         if not same or level.given.grid[0] >= level.stream.grid[0]:
             raise ConfigError(
                 f"stream {level.given.name!r} (={level.given}) must hold the first steps of {level.stream.name!r} "
-                f"(={level.stream}), fewer than all: rows, columns and codes must be the same"
+                f"(={level.stream}), but not all, with the same rows, columns and codebook size"
             )
     for coarse, fine in ((top.stream, bottom.stream), (top.given, bottom.given)):
         if tuple(2 * size for size in coarse.grid) != fine.grid:
@@ -44,15 +45,10 @@ def _stream(spec: TokenSpec, name: str) -> StreamSpec:
     if not found:
         names = ", ".join(stream.name for stream in spec.streams)
         raise ConfigError(
-            f"these tokens lack stream {name!r}, which a PixelCNN prior needs; they have: {names}. Make top, bottom, "
-            "top_given and bottom_given by tokenize-dataset with a tokenizer of two levels (type hierarchical-vqvae, "
-            "as in preset video-vqvae-tabletop-tiny)"
+            f"these tokens lack stream {name!r}, which a PixelCNN prior requires; they have: {names}. Use "
+            "tokenize-dataset with a tokenizer of two levels (type hierarchical-vqvae, as in preset "
+            "video-vqvae-tabletop-tiny), which writes top, bottom, top_given and bottom_given"
         )
     if found[0].codebooks != 1:
-        raise ConfigError(f"stream {name!r}: a PixelCNN prior knows one codebook, not {found[0].codebooks}")
+        raise ConfigError(f"stream {name!r}: a PixelCNN prior requires one codebook, got {found[0].codebooks}")
     return found[0]
-
-
-def vocabulary(stream: StreamSpec) -> int:
-    """Codes of the stream with its null code, if it has one."""
-    return stream.codebook_size + (stream.unconditional_token is not None)

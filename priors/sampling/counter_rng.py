@@ -1,9 +1,9 @@
-"""One uniform number for each (seed, sample, code of the video), whoever asks and whenever.
+"""Counter-based random numbers: one uniform number for each (seed, sample, token of the video).
 
-A counter-based generator: a number is a hash of its counter, so nothing is carried along, and a sample's numbers depend
-neither on the batch nor on the device count nor on the window in which a code is drawn. The hash is the finalizer of
-SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", section 4), once for each part
-of the counter. Knows nothing of priors; numpy, so that the numbers are the same on every device.
+A number is a hash of its counter, so there is no state: a sample's numbers depend neither on the batch, nor on the
+number of devices, nor on the window in which a token is sampled. The hash is the finalizer of SplitMix64 (Steele, Lea
+and Flood 2014, "Fast splittable pseudorandom number generators", section 4), once for each part of the counter. In
+numpy, so that the numbers are the same on every device.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 UInt64s = npt.NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: the step of SplitMix64
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: the increment of SplitMix64
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def uniforms(seed: int, samples: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """[B, n] strictly between 0 and 1, for sample ids `samples` [B] and code ids `indices` [n], none negative."""
+    """[B, n], strictly between 0 and 1, for sample ids `samples` [B] and token ids `indices` [n], not negative."""
     state = _mix(_mix(_counter(seed) ^ _GOLDEN) + samples.astype(np.uint64))
     bits = _mix(_mix(state[:, None] + indices.astype(np.uint64)))
     # 52 bits and a half: with 53 the largest number would round to 1
@@ -26,10 +26,11 @@ def uniforms(seed: int, samples: npt.NDArray[np.int64], indices: npt.NDArray[np.
 
 
 def _counter(seed: int) -> UInt64s:
-    return np.array([seed % 2**64], dtype=np.uint64)  # an array: numpy warns of overflow in scalars
+    return np.array([seed % 2**64], dtype=np.uint64)  # an array, as numpy warns of overflow in scalars
 
 
 def _mix(counter: UInt64s) -> UInt64s:
+    """An increment and the finalizer. `data/order.py` has the finalizer as well: priors import only its token spec."""
     mixed = counter + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLIERS[0]
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLIERS[1]

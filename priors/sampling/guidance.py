@@ -1,9 +1,9 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): codes are drawn as if the controls said more.
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), and checks of what guidance and controls require.
 
-A second pass of the same prior goes along, for which every track that was given holds its null code; where the two
-disagree, the difference is scaled. Knows nothing of how codes are drawn, nor of windows.
+A second pass of the same prior runs beside the first, with unconditional tokens in place of the given controls; the
+difference of their log-probabilities is scaled.
 
-B rows, L positions of the order, n codes fed at once, K codes.
+B rows, L positions of the order, n tokens fed at once, K size of the largest codebook.
 """
 
 from __future__ import annotations
@@ -18,27 +18,44 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, Tokens
 
 
-def require_given(prior: Prior, given: Collection[str]) -> None:
-    """Raises ConfigError where the prior reads a track that is not among the `given` streams and that it was never
-    trained without.
+def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> None:
+    """Raises ConfigError where a control is neither `given` nor absent in training, and where the prior or the `given`
+    streams do not allow `guidance`.
     """
-    for track in map(prior.spec.stream, prior.reads):
-        absent = track.name not in given and track.name != END_STEP  # which comes with the end frame, or by itself
-        if absent and track.unconditional_token is not None and not prior.trained_without_controls:
+    _require_controls(prior, given)
+    if guidance == 1:
+        return
+    controls = {name: prior.spec.stream(name) for name in prior.control_streams}
+    if not controls:
+        raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: omit it")
+    if not prior.trained_without_controls:
+        raise ConfigError(
+            f"guidance (={guidance}) needs a prior that was also trained without its controls, and this one never was: "
+            "omit it, or train with training.drop_controls above 0"
+        )
+    unguidable = [name for name in given if name in controls and controls[name].unconditional_token is None]
+    if unguidable or not controls.keys() & set(given):
+        raise ConfigError(
+            f"guidance (={guidance}) needs a given control with an unconditional token; given: {sorted(given)}, "
+            f"controls: {sorted(controls)}, without unconditional token: {unguidable}: give one, or omit guidance"
+        )
+
+
+def _require_controls(prior: Prior, given: Collection[str]) -> None:
+    """Raises ConfigError where the prior reads a control that is not `given`, and was never trained without it."""
+    for control in map(prior.spec.stream, prior.reads):
+        absent = control.name not in given and control.name != END_STEP  # which has a default
+        if absent and control.unconditional_token is not None and not prior.trained_without_controls:
+            flag = f"--{control.name}" if control.name in ("class", END) else f"--control {control.name}=..."
             raise ConfigError(
-                f"the track {track.name!r} is not given, and this prior was never trained without it: give it "
-                f"({_flag(track.name)}, --given-tracks), or train with training.drop_controls above 0"
+                f"control {control.name!r} is not given, and this prior was never trained without it: give it "
+                f"({flag}, --given-controls), or train with training.drop_controls above 0"
             )
 
 
-def _flag(track: str) -> str:
-    """Of `generate`."""
-    return f"--{track}" if track in ("class", END) else f"--track {track}=..."
-
-
 def require_end_in_windows(prior: Prior, tokens: Tokens, frames: int) -> None:
-    """Raises ConfigError where an end frame lies outside of a window of a video of `frames` frames, which is drawn as
-    if no end was given, and the prior was never trained so. Rows whose end is a null code have none.
+    """Raises ConfigError where an end frame is outside of some window of a video of `frames` frames, and the prior was
+    never trained without one. Rows whose end frame is unconditional have none.
     """
     if prior.trained_without_controls or not {END, END_STEP} <= tokens.keys():
         return
@@ -50,68 +67,46 @@ def require_end_in_windows(prior: Prior, tokens: Tokens, frames: int) -> None:
         if not last_window <= step < prior.spec.stream(END_STEP).codebook_size:
             raise ConfigError(
                 f"the end frame, at step {step}, lies outside of some window of {clip} frames in a video of {frames}, "
-                f"and this prior was never trained without one: draw at most {clip} frames, or train with "
+                f"and this prior was never trained without one: sample at most {clip} frames, or train with "
                 "training.drop_controls above 0"
             )
 
 
-def guided(log_probs: Tensor, null: Tensor, guidance: float) -> Tensor:
-    """null + guidance * (log_probs - null), normalised; all [..., K] nats, -inf stays where `log_probs` has it."""
-    mixed = null + guidance * (log_probs - null)
+def guided(log_probs: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """unconditional + guidance * (log_probs - unconditional), normalised; all [..., K] nats. -inf in `log_probs` stays
+    -inf.
+    """
+    mixed = unconditional + guidance * (log_probs - unconditional)
     return mixed.masked_fill(log_probs == -torch.inf, -torch.inf).log_softmax(-1)
 
 
-def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> None:
-    """Raises ConfigError where `guidance` is asked for and the `given` streams hold no track with a null code, or null
-    codes, for guidance or for what is not given, are needed that the prior was never trained with.
+def drop_controls(prior: Prior, tokens: Tokens, controls: Tensor) -> dict[str, Tensor]:
+    """`tokens` with unconditional tokens in the control streams that the prior reads, and in predicted streams at the
+    positions `controls`, bool [B or 1, L].
     """
-    require_given(prior, given)
-    if guidance == 1:
-        return
-    tracks = {name: prior.spec.stream(name) for name in prior.control_streams}
-    if not tracks:
-        raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: leave it out")
-    if not prior.trained_without_controls:
-        raise ConfigError(
-            f"guidance (={guidance}) needs a prior that was also trained without its controls, and this one never was: "
-            "leave it out, or train with training.drop_controls above 0"
-        )
-    without_null = [name for name in given if name in tracks and tracks[name].unconditional_token is None]
-    if without_null or not tracks.keys() & set(given):
-        raise ConfigError(
-            f"guidance (={guidance}) needs a given track that has a null code; given are {sorted(given)} out of "
-            f"{sorted(tracks)}, without null code {without_null}: give one, or leave it out"
-        )
-
-
-def without_controls(prior: Prior, tokens: Tokens, controls: Tensor) -> dict[str, Tensor]:
-    """`tokens` with null codes in the tracks that the prior reads, and of those that it predicts at `controls`, bool
-    [B or 1, L].
-    """
-    sizes = prior.codebook_sizes().to(controls.device)  # a null code is K
+    sizes = prior.codebook_sizes().to(controls.device)  # an unconditional token is K
     streams = {**tokens, **prior.unflatten(torch.where(controls, sizes, prior.flatten(tokens)), tokens)}
-    for track in map(prior.spec.stream, prior.reads):
-        if track.unconditional_token is not None:
-            streams[track.name] = torch.full_like(tokens[track.name], track.unconditional_token)
+    for control in map(prior.spec.stream, prior.reads):
+        if control.unconditional_token is not None:
+            streams[control.name] = torch.full_like(tokens[control.name], control.unconditional_token)
     return streams
 
 
-class NullPass:
+class UnconditionalPass:
     """The prior on the same window without its controls, step by step beside the pass with them."""
 
     def __init__(self, prior: Prior, tokens: Tokens, given: Tensor, indices: Tensor) -> None:
-        """`tokens` as `without_controls` makes them; `indices` [B, L + 1] those of the other pass, the last of none."""
+        """`tokens` are those of `drop_controls`; `indices` [B, L + 1] those of the other pass, padded by one column."""
         self.prior = prior
-        self.null = torch.nn.functional.pad(prior.flatten(tokens), (0, 1))
-        self.hidden = torch.nn.functional.pad(given, (0, 1)) & (self.null != indices)
+        self.tokens = torch.nn.functional.pad(prior.flatten(tokens), (0, 1))
+        self.dropped = torch.nn.functional.pad(given, (0, 1)) & (self.tokens != indices)
         self.state = prior.start(tokens, given)
 
     def step(self, indices: Tensor, at: Tensor, count: Tensor) -> Tensor:
-        """Feeds codes [B, n] at positions `at` [B, n], as `Prior.step` takes and returns them."""
-        return self.prior.step(
-            self.state, torch.where(self.hidden.gather(1, at), self.null.gather(1, at), indices), count
-        )
+        """Feeds tokens [B, n] at positions `at` [B, n]; as `Prior.step` otherwise."""
+        indices = torch.where(self.dropped.gather(1, at), self.tokens.gather(1, at), indices)
+        return self.prior.step(self.state, indices, count)
 
     def rewind(self, by: Tensor) -> None:
-        """Takes rows back by [B] codes."""
+        """Moves rows back by [B] tokens."""
         self.prior.rewind(self.state, self.state.position - by)

@@ -1,10 +1,10 @@
-"""Draws the codes of one window of a prior that nobody gave, several at once where drafts or given codes allow it.
+"""Samples one window of a prior: the loop that all sampling runs through.
 
-The loop that all sampling runs through. It keeps one invariant: in each row, everything up to and with the code at
-`position` is settled, and the prior's cache holds everything before it. A block feeds the settled code, the given codes
-after it and the drafts; the draws that come out settle at least one more. Knows no frames, files or schedules.
+Invariant: in each row everything up to and including the token at `position` is known, and the prior's cache holds
+everything before it. A forward pass feeds a block: that token, the given tokens after it, and drafts. At least one more
+token becomes known by it.
 
-B rows, L positions of the order, n codes in a block, K codes.
+B rows, L positions of the order, n tokens of a block, K size of the largest codebook.
 """
 
 from __future__ import annotations
@@ -16,131 +16,138 @@ from torch import Tensor
 
 from tokenreel.errors import CheckpointError
 from tokenreel.priors.base import Prior, Tokens
-from tokenreel.priors.sampling.guidance import NullPass, guided
-from tokenreel.priors.sampling.logits import Choice
-from tokenreel.priors.sampling.speculative import agreeing, block_ends, draft_sources
+from tokenreel.priors.sampling.guidance import UnconditionalPass, guided
+from tokenreel.priors.sampling.logits import TokenSampler
+from tokenreel.priors.sampling.speculative import accepted_prefix, block_ends, draft_sources
 
-_LONGEST_BLOCK = 128  # codes; more given ones in a row are fed in parts, so that [B, n, K] log-probs stay small
+_MAX_BLOCK = 128  # tokens; more given ones in a row are fed in several blocks, so that [B, n, K] log-probs stay small
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is to be drawn: all on the prior's device."""
+    """What is to be sampled; all on the prior's device."""
 
-    tokens: Tokens  # every stream [B, t, h, w, q]; codes that are not given are never looked at
+    tokens: Tokens  # every stream [B, t, h, w, q]; tokens that are not given are never read
     given: Tensor  # bool [B, L]
-    drawn: Tensor  # bool [B, L], the positions to draw: not given, and none is left out before the row's last one
+    free: Tensor  # bool [B, L], the positions to sample: all that are not given, up to the row's last one
     numbers: Tensor  # float64 [B, L], uniform in (0, 1)
-    null: Tokens | None = None  # `tokens` with null codes in place of controls, for guidance by a second pass
+    unconditional: Tokens | None = None  # `tokens` with dropped controls, for the second pass of guidance
     guidance: float = 1.0
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Codes in generation order and what they cost."""
+class WindowSample:
+    """Tokens in generation order, and their cost."""
 
-    indices: Tensor  # int64 [B, L], 0 where neither given nor drawn
-    nats: Tensor  # float32 [B, L], minus log-probability under the prior itself; 0 where not drawn
-    forwards: int  # passes through the prior
+    indices: Tensor  # int64 [B, L], 0 where neither given nor sampled
+    nats: Tensor  # float32 [B, L], negative log-probabilities under the prior itself; 0 where not sampled
+    forwards: int  # forward passes of the prior
 
 
-def draw_window(prior: Prior, window: Window, choice: Choice, speculate: int) -> Drawn:
-    """Draws every position of `window.drawn`. Raises CheckpointError where the probabilities are not finite."""
-    if not window.drawn.any():
+def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate: int) -> WindowSample:
+    """Samples every position of `window.free`. Raises CheckpointError where probabilities are not finite."""
+    if not window.free.any():
         indices = prior.flatten(window.tokens).masked_fill(~window.given, 0)
-        return Drawn(indices, torch.zeros(indices.shape, device=indices.device), 0)
-    loop = _Loop(prior, window, choice, speculate)
-    while left := loop.left():
-        for _ in range(-(-left // (speculate + 1))):  # no row can be done sooner: asking costs a wait for the device
+        return WindowSample(indices, torch.zeros(indices.shape, device=indices.device), 0)
+    loop = _Loop(prior, window, sampler, speculate)
+    while remaining := loop.max_remaining():
+        for _ in range(-(-remaining // (speculate + 1))):  # no row is done sooner; asking synchronises with the device
             loop.advance()
-    nats = loop.nats[:, :-1].masked_fill(~window.drawn, 0)
+    nats = loop.nats[:, :-1].masked_fill(~window.free, 0)
     if not nats.isfinite().all():
-        raise CheckpointError(
-            "the prior's probabilities are not finite: its weights hold NaN; take an older checkpoint"
-        )
-    return Drawn(loop.indices[:, :-1], nats, loop.forwards)
+        raise CheckpointError("the prior's probabilities are not finite: its weights hold NaN; use an older checkpoint")
+    return WindowSample(loop.indices[:, :-1], nats, loop.forwards)
 
 
 class _Loop:
-    """The arrays have one column more than the order, L: what must not be kept is written there, and it reads as 0."""
+    """The arrays have one column more than the order, at L: it takes writes to be discarded, and reads as 0."""
 
-    def __init__(self, prior: Prior, window: Window, choice: Choice, speculate: int) -> None:
-        self.prior, self.choice, self.speculate, self.forwards = prior, choice, speculate, 1
+    def __init__(self, prior: Prior, window: Window, sampler: TokenSampler, speculate: int) -> None:
+        self.prior, self.sampler, self.speculate, self.forwards = prior, sampler, speculate, 1
         self.length = window.given.shape[1]
         self.given = _pad(window.given, True)
         self.numbers = _pad(window.numbers, 0.5)
         self.indices = _pad(prior.flatten(window.tokens).masked_fill(~window.given, 0), 0)
         self.nats = torch.zeros(self.indices.shape, device=self.indices.device)
-        passed = window.drawn.cumsum(1)
-        self.still = _pad(passed[:, -1:] - passed, 0)  # codes left to draw after each position
-        self.ends = block_ends(window.drawn, speculate)
+        passed = window.free.cumsum(1)
+        self.remaining = _pad(passed[:, -1:] - passed, 0)  # free positions after each position
+        self.ends = block_ends(window.free, speculate)
         self.sources = (
             _pad(draft_sources(prior.order())[None].to(self.indices.device), self.length)[0] if speculate else None
         )
-        self.lines = torch.arange(max(_LONGEST_BLOCK, speculate + 1) + 1, device=self.indices.device)
+        self.offsets = torch.arange(max(_MAX_BLOCK, speculate + 1) + 1, device=self.indices.device)
         self.width = self._constant_width(passed)
         self.state = prior.start(window.tokens, window.given)
-        self.null, self.guidance = None, window.guidance
-        if window.null is not None:
-            self.null, self.forwards = NullPass(prior, window.null, window.given, self.indices), 2
-        first = _pad(window.drawn, False).gather(1, self.state.position[:, None])  # False: this row has none to draw
+        self.unconditional, self.guidance = None, window.guidance
+        if window.unconditional is not None:
+            self.unconditional = UnconditionalPass(prior, window.unconditional, window.given, self.indices)
+            self.forwards = 2
+        first = _pad(window.free, False).gather(1, self.state.position[:, None])  # False: nothing to sample in this row
         self.position = self.state.position.where(first[:, 0], self.length)
-        null = self.null.state.log_probs[:, None] if self.null else None
-        self._settle(self.state.log_probs[:, None], null, self.position[:, None], count=first[:, 0].long())
+        unconditional = self.unconditional.state.log_probs[:, None] if self.unconditional else None
+        self._accept(self.state.log_probs[:, None], unconditional, self.position[:, None], count=first[:, 0].long())
 
     def _constant_width(self, passed: Tensor) -> int | None:
-        """The width that fits all blocks to come, or None where given codes among the drawn ones make them differ."""
+        """The width of the widest block to come; None if given tokens between free ones can make blocks wider than
+        `speculate` + 1.
+        """
         sizes = self.ends[:, :-1] - torch.arange(self.length, device=self.ends.device)
         widest = int(sizes.masked_fill(passed == 0, 0).max())
         return widest if widest <= self.speculate + 1 else None
 
-    def left(self) -> int:
-        """How many codes the row that has the most to go still needs."""
-        return int(self.still.gather(1, self.position[:, None]).max())
+    def max_remaining(self) -> int:
+        """The number of tokens still to sample in the row with the most."""
+        return int(self.remaining.gather(1, self.position[:, None]).max())
 
     def advance(self) -> None:
-        """Feeds one block in every row that has codes left, and settles what comes out."""
+        """Feeds one block in every row that has tokens to sample, and accepts what is sampled."""
         count = self.ends.gather(1, self.position[:, None]).squeeze(1) - self.position
-        count = count.clamp(max=len(self.lines) - 1)
+        count = count.clamp(max=len(self.offsets) - 1)
         width = self.width or int(count.max())
-        at = (self.position[:, None] + self.lines[: width + 1]).clamp(max=self.length)  # of the block and one more
-        block = self._proposals(at[:, :-1])
+        at = (self.position[:, None] + self.offsets[: width + 1]).clamp(max=self.length)  # of the block and one more
+        block = self._block(at[:, :-1])
         log_probs = self.prior.step(self.state, block, count)
-        null = self.null.step(block, at[:, :-1], count) if self.null else None
-        self.forwards += 2 if self.null else 1
-        moved = self._settle(log_probs, null, at[:, 1:], count, block[:, 1:])
+        unconditional = self.unconditional.step(block, at[:, :-1], count) if self.unconditional else None
+        self.forwards += 2 if self.unconditional else 1
+        accepted = self._accept(log_probs, unconditional, at[:, 1:], count, block[:, 1:])
         if self.speculate:
-            self.prior.rewind(self.state, self.state.position - (count - moved))
-            if self.null:
-                self.null.rewind(count - moved)
-        self.position = self.position + moved
+            self.prior.rewind(self.state, self.state.position - (count - accepted))
+            if self.unconditional:
+                self.unconditional.rewind(count - accepted)
+        self.position = self.position + accepted
 
-    def _proposals(self, at: Tensor) -> Tensor:
-        """Codes [B, n] to feed: the settled one, then given ones as they are and copies for the others."""
+    def _block(self, at: Tensor) -> Tensor:
+        """The tokens [B, n] to feed at positions `at` [B, n]: known and given ones as they are, drafts elsewhere."""
         block = self.indices.gather(1, at)
         if self.sources is not None:
             rest = at[:, 1:]
-            copies = self.indices.gather(1, self.sources[rest])
-            block[:, 1:] = torch.where(self.given.gather(1, rest), block[:, 1:], copies)
+            drafts = self.indices.gather(1, self.sources[rest])
+            block[:, 1:] = torch.where(self.given.gather(1, rest), block[:, 1:], drafts)
         return block
 
-    def _settle(
-        self, log_probs: Tensor, null: Tensor | None, at: Tensor, count: Tensor, proposed: Tensor | None = None
+    def _accept(
+        self,
+        log_probs: Tensor,
+        unconditional: Tensor | None,
+        at: Tensor,
+        count: Tensor,
+        drafts: Tensor | None = None,
     ) -> Tensor:
-        """Chooses codes at positions `at` [B, n] out of log_probs [B, n, K], guided away from `null` ones, and keeps
-        them up to and with the first that differs from what was `proposed` there [B, n - 1]. Returns how many were kept
-        [B], at most `count`.
+        """Samples tokens at positions `at` [B, n] from log_probs [B, n, K], guided away from `unconditional`, and keeps
+        them up to and including the first that differs from `drafts` [B, n - 1], what was fed there. Returns how many
+        were kept [B], at most `count`.
         """
-        choices = log_probs if null is None else guided(log_probs, null, self.guidance)
-        chosen = self.choice(choices, at, self.numbers.gather(1, at))
-        nats = -log_probs.gather(2, chosen[:, :, None]).squeeze(2)
-        drawn = torch.where(self.given.gather(1, at), self.indices.gather(1, at), chosen)  # given: maybe a null code, K
+        scores = log_probs if unconditional is None else guided(log_probs, unconditional, self.guidance)
+        sampled = self.sampler(scores, at, self.numbers.gather(1, at))
+        nats = -log_probs.gather(2, sampled[:, :, None]).squeeze(2)
+        # given tokens stay; they may be unconditional, K
+        tokens = torch.where(self.given.gather(1, at), self.indices.gather(1, at), sampled)
         kept = count
-        if self.speculate and proposed is not None:
-            kept = torch.minimum(agreeing(proposed, drawn[:, :-1], count) + 1, count)
-        target = at.where(self.lines[: at.shape[1]] < kept[:, None], self.length)
+        if self.speculate and drafts is not None:
+            kept = torch.minimum(accepted_prefix(drafts, tokens[:, :-1], count) + 1, count)
+        target = at.where(self.offsets[: at.shape[1]] < kept[:, None], self.length)
         self.nats.scatter_(1, target, nats.float())
-        self.indices.scatter_(1, target, drawn)
+        self.indices.scatter_(1, target, tokens)
         self.indices[:, -1] = 0
         return kept
 

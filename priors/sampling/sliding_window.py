@@ -1,7 +1,7 @@
 """Sliding window: how a video longer than the training clips is sampled.
 
-Where the windows lie, what each one holds of the windows before it and of what was given, and where an end frame lies
-in it. Tokens in, tokens out; nothing is sampled here.
+Where the windows are, which tokens of earlier windows and which given ones each of them contains, and where an end
+frame is in it.
 
 B rows (samples), L positions of the prior's order.
 """
@@ -21,40 +21,42 @@ from tokenreel.priors.base import Prior, Tokens
 
 
 @dataclass(frozen=True)
-class Placement:
+class WindowSpan:
     """One window in a video: the clip that starts at frame `start`."""
 
     start: int  # frame of the video
-    done: int  # frames of the window that windows before it have settled
-    wanted: int  # frames of the window that the video has; all but where the video is shorter than a clip
+    overlap: int  # frames of the window that earlier windows contain
+    frames: int  # frames of the window that the video has: all, unless the video is shorter than a clip
 
 
-def placements(spec: TokenSpec, running: Sequence[StreamSpec], frames: int, window_stride: int) -> Iterator[Placement]:
+def window_spans(
+    spec: TokenSpec, running: Sequence[StreamSpec], frames: int, window_stride: int
+) -> Iterator[WindowSpan]:
     """The windows of a video of `frames`, `window_stride` frames apart (0: half a clip); the last one ends with it.
 
-    Raises ConfigError where the frames or the slide do not fill whole steps of a `running` stream, or the codes of the
-    spec cannot slide.
+    Raises ConfigError where the frames or the stride do not fill whole steps of a `running` stream (one that runs with
+    the video), and where tokens of this spec do not allow a sliding window.
     """
     for stream in running:
         spec.steps_of_frames(frames, stream)
     if frames < 1:
         raise ConfigError(f"frames (={frames}) must be at least 1")
     if frames > spec.frames:
-        window_stride = _slide(spec, running, window_stride)
-    start, done = 0, 0
+        window_stride = _resolve_stride(spec, running, window_stride)
+    start, end = 0, 0
     while True:
-        yield Placement(start, done - start, min(frames, spec.frames))
-        done = start + spec.frames
-        if done >= frames:
+        yield WindowSpan(start, end - start, min(frames, spec.frames))
+        end = start + spec.frames
+        if end >= frames:
             return
         start = min(start + window_stride, frames - spec.frames)
 
 
-def _slide(spec: TokenSpec, running: Sequence[StreamSpec], window_stride: int) -> int:
+def _resolve_stride(spec: TokenSpec, running: Sequence[StreamSpec], window_stride: int) -> int:
     if spec.time != "framewise":
         raise ConfigError(
-            f"a video longer than the clip's {spec.frames} frames needs framewise tokens; with {spec.time} ones a code "
-            "means something else at another step"
+            f"a video longer than the clip's {spec.frames} frames needs framewise tokens; {spec.time} tokens mean "
+            "something else at another step"
         )
     stride = math.lcm(*(stream.stride for stream in running))
     window_stride = window_stride or max(spec.frames // 2 // stride, 1) * stride
@@ -66,47 +68,49 @@ def _slide(spec: TokenSpec, running: Sequence[StreamSpec], window_stride: int) -
     return window_stride
 
 
-def check_beginnings(prior: Prior, tokens: Tokens, running: Sequence[StreamSpec], frames: int) -> None:
-    """Raises ConfigError where more is given than the video has, or less than the prior reads."""
+def check_given_steps(prior: Prior, tokens: Tokens, running: Sequence[StreamSpec], frames: int) -> None:
+    """Raises ConfigError where `tokens` hold more steps than the video, or fewer than the prior reads."""
     for stream in running:
         steps = tokens[stream.name].shape[1] if stream.name in tokens else 0
-        whole = prior.spec.steps_of_frames(frames, stream)
-        needed = max(whole, stream.grid[0]) if stream.name in prior.reads else 0
-        if steps < needed:
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}; the prior reads {needed} of it")
-        if steps > max(whole, needed):
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}, more than the video's {whole}")
+        total = prior.spec.steps_of_frames(frames, stream)
+        required = max(total, stream.grid[0]) if stream.name in prior.reads else 0
+        if steps < required:
+            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}; the prior reads {required} of it")
+        if steps > max(total, required):
+            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}, more than the video's {total}")
 
 
-def carry(held: dict[str, Tensor], begun: Tensor | None, stream: StreamSpec, place: Placement) -> None:
-    """Takes a running stream to the window at `place`: what the last one left of it, then what was `begun` beyond."""
-    first, overlap = place.start // stream.stride, place.done // stream.stride
+def advance(known: dict[str, Tensor], given: Tensor | None, stream: StreamSpec, span: WindowSpan) -> None:
+    """Moves a running stream in `known` to the window `span`: the tokens that overlap with the last window, then those
+    of `given`, the stream's given steps from the start of the video, that come after.
+    """
+    first, overlap = span.start // stream.stride, span.overlap // stream.stride
     parts = []
     if overlap:
-        parts.append(held[stream.name][:, -overlap:])
-    if begun is not None:
-        parts.append(begun[:, first + overlap : first + stream.grid[0]])
+        parts.append(known[stream.name][:, -overlap:])
+    if given is not None:
+        parts.append(given[:, first + overlap : first + stream.grid[0]])
     if parts:
-        held[stream.name] = torch.cat(parts, 1)
+        known[stream.name] = torch.cat(parts, 1)
 
 
-def window_tokens(prior: Prior, held: Tokens, rows: int, place: Placement) -> tuple[dict[str, Tensor], Tensor]:
-    """What is held of the window at `place` as whole streams, and the mask bool [B, L] of it: their first steps."""
+def window_tokens(prior: Prior, known: Tokens, rows: int, span: WindowSpan) -> tuple[dict[str, Tensor], Tensor]:
+    """The known tokens of the window as complete streams, and which they are, bool [B, L]: the first steps of each."""
     step, tokens = prior.order()[:, 1], dict[str, Tensor]()
     given = torch.zeros(len(step), dtype=torch.bool)
-    for name, indices in held.items():
+    for name, indices in known.items():
         stream = prior.spec.stream(name)
         missing = indices.new_zeros(len(indices), stream.grid[0] - indices.shape[1], *indices.shape[2:])
         tokens[name] = torch.cat([indices, missing], 1)
         given |= prior.positions_of(name) & (step < indices.shape[1])
     if END in tokens and END_STEP in tokens:
-        tokens |= _end_in_window(prior.spec, tokens, place)
+        tokens |= _end_in_window(prior.spec, tokens, span)
     return tokens, given.expand(rows, -1)
 
 
-def _end_in_window(spec: TokenSpec, tokens: Tokens, place: Placement) -> dict[str, Tensor]:
-    """An end frame and its step of the video -> its step of the window; null codes where it lies outside."""
+def _end_in_window(spec: TokenSpec, tokens: Tokens, span: WindowSpan) -> dict[str, Tensor]:
+    """An end frame with its step in the video -> with its step in the window; unconditional tokens where outside."""
     end, steps = spec.stream(END), spec.stream(END_STEP)
-    step = tokens[END_STEP] - place.start // spec.levels[0].stride
+    step = tokens[END_STEP] - span.start // spec.levels[0].stride
     inside = (tokens[END][:, :, :1, :1, :1] < end.codebook_size) & (step >= 0) & (step < steps.codebook_size)
     return {END: tokens[END].where(inside, end.codebook_size), END_STEP: step.where(inside, steps.codebook_size)}

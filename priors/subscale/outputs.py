@@ -1,7 +1,8 @@
-"""The codes of one place, codebook by codebook: each sees the place's vector and the codes of the codebooks before it.
+"""The outputs at one location, codebook by codebook: each is conditioned on the tokens of the codebooks before it.
 
-The channel predictor of the Video Transformer (arXiv 1906.02634, section 3.2) as LVT uses it. N places, q codebooks,
-K codes, D width.
+The channel predictor of the Video Transformer (arXiv 1906.02634, section 3.2) as LVT uses it.
+
+N locations, q codebooks, K codebook size, D width.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenreel.priors.subscale.adaptive import AdaptiveSoftmax, Clusters, CodeRanks
+from tokenreel.priors.subscale.adaptive import AdaptiveSoftmax, Clusters, TokenRanks
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 
 
-class CodeSoftmax(nn.Module):
-    """Vectors [N, D] -> probabilities of K codes. Where an input is tied to it, its rows are the vectors of codes."""
+class TokenSoftmax(nn.Module):
+    """Vectors [N, D] -> probabilities of K tokens. Where an input is tied to it, its rows are the token embeddings."""
 
     def __init__(self, width: int, codebook_size: int, tied: bool) -> None:
         super().__init__()
@@ -25,7 +26,7 @@ class CodeSoftmax(nn.Module):
         self.linear = nn.Linear(width, codebook_size, bias=not tied)
 
     def reset_parameters(self) -> None:
-        """Xavier uniform; tied, what fairseq has for vectors that come in: normal, of length about 1."""
+        """Xavier uniform; if tied, fairseq's initialisation of embeddings: normal, of length about 1."""
         if self.tied:
             nn.init.normal_(self.linear.weight, std=self.linear.in_features**-0.5)
         else:
@@ -33,7 +34,7 @@ class CodeSoftmax(nn.Module):
             nn.init.zeros_(self.linear.bias)
 
     def nats(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """Minus log-probability [N], float32, of `indices` [N]."""
+        """Negative log-probability [N], float32, of `indices` [N]."""
         return F.cross_entropy(self.linear(hidden).float(), indices, reduction="none")
 
     def log_probs(self, hidden: Tensor) -> Tensor:
@@ -42,63 +43,62 @@ class CodeSoftmax(nn.Module):
 
 
 class CodebookOutput(nn.Module):
-    """p(code of one codebook | the place's vector, the codes of the `before` codebooks before it).
+    """p(token of one codebook | the location's vector, the tokens of the `before` codebooks before it).
 
-    Where the input's vectors are tied to it, the softmax is as narrow as they are.
+    Where the input is tied to it, the softmax is as narrow as the input's vectors.
     """
 
-    first: Tensor  # int64 [before], row of the table of code 0
+    offset: Tensor  # int64 [before], row of the table of token 0
 
     def __init__(
-        self, config: SubscaleTransformerConfig, codebook_size: int, before: int, ranks: CodeRanks | None
+        self, config: SubscaleTransformerConfig, codebook_size: int, before: int, ranks: TokenRanks | None
     ) -> None:
         super().__init__()
         self.hidden = nn.Linear(config.width, config.width)
-        self.earlier = (
-            nn.Embedding(before * codebook_size, config.width) if before else None
-        )  # a linear layer on one-hot codes
+        # the weights of a linear layer on one-hot tokens
+        self.earlier = nn.Embedding(before * codebook_size, config.width) if before else None
         tied = config.tied != "none"
         self.project_out = nn.Linear(config.width, config.embedding) if tied else nn.Identity()
         width = config.embedding if tied else config.width
         if config.adaptive_softmax:
             assert ranks is not None
-            self.softmax: AdaptiveSoftmax | CodeSoftmax = AdaptiveSoftmax(
+            self.softmax: AdaptiveSoftmax | TokenSoftmax = AdaptiveSoftmax(
                 Clusters(codebook_size, config.cutoffs, width), ranks
             )
         else:
-            self.softmax = CodeSoftmax(width, codebook_size, tied)
-        self.register_buffer("first", torch.arange(before, device="cpu") * codebook_size, persistent=False)
+            self.softmax = TokenSoftmax(width, codebook_size, tied)
+        self.register_buffer("offset", torch.arange(before, device="cpu") * codebook_size, persistent=False)
 
-    def forward(self, place: Tensor, earlier: Tensor) -> Tensor:
-        """[N, D] and codes [N, before] -> what the softmax takes."""
-        x = self.hidden(place)
+    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:
+        """Vectors [N, D] and tokens [N, before] -> the input of the softmax."""
+        x = self.hidden(x)
         if self.earlier is not None:
-            x = x + F.embedding_bag(earlier + self.first, self.earlier.weight, mode="sum")
+            x = x + F.embedding_bag(earlier + self.offset, self.earlier.weight, mode="sum")
         return self.project_out(x.relu())
 
 
 class CodebookOutputs(nn.Module):
-    """One output for each of q codebooks on the normalised vector of a place."""
+    """One output for each of q codebooks, on the layer-normed vector of a location."""
 
     def __init__(
-        self, config: SubscaleTransformerConfig, codebook_size: int, codebooks: int, ranks: Sequence[CodeRanks]
+        self, config: SubscaleTransformerConfig, codebook_size: int, codebooks: int, ranks: Sequence[TokenRanks]
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
-        self.books = nn.ModuleList(
-            CodebookOutput(config, codebook_size, book, ranks[book] if ranks else None) for book in range(codebooks)
+        self.codebooks = nn.ModuleList(
+            CodebookOutput(config, codebook_size, q, ranks[q] if ranks else None) for q in range(codebooks)
         )
 
     def __iter__(self) -> Iterator[CodebookOutput]:
-        return iter(self.books)  # type: ignore[arg-type]
+        return iter(self.codebooks)  # type: ignore[arg-type]
 
-    def nats(self, places: Tensor, indices: Tensor) -> Tensor:
-        """Minus log-probabilities [.., q] of codes [.., q] at places [.., D]."""
-        x, flat = self.norm(places).flatten(0, -2), indices.flatten(0, -2)
-        nats = [book.softmax.nats(book(x, flat[:, :k]), flat[:, k]) for k, book in enumerate(self)]
+    def nats(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """Negative log-probabilities [.., q] of tokens [.., q] at locations [.., D]."""
+        x, flat = self.norm(hidden).flatten(0, -2), indices.flatten(0, -2)
+        nats = [output.softmax.nats(output(x, flat[:, :q]), flat[:, q]) for q, output in enumerate(self)]
         return torch.stack(nats, -1).view(indices.shape)
 
-    def log_probs(self, places: Tensor, earlier: Tensor) -> Tensor:
-        """Log-probabilities [N, K] of the next code at places [N, D], those before it being `earlier` [N, k]."""
-        book = list(self)[earlier.shape[1]]
-        return book.softmax.log_probs(book(self.norm(places), earlier))
+    def log_probs(self, hidden: Tensor, earlier: Tensor) -> Tensor:
+        """Log-probabilities [N, K] of the next token at locations [N, D], after the tokens `earlier` [N, k] there."""
+        output = list(self)[earlier.shape[1]]
+        return output.softmax.log_probs(output(self.norm(hidden), earlier))

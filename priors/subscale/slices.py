@@ -1,11 +1,11 @@
-"""How a grid of codes is cut into subscale slices (LVT, section 3.2; Video Transformer, arXiv 1906.02634, section 3.1).
+"""How a token grid is cut into subscale slices (LVT, section 3.2; Video Transformer, arXiv 1906.02634, section 3.1).
 
-Slice (a, b, c) holds every st-th step from a on, every sh-th row from b, every sw-th column from c. Slices come one
-after the other, (0, 0, 0) first and c counting fastest; inside a slice places come in raster order, at a place the
-codebooks: a clip's codes in generation order are an array [slices, P, q]. Knows places only, no codes; numpy, so that a
-prior can be built on the meta device.
+Slice (a, b, c) holds every st-th step from a on, every sh-th row from b on, every sw-th column from c on. The order is
+slice by slice, (0, 0, 0) first and c fastest; within a slice by location (t, h, w) in raster order; at a location
+codebook by codebook. So the tokens of a clip in generation order are an array [slices, P, q]. In numpy, so that a prior
+can be built on the meta device.
 
-P places of a slice.
+P locations of a slice.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenreel.errors import ConfigError
+from tokenreel.priors.layers.positions import raster_coordinates
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Raises ConfigError where the factor does not divide the grid."""
+    """The slices of a grid. Raises ConfigError where the factor does not divide the grid."""
 
     grid: tuple[int, int, int]  # t, h, w of the clip
     factor: tuple[int, int, int]  # st, sh, sw
@@ -29,7 +30,7 @@ class Slices:
         for axis, size, by in zip(("steps", "rows", "columns"), self.grid, self.factor, strict=True):
             if by < 1 or size % by:
                 raise ConfigError(
-                    f"subscale factor {by} does not divide the {size} {axis} of the code grid {self.grid}"
+                    f"subscale factor {by} does not divide the {size} {axis} of the token grid {self.grid}"
                 )
 
     @property
@@ -43,51 +44,46 @@ class Slices:
         return t, h, w
 
     @property
-    def places(self) -> int:
+    def locations(self) -> int:
         """P"""
         return math.prod(self.shape)
 
     def coordinates(self) -> np.ndarray:
-        """int64 [slices, P, 3]: t, h, w in the clip of each place."""
-        inside = _raster(self.shape) * np.array(self.factor)
-        return _raster(self.factor)[:, None] + inside[None]
+        """int64 [slices, P, 3]: t, h, w of each location, in the clip."""
+        inside = raster_coordinates(self.shape) * np.array(self.factor)
+        return raster_coordinates(self.factor)[:, None] + inside[None]
 
     def neighbours(self, kernel: tuple[int, int, int]) -> np.ndarray:
-        """int64 [slices, P, taps]: what a kernel centred on each place covers, as index into [slices * P].
-
-        Outside of the clip it is slices * P. Raises ConfigError for an even kernel, which has no centre.
+        """int64 [slices, P, taps]: the locations that a kernel centred on each location covers, as indices into
+        [slices * P]; slices * P outside of the clip. Raises ConfigError for an even kernel, which has no centre.
         """
         if min(kernel) < 1 or not all(size % 2 for size in kernel):
             raise ConfigError(f"kernel (={kernel}) must be odd along each axis")
-        covered = self.coordinates()[:, :, None] + _raster(kernel) - np.array(kernel) // 2
+        covered = self.coordinates()[:, :, None] + raster_coordinates(kernel) - np.array(kernel) // 2
         return self._index_of(covered)
 
     def _index_of(self, coordinates: np.ndarray) -> np.ndarray:
-        """Coordinates [..., 3] in the clip -> index into [slices * P]; slices * P where outside."""
+        """Coordinates [..., 3] in the clip -> indices into [slices * P]; slices * P outside of the clip."""
         outside = ((coordinates < 0) | (coordinates >= np.array(self.grid))).any(-1)
         inside = coordinates * ~np.expand_dims(outside, -1)
-        own, among = inside // np.array(self.factor), inside % np.array(self.factor)
-        index = np.ravel_multi_index(tuple(np.moveaxis(among, -1, 0)), self.factor) * self.places
-        index += np.ravel_multi_index(tuple(np.moveaxis(own, -1, 0)), self.shape)
-        return np.where(outside, self.count * self.places, index)
+        in_slice, slices = inside // np.array(self.factor), inside % np.array(self.factor)
+        index = np.ravel_multi_index(tuple(np.moveaxis(slices, -1, 0)), self.factor) * self.locations
+        index += np.ravel_multi_index(tuple(np.moveaxis(in_slice, -1, 0)), self.shape)
+        return np.where(outside, self.count * self.locations, index)
 
 
 def earlier_neighbours(shape: tuple[int, int, int], kernel: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What a causal convolution sees: the taps that are ever inside of a slice of `shape`, and where they lie.
+    """The receptive field of a causal convolution in a slice of `shape`.
 
-    The kernel ends at the place itself in time and rows and is centred in columns. Returns the taps, int64 [n], counted
-    in raster order of the kernel, and int64 [P, n]: the place that each covers, P where it is outside of the slice.
+    The kernel ends at the location itself in time and rows and is centred in columns. Returns the taps that are ever
+    inside of the slice, int64 [n], as indices in raster order of the kernel, and the location that each covers, int64
+    [P, n], P outside of the slice.
     """
     t, h, w = kernel
-    taps = _raster(kernel) - np.array([t - 1, h - 1, w // 2])
-    before = np.arange(len(taps)) < len(taps) - 1 - w // 2  # the place itself and what is right of it are the last taps
-    covered = _raster(shape)[:, None] + taps
+    taps = raster_coordinates(kernel) - np.array([t - 1, h - 1, w // 2])
+    before = np.arange(len(taps)) < len(taps) - 1 - w // 2  # the location itself and what is right of it come last
+    covered = raster_coordinates(shape)[:, None] + taps
     inside = ((covered >= 0) & (covered < np.array(shape))).all(-1) & before
     used = np.flatnonzero(inside.any(axis=0))
-    places = np.ravel_multi_index(tuple(np.moveaxis(np.where(inside[..., None], covered, 0), -1, 0)), shape)
-    return used, np.where(inside, places, np.prod(shape))[:, used]
-
-
-def _raster(shape: tuple[int, int, int]) -> np.ndarray:
-    """int64 [P, 3]: the coordinates of a grid in raster order."""
-    return np.indices(shape).reshape(3, -1).T
+    locations = np.ravel_multi_index(tuple(np.moveaxis(np.where(inside[..., None], covered, 0), -1, 0)), shape)
+    return used, np.where(inside, locations, np.prod(shape))[:, used]
