@@ -56,7 +56,7 @@ def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float
         "tokenize_dataset_frames_per_second": statistics.median(rates),
         "bare_encoder_frames_per_second": round(statistics.median(bare), 1),
         "ratio": round(statistics.median(rate / most for rate, most in zip(rates, bare, strict=True)), 3),
-        "decode_share": statistics.median(run["decode_share"] for run in runs),
+        "decode_fraction": statistics.median(run["decode_fraction"] for run in runs),
     }
 
 

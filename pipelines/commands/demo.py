@@ -16,7 +16,7 @@ from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
-from tokenreel.pipelines.report.demo_report import Sampled, Stages, write_demo_report
+from tokenreel.pipelines.report.demo_report import SampleSettings, Stages, write_demo_report
 from tokenreel.priors.base import levels_of
 
 VIDEOS, FRAMES, SIZE = 480, 32, 64  # of Tabletop
@@ -55,5 +55,5 @@ def _run(out: Path, seed: int, data: str | None, preset: str) -> dict[str, Any]:
     stages.run("samples", sample.run, prior=[str(out / "prior")], cache=cache, out=samples, **drawing, **choice)
     stages.run("decoded", decode.run, tokens=samples, tokenizer=tokenizer, out=out / "decoded")
     bound = choice_bits_per_code(TokenCache.open(cache), out / "videos", GIVEN) if data is None else None
-    scores = write_demo_report(out, source, stages, Sampled(GIVEN, STARTS, TOP_K), bound)
+    scores = write_demo_report(out, source, stages, SampleSettings(GIVEN, STARTS, TOP_K), bound)
     return {"out": str(out), "seconds": round(time.perf_counter() - started, 1), **scores}

@@ -16,7 +16,7 @@ import numpy as np
 from tokenreel.config import from_mapping
 from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import DataConfig, Plan, make_plan
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
@@ -58,7 +58,7 @@ def run(
         facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
         controls = resolve_controls(section, facts)
         fresh_folder(out)
-        raws, failures = _read(pool, plan, controls, spread(plan.rows(split), MAX_CLIPS))
+        raws, failures = _read(pool, plan, controls, evenly_spaced(plan.rows(split), MAX_CLIPS))
         if not raws:
             raise DataError(f"{data} has no clip in its split {split!r}: take another --split or data.validation")
         for name in progress(controls.names, "fit", "control"):

@@ -14,8 +14,8 @@ import numpy as np
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.code_usage import code_use, count_codes
-from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
+from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
 
 
 def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str
     Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no codes, CacheError
     where a cache is damaged.
     """
-    kind = kind_of(path)
-    if kind is PathKind.CACHE:
+    kind = artifact_kind(path)
+    if kind is ArtifactKind.CACHE:
         return inspect_cache(path, pictures, clips)
     if pictures is not None:
         raise ConfigError(f"--pictures draws codes, and {path} is a {kind.value}: give a token cache or a token file")
@@ -35,8 +35,9 @@ def run(*, path: Path, pictures: Path | None = None, clips: int = 8) -> dict[str
 def inspect_cache(path: Path, pictures: Path | None, clips: int) -> dict[str, Any]:
     """What a cache or token file, sealed or not, holds by now."""
     cache = TokenCache.open(path, allow_partial=True)
-    counted, counters = count_codes(cache)
-    summary = {**_describe_cache(cache), "rows_counted": counted, "code_use": code_use(counters) if counted else {}}
+    counted, counters = count_tokens(cache)
+    usage = codebook_usage(counters) if counted else {}
+    summary = {**_describe_cache(cache), "rows_counted": counted, "codebook_usage": usage}
     if pictures is None:
         return summary
     from tokenreel.pipelines.report.code_pictures import write_code_pictures  # imports matplotlib, most of a second
@@ -77,11 +78,11 @@ def _stream(cache: TokenCache, name: str) -> str:
     return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} a row, codebook of {stream.codebook_size}"
 
 
-def _describe(path: Path, kind: PathKind) -> dict[str, Any]:
-    if kind is PathKind.CHECKPOINT:
+def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
+    if kind is ArtifactKind.CHECKPOINT:
         return {"step": read_json(path / "state.json")["step"]}
     described: dict[str, Any] = {}
-    if kind is PathKind.RUN:
+    if kind is ArtifactKind.RUN:
         checkpoints = sorted(folder.name for folder in (path / "checkpoints").glob("step_*"))
         described = {"run": read_json(path / "run.json"), "checkpoints": checkpoints, **_last_metrics(path)}
     if (path / "config.json").is_file():

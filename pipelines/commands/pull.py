@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenreel.errors import CacheError, HubError
 from tokenreel.hub import download_folder, find_repo
-from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.artifacts.publishing import inspect_artifact
 from tokenreel.pipelines.common.folders import fresh_folder
 
 
@@ -23,7 +23,7 @@ def run(repo: str, path: Path, revision: str | None) -> dict[str, Any]:
     partial = path.with_name(f"{path.name}.partial")
     download_folder(repo, repo_type, commit, partial)
     try:
-        published = examine(partial)
+        published = inspect_artifact(partial)
     except (HubError, CacheError) as error:
         shutil.rmtree(partial)  # complete as the Hub has it, so going on would not mend it
         raise HubError(f"{repo} at {commit} is not whole or not ours: {error}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.hub import push_folder
-from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.artifacts.publishing import inspect_artifact
 
 
 def run(path: Path, repo: str, revision: str | None) -> dict[str, Any]:
@@ -14,6 +14,6 @@ def run(path: Path, repo: str, revision: str | None) -> dict[str, Any]:
 
     Raises HubError where the Hub refuses or is out of reach; running it again goes on.
     """
-    published = examine(path)
+    published = inspect_artifact(path)
     commit = push_folder(path, repo, published.upload, revision)
     return {"repo": repo, "kind": published.kind, "identity": published.identity, "revision": commit}

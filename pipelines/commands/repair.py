@@ -22,7 +22,7 @@ from tokenreel.errors import CacheError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_job
-from tokenreel.pipelines.tokenizing.processes import fill
+from tokenreel.pipelines.tokenizing.processes import fill_shards
 from tokenreel.pipelines.tokenizing.tables import require_same_tables, table_hashes
 
 
@@ -48,7 +48,7 @@ def run(
         job = _job(path, documents, {"tokenizer": tokenizer, "controls": controls, "data": data}, device)
         for shard in shards:
             (path / commit_key(shard)).unlink(missing_ok=True)
-        for _ in progress(fill(job, shards, workers), "repair", "shard", total=len(shards)):
+        for _ in progress(fill_shards(job, shards, workers), "repair", "shard", total=len(shards)):
             pass
     cache_id = writer.seal(expected=documents.cache_id)
     return {

@@ -11,7 +11,7 @@ import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import CacheError
 from tokenreel.pipelines.common.device import choose_device
@@ -59,7 +59,7 @@ def run(
     for model in models:
         require_codes_of(model, given)
         require_tracks_of(model, given.spec, tracks)
-    starts = spread(given.rows(split), clips or drawing.num)
+    starts = evenly_spaced(given.rows(split), clips or drawing.num)
     chosen = starts[np.arange(drawing.num) % len(starts)]
     primes = codes_given_of_clips(models, given.read(chosen), drawing.prime, tracks, drawing.frames)
     fresh_folder(out)

@@ -29,10 +29,10 @@ from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.progress import Progress, progress
 from tokenreel.pipelines.tokenizing.estimate import estimate
 from tokenreel.pipelines.tokenizing.job import Precision, TokenizeJob, make_job, provenance
-from tokenreel.pipelines.tokenizing.precision import share_changed
-from tokenreel.pipelines.tokenizing.processes import fill
-from tokenreel.pipelines.tokenizing.tables import TABLES, require_same_tables, table_hashes
-from tokenreel.pipelines.tokenizing.tally import Tally, require_no_collapse
+from tokenreel.pipelines.tokenizing.precision import fraction_changed
+from tokenreel.pipelines.tokenizing.processes import fill_shards
+from tokenreel.pipelines.tokenizing.stats import TokenizingStats, require_no_collapse
+from tokenreel.pipelines.tokenizing.tables import TABLE_HASHES, require_same_tables, table_hashes
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 
@@ -81,20 +81,20 @@ def run(
     if dry_run:
         return estimate(model, job, header, workers)
     writer = CacheWriter.create(out, header, plan.to_json(), _origin(data, str(tokenizer), controls))
-    tally = Tally(header, max_bad_fraction)
+    stats = TokenizingStats(header, max_bad_fraction)
     cache_id = None
     for _ in range(2):  # a second time if a shard was damaged before it was sealed
         shards = [shard for shard in writer.pending() if shard % num_shards == shard_index]
         with Progress(header.rows, "tokenize", "clip", done=header.rows - _rows_of(header, shards)) as bar:
-            for filled in fill(job, shards, workers):
-                tally.add(filled)
+            for filled in fill_shards(job, shards, workers):
+                stats.add(filled)
                 bar.advance(filled.rows)
         approve = None if allow_collapsed else partial(require_no_collapse, out, model.collapse_advice)
         cache_id = writer.seal(approve=approve)
         if cache_id or not shards:
             break
-    summary = {**tally.summary(time.perf_counter() - started), **_outcome(out, plan, writer, cache_id)}
-    return {**summary, "codes_changed_by_bf16": share_changed(job, plan)} if precision == "bf16" else summary
+    summary = {**stats.summary(time.perf_counter() - started), **_outcome(out, plan, writer, cache_id)}
+    return {**summary, "codes_changed_by_bf16": fraction_changed(job, plan)} if precision == "bf16" else summary
 
 
 def import_codes(codes: Path, out: Path) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _header(
         plan_sha256=plan.sha256,
         provenance={
             **provenance(model, controls, job, frames, shard_rows),
-            **({TABLES: dict(tables)} if tables else {}),
+            **({TABLE_HASHES: dict(tables)} if tables else {}),
         },
     )
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.data.cache.verify import verify_cache
-from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
 
 
 def run(*, path: Path) -> dict[str, Any]:
     """The summary of a whole thing. Raises the error of its kind, naming each damaged file, where it is not whole."""
-    kind = kind_of(path)
-    if kind is PathKind.CACHE:
+    kind = artifact_kind(path)
+    if kind is ArtifactKind.CACHE:
         return verify_cache(path)
     from tokenreel.pipelines.artifacts.verification import (  # these import torch
         verify_checkpoint,
@@ -20,4 +20,9 @@ def run(*, path: Path) -> dict[str, Any]:
         verify_run,
     )
 
-    return {PathKind.RUN: verify_run, PathKind.CHECKPOINT: verify_checkpoint, PathKind.MODEL: verify_model}[kind](path)
+    verify = {
+        ArtifactKind.RUN: verify_run,
+        ArtifactKind.CHECKPOINT: verify_checkpoint,
+        ArtifactKind.MODEL: verify_model,
+    }
+    return verify[kind](path)

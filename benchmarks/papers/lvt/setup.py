@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.commands import tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.common.code_usage import count_codes
+from tokenreel.pipelines.common.codebook_usage import count_tokens
 
 FRAMES, PIXELS, CODES = 16, 64, 64  # of a clip, along an edge of it, in a codebook
 CLIPS = 8  # of a prior's step, each of which gives one slice
@@ -134,7 +134,7 @@ class Task:
             device="cpu",
             allow_collapsed=self.sizes.allow_collapsed,
         )
-        _, counters = count_codes(TokenCache.open(self.cache))
+        _, counters = count_tokens(TokenCache.open(self.cache))
         return {**_numbers(summary), "frequent_codes": counters["video"].use()[0].holding_80_percent}
 
     def _prior(self, variant: Variant) -> dict[str, float]:

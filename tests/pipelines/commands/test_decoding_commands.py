@@ -181,6 +181,6 @@ def test_a_folder_that_holds_something_is_never_written_into(folder: Path, tmp_p
         lambda: decode.run(tokens=folder / "cache", tokenizer=str(folder / "tokenizer"), out=tmp_path),
         lambda: reconstruct.run(str(folder / "tokenizer"), DATA, tmp_path, num=1),
     ):
-        with pytest.raises(UserError, match="already holds something"):
+        with pytest.raises(UserError, match="already exists and is not empty"):
             command()
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

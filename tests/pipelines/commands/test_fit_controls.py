@@ -194,7 +194,7 @@ def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, toke
         partial(tokenize_dataset.run, **flags, data=str(tmp_path / "videos")),
         partial(repair_damaged, tmp_path / "x"),
     ):
-        with pytest.raises(DataError, match=r"states\.csv has changed since .*x was begun \(sha256 [0-9a-f]{12}"):
+        with pytest.raises(DataError, match=r"states\.csv has changed since .*x was started \(sha256 [0-9a-f]{12}"):
             again()
     table.write_text("\n".join(lines) + "\n")
     assert tokenize_dataset.run(**flags, data=str(tmp_path / "videos"))["sealed"]
@@ -267,7 +267,7 @@ def test_repair_makes_tracks_again(reference: Path, fitted: Path, tmp_path: Path
 def test_inspect_and_decode_take_a_cache_with_tracks(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     summary = inspect_path.run(path=reference)
     assert summary["streams"]["state"] == "track, uint8 [5, 1, 2, 1] a row, codebook of 11"
-    assert summary["code_use"]["state"]["in_use"] == [11]
+    assert summary["codebook_usage"]["state"]["used"] == [11]
     decoded = decode.run(tokens=reference, tokenizer=tokenizer, out=tmp_path / "x", format="npy")
     assert decoded["frames"] == 17 * 4 * FRAMES
 

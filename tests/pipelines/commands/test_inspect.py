@@ -19,7 +19,7 @@ from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.pipelines.cli.program import run_command
-from tokenreel.pipelines.common import code_usage
+from tokenreel.pipelines.common import codebook_usage
 from tokenreel.pipelines.report.code_pictures import given_steps
 from tokenreel.pipelines.report.pictures import CHANGED, SAME, indexed_colours
 
@@ -67,8 +67,8 @@ def brute_force(codes: np.ndarray, size: int) -> tuple[int, int, float]:
 def assert_use(use: dict[str, Any], codes: np.ndarray, size: int) -> None:
     """Codes [..., q]."""
     expected = [brute_force(codes[..., book], size) for book in range(codes.shape[-1])]
-    assert use["codes"] == size
-    assert (use["in_use"], use["holding_80_percent"]) == ([e[0] for e in expected], [e[1] for e in expected])
+    assert use["codebook_size"] == size
+    assert (use["used"], use["holding_80_percent"]) == ([e[0] for e in expected], [e[1] for e in expected])
     assert use["entropy_bits"] == pytest.approx([e[2] for e in expected], abs=5e-4)
     assert use["perplexity"] == pytest.approx([2 ** e[2] for e in expected], abs=0.05)
 
@@ -77,18 +77,18 @@ def test_code_use_is_that_of_a_count_by_hand(tmp_path: Path, capsys: pytest.Capt
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == ROWS
     for name, codes in make_tokens().items():
-        assert_use(summary["code_use"][name], codes, SPEC.stream(name).codebook_size)
+        assert_use(summary["codebook_usage"][name], codes, SPEC.stream(name).codebook_size)
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MAX_ROWS", 3), ("MAX_CODES", 3 * (T * 3 * 7 * 2 + T) + 1)])
+@pytest.mark.parametrize(("limit", "value"), [("MAX_ROWS", 3), ("MAX_TOKENS", 3 * (T * 3 * 7 * 2 + T) + 1)])
 def test_of_a_large_cache_rows_spread_over_it_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr(code_usage, limit, value)
-    monkeypatch.setattr(code_usage, "CODES_AT_ONCE", 500)  # two rows
+    monkeypatch.setattr(codebook_usage, limit, value)
+    monkeypatch.setattr(codebook_usage, "BATCH_TOKENS", 500)  # two rows
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == 3
-    assert_use(summary["code_use"]["video"], make_tokens()["video"][[0, 11, 22]], 11)
+    assert_use(summary["codebook_usage"]["video"], make_tokens()["video"][[0, 11, 22]], 11)
 
 
 def test_pictures_show_each_code_and_each_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_of_whole_videos_a_picture_is_a_window(tmp_path: Path, capsys: pytest.Ca
     writer.put(0, {"video": steps, "source": source, **columns})
     summary = inspect(capsys, tmp_path / "x", "--pictures", tmp_path / "y")
     assert (summary["sealed"], summary["rows_counted"]) == (False, 14)
-    assert_use(summary["code_use"]["video"], steps, 11)
+    assert_use(summary["codebook_usage"]["video"], steps, 11)
     files = ["000000_long_video.png", "000008_short_video.png", "codes_video.png"]
     assert summary["pictures"] == {"folder": str(tmp_path / "y"), "clips": 2, "files": files}
     assert imageio.imread(tmp_path / "y" / files[1]).shape[1] == T * (63 + 2) - 2  # no bar: nothing was given
@@ -131,7 +131,7 @@ def test_a_cache_with_nothing_in_it_has_no_statistics_and_no_pictures(
 ) -> None:
     unfinished(tmp_path / "x")
     summary = inspect(capsys, tmp_path / "x")
-    assert (summary["shards"], summary["rows_counted"], summary["code_use"]) == ("0 of 1", 0, {})
+    assert (summary["shards"], summary["rows_counted"], summary["codebook_usage"]) == ("0 of 1", 0, {})
     assert run_command(["inspect", str(tmp_path / "x"), "--pictures", str(tmp_path / "y")]) == 1
     assert "holds no whole clip" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()

@@ -115,7 +115,7 @@ def test_a_folder_with_something_in_it_is_left_alone(hub: FakeHub, prior: Path, 
     push.run(prior, "me/prior", None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds something"):
+    with pytest.raises(UserError, match="already exists and is not empty"):
         pull.run("me/prior", tmp_path / "full", None)
     assert (tmp_path / "full/mine.txt").read_text() == "mine"
 

@@ -53,7 +53,7 @@ def test_the_tables_hold_the_truth(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds something"):
+    with pytest.raises(UserError, match="already exists and is not empty"):
         tabletop.run(tmp_path, videos=1, seed=0, frames=2, size=16)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
