@@ -133,7 +133,7 @@ def test_a_cache_with_nothing_in_it_has_no_statistics_and_no_pictures(
     summary = inspect(capsys, tmp_path / "x")
     assert (summary["shards"], summary["rows_counted"], summary["codebook_usage"]) == ("0 of 1", 0, {})
     assert run_command(["inspect", str(tmp_path / "x"), "--pictures", str(tmp_path / "y")]) == 1
-    assert "holds no whole clip" in capsys.readouterr().err
+    assert "holds no complete clip" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
 
 
