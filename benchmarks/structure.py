@@ -1,6 +1,6 @@
 """How a checkout is built: files, functions, and how many modules one has to know to follow a command.
 
-    PYTHONPATH=A/src python structure.py [--json] [--modules train-prior]
+    PYTHONPATH=A/src python -m tokenreel.benchmarks.structure [--json] [--modules train-prior]
 
 It takes half a minute. The checkout is the one whose `tokenreel` is imported; product files are all `.py` files of that
 package.

@@ -1,12 +1,12 @@
-"""The PixelCNN priors of two levels: sampling from caches beside computing a volume anew for each code, and training.
+"""The PixelCNN priors of two levels: cached sampling against recomputing the volume for each token, and training.
 
     python -m tokenreel.benchmarks.speed.pixelcnn_speed [--sizes 4 8 16] [--preset video-vqvae-tabletop-tiny]
 
-Sampling: a clip of the preset's priors, one video, one thread, on top grids of 4 x S x S for each size S (the bottom's
-is 8 x 2S x 2S, the tiny preset's S is 8); both ways use the same sampler and random numbers, and must draw the same
-codes. Recomputing is timed on the last `--recomputed` codes of a clip of which all others are given. Training: seconds
-for a step of the top prior and of an attention-only transformer of about as many parameters over the same codes.
-Weights are random: the cost does not depend on them.
+Sampling: one clip from the preset's priors on one thread, for top grids of 4 x S x S (the bottom's is 8 x 2S x 2S; the
+tiny preset's S is 8). Both ways use the same sampler and random numbers, and must give the same tokens. Recomputing is
+timed on the last `--recomputed` tokens of a clip whose others are given. Training: seconds per step of the top prior,
+and of an attention-only transformer with about as many parameters over the same tokens. Weights are random: the cost
+does not depend on them.
 """
 
 from __future__ import annotations

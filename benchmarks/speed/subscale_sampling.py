@@ -1,14 +1,14 @@
-r"""Sampling one video from LVT's prior at the paper's size, beside the same model computing a slice anew each time.
+r"""Sampling one video from LVT's prior at the paper's size, against recomputing a slice for each of its positions.
 
     python -m tokenreel.benchmarks.speed.subscale_sampling [--prime 5] [--batch 1] [--recomputed 1] \
         [--precision fp32] [--device cpu]
 
-16 frames of 16 x 16 places with 4 codebooks of 512 codes, single-frame slices, each attention of the paper's table 7.
-Recomputing is what the published code does (https://github.com/rakhimovv/lvt): the encoder once for each slice, the
-decoder over the whole slice for each of its places, then the codebooks of that place one after the other. It runs
-through the same sampler, with the same random numbers, for `--recomputed` frames; every frame costs the same, and its
-codes must be ours. Weights are random: the cost of a code does not depend on them. One thread. Prints seconds for all
-frames (the paper, on a V100: 35, 32 and 30), and how many times as fast ours is.
+16 frames of 16 x 16 positions with 4 codebooks of 512 codes, single-frame slices, each attention of table 7.
+Recomputing is what the published code does (https://github.com/rakhimovv/lvt): the encoder once per slice, the decoder
+over the whole slice for each of its positions, then the codebooks of that position one after the other. It runs in the
+same sampler with the same random numbers for `--recomputed` frames, as every frame costs the same, and must give the
+same tokens. Weights are random: the cost does not depend on them. One thread. Prints the seconds for all frames (the
+paper, on a V100: 35, 32 and 30) and the ratio.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""tokenize-dataset against its bare encoder on decoded frames: how much of the encoder's rate is left.
+"""The rate of tokenize-dataset, relative to its bare encoder on decoded frames.
 
     python -m tokenreel.benchmarks.speed.tokenize_rate
 
-Both take turns in one process, on one thread, with the same batches; the decoder works in a process of its own, so two
-cores are needed. First with frames that cost nothing to decode (an array file) and LVT's encoder; then with mp4 files
-and a small encoder, where decoding is the limit and its share of the time is what is told. Loading is not counted.
+Both take turns in one process, on one thread and with equal batches; decoding runs in another process, so two cores are
+needed. First with frames that need no decoding (an array file) and LVT's encoder, then with mp4 files and a small
+encoder, where decoding is the bottleneck and its fraction of the time is reported. Loading is not counted.
 """
 
 from __future__ import annotations

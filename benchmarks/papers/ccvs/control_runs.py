@@ -1,6 +1,6 @@
-"""The runs that `controls.py` compares: codes with controls, a prior for each, its bits and samples.
+"""The runs that `controls.py` compares: tokens with controls, a prior for each control, its bits and samples.
 
-What is finished lies in files and is not made again. Knows no table.
+Finished runs are kept in files and not repeated.
 """
 
 from __future__ import annotations

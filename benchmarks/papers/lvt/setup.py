@@ -1,7 +1,6 @@
-"""What a run of LVT's grid is: the sizes and settings of its tokenizers and priors, and the training of one of them.
+"""Sizes and settings of the tokenizers and priors of LVT's grid, and the training of one of them.
 
-A run is a tokenizer with the cache of its codes (stage one), or a prior on such a cache (stage two). Knows nothing of
-which runs make a grid, nor of the tables.
+A run is a tokenizer with the cache of its tokens (stage one), or a prior on such a cache (stage two).
 """
 
 from __future__ import annotations
