@@ -14,7 +14,7 @@ from tokenreel.metrics.codes import CodeCounter
 
 MAX_ROWS = 4096  # each may cost a seek
 MAX_TOKENS = 1 << 24  # counted in a few tenths of a second
-BATCH_TOKENS = 1 << 20  # in memory at once
+TOKENS_AT_ONCE = 1 << 20  # in memory at once
 
 
 def count_tokens(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
@@ -26,7 +26,7 @@ def count_tokens(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
     valid = np.flatnonzero(cache.column("valid") == 1)
     rows = evenly_spaced(valid, min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
     counters = {stream.name: CodeCounter(stream.codebook_size, stream.codebooks) for stream in cache.spec.streams}
-    batch = max(1, BATCH_TOKENS // tokens_per_row)
+    batch = max(1, TOKENS_AT_ONCE // tokens_per_row)
     for first in range(0, len(rows), batch):
         for name, tokens in cache.read(rows[first : first + batch], steps=1).items():
             counters[name].update(tokens)
@@ -42,7 +42,7 @@ def _usage(counter: CodeCounter) -> dict[str, Any]:
     codebooks = counter.use()
     return {
         "codebook_size": codebooks[0].codebook_size,
-        "used": (counter.counts > 0).sum(axis=1).tolist(),
+        "in_use": (counter.counts > 0).sum(axis=1).tolist(),
         "holding_80_percent": [use.holding_80_percent for use in codebooks],
         "perplexity": [round(use.perplexity, 1) for use in codebooks],
         "entropy_bits": [round(use.entropy, 3) for use in codebooks],

@@ -16,7 +16,7 @@ def fresh_folder(path: Path, flag: str = "--out") -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} {path} cannot be created: {error.strerror}; give a writable folder") from error
+        raise UserError(f"{flag} {path} cannot be created ({error.strerror}): give a writable folder") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"{flag} {path} is read-only: give a writable folder")
     return path

@@ -68,7 +68,7 @@ def assert_use(use: dict[str, Any], codes: np.ndarray, size: int) -> None:
     """Codes [..., q]."""
     expected = [brute_force(codes[..., book], size) for book in range(codes.shape[-1])]
     assert use["codebook_size"] == size
-    assert (use["used"], use["holding_80_percent"]) == ([e[0] for e in expected], [e[1] for e in expected])
+    assert (use["in_use"], use["holding_80_percent"]) == ([e[0] for e in expected], [e[1] for e in expected])
     assert use["entropy_bits"] == pytest.approx([e[2] for e in expected], abs=5e-4)
     assert use["perplexity"] == pytest.approx([2 ** e[2] for e in expected], abs=0.05)
 
@@ -85,7 +85,7 @@ def test_of_a_large_cache_rows_spread_over_it_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(codebook_usage, limit, value)
-    monkeypatch.setattr(codebook_usage, "BATCH_TOKENS", 500)  # two rows
+    monkeypatch.setattr(codebook_usage, "TOKENS_AT_ONCE", 500)  # two rows
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == 3
     assert_use(summary["codebook_usage"]["video"], make_tokens()["video"][[0, 11, 22]], 11)
