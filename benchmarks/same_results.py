@@ -1,8 +1,8 @@
 """Whether two checkouts give the same results: fixed small jobs through the command line, and what they produced.
 
-    PYTHONPATH=A/src python same_results.py record before.json
-    PYTHONPATH=B/src python same_results.py record after.json
-    python same_results.py compare before.json after.json
+    PYTHONPATH=A/src python -m tokenreel.benchmarks.same_results record before.json
+    PYTHONPATH=B/src python -m tokenreel.benchmarks.same_results record after.json
+    python -m tokenreel.benchmarks.same_results compare before.json after.json
 
 `record` runs every tiny system at 32 x 32 pixels on one thread, which takes two minutes of a core: videos, controls,
 tokenizers, caches, priors, samples, decoded and generated videos. It keeps hashes of bytes and numbers of losses and

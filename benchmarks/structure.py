@@ -1,6 +1,6 @@
 """How a checkout is built: files, functions, and how many modules one has to know to follow a command.
 
-    PYTHONPATH=A/src python structure.py [--json] [--modules train-prior]
+    PYTHONPATH=A/src python -m tokenreel.benchmarks.structure [--json] [--modules train-prior]
 
 It takes half a minute. The checkout is the one whose `tokenreel` is imported; product files are all `.py` files of that
 package.
@@ -124,21 +124,21 @@ def written() -> dict[str, Any]:
     return {
         "files": len(files),
         "lines": sum(files.values()),
-        "lines per file": spread(list(files.values())),
+        "lines per file": evenly_spaced(list(files.values())),
         f"files under {SHORT_FILE} lines": sum(0 < lines < SHORT_FILE for lines in files.values()),
         f"files over {LONG_FILE} lines": sum(lines > LONG_FILE for lines in files.values()),
         "functions": len(functions),
-        "lines per function": spread([function.lines for function in functions]),
+        "lines per function": evenly_spaced([function.lines for function in functions]),
         f"functions over {LONG_FUNCTION} lines": sum(function.lines > LONG_FUNCTION for function in functions),
         "public functions documented": f"{sum(function.documented for function in public) / len(public):.0%}",
-        "cyclomatic complexity": spread([function.complexity for function in functions]),
+        "cyclomatic complexity": evenly_spaced([function.complexity for function in functions]),
         "longest file": max(files, key=lambda name: files[name]),
         "longest function": max(functions, key=lambda function: function.lines).name,
         "most complex function": max(functions, key=lambda function: function.complexity).name,
     }
 
 
-def spread(values: Sequence[int]) -> dict[str, float]:
+def evenly_spaced(values: Sequence[int]) -> dict[str, float]:
     p90 = statistics.quantiles(values, n=10)[-1]
     return {"median": statistics.median(values), "p90": round(p90), "max": max(values)}
 

@@ -100,6 +100,6 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> np.uint64(31))
 
 
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of `rows`, evenly over them; all if there are fewer."""
+def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` evenly spaced elements of `rows` [n], or all if there are fewer."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]

@@ -1,9 +1,9 @@
-"""Random clips out of a sealed cache, every checksum verified, against np.memmap and zarr-python's default reader.
+"""Reading random clips from a sealed cache, with checksums verified, against np.memmap and zarr-python.
 
     python -m tokenreel.benchmarks.speed.cache_reading
 
-All readers take turns in one process on the same codes, page-cached; ratios of medians are what counts. np.memmap is
-read in two ways: clip by clip, as training loops do (nanoGPT's get_batch), and by one fancy index, its fastest.
+All readers take turns in one process on the same tokens in the page cache, so compare the ratios of medians. np.memmap
+is read clip by clip, as training loops do (nanoGPT's get_batch), and by one fancy index, its fastest way.
 """
 
 from __future__ import annotations

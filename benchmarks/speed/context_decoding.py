@@ -1,10 +1,10 @@
-r"""How fast a context autoencoder decodes, beside the same weights frame by frame, and where the time goes.
+r"""The decoding speed of a context autoencoder, against the same weights frame by frame, and where its time is spent.
 
     python -m tokenreel.benchmarks.speed.context_decoding [--preset ccvs-tabletop-tiny] [--frames 16] \
         [--batch 1] [--device cpu]
 
-Weights are untrained: time does not depend on them. The quickest of several rounds counts. The plain decoder gets all
-frames at once, as it can; with context each frame waits for the one before.
+Weights are untrained, as time does not depend on them. The fastest of several rounds is reported. Frame by frame, the
+decoder gets all frames at once; with context each frame waits for the previous one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Cached sampling with controls against recomputing everything for each code, as CCVS's published code does.
+"""Cached sampling with controls, against recomputing the sequence for each token as CCVS's published code does.
 
     python -m tokenreel.benchmarks.speed.control_sampling [--preset small|paper] [--control state|sound|end]
 
-One thread, one sample, every code of a window of 16 frames of 8x8 codes drawn: with states 2 more a frame (1,056 in
-all), with sound 16 more (1,280), with an end frame 64 before all (1,088); small and random weights. Recomputing runs
-the transformer over the sequence so far for each new code, in the same precision and with torch's fused attention; its
-time is taken at some of the codes, spread evenly, and counted for all. Prints seconds for both and their ratio, and
-fails unless those codes are the same and the ratio is at least 20. small: 6 blocks of width 384, half a minute;
-paper: 24 blocks, 16 heads, width 1024 (304 million parameters), some minutes.
+One thread, one sample of a window of 16 frames of 8 x 8 tokens: with states 2 more per frame (1,056 in all), with sound
+16 more (1,280), with an end frame 64 before all others (1,088); random weights. Recomputing runs the transformer over
+the sequence so far for each new token, in the same precision and with torch's fused attention; it is timed at evenly
+spaced tokens and extrapolated. Prints both times in seconds and their ratio, and fails unless those tokens are equal
+and the ratio is at least 20. small: 6 blocks of width 384, half a minute; paper: 24 blocks, 16 heads, width 1024 (304
+million parameters), a few minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.logits import draw
+from tokenreel.priors.sampling.logits import invert_cdf
 from tokenreel.priors.sampling.video import sample
 
 FRAMES, SIDE, CODES, GOAL = 16, 8, 1024, 20.0
@@ -93,9 +93,9 @@ def recompute(prior: GPT, tokens: dict[str, Tensor], flat: Tensor, count: int) -
         number = torch.from_numpy(
             uniforms(0, torch.zeros(1, dtype=torch.long).numpy(), torch.tensor([code_id]).numpy())
         )
-        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.positions()))[:, -1:]
+        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.position_embedding()))[:, -1:]
         log_probs = prior.output.log_probs(prior.output.linear(x), torch.tensor([[position]]))
-        codes.append(int(draw(log_probs.exp(), number)))
+        codes.append(int(invert_cdf(log_probs.exp(), number)))
     return Recomputed(positions, codes, (time.thread_time() - started) * length / count)
 
 

@@ -1,13 +1,13 @@
-r"""Sampling from our GPT against x-transformers' generate with its key/value cache, interleaved in one run.
+r"""Sampling from our GPT, against x-transformers' generate with its key/value cache, interleaved in one process.
 
     python -m tokenreel.benchmarks.speed.gpt_sampling [--rounds 3] [--batches 1 8] [--precision fp32 bf16] \
         [--length 1024] [--speculate 4]
 
-One thread, every code of a clip drawn at temperature 1. Prints two lines for each precision and batch, plain and with
-drafts from the frame before: codes a second over all rows, and how many times as fast ours is as x-transformers with
-flash attention and with its defaults. Weights are random but for our last layer, which gives one code a probability of
-0.87 everywhere, so that about three drafts of four are kept; what a step costs does not depend on the weights.
-The peer is needed: pip install x-transformers. At full length this takes several minutes.
+One thread, every token of a clip sampled at temperature 1. Prints two lines for each precision and batch, without and
+with speculative decoding: tokens per second over all rows, and the speed relative to x-transformers with flash
+attention and with its defaults. Weights are random, except our last layer, which gives one code a probability of
+0.87 everywhere, so that about three of four drafted tokens are accepted; the cost of a step does not depend on them.
+Requires x-transformers (pip install x-transformers). At full length this takes several minutes.
 """
 
 from __future__ import annotations

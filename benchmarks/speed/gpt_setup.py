@@ -1,4 +1,4 @@
-"""What the GPT benchmarks share: our GPT and x-transformers' at the same size, and timing them in turns.
+"""What the GPT benchmarks share: our GPT and x-transformers' of equal size, and interleaved timing.
 
 12.3 and 12.6 million parameters: 6 blocks, width 384, 6 heads, 2048 codes, 1024 positions (16 x 8 x 8), one thread.
 """

@@ -1,10 +1,10 @@
-"""Training steps of our GPT against x-transformers', forward and backward, interleaved in one run.
+"""Training steps of our GPT against x-transformers', forward and backward, interleaved in one process.
 
     python -m tokenreel.benchmarks.speed.gpt_training [--rounds 5] [--batches 1 4] [--precision fp32 bf16]
 
-One thread. Prints a line for each precision and batch: codes a second, and how many times as fast ours is as
-x-transformers with flash attention and with its defaults. bf16 is autocast, for both. The peer is needed:
-pip install x-transformers. Takes a minute or two a line.
+One thread. Prints a line for each precision and batch: tokens per second, and the speed relative to x-transformers with
+flash attention and with its defaults. bf16 is autocast for both. Requires x-transformers (pip install x-transformers).
+Each line takes a minute or two.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Nearest-code look-up against vector-quantize-pytorch's VectorQuantize in evaluation mode, interleaved in one run.
+"""Nearest-code look-up, against vector-quantize-pytorch's VectorQuantize in evaluation mode, interleaved.
 
     python -m tokenreel.benchmarks.speed.nearest_code [--rounds 7]
 
-16,384 vectors of 256 channels, one thread. Prints a line for each codebook size: median milliseconds and their ratio,
-how many codes differ, and the most memory that our look-up allocates at once. The peer is needed:
-pip install vector-quantize-pytorch.
+16,384 vectors of 256 channels, one thread. Prints a line for each codebook size: median milliseconds of both and their
+ratio, the number of different codes, and the peak memory of our look-up. Requires vector-quantize-pytorch
+(pip install vector-quantize-pytorch).
 """
 
 from __future__ import annotations

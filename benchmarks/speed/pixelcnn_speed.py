@@ -1,12 +1,12 @@
-"""The PixelCNN priors of two levels: sampling from caches beside computing a volume anew for each code, and training.
+"""The PixelCNN priors of two levels: cached sampling against recomputing the volume for each token, and training.
 
     python -m tokenreel.benchmarks.speed.pixelcnn_speed [--sizes 4 8 16] [--preset video-vqvae-tabletop-tiny]
 
-Sampling: a clip of the preset's priors, one video, one thread, on top grids of 4 x S x S for each size S (the bottom's
-is 8 x 2S x 2S, the tiny preset's S is 8); both ways use the same sampler and random numbers, and must draw the same
-codes. Recomputing is timed on the last `--recomputed` codes of a clip of which all others are given. Training: seconds
-for a step of the top prior and of an attention-only transformer of about as many parameters over the same codes.
-Weights are random: the cost does not depend on them.
+Sampling: one clip from the preset's priors on one thread, for top grids of 4 x S x S (the bottom's is 8 x 2S x 2S; the
+tiny preset's S is 8). Both ways use the same sampler and random numbers, and must give the same tokens. Recomputing is
+timed on the last `--recomputed` tokens of a clip whose others are given. Training: seconds per step of the top prior,
+and of an attention-only transformer with about as many parameters over the same tokens. Weights are random: the cost
+does not depend on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenreel.config import load_preset
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.layers.sliced import Part, SlicedState
+from tokenreel.priors.layers.sliced import SlicedState, SliceSpan
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.video import sample
 
@@ -33,9 +33,9 @@ GOAL = 10  # times as fast as recomputing, at the tiny preset's size
 def recompute(prior: PixelCNN) -> None:
     """Has the prior compute the whole volume where it would compute a few places of it."""
 
-    def compute(state: SlicedState, parts: list[Part], first: list[int]) -> None:
-        rows, index = [part.row for part in parts], [part.slice for part in parts]
-        vectors = prior.embedding(state.clips.indices[rows, index]).unflatten(1, prior.shape)
+    def compute(state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
+        rows, index = [span.row for span in spans], [span.slice for span in spans]
+        vectors = prior.token_embedding(state.clips.indices[rows, index]).unflatten(1, prior.shape)
         condition = state.cache.condition[rows].unflatten(1, prior.shape)
         state.cache.hidden[rows] = prior.stack(vectors, condition).flatten(1, 3)
 

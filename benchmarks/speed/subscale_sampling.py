@@ -1,14 +1,14 @@
-r"""Sampling one video from LVT's prior at the paper's size, beside the same model computing a slice anew each time.
+r"""Sampling one video from LVT's prior at the paper's size, against recomputing a slice for each of its positions.
 
     python -m tokenreel.benchmarks.speed.subscale_sampling [--given-frames 5] [--batch 1] [--recomputed 1] \
         [--precision fp32] [--device cpu]
 
-16 frames of 16 x 16 places with 4 codebooks of 512 codes, single-frame slices, each attention of the paper's table 7.
-Recomputing is what the published code does (https://github.com/rakhimovv/lvt): the encoder once for each slice, the
-decoder over the whole slice for each of its places, then the codebooks of that place one after the other. It runs
-through the same sampler, with the same random numbers, for `--recomputed` frames; every frame costs the same, and its
-codes must be ours. Weights are random: the cost of a code does not depend on them. One thread. Prints seconds for all
-frames (the paper, on a V100: 35, 32 and 30), and how many times as fast ours is.
+16 frames of 16 x 16 positions with 4 codebooks of 512 codes, single-frame slices, each attention of table 7.
+Recomputing is what the published code does (https://github.com/rakhimovv/lvt): the encoder once per slice, the decoder
+over the whole slice for each of its positions, then the codebooks of that position one after the other. It runs in the
+same sampler with the same random numbers for `--recomputed` frames, as every frame costs the same, and must give the
+same tokens. Weights are random: the cost does not depend on them. One thread. Prints the seconds for all frames (the
+paper, on a V100: 35, 32 and 30) and the ratio.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.priors.base import Prior
-from tokenreel.priors.layers.sliced import Part, SlicedState
+from tokenreel.priors.layers.sliced import SlicedState, SliceSpan
 from tokenreel.priors.sampling.video import Samples, sample_video
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -33,12 +33,12 @@ GOAL = 10  # times as fast as recomputing, for one video on a CPU
 class Recomputing(SubscaleTransformer):
     """Keeps the encoder's output of a slice, as the published code does, and nothing else."""
 
-    def compute(self, state: SlicedState, parts: list[Part], first: list[int]) -> None:
-        if not any(at % self.codebooks == 0 for at in first):
+    def compute(self, state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
+        if not any(at % self.per_location == 0 for at in first):
             return  # computed already, for the place's first codebook
-        rows, index = [part.row for part in parts], [part.slice for part in parts]
-        own = self._by_place(state.clips.indices)[rows, index]
-        x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.cache.context[rows]
+        rows, index = [span.row for span in spans], [span.slice for span in spans]
+        own = self._by_location(state.clips.indices)[rows, index]
+        x = self.decoder.convolution(self.token_embedding(own)) + self.decoder.positions + state.cache.context[rows]
         for block in self.decoder.blocks:
             x = block(x)
         state.cache.hidden[rows] = x

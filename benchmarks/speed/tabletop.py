@@ -1,8 +1,9 @@
-"""How fast Tabletop draws: frames a second on one core, for a few sizes, and what the parts of a clip cost.
+"""The speed of Tabletop: frames per second on one core by frame size, and what the parts of a clip cost.
 
     python -m tokenreel.benchmarks.speed.tabletop [--clips 31]
 
-Goal: at least 1,000 frames of 64 x 64 a second. Processor time is counted, so other work on the machine matters little.
+Goal: at least 1,000 frames of 64 x 64 per second. Measured in processor time, so that other work on the machine matters
+little.
 """
 
 from __future__ import annotations

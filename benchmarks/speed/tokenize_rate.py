@@ -1,10 +1,10 @@
-"""tokenize-dataset against its bare encoder on decoded frames: how much of the encoder's rate is left.
+"""The rate of tokenize-dataset, relative to its bare encoder on decoded frames.
 
     python -m tokenreel.benchmarks.speed.tokenize_rate
 
-Both take turns in one process, on one thread, with the same batches; the decoder works in a process of its own, so two
-cores are needed. First with frames that cost nothing to decode (an array file) and LVT's encoder; then with mp4 files
-and a small encoder, where decoding is the limit and its share of the time is what is told. Loading is not counted.
+Both take turns in one process, on one thread and with equal batches; decoding runs in another process, so two cores are
+needed. First with frames that need no decoding (an array file) and LVT's encoder, then with mp4 files and a small
+encoder, where decoding is the bottleneck and its fraction of the time is reported. Loading is not counted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float
         "tokenize_dataset_frames_per_second": statistics.median(rates),
         "bare_encoder_frames_per_second": round(statistics.median(bare), 1),
         "ratio": round(statistics.median(rate / most for rate, most in zip(rates, bare, strict=True)), 3),
-        "decode_share": statistics.median(run["decode_share"] for run in runs),
+        "decode_fraction": statistics.median(run["decode_fraction"] for run in runs),
     }
 
 

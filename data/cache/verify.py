@@ -88,7 +88,7 @@ def verify_cache(path: Path) -> dict[str, Any]:
         raise CacheError(f"{path} is damaged:{listing}{more}\n`tokenreel repair {path}` makes damaged shards anew")
     return {
         "path": str(path),
-        "whole": True,
+        "intact": True,
         "sealed": cache.cache_id is not None,
         "cache_id": cache.cache_id,
         "shards": len(cache.shards),

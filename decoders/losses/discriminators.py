@@ -19,6 +19,7 @@ from tokenreel.decoders.layers.equalized import Blur, DownsampleBlock, Equalized
 from tokenreel.errors import ConfigError
 
 SMALLEST = 4  # pixels of the shorter side at which halving ends
+DEVIATION_GROUP = 4  # samples of the minibatch statistic, as in StyleGAN2; fewer where they do not divide the batch
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,10 @@ class DiscriminatorConfig:
 
     width: int = 64  # channels at full size
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width by level, fine to coarse; the last one goes on
-    deviation_group: int = 4  # samples over which the minibatch statistic is taken; fewer where they do not divide
 
     def __post_init__(self) -> None:
-        if not self.multipliers or min(self.width, self.deviation_group, *self.multipliers) < 1:
-            raise ConfigError(
-                f"width, multipliers and deviation_group of a discriminator must be at least 1, got {self}"
-            )
+        if not self.multipliers or min(self.width, *self.multipliers) < 1:
+            raise ConfigError(f"width and multipliers of a discriminator must be at least 1, got {self}")
 
     def widths(self, height: int, width: int) -> list[int]:
         """Channels by level: at height x width pixels, at half of it, ... for as long as it halves."""
@@ -50,7 +48,6 @@ class ImageDiscriminator(nn.Module):
         super().__init__()
         widths = config.widths(height, width)
         downsamplings = len(widths) - 1
-        self.group = config.deviation_group
         self.project_in = EqualizedConv2d(3, widths[0], 1)
         self.blocks = nn.ModuleList(DownsampleBlock(a, b) for a, b in pairwise(widths))
         self.last = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
@@ -62,7 +59,7 @@ class ImageDiscriminator(nn.Module):
         x = activate(self.project_in(pictures))
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(with_deviation(x, self.group)))
+        x = activate(self.last(with_deviation(x, DEVIATION_GROUP)))
         x = activate(self.hidden(x.flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]
@@ -79,7 +76,6 @@ class TemporalDiscriminator(nn.Module):
         super().__init__()
         widths = config.widths(height, width)
         downsamplings = len(widths) - 1
-        self.group = config.deviation_group
         self.project_in = EqualizedConv3d(3, widths[0], (1, 1, 1))
         self.blocks = nn.ModuleList(TemporalBlock(a, b) for a, b in pairwise(widths))
         self.last = EqualizedConv3d(widths[-1] + 1, widths[-1], (3, 3, 3))
@@ -97,7 +93,7 @@ class TemporalDiscriminator(nn.Module):
         x = activate(self.project_in(run))
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(with_deviation(x, self.group))).mean(2)
+        x = activate(self.last(with_deviation(x, DEVIATION_GROUP))).mean(2)
         x = activate(self.hidden(x.flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]

@@ -1,6 +1,4 @@
-"""What goes to the Hub and comes from it: a saved tokenizer, a saved prior, a sealed token cache. Each can prove itself
-whole, and does before it is published and after it was fetched. Talks to no Hub itself.
-"""
+"""Verification of what is uploaded to or downloaded from the Hub: saved models and sealed token caches."""
 
 from __future__ import annotations
 
@@ -18,34 +16,34 @@ from tokenreel.pipelines.artifacts.verification import verify_model
 
 
 @dataclass(frozen=True)
-class Published:
-    """A whole artefact."""
+class Artifact:
+    """A verified model or token cache."""
 
     kind: str
     identity: str  # weights_fingerprint, or cache_id
     upload: Upload
 
 
-def examine(path: Path) -> Published:
-    """What the folder `path` holds, after reading all of it.
+def inspect_artifact(path: Path) -> Artifact:
+    """The artifact in the folder `path`, after verifying all of it.
 
-    Raises HubError or CacheError where it holds nothing that can be published, or where that is not whole.
+    Raises HubError or CacheError if there is none that can be published, or if it is damaged.
     """
     if (path / CONFIG_FILE).is_file():
         return _model(path)
     if (path / MANIFEST).is_file():
         return _cache(path)
     if not path.is_dir():
-        raise HubError(f"{path} is not a folder: give that of a saved model or of a sealed token cache")
+        raise HubError(f"{path} is not a folder: give the folder of a saved model or of a sealed token cache")
     raise HubError(f"{path} holds neither a saved model ({CONFIG_FILE}) nor a sealed token cache ({MANIFEST})")
 
 
-def _model(path: Path) -> Published:
+def _model(path: Path) -> Artifact:
     verified = verify_model(path)
-    return Published(verified["kind"], verified["weights_fingerprint"], Upload("model", MODEL_FILES))
+    return Artifact(verified["kind"], verified["weights_fingerprint"], Upload("model", MODEL_FILES))
 
 
-def _cache(path: Path) -> Published:
+def _cache(path: Path) -> Artifact:
     verify_cache(path)
     cache = TokenCache.open(path)
     arrays = tuple(f"{array.name}/*" for array in cache.header.arrays)
@@ -53,17 +51,17 @@ def _cache(path: Path) -> Published:
         "dataset",
         files=(PLAN, SOURCES, ROOT, *arrays),
         last=(MANIFEST,),
-        # where data and tokenizer lay, and which hosts wrote (commits/), is nobody's business but the owner's
+        # private, so not uploaded: paths of data and tokenizer, and the hosts that wrote (commits/)
         texts={CARD_FILE: _cache_card(cache), ORIGIN: "{}\n"},
     )
-    return Published("token cache", str(cache.cache_id), upload)
+    return Artifact("token cache", str(cache.cache_id), upload)
 
 
 def _cache_card(cache: TokenCache) -> str:
     facts = {
         "cache_id": cache.cache_id,
         "rows": f"{cache.row_count:,}",
-        "frames of a clip": cache.spec.frames,
+        "frames per clip": cache.spec.frames,
         "streams": ", ".join(f"{s.name} {list(s.shape)} of {s.codebook_size} codes" for s in cache.spec.streams),
         "tokenizer (code fingerprint)": cache.code_fingerprint,
     }

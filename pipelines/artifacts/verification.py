@@ -1,4 +1,4 @@
-"""Is a run folder, a checkpoint or a saved model whole?"""
+"""Verification of run folders, checkpoints and saved models: all files are read."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _CLASSES: dict[str, type[VideoTokenizer] | type[Prior] | type[Controls]] = {
 
 
 def verify_run(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError for a damaged checkpoint, HubError for a damaged model."""
+    """Verifies all checkpoints and the exported model. Raises CheckpointError or HubError if one is damaged."""
     checkpoints = [verify_checkpoint(folder) for folder in list_checkpoints(path / "checkpoints")]
     exported = verify_model(path) if (path / "config.json").is_file() else None
-    return {"path": str(path), "whole": True, "checkpoints": len(checkpoints), "exported": exported is not None}
+    return {"path": str(path), "intact": True, "checkpoints": len(checkpoints), "exported": exported is not None}
 
 
 def verify_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError where a byte is not what was written."""
+    """Raises CheckpointError if a file differs from the checkpoint's manifest."""
     checkpoint: Checkpoint = read_checkpoint(path)
-    return {"path": str(path), "whole": True, "step": checkpoint.step}
+    return {"path": str(path), "intact": True, "step": checkpoint.step}
 
 
 def verify_model(path: Path) -> dict[str, Any]:
-    """Raises HubError where configuration and weights are not those that were saved together."""
+    """Raises HubError if configuration and weights are not those that were saved together."""
     kind = read_document(path)["kind"]
     model = _CLASSES[kind].from_pretrained(path)
-    return {"path": str(path), "whole": True, "kind": kind, "weights_fingerprint": model.weights_fingerprint}
+    return {"path": str(path), "intact": True, "kind": kind, "weights_fingerprint": model.weights_fingerprint}

@@ -16,7 +16,7 @@ from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
-from tokenreel.pipelines.report.demo_report import Sampled, Stages, write_demo_report
+from tokenreel.pipelines.report.demo_report import SampleSettings, Stages, write_demo_report
 from tokenreel.pipelines.requests.decoding import DecodeRequest
 from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.program import DemoRequest, TabletopRequest
@@ -77,5 +77,5 @@ def _run(request: DemoRequest, out: Path) -> dict[str, Any]:
     stages.run("samples", sample.run, sampling)
     stages.run("decoded", decode.run, DecodeRequest(tokens=samples, tokenizer=str(tokenizer), out=out / "decoded"))
     bound = choice_bits_per_code(TokenCache.open(cache), videos, GIVEN) if request.data is None else None
-    scores = write_demo_report(out, source, stages, Sampled(GIVEN, CLIPS, TOP_K), bound)
+    scores = write_demo_report(out, source, stages, SampleSettings(GIVEN, CLIPS, TOP_K), bound)
     return {"out": str(out), "seconds": round(time.perf_counter() - started, 1), **scores}

@@ -15,7 +15,7 @@ import numpy as np
 from tokenreel.config import from_mapping
 from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import DataConfig, Plan
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -50,7 +50,7 @@ def run(request: FitControlsRequest) -> dict[str, Any]:
         facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
         controls = resolve_controls(section, facts)
         fresh_folder(request.out)
-        raws, failures = _read(pool, plan, controls, spread(plan.rows(request.split), MAX_CLIPS))
+        raws, failures = _read(pool, plan, controls, evenly_spaced(plan.rows(request.split), MAX_CLIPS))
         if not raws:
             raise DataError(
                 f"{request.data} has no clip in its split {request.split!r}: use another --split or data.validation"

@@ -14,8 +14,8 @@ import numpy as np
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.code_usage import codebook_usage, count_codes
-from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
+from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
 from tokenreel.pipelines.requests.artifacts import InspectRequest
 
 
@@ -26,8 +26,8 @@ def run(request: InspectRequest) -> dict[str, Any]:
     where a cache is damaged.
     """
     path = request.path
-    kind = kind_of(path)
-    if kind is PathKind.CACHE:
+    kind = artifact_kind(path)
+    if kind is ArtifactKind.CACHE:
         return _inspect_cache(request)
     if request.pictures is not None:
         raise ConfigError(f"--pictures needs tokens, and {path} is a {kind.value}: give a token cache or a token file")
@@ -37,7 +37,7 @@ def run(request: InspectRequest) -> dict[str, Any]:
 def _inspect_cache(request: InspectRequest) -> dict[str, Any]:
     """What a cache or token file holds, sealed or not."""
     cache = TokenCache.open(request.path, allow_partial=True)
-    counted, counters = count_codes(cache)
+    counted, counters = count_tokens(cache)
     usage = codebook_usage(counters) if counted else {}
     summary = {**_describe_cache(cache), "rows_counted": counted, "codebook_usage": usage}
     if request.pictures is None:
@@ -80,11 +80,11 @@ def _stream(cache: TokenCache, name: str) -> str:
     return f"{stream.role}, {layout.dtype.name} {list(layout.row_shape)} per row, codebook size {stream.codebook_size}"
 
 
-def _describe(path: Path, kind: PathKind) -> dict[str, Any]:
-    if kind is PathKind.CHECKPOINT:
+def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
+    if kind is ArtifactKind.CHECKPOINT:
         return {"step": read_json(path / "state.json")["step"]}
     described: dict[str, Any] = {}
-    if kind is PathKind.RUN:
+    if kind is ArtifactKind.RUN:
         checkpoints = sorted(folder.name for folder in (path / "checkpoints").glob("step_*"))
         described = {"run": read_json(path / "run.json"), "checkpoints": checkpoints, **_last_metrics(path)}
     if (path / "config.json").is_file():

@@ -11,7 +11,7 @@ from torch import nn
 
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.plan import DataConfig
-from tokenreel.pipelines.common.preset_tokens import tokens_of_sections
+from tokenreel.pipelines.common.preset_tokens import preset_spec
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
@@ -60,7 +60,7 @@ def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior
         if "tokenizer" in preset:
             data = from_mapping(DataConfig, preset["data"], "data")
             networks["tokenizer"] = build_tokenizer(preset["tokenizer"], data.frames, data.framing)
-        spec = tokens_of_sections(preset)
+        spec = preset_spec(preset)
         if spec is not None and "prior" in preset:
             for level in levels_of(preset["prior"]):
                 networks[_name("prior", level)] = build_prior(part_of_level(preset["prior"], level), spec)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenreel.errors import CacheError, HubError
 from tokenreel.hub import download_folder, find_repo
-from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.artifacts.publishing import inspect_artifact
 from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.requests.artifacts import PullRequest
 
@@ -24,7 +24,7 @@ def run(request: PullRequest) -> dict[str, Any]:
     partial = path.with_name(f"{path.name}.partial")
     download_folder(repo, repo_type, commit, partial)
     try:
-        published = examine(partial)
+        published = inspect_artifact(partial)
     except (HubError, CacheError) as error:
         shutil.rmtree(partial)  # it is what the Hub has, so continuing would not help
         raise HubError(f"{repo} at {commit} is incomplete or not written by tokenreel: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenreel.hub import push_folder
-from tokenreel.pipelines.artifacts.publishing import examine
+from tokenreel.pipelines.artifacts.publishing import inspect_artifact
 from tokenreel.pipelines.requests.artifacts import PushRequest
 
 
@@ -15,6 +15,6 @@ def run(request: PushRequest) -> dict[str, Any]:
     Raises HubError where the Hub refuses or cannot be reached; running it again continues the upload, and CacheError or
     HubError where the folder is not intact.
     """
-    published = examine(request.path)
+    published = inspect_artifact(request.path)
     commit = push_folder(request.path, request.repo, published.upload, request.revision)
     return {"repo": request.repo, "kind": published.kind, "identity": published.identity, "revision": commit}

@@ -23,7 +23,7 @@ from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.requests.tokenizing import RepairRequest
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_job
-from tokenreel.pipelines.tokenizing.processes import fill
+from tokenreel.pipelines.tokenizing.processes import fill_shards
 from tokenreel.pipelines.tokenizing.tables import require_same_tables, table_hashes
 
 
@@ -41,7 +41,7 @@ def run(request: RepairRequest) -> dict[str, Any]:
         job = _job(request, documents)
         for shard in shards:
             (path / commit_key(shard)).unlink(missing_ok=True)
-        for _ in progress(fill(job, shards, request.workers), "repair", "shard", total=len(shards)):
+        for _ in progress(fill_shards(job, shards, request.workers), "repair", "shard", total=len(shards)):
             pass
     cache_id = writer.seal(expected=documents.cache_id)
     return {

@@ -13,7 +13,7 @@ import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
@@ -40,7 +40,7 @@ def run(request: SampleRequest) -> dict[str, Any]:
     controls = choose_controls(priors, request.given_controls)
     check_generation(priors, config, controls)
     cache = _open_cache(request, priors, controls)
-    clips = spread(cache.rows(request.split), request.num_clips or config.num)
+    clips = evenly_spaced(cache.rows(request.split), request.num_clips or config.num)
     rows = clips[np.arange(config.num) % len(clips)]
     given = given_tokens(priors, cache.read(rows), config.given_frames, controls, config.frames)
     fresh_folder(request.out)

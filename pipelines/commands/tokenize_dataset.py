@@ -31,10 +31,10 @@ from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.estimate import estimate
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_job, provenance
-from tokenreel.pipelines.tokenizing.precision import share_changed
-from tokenreel.pipelines.tokenizing.processes import fill
-from tokenreel.pipelines.tokenizing.tables import TABLES, require_same_tables, table_hashes
-from tokenreel.pipelines.tokenizing.tally import Tally, require_no_collapse
+from tokenreel.pipelines.tokenizing.precision import fraction_changed
+from tokenreel.pipelines.tokenizing.processes import fill_shards
+from tokenreel.pipelines.tokenizing.stats import TokenizingStats, require_no_collapse
+from tokenreel.pipelines.tokenizing.tables import TABLE_HASHES, require_same_tables, table_hashes
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 
@@ -59,11 +59,11 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     if request.dry_run:
         return estimate(tokenizer, job, header, request.workers)
     writer = CacheWriter.create(request.out, header, plan.to_json(), _origin(request))
-    tally = Tally(header, request.max_bad_fraction)
+    tally = TokenizingStats(header, request.max_bad_fraction)
     cache_id = _fill_and_seal(request, job, writer, tally, tokenizer.collapse_advice)
     summary = {**tally.summary(time.perf_counter() - started), **_outcome(request.out, plan, writer, cache_id)}
     if request.precision == "bf16":
-        summary["tokens_changed_by_bf16"] = share_changed(job, plan)
+        summary["tokens_changed_by_bf16"] = fraction_changed(job, plan)
     return summary
 
 
@@ -97,7 +97,7 @@ def _job(request: TokenizeRequest, tokenizer: str) -> TokenizeJob:
 
 
 def _fill_and_seal(
-    request: TokenizeRequest, job: TokenizeJob, writer: CacheWriter, tally: Tally, advice: str
+    request: TokenizeRequest, job: TokenizeJob, writer: CacheWriter, tally: TokenizingStats, advice: str
 ) -> str | None:
     """The identity of the cache, or None where other calls have shards left to write. `advice`: against collapse."""
     rows = writer.header.rows
@@ -105,7 +105,7 @@ def _fill_and_seal(
     for _ in range(2):  # a second time if a shard was damaged before it was sealed
         shards = [shard for shard in writer.pending() if shard % request.num_shards == request.shard_index]
         with Progress(rows, "tokenize", "clip", done=rows - _rows_of(writer.header, shards)) as bar:
-            for filled in fill(job, shards, request.workers):
+            for filled in fill_shards(job, shards, request.workers):
                 tally.add(filled)
                 bar.advance(filled.rows)
         cache_id = writer.seal(approve=approve)
@@ -175,7 +175,7 @@ def _header(
         plan_sha256=plan.sha256,
         provenance={
             **provenance(tokenizer, controls, job, frames, shard_rows),
-            **({TABLES: dict(tables)} if tables else {}),
+            **({TABLE_HASHES: dict(tables)} if tables else {}),
         },
     )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tokenreel.data.cache.verify import verify_cache
-from tokenreel.pipelines.common.folders import PathKind, kind_of
+from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
 from tokenreel.pipelines.requests.artifacts import VerifyRequest
 
 
 def run(request: VerifyRequest) -> dict[str, Any]:
     """The summary of an intact artifact. Raises the error of its kind, naming each damaged file, where it is not."""
     path = request.path
-    kind = kind_of(path)
-    if kind is PathKind.CACHE:
+    kind = artifact_kind(path)
+    if kind is ArtifactKind.CACHE:
         return verify_cache(path)
     from tokenreel.pipelines.artifacts.verification import (  # these import torch
         verify_checkpoint,
@@ -21,4 +21,9 @@ def run(request: VerifyRequest) -> dict[str, Any]:
         verify_run,
     )
 
-    return {PathKind.RUN: verify_run, PathKind.CHECKPOINT: verify_checkpoint, PathKind.MODEL: verify_model}[kind](path)
+    verify = {
+        ArtifactKind.RUN: verify_run,
+        ArtifactKind.CHECKPOINT: verify_checkpoint,
+        ArtifactKind.MODEL: verify_model,
+    }
+    return verify[kind](path)

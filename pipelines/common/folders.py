@@ -1,4 +1,4 @@
-"""Folders of artefacts: where a command may write, and what kind of artefact a folder holds."""
+"""Output folders of commands, and which kind of artifact a folder holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenreel.errors import DataError, UserError
 
 
 def fresh_folder(path: Path, flag: str = "--out") -> Path:
-    """Makes `path`, or takes it if it is empty. Raises UserError if it holds anything or cannot be written."""
+    """Creates `path`, which may exist if it is empty. Raises UserError if it is not empty or cannot be written."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{flag} {path} already exists and is not empty: give a new folder, or remove it first")
     try:
@@ -20,30 +20,30 @@ def fresh_folder(path: Path, flag: str = "--out") -> Path:
             f"{flag} {path} cannot be created ({error.strerror}): give a folder that you may write to"
         ) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"{flag} {path} is read-only: give a folder that you may write to")
+        raise UserError(f"{flag} {path} is read-only: give a writable folder")
     return path
 
 
-class PathKind(Enum):
+class ArtifactKind(Enum):
     CACHE = "token cache"
     RUN = "training run"
     CHECKPOINT = "checkpoint"
     MODEL = "saved model"
 
 
-_MARKS = (  # a run folder also holds the exported model, so it is asked for first
-    (PathKind.CACHE, "zarr.json"),
-    (PathKind.CACHE, "plan.json"),
-    (PathKind.RUN, "run.json"),
-    (PathKind.CHECKPOINT, "state.json"),
-    (PathKind.MODEL, "config.json"),
+_MARKER_FILES = (  # runs before models, because a run folder also holds the exported model
+    (ArtifactKind.CACHE, "zarr.json"),
+    (ArtifactKind.CACHE, "plan.json"),
+    (ArtifactKind.RUN, "run.json"),
+    (ArtifactKind.CHECKPOINT, "state.json"),
+    (ArtifactKind.MODEL, "config.json"),
 )
 
 
-def kind_of(path: Path) -> PathKind:
-    """Raises DataError where `path` holds nothing that tokenreel writes."""
-    for kind, mark in _MARKS:
-        if (path / mark).is_file():
+def artifact_kind(path: Path) -> ArtifactKind:
+    """The kind of artifact in the folder `path`. Raises DataError if there is none."""
+    for kind, name in _MARKER_FILES:
+        if (path / name).is_file():
             return kind
-    what = "holds no cache, token file, run, checkpoint or saved model" if path.exists() else "does not exist"
-    raise DataError(f"{path} {what}: give the folder that a command wrote with --out")
+    problem = "holds no cache, token file, run, checkpoint or saved model" if path.exists() else "does not exist"
+    raise DataError(f"{path} {problem}: give the folder that a command wrote with --out")

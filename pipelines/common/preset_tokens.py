@@ -1,4 +1,4 @@
-"""Which tokens a preset's prior is meant for: those of its `tokens:` section, or those that its tokenizer makes."""
+"""The tokens that a preset's prior is made for: those of its `tokens:` section, or of its tokenizer."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tokenreel.tokenizers.base import build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls, planned_controls
 
 
-def tokens_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
-    """None where the sections do not say, or are said not to: `--set tokenizer=null`. Builds no weights.
+def preset_spec(sections: Mapping[str, Any]) -> TokenSpec | None:
+    """The spec, with the control streams of the `controls:` section whose shapes follow from it. Builds no weights.
 
-    With the tracks of the `controls:` section, as far as that says what they look like.
+    None if the sections determine no levels, or after `--set tokenizer=null`.
     """
-    spec = _levels_of_sections(sections)
+    spec = _levels_spec(sections)
     controls = sections.get("controls")
     if spec is None or not controls:
         return spec
-    with torch.device("cpu"):  # small, and their fingerprints are part of the spec
+    with torch.device("cpu"):  # not meta: they are small, and their fingerprints are part of the spec
         planned = planned_controls(controls)
         return Controls(planned).added_to(spec) if planned else spec
 
 
-def _levels_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
+def _levels_spec(sections: Mapping[str, Any]) -> TokenSpec | None:
     if sections.get("tokenizer"):
         data = from_mapping(DataConfig, sections.get("data", {}), "data")
         with torch.device("meta"):
@@ -41,30 +41,30 @@ def _levels_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
 
 
 def require_tokens(sections: Mapping[str, Any], found: TokenSpec) -> None:
-    """Raises ConfigError where the levels, or tracks, of `found` have other grids or codebooks than the sections say.
+    """Raises ConfigError if levels or control streams of `found` differ from the preset's in grid or codebooks.
 
-    A preset stands for a system of a certain size; its prior on other codes would pass for something that it is not.
+    A preset stands for a system of a certain size, which its prior trained on other tokens is not.
     """
-    expected = tokens_of_sections(sections)
+    expected = preset_spec(sections)
     if expected is None:
         return
     section = "tokenizer" if sections.get("tokenizer") else "tokens"
     _require_shapes(expected.levels, found.levels, "tokenize with a tokenizer", section)
-    named = {stream.name: stream for stream in expected.streams if stream.role == "control"}
-    here = [stream for stream in found.streams if stream.name in named]  # one that is missing is the prior's to miss
-    wanted = [named[stream.name] for stream in here]
-    _require_shapes(wanted, here, "tokenize with --controls that fit-controls made", "controls")
+    controls = {stream.name: stream for stream in expected.streams if stream.role == "control"}
+    present = [stream for stream in found.streams if stream.name in controls]  # the prior reports missing ones
+    expected_controls = [controls[stream.name] for stream in present]
+    _require_shapes(expected_controls, present, "tokenize with --controls from fit-controls", "controls")
 
 
-def _require_shapes(wanted: Sequence[StreamSpec], found: Sequence[StreamSpec], remedy: str, section: str) -> None:
-    if _shapes(wanted) != _shapes(found):
+def _require_shapes(expected: Sequence[StreamSpec], found: Sequence[StreamSpec], remedy: str, section: str) -> None:
+    if _shapes(expected) != _shapes(found):
         raise ConfigError(
-            f"the cache holds {_shapes(found)}, but this preset is meant for {_shapes(wanted)}: {remedy} of the same "
-            f"preset, or, to train on these codes all the same, add --set {section}=null"
+            f"the cache holds {_shapes(found)}, but this preset expects {_shapes(expected)}: {remedy} of the same "
+            f"preset, or add --set {section}=null to train on these tokens anyway"
         )
 
 
 def _shapes(streams: Sequence[StreamSpec]) -> str:
     return " and ".join(
-        f"{s.name!r} of {list(s.grid)} places, {s.codebooks} codebooks of {s.codebook_size} codes" for s in streams
+        f"{s.name!r} with grid {list(s.grid)} and {s.codebooks} codebooks of {s.codebook_size} codes" for s in streams
     )

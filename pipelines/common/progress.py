@@ -1,7 +1,4 @@
-"""How far a long command has come: a bar on a terminal, else a plain line now and then.
-
-It knows nothing of what is counted. Standard output stays free for a command's result: this goes to standard error.
-"""
+"""Progress of long commands on standard error: a bar on a terminal, else a line every LINE_EVERY_S seconds."""
 
 from __future__ import annotations
 
@@ -14,20 +11,20 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
-LINE_EVERY_S = 30.0  # seconds between plain lines where there is no terminal
+LINE_EVERY_S = 30.0
 
 T = TypeVar("T")
 _quiet = False
 
 
 def silence() -> None:
-    """No progress at all from here on (`--quiet`)."""
+    """Turns progress off for the rest of the process (`--quiet`)."""
     global _quiet
     _quiet = True
 
 
 def progress(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:
-    """Yields `items` and counts them as they are consumed. `total` is needed only where `items` has no length."""
+    """Yields `items` and counts them as they are consumed. `total` is needed only if `items` has no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(total, what, unit) as bar:
@@ -37,9 +34,9 @@ def progress(items: Iterable[T], what: str, unit: str, total: int | None = None)
 
 
 class Progress:
-    """Counts towards `total` (None: unknown); a context manager, for work that advances by several units at once.
+    """A context manager that counts towards `total` (None: unknown), for work that advances by several units at once.
 
-    Silent after `silence()` and in every process of a launched group but the first.
+    Silent after `silence()`, and in all processes of a launched group except the first.
     """
 
     def __init__(self, total: int | None, what: str, unit: str, done: int = 0) -> None:
@@ -53,7 +50,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, **values: Any) -> None:
-        """`count` more units are done; `values` (a loss, a rate) are shown beside the count."""
+        """Adds `count` units; `values` (a loss, a rate) are shown beside the count."""
         self._done += count
         self._bar.set_postfix(values, refresh=False)
         self._bar.update(count)
@@ -64,7 +61,7 @@ class Progress:
 
     def _line(self, values: dict[str, Any]) -> str:
         elapsed = time.monotonic() - self._started
-        shown = "".join(f", {name} {value}" for name, value in values.items())
+        suffix = "".join(f", {name} {value}" for name, value in values.items())
         meter = tqdm.format_meter(
             self._done,
             self._total,  # type: ignore[arg-type]  # None is shown as a question mark
@@ -74,7 +71,7 @@ class Progress:
             initial=self._initial,
             bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]",
         )
-        return meter + shown
+        return meter + suffix
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,11 @@
-"""The settings of a command out of its sources: defaults < preset < --config FILE < --set < flags. Builds nothing.
+"""The settings of a command, merged from its sources: defaults < preset < --config FILE < --set < flags.
 
-A file has sections. `training:` may hold a part for each stage, so that one preset serves a whole system: what stands
-in `training.tokenizer` counts for train-tokenizer alone, what stands beside it for every stage. Where a system has a
-prior for each level of its codes, `prior:` and `training.prior` hold a part for each level in the same way.
+A file has sections. `training:` may have a part for each stage, so that one preset serves a whole system:
+`training.tokenizer` applies to train-tokenizer only, whatever stands beside it to every stage. If a system has a prior
+for each level, `prior:` and `training.prior` have a part for each level in the same way.
 
-All --set of a command are one source, so their order does not matter, unless two of them set the same field: then the
-last one counts, as with any flag that is given twice.
+All --set of a command are one source: their order matters only if two of them set the same field, when the last one
+applies.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def resolve(
     stage: str,
     level: str | None = None,
 ) -> dict[str, Any]:
-    """The sections as plain data, with `training` as it is for `stage` and, of a prior, for its `level`.
+    """The sections as plain data, with the `training` section of `stage` and, for a prior, of its `level`.
 
-    `assignments` are those of --set (`prior.depth=4`); `flags` go by such names too, and None stands for a flag that
-    was not given. Raises ConfigError for a preset, section or assignment that is not known.
+    `assignments` are those of --set (`prior.depth=4`); `flags` have such names too, and None is a flag not given.
+    Raises ConfigError for an unknown preset or section, and for an invalid assignment.
     """
     layers = [load_preset(preset)] if preset is not None else []
     if config_file is not None:
@@ -54,14 +54,14 @@ def resolve(
 
 
 def require_section(sections: Mapping[str, Any], name: str) -> Any:
-    """The section; ConfigError, saying where it could come from, if there is none."""
+    """The section `name`. Raises ConfigError if there is none."""
     if name not in sections:
         raise ConfigError(f"no section {name!r}: give --preset NAME or --config FILE that has one")
     return sections[name]
 
 
 def _training(section: Any, stage: str, level: str | None, levels: Container[str]) -> dict[str, Any]:
-    """What counts for `stage` and `level`, one of `levels`; within a source a part wins over what is shared."""
+    """The settings of `stage` and `level`, one of `levels`: within a source a part overrides what is shared."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"training: expected a mapping, got {section!r}")
     shared = {key: value for key, value in section.items() if key not in STAGES}
@@ -75,23 +75,25 @@ def _training(section: Any, stage: str, level: str | None, levels: Container[str
 class _Assignment(NamedTuple):
     text: str  # as it was typed
     field: tuple[str, ...]
-    value: Any  # a mapping stands for an assignment to each field in it
+    value: Any  # a mapping assigns to each of its fields
 
     @property
     def tree(self) -> Any:
         return _nested(self.field, self.value)
 
     def replaces(self, earlier: _Assignment) -> bool:
-        """Whether nothing of an `earlier` one to the same field counts: not where both set fields of one type in it."""
+        """Whether this overrides all of an `earlier` assignment: not if both set fields of the same type in it."""
         if self.field != earlier.field or not (isinstance(self.value, Mapping) and isinstance(earlier.value, Mapping)):
             return self.field == earlier.field
-        mine, its = self.value.get(TYPE_KEY), earlier.value.get(TYPE_KEY)
-        return mine is not None and its is not None and mine != its
+        new, old = self.value.get(TYPE_KEY), earlier.value.get(TYPE_KEY)
+        return new is not None and old is not None and new != old
 
 
 def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """All --set (`prior.depth=4`) of a command as one layer; values are YAML. Raises ConfigError for what is no
-    assignment, and, naming both, for two of which one sets a field inside of what the other says is no mapping.
+    """Merges all --set (`prior.depth=4`) of a command into one layer; values are YAML.
+
+    Raises ConfigError for an invalid assignment, and for two of which one sets a field of what the other sets to
+    something other than a mapping.
     """
     kept: list[_Assignment] = []
     for assignment in map(_parse_assignment, assignments):
@@ -112,21 +114,21 @@ def _parse_assignment(text: str) -> _Assignment:
 
 
 def _nested(keys: Sequence[str], value: Any) -> Any:
-    """`value` below `keys`: a, b -> {a: {b: value}}."""
+    """Nests `value` below `keys`: a, b -> {a: {b: value}}."""
     for key in reversed(keys):
         value = {key: value}
     return value
 
 
 def _clash(one: Any, other: Any) -> bool:
-    """Whether somewhere one is a mapping and the other is not."""
+    """Whether at some key one value is a mapping and the other is not."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return any(_clash(one[key], other[key]) for key in one.keys() & other.keys())
     return isinstance(one, Mapping) or isinstance(other, Mapping)
 
 
 def _joined(one: Any, other: Any) -> Any:
-    """What two values hold that do not clash; unlike `merge`, which lets a `type` drop what was set before it."""
+    """Merges two values that do not clash. Unlike in `merge`, a `type` does not drop what was set before it."""
     if not isinstance(one, Mapping):
         return other
     return {**one, **{key: _joined(one[key], item) if key in one else item for key, item in other.items()}}

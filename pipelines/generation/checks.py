@@ -12,7 +12,7 @@ from tokenreel.pipelines.generation.cascade import cascade_spec, sampling_for
 from tokenreel.pipelines.generation.config import GenerationConfig
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.guidance import require_end_in_windows, require_guidable
-from tokenreel.priors.sampling.sliding_window import placements
+from tokenreel.priors.sampling.sliding_window import window_spans
 
 
 def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls: Collection[str] = ()) -> None:
@@ -56,7 +56,7 @@ def _check_windows(prior: Prior, config: GenerationConfig, with_end: bool) -> No
     frames = config.frames or spec.frames
     streams = map(spec.stream, (*prior.reads, *prior.predicts))
     running = [stream for stream in streams if spec.runs_with_video(stream)]
-    next(placements(spec, running, frames, config.sampling.window_stride))
+    next(window_spans(spec, running, frames, config.sampling.window_stride))
     if with_end:
         token, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
         require_end_in_windows(prior, {END: token, END_STEP: token.long() + last}, frames)

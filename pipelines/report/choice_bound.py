@@ -1,4 +1,4 @@
-"""What a perfect prior would need on Tabletop videos: the bits of the data's own choices, spread over the codes."""
+"""The bits/code that a perfect prior needs on Tabletop videos: the entropy of the data's random choices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 
 
 def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> float:
-    """Mean over the held-out clips of `cache`, which was made from the folder that `tokenreel tabletop` wrote.
+    """Mean bits/code over the held-out clips of `cache`, whose videos are in `videos`, written by `tokenreel tabletop`.
 
-    An upper bound for a prior that knows the state at the last given frame; what one frame does not show of it (the
-    class, where a stroke is going) comes on top.
+    An upper bound of what a perfect prior needs that knows the state at the last given frame; what frames do not show
+    of the state (the class, the target of a stroke) is not included.
     """
     config = from_mapping(TabletopConfig, json.loads((videos / "tabletop.json").read_text()))
     rows = cache.rows("validation")
@@ -26,5 +26,5 @@ def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> 
         clip = tabletop_clip(config, int(Path(video).stem))
         last = first + cache.spec.frames - 1
         bits.append(clip.choice_entropy_bits(first + given_frames - 1) - clip.choice_entropy_bits(last))
-    codes = sum(s.positions * (cache.spec.frames - given_frames) // cache.spec.frames for s in cache.spec.levels)
-    return float(np.mean(bits)) / codes
+    tokens = sum(s.positions * (cache.spec.frames - given_frames) // cache.spec.frames for s in cache.spec.levels)
+    return float(np.mean(bits)) / tokens

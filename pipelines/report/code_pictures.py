@@ -1,7 +1,4 @@
-"""Pictures of a cache's or token file's codes as PNG files: LVT figure 5 and, without the videos, figures 6 to 11.
-
-Knows no tokenizer: what the codes decode to is for `decode`.
-"""
+"""Pictures of the tokens of a cache or token file as PNG files: LVT figures 5 and 6 to 11, these without the videos."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any
 import imageio.v3 as imageio
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
@@ -21,27 +18,27 @@ from tokenreel.pipelines.common.folders import fresh_folder
 from tokenreel.pipelines.report.charts import sorted_frequencies_png
 from tokenreel.pipelines.report.pictures import code_picture
 
-NAME_CHARACTERS = 80  # of a source's id, its end: a whole path may be longer than a file's name
+MAX_NAME_CHARACTERS = 80  # the end of a source's id, which may be a path longer than file names can be
 
 
 def write_code_pictures(
     cache: TokenCache, counters: Mapping[str, CodeCounter], folder: Path, clips: int
 ) -> dict[str, Any]:
-    """Writes, into the fresh `folder`, `<row>_<source>_<stream>.png` for `clips` clips spread over the cache and
-    `codes_<stream>.png`, the chart of the counts in `counters`. Returns what was written.
+    """Writes `<row>_<source>_<stream>.png` for `clips` evenly spaced clips and `codes_<stream>.png`, a chart of
+    `counters`, into the new `folder`. Returns what was written.
 
-    Steps of frames that were given to a sample stand left of a bar. Raises DataError where the cache holds no clip yet.
+    In samples, a bar follows the code steps of given frames. Raises DataError if the cache holds no clip yet.
     """
-    rows = spread(cache.rows(), clips)
+    rows = evenly_spaced(cache.rows(), clips)
     if not len(rows):
-        raise DataError(f"{cache.path} holds no whole clip by now, so --pictures has nothing to draw: tokenize first")
+        raise DataError(f"{cache.path} holds no complete clip yet, so --pictures has nothing to show: tokenize first")
     fresh_folder(folder, "--pictures")
     files = []
     for row, source in zip(rows.tolist(), cache.source_ids(rows), strict=True):
-        for name, codes in cache.read([row]).items():
+        for name, tokens in cache.read([row]).items():
             given = given_steps(cache.spec, cache.spec.stream(name), cache.provenance.get("given_frames", 0))
             files.append(f"{row:06d}_{_file_name(source)}_{name}.png")
-            picture = code_picture(codes[0], given)
+            picture = code_picture(tokens[0], given)
             encoded = imageio.imwrite("<bytes>", picture, plugin="pillow", extension=".png")
             (folder / files[-1]).write_bytes(encoded)
     for name, counter in counters.items():
@@ -51,11 +48,11 @@ def write_code_pictures(
 
 
 def given_steps(spec: TokenSpec, stream: StreamSpec, frames: int) -> int:
-    """Code steps of `stream` whose frames are all among the first `frames`; 0 for a track, which has no frames."""
+    """Number of code steps of `stream` whose frames are all among the first `frames`; 0 for a control stream."""
     if stream.role == "control":
         return 0
     return sum(spec.frames_of_step(step, stream).stop <= frames for step in range(stream.grid[0]))
 
 
 def _file_name(source: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", source)[-NAME_CHARACTERS:]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", source)[-MAX_NAME_CHARACTERS:]

@@ -1,4 +1,4 @@
-"""The report of `tokenreel demo`: scores the held-out clips and collects what the page shows."""
+"""The report of `tokenreel demo`: scores of held-out clips, and everything that the page shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import (
     ReconstructedClip,
@@ -35,7 +35,7 @@ R = TypeVar("R", bound=Request)
 
 
 class Stages:
-    """Runs stages one after the other and keeps their summaries."""
+    """Runs stages and keeps their summaries and durations."""
 
     def __init__(self) -> None:
         self.summaries: dict[str, dict[str, Any]] = {}
@@ -51,57 +51,57 @@ class Stages:
         return sum(self.seconds.values())
 
 
-PICTURED = 3  # held-out clips shown beside their reconstruction
+SHOWN_CLIPS = 3  # held-out clips shown beside their reconstruction
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the held-out clips say of a tokenizer."""
+    """Scores and reconstructions of the held-out clips."""
 
     scores: dict[str, Any]
     code_counts: np.ndarray  # [q, K]
-    pictured: list[ReconstructedClip]
-    truth: np.ndarray  # uint8 [starts, T, H, W, 3], the clips that samples go on from
+    shown: list[ReconstructedClip]
+    truth: np.ndarray  # uint8 [starts, T, H, W, 3], the clips that samples continue
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """How the demo's samples were drawn."""
+class SampleSettings:
+    """How the demo's samples were generated."""
 
     given_frames: int
-    starts: int  # held-out clips that were gone on with, in turn
+    starts: int  # held-out clips that were continued, in turn
     top_k: int
 
 
 def write_demo_report(
-    out: Path, source: str, stages: Stages, sampled: Sampled, choice_bits: float | None
+    out: Path, source: str, stages: Stages, settings: SampleSettings, choice_bits: float | None
 ) -> dict[str, Any]:
     """Writes `out/report.html` and returns its scores.
 
-    `choice_bits`: bits a code that the embedded data's own choices hold, None for other data.
+    `choice_bits`: bits/code of the random choices in synthetic Tabletop data, None for other data.
     """
     tokenizer = VideoTokenizer.from_pretrained(str(out / "tokenizer")).freeze()
     cache, samples = TokenCache.open(out / "tokens.zarr"), TokenCache.open(out / "samples.zarr")
-    held_out = score_held_out(tokenizer, source, spread(cache.rows("validation"), sampled.starts))
-    drawn = decode_tokens(tokenizer, samples.read(samples.rows()))
+    held_out = score_held_out(tokenizer, source, evenly_spaced(cache.rows("validation"), settings.starts))
+    samples_decoded = decode_tokens(tokenizer, samples.read(samples.rows()))
     prior = {name: value for name, value in stages.summaries["prior"].items() if name.startswith("bits_per_code")}
     prior |= {} if choice_bits is None else {"choice_bits_per_code": round(choice_bits, 4)}
     level = tokenizer.spec.levels[0].name
     page = RunReport(
         title="tokenreel: a run from end to end",
-        lead=f"Videos from {source}; a tokenizer and a prior trained on them; what the prior imagines, decoded.",
+        lead=f"Videos from {source}; a tokenizer and a prior trained on them; its samples, decoded.",
         facts=_facts(stages),
         frame_rate=frame_rate_of(tokenizer),
-        originals=np.stack([clip.original for clip in held_out.pictured]),
-        reconstructions=np.stack([clip.decoded for clip in held_out.pictured]),
-        codes=np.stack([clip.tokens[level] for clip in held_out.pictured]),
+        originals=np.stack([clip.original for clip in held_out.shown]),
+        reconstructions=np.stack([clip.decoded for clip in held_out.shown]),
+        codes=np.stack([clip.tokens[level] for clip in held_out.shown]),
         code_counts=held_out.code_counts,
         tokenizer_curves=_tokenizer_curves(out / "tokenizer"),
         prior_curves=_prior_curves(out / "prior"),
-        given_frames=sampled.given_frames,
-        top_k=sampled.top_k,
+        given_frames=settings.given_frames,
+        top_k=settings.top_k,
         truth=held_out.truth,
-        samples=_by_start(drawn, len(held_out.truth)),
+        samples=_group_by_start(samples_decoded, len(held_out.truth)),
         scores=_score_rows(held_out.scores, prior),
         commands=_commands(source),
     )
@@ -111,62 +111,60 @@ def write_demo_report(
 
 
 def score_held_out(tokenizer: VideoTokenizer, source: str, starts: np.ndarray) -> HeldOut:
-    """Reconstructs every held-out clip of `source`. Rows of its plan are those of the cache made from it."""
+    """Reconstructs every held-out clip of `source`. `starts`: rows of its plan, which are those of its cache."""
     with DecodePool(source, workers=1) as pool:
         plan = plan_of(pool, data_config_of(tokenizer))
-        scorer, pictured = Scorer(tokenizer, mean_image_of(plan, pool)), list[ReconstructedClip]()
+        scorer, shown = Scorer(tokenizer, mean_image_of(plan, pool)), list[ReconstructedClip]()
         rows = plan.rows("validation")
-        chosen = set(spread(rows, PICTURED).tolist())
+        shown_rows = set(evenly_spaced(rows, SHOWN_CLIPS).tolist())
         for clip in reconstruct(tokenizer, plan, pool, rows):
             scorer.update(clip)
-            pictured += [clip] if clip.row in chosen else []
+            shown += [clip] if clip.row in shown_rows else []
         truth = np.stack([clip for _, clip in read_clips(plan, pool, starts)])
     level = tokenizer.spec.levels[0].name
-    return HeldOut(scorer.compute(), scorer.counters[level].counts, pictured, truth)
+    return HeldOut(scorer.compute(), scorer.counters[level].counts, shown, truth)
 
 
-def _by_start(drawn: np.ndarray, starts: int) -> np.ndarray:
-    """Samples [n, ...], which went on from `starts` clips in turn -> [starts, n // starts, ...]."""
-    rounds = len(drawn) // starts
-    return drawn[: rounds * starts].reshape(rounds, starts, *drawn.shape[1:]).swapaxes(0, 1)
+def _group_by_start(samples: np.ndarray, starts: int) -> np.ndarray:
+    """Samples [n, ...], which continue `starts` clips in turn -> [starts, n // starts, ...]."""
+    rounds = len(samples) // starts
+    return samples[: rounds * starts].reshape(rounds, starts, *samples.shape[1:]).swapaxes(0, 1)
 
 
 def _facts(stages: Stages) -> dict[str, str]:
-    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items())
-    tokens, parameters = (
-        stages.summaries["tokens"],
-        {n: stages.summaries[n]["parameters"] for n in ("tokenizer", "prior")},
-    )
+    durations = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items())
+    tokens = stages.summaries["tokens"]
+    parameters = {name: stages.summaries[name]["parameters"] for name in ("tokenizer", "prior")}
     return {
-        "time": f"{stages.total_seconds / 60:.1f} minutes ({took})",
+        "time": f"{stages.total_seconds / 60:.1f} minutes ({durations})",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items()),
-        "cache": f"{tokens['rows']:,} clips, {tokens['tokens']:,} codes, id {tokens['cache_id'][:16]}",
+        "cache": f"{tokens['rows']:,} clips, {tokens['tokens']:,} tokens, id {tokens['cache_id'][:16]}",
     }
 
 
 def _curves(run: Path, names: Mapping[str, str]) -> dict[str, Line]:
-    """Values by name out of a run's metrics.jsonl; `names`: as they are there -> as they are shown."""
+    """Lines by label from a run's metrics.jsonl; `names`: metric -> label."""
     lines = read_metrics(run / "metrics.jsonl")
-    curves = {shown: [(line["step"], line[name]) for line in lines if name in line] for name, shown in names.items()}
-    return {shown: ([x for x, _ in points], [y for _, y in points]) for shown, points in curves.items() if points}
+    curves = {label: [(line["step"], line[name]) for line in lines if name in line] for name, label in names.items()}
+    return {label: ([x for x, _ in points], [y for _, y in points]) for label, points in curves.items() if points}
 
 
 def _tokenizer_curves(run: Path) -> dict[str, Line]:
-    """Mean squared error in training and on held-out clips, of pixels in [0, 1]."""
+    """Mean squared error of pixels in [0, 1], in training and on held-out clips."""
     curves = _curves(run, {"train/reconstruction": "training", "validation/mse": "held out"})
     steps, errors = curves["training"]
     return curves | {"training": (steps, [error / 4 for error in errors])}  # the model's pixels are in [-1, 1]
 
 
 def _prior_curves(run: Path) -> dict[str, Line]:
-    """Bits a code in training and on held-out clips; what counting achieves as level lines."""
+    """bits/code in training and on held-out clips; the counted baselines as horizontal lines."""
     curves = _curves(run, {"train/nats_per_code": "training", "validation/bits_per_code": "held out"})
     steps, nats = curves["training"]
     curves["training"] = (steps, [value / np.log(2) for value in nats])
     counted = {
-        "validation/bits_per_code_temporal_bigram": "previous-step table",
-        "validation/bits_per_code_unigram": "frequency",
+        "validation/bits_per_code_temporal_bigram": "temporal bigram prior",
+        "validation/bits_per_code_unigram": "unigram prior",
     }
     for name, (_, values) in _curves(run, counted).items():
         curves[name] = ([steps[0], steps[-1]], [values[-1]] * 2)
@@ -178,23 +176,24 @@ def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[t
     rows = [
         ("PSNR", f"{pixels['psnr']:.2f} dB", "of the reconstruction, mean over frames"),
         ("SSIM", f"{pixels['ssim']:.4f}", "of the reconstruction"),
-        ("PSNR where something moves", f"{pixels['psnr_moving']:.2f} dB", "pixels that change within a clip"),
-        ("the mean image there", f"{pixels['psnr_moving_mean_image']:.2f} dB", "knows the scene and no video"),
+        ("PSNR of moving pixels", f"{pixels['psnr_moving']:.2f} dB", "pixels that change within a clip"),
+        (
+            "PSNR of the mean image there",
+            f"{pixels['psnr_moving_mean_image']:.2f} dB",
+            "the scene without motion",
+        ),
         *(
             (f"codebook {q} in use", f"{use['used']:.1%}", f"perplexity {use['perplexity']}")
             for q, use in enumerate(codes)
         ),
     ]
     meanings = {
-        "bits_per_code": ("prior", "bits for a code that is not given"),
-        "bits_per_code_temporal_bigram": (
-            "table of the frame before",
-            "p(code | code at this place a frame before)",
-        ),
-        "bits_per_code_unigram": ("frequency of codes", "p(code)"),
+        "bits_per_code": ("prior", "of tokens that are not given"),
+        "bits_per_code_temporal_bigram": ("temporal bigram prior", "p(token | token here one frame before)"),
+        "bits_per_code_unigram": ("unigram prior", "p(token)"),
         "choice_bits_per_code": (
             "choices in the data",
-            "what a perfect prior needs at most, up to the hidden first state",
+            "what a perfect prior needs at most, apart from the hidden first state",
         ),
     }
     for key, (name, meaning) in meanings.items():

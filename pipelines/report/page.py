@@ -1,4 +1,4 @@
-"""One self-contained HTML page: pictures are inside it, no script, nothing fetched. Knows no model and no cache."""
+"""A self-contained HTML page: embedded pictures, no scripts, nothing fetched."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pre { font-size: .86rem; background: #f5f7fa; border-radius: 4px; padding: .8rem
 
 
 class Page:
-    """Collects sections in the order in which they are added, and writes them as one file."""
+    """Collects parts in order and writes them as one file."""
 
     def __init__(self, title: str, lead: str) -> None:
         self._title = title
@@ -42,11 +42,11 @@ class Page:
         self._parts.append(f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>")
 
     def still(self, pixels: np.ndarray, caption: str) -> None:
-        """uint8 [H, W, 3], kept without loss."""
+        """Adds a picture, uint8 [H, W, 3], without loss."""
         self._figure(_inline(pixels), caption)
 
     def moving(self, frames: np.ndarray, frame_rate: float, caption: str) -> None:
-        """uint8 [T, H, W, 3], as an animated PNG that loops: unlike a GIF it loses nothing, so scores can be seen."""
+        """Adds a video, uint8 [T, H, W, 3], as an animated PNG that loops: lossless, unlike a GIF."""
         self._figure(_inline(frames, duration=1000 / frame_rate, loop=0), caption)
 
     def chart(self, svg: str, caption: str) -> None:
@@ -69,8 +69,8 @@ class Page:
         path.write_text(f"{head}<style>{STYLE}</style><body>{''.join(self._parts)}</body></html>")
 
     def _figure(self, source: str, caption: str) -> None:
-        words = html.escape(caption)
-        self._parts.append(f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>')
+        text = html.escape(caption)
+        self._parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
 
 
 def _inline(pixels: np.ndarray, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""The report of a whole run: what went in, what the tokenizer keeps of it, what the prior makes of it, scores."""
+"""The report of a complete run: scores, samples, reconstructions, tokens and training curves."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tokenreel.pipelines.report.charts import Line, curves, sorted_frequencies
 from tokenreel.pipelines.report.page import Page
 from tokenreel.pipelines.report.pictures import below, beside, change_maps, code_maps, enlarge, film_strip
 
-TILE = 128  # pixels, about the height at which a clip is shown
-DIFFERENCE_GAIN = 4  # differences are shown this many times as large as they are
+TILE = 128  # pixels, about the height of a clip as shown
+DIFFERENCE_GAIN = 4  # contrast of differences
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """Everything the page shows. Clips are held-out ones, uint8 [n, T, H, W, 3]; codes [n, t, h, w, q]."""
+    """Everything that the page shows. Clips are held-out ones, uint8 [n, T, H, W, 3]; codes are [n, t, h, w, q]."""
 
     title: str
     lead: str
-    facts: Mapping[str, str]  # what was run, and how long each stage took
+    facts: Mapping[str, str]  # such as sizes and the duration of each stage
     frame_rate: float
     originals: np.ndarray
     reconstructions: np.ndarray
@@ -32,15 +32,15 @@ class RunReport:
     tokenizer_curves: Mapping[str, Line]
     prior_curves: Mapping[str, Line]
     given_frames: int
-    top_k: int  # codes that each draw was among
-    truth: np.ndarray  # [m, T, H, W, 3] what really followed the given frames
+    top_k: int
+    truth: np.ndarray  # [m, T, H, W, 3], the clips that samples continue
     samples: np.ndarray  # [m, s, T, H, W, 3]
     scores: Sequence[tuple[str, str, str]]  # name, value, what it means
     commands: str
 
 
 def write_report(path: Path, run: RunReport) -> None:
-    """Writes the page, one file that needs nothing else."""
+    """Writes the page as one self-contained file."""
     page = Page(run.title, run.lead)
     page.facts(run.facts)
     _add_scores(page, run)
@@ -48,71 +48,71 @@ def write_report(path: Path, run: RunReport) -> None:
     _add_reconstructions(page, run)
     _add_codes(page, run)
     _add_curves(page, run)
-    page.section("The same by hand", "Each stage is a command of its own.")
+    page.section("Run it yourself", "Each stage is a command.")
     page.listing(run.commands)
     page.write(path)
 
 
 def write_picture(path: Path, run: RunReport) -> None:
-    """The sampled videos alone, as an animated PNG."""
+    """Writes the sampled videos as an animated PNG."""
     frames = _sampled(run)
     imageio.imwrite(path, frames, plugin="pillow", duration=1000 / run.frame_rate, loop=0)
 
 
 def _add_scores(page: Page, run: RunReport) -> None:
-    page.section("Scores", "All on held-out videos: neither the tokenizer nor the prior has seen any of them.")
-    page.table(("score", "value", "how to read it"), run.scores)
+    page.section("Scores", "All on held-out videos, which neither the tokenizer nor the prior was trained on.")
+    page.table(("score", "value", "meaning"), run.scores)
 
 
 def _add_samples(page: Page, run: RunReport) -> None:
     page.section(
         "Sampled videos",
-        f"{run.given_frames} given frame{'s' * (run.given_frames > 1)}, the rest drawn code by code from the prior, "
-        f"each among the {run.top_k} likeliest, and decoded. "
-        "Left in each row: what really happened; beside it: different draws from the same start.",
+        f"{run.given_frames} given frame{'s' * (run.given_frames > 1)}, the rest sampled token by token from the prior "
+        f"(top-k {run.top_k}) and decoded. In each row: the original video on the left, then different samples that "
+        "continue it.",
     )
     page.moving(_sampled(run), run.frame_rate, "truth | samples")
 
 
 def _sampled(run: RunReport) -> np.ndarray:
-    """What followed each start, and beside it the samples, uint8 [T, H, W, 3]."""
-    rows = [beside([_shown(truth), *map(_shown, drawn)]) for truth, drawn in zip(run.truth, run.samples, strict=True)]
+    """Each original clip, and beside it the samples that continue it, uint8 [T, H, W, 3]."""
+    pairs = zip(run.truth, run.samples, strict=True)
+    rows = [beside([_enlarged(truth), *map(_enlarged, samples)]) for truth, samples in pairs]
     return below(rows)
 
 
 def _add_reconstructions(page: Page, run: RunReport) -> None:
-    page.section("Reconstructions", "Video to codes and back. What is lost here, no prior can bring back.")
+    page.section("Reconstructions", "Held-out clips, encoded and decoded. No prior can recover what is lost here.")
     rows = []
     for original, decoded in zip(run.originals, run.reconstructions, strict=True):
         difference = np.abs(original.astype(np.int16) - decoded) * DIFFERENCE_GAIN
-        rows.append(beside([_shown(original), _shown(decoded), _shown(difference.clip(0, 255).astype(np.uint8))]))
+        parts = (original, decoded, difference.clip(0, 255).astype(np.uint8))
+        rows.append(beside(list(map(_enlarged, parts))))
     page.moving(below(rows), run.frame_rate, f"original | reconstruction | difference x {DIFFERENCE_GAIN}")
 
 
 def _add_codes(page: Page, run: RunReport) -> None:
     page.section(
-        "Codes",
-        "One held-out clip from left to right, and below it, for each codebook: the codes, a colour for each, and in "
-        "yellow the positions whose code changed since the frame before (as in LVT, appendix B).",
+        "Tokens",
+        "One held-out clip from left to right. Below, for each codebook: a colour for each code, and in yellow the "
+        "positions whose token differs from the previous frame (as in LVT, appendix B).",
     )
     every = max(1, len(run.originals[0]) // 8)
     clip, codes = run.originals[0][::every], run.codes[0][::every]
     page.still(film_strip(enlarge(clip, max(1, 96 // clip.shape[1]))), "the clip")
-    for q, (drawn, changed) in enumerate(zip(code_maps(codes, 96), change_maps(run.codes[0], 96), strict=True)):
-        page.still(film_strip(drawn), f"codebook {q}: codes")
-        page.still(film_strip(changed, every), f"codebook {q}: changed since the frame before")
+    for q, (coloured, changed) in enumerate(zip(code_maps(codes, 96), change_maps(run.codes[0], 96), strict=True)):
+        page.still(film_strip(coloured), f"codebook {q}: codes")
+        page.still(film_strip(changed, every), f"codebook {q}: changed since the previous frame")
     used = [int((row > 0).sum()) for row in run.code_counts]
-    caption = (
-        f"codes by how often they are used; in use: {', '.join(f'{n} of {run.code_counts.shape[1]}' for n in used)}"
-    )
+    caption = f"frequencies of codes, sorted; used: {', '.join(f'{n} of {run.code_counts.shape[1]}' for n in used)}"
     page.chart(sorted_frequencies(run.code_counts, "codes, most frequent first"), caption)
 
 
 def _add_curves(page: Page, run: RunReport) -> None:
-    page.section("Training", "Lines are what the run folders' metrics.jsonl hold.")
+    page.section("Training", "From metrics.jsonl of the run folders.")
     page.chart(curves(run.tokenizer_curves, "step", "squared error", log=True), "tokenizer")
     page.chart(curves(run.prior_curves, "step", "bits / code"), "prior")
 
 
-def _shown(frames: np.ndarray) -> np.ndarray:
+def _enlarged(frames: np.ndarray) -> np.ndarray:
     return enlarge(frames, max(1, TILE // frames.shape[1]))

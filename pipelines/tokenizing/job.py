@@ -1,7 +1,7 @@
-"""One process's part of tokenizing a data set: load the frozen tokenizer, open the data, fill shards.
+"""The work of one process in tokenizing a data set: load the frozen tokenizer, open the data, fill shards.
 
-The codes depend on the batch and the number of threads only in the last bits of a sum, but a code may turn on those, so
-both are fixed: one thread, and a batch that follows from the clip's size alone.
+Batch size and number of threads change only the last bits of sums, but those can change a token. Both are therefore
+fixed: one thread, and a batch size that follows from the size of a clip.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 
 Precision = Literal["fp32", "bf16"]
-BATCH_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # by kind of device: 32 (fits a cache) or 4,096 frames of 64 x 64
+BATCH_PIXELS = {
+    "cpu": 1 << 17,
+    "cuda": 1 << 24,
+}  # per device type: 32 (fits a CPU cache) or 4,096 frames of 64 x 64
 
 
 @dataclass(frozen=True)
 class TokenizeJob:
-    """What every process of one `tokenize-dataset` has to know."""
+    """What every process of a `tokenize-dataset` run needs to know."""
 
-    cache: str  # folder that holds the plan
-    tokenizer: str  # folder, so that all processes use the same commit of a repository
+    cache: str  # folder with the plan
+    tokenizer: str  # a local folder, so that all processes use the same revision of a repository
     data: str
     device: str
     precision: Precision
@@ -62,14 +65,14 @@ def make_job(
     revision: str | None = None,
     controls_revision: str | None = None,
 ) -> TokenizeJob:
-    """`tokenizer` and `controls` may be repositories on the Hub, at these revisions. Raises HubError as `resolve`."""
-    folder = str(resolve(tokenizer, revision))
-    coders = None if controls is None else str(resolve(controls, controls_revision))
-    return TokenizeJob(str(cache), folder, data, device, precision, coders)
+    """`tokenizer` and `controls` may be repositories on the Hub, at these revisions. Raises HubError like `resolve`."""
+    tokenizer_folder = str(resolve(tokenizer, revision))
+    controls_folder = None if controls is None else str(resolve(controls, controls_revision))
+    return TokenizeJob(str(cache), tokenizer_folder, data, device, precision, controls_folder)
 
 
-def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
-    """Tokenizes `shards`, with one process decoding ahead while this one encodes on one thread."""
+def tokenize_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
+    """Tokenizes `shards`: another process decodes ahead, this one encodes on one thread."""
     tokenizer = job.load_tokenizer()
     documents = CacheDocuments.load(Path(job.cache))
     writer = CacheWriter(Path(job.cache), documents.header)
@@ -82,29 +85,29 @@ def fill_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard
 
 
 def make_encoder(tokenizer: VideoTokenizer, job: TokenizeJob) -> Encoder:
-    """uint8 [n, T, H, W, 3] -> codes by stream [n, t, h, w, q], in the job's precision."""
-    kind = torch.device(job.device).type
+    """Returns a function from uint8 [n, T, H, W, 3] to tokens by stream [n, t, h, w, q], in the job's precision."""
+    device_type = torch.device(job.device).type
 
     @torch.inference_mode()
     def encode(frames: np.ndarray) -> Mapping[str, np.ndarray]:
-        with torch.autocast(kind, torch.bfloat16, enabled=job.precision == "bf16"):
+        with torch.autocast(device_type, torch.bfloat16, enabled=job.precision == "bf16"):
             tokens = tokenizer.encode(to_model(frames, job.device))
-        return {name: codes.cpu().numpy() for name, codes in tokens.items()}
+        return {name: indices.cpu().numpy() for name, indices in tokens.items()}
 
     return encode
 
 
-def batch_of(spec: TokenSpec, row_frames: int, shard_rows: int, device: str) -> int:
-    """Clips that are encoded at once: a power of two, no more than a shard has."""
+def batch_size(spec: TokenSpec, row_frames: int, shard_rows: int, device: str) -> int:
+    """Number of clips encoded at once: a power of two, at most the rows of a shard."""
     pixels = row_frames * spec.framing.height * spec.framing.width
-    wanted = BATCH_PIXELS[torch.device(device).type] // pixels
-    return min(shard_rows, 1 << max(0, wanted.bit_length() - 1))
+    clips = BATCH_PIXELS[torch.device(device).type] // pixels
+    return min(shard_rows, 1 << max(0, clips.bit_length() - 1))
 
 
 def provenance(
     tokenizer: VideoTokenizer, controls: Controls | None, job: TokenizeJob, row_frames: int, shard_rows: int
 ) -> dict[str, Any]:
-    """What the codes came from, besides the data. It is hashed into the cache's identity, so it names no place."""
+    """What produced the tokens, besides the data. It is hashed into the cache's identity, so it contains no paths."""
     device = torch.device(job.device)
     processor = torch.backends.cpu.get_cpu_capability()
     return {
@@ -112,7 +115,7 @@ def provenance(
         "weights_fingerprint": tokenizer.weights_fingerprint,
         "device": f"cpu {processor}" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "precision": job.precision,
-        "batch": batch_of(tokenizer.spec, row_frames, shard_rows, job.device),
+        "batch": batch_size(tokenizer.spec, row_frames, shard_rows, job.device),
         "threads": 1,
         "versions": {
             "tokenreel": __version__,

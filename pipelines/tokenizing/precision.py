@@ -1,4 +1,4 @@
-"""How many codes bf16 changes: a sample of the rows just written, encoded again in fp32."""
+"""How many tokens bf16 changes: some of the rows just written are encoded again in fp32."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
 SAMPLED_ROWS = 32
 
 
-def share_changed(job: TokenizeJob, plan: Plan) -> float:
-    """The share of codes, over the first rows that were written, that fp32 would have made another code."""
+def fraction_changed(job: TokenizeJob, plan: Plan) -> float:
+    """The fraction of tokens, in the first rows of the cache, that differ in fp32."""
     cache = TokenCache.open(job.cache, allow_partial=True)
     rows = np.flatnonzero(cache.column("valid") == 1)[:SAMPLED_ROWS].tolist()
     encode = make_encoder(job.load_tokenizer(), dataclasses.replace(job, precision="fp32"))
@@ -24,9 +24,9 @@ def share_changed(job: TokenizeJob, plan: Plan) -> float:
     with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
         results = pool.read((plan.request(row) for row in rows), ahead=2)
         for row, result in zip(rows, results, strict=True):
-            assert result.frames is not None  # it has decoded before
-            codes = encode(result.frames[None])
+            assert result.frames is not None  # it was decoded before
+            tokens = encode(result.frames[None])
             written = cache.read([row], steps=1)
-            changed += sum(int((codes[name] != written[name]).sum()) for name in codes)
-            total += sum(array.size for array in codes.values())
+            changed += sum(int((tokens[name] != written[name]).sum()) for name in tokens)
+            total += sum(array.size for array in tokens.values())
     return changed / total

@@ -1,4 +1,4 @@
-"""Several worker processes that tokenize shards side by side; the codes do not depend on how many there are."""
+"""Worker processes that tokenize shards in parallel. The tokens do not depend on their number."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, fill_shards
+from tokenreel.pipelines.tokenizing.job import TokenizeJob, tokenize_shards
 
-Message = dict[str, Any] | None  # a line of a worker; None: it has closed its output
+Message = dict[str, Any] | None  # a line of a worker's output; None: end of output
 
 
-def fill(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterator[FilledShard]:
-    """Fills `shards` with `workers` processes, a single one in this process, and yields what each shard took.
+def fill_shards(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterator[FilledShard]:
+    """Fills `shards` in `workers` processes, or in this process if one suffices; yields the statistics of each shard.
 
-    Raises DataError where a worker fails or is lost; the others are stopped, and what is committed is kept.
+    Raises DataError if a worker fails or is killed; then the others are stopped, and committed shards are kept.
     """
     if min(workers, len(shards)) <= 1:
-        yield from fill_shards(job, shards) if shards else ()
+        yield from tokenize_shards(job, shards) if shards else ()
         return
     processes = [_start(job, shards[worker::workers]) for worker in range(min(workers, len(shards)))]
     messages: queue.Queue[tuple[int, Message]] = queue.Queue()
@@ -78,5 +78,5 @@ def _listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[t
 def _require_success(number: int, process: subprocess.Popen[str]) -> None:
     code = process.wait()
     if code:
-        how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}, see its message above"
-        raise DataError(f"worker {number} {how}; what is committed is kept: run the same command again to go on")
+        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}, see its message above"
+        raise DataError(f"worker {number} {how}; committed shards are kept: run the same command again to continue")

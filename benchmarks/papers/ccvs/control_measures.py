@@ -1,7 +1,4 @@
-"""What tells whether controls steer a prior: bits by frame, contacts, the last frame, samples kept in files.
-
-On Tabletop, which knows what happens in its clips. Trains nothing, and knows no table.
-"""
+"""Measures of whether controls affect a prior, on Tabletop: bits by frame, contacts, the last frame, saved samples."""
 
 from __future__ import annotations
 

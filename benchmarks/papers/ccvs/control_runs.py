@@ -1,6 +1,6 @@
-"""The runs that `controls.py` compares: codes with controls, a prior for each, its bits and samples.
+"""The runs that `controls.py` compares: tokens with controls, a prior for each control, its bits and samples.
 
-What is finished lies in files and is not made again. Knows no table.
+Finished runs are kept in files and not repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tokenreel.benchmarks.papers.ccvs import control_measures as measures
 from tokenreel.benchmarks.papers.ccvs.control_tip import Watcher
 from tokenreel.config import load_preset
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest
@@ -136,7 +136,7 @@ def trained_watcher(setup: Setup) -> Watcher:
     """It sees clips decoded from their own codes, as what it is to judge is decoded."""
     cache = TokenCache.open(setup.cache)
     rows = cache.rows("train")
-    watched = spread(np.arange(len(rows)), WATCHED)
+    watched = evenly_spaced(np.arange(len(rows)), WATCHED)
     tokenizer = VideoTokenizer.from_pretrained(setup.tokenizer).freeze()
     codes, truth = cache.read(rows[watched], [STREAM])[STREAM], measures.truth_of(cache, rows[watched])
     videos = measures.decoded(tokenizer, codes, truth.frames, setup.context)

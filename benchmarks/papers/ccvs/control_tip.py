@@ -1,7 +1,7 @@
-"""Sees in a decoded video where the arm's tip is, and from its track which motion programme the clip runs.
+"""Estimates the position of the arm's tip in decoded video, and from its positions the motion programme of the clip.
 
-Two small networks, trained on what Tabletop knows of training clips: one finds the tip in single decoded frames, the
-other tells the class from its places in a clip. They know no codes and no prior. T frames, N clips.
+Two small networks, trained on the states of Tabletop's training clips: one locates the tip in single decoded frames,
+the other classifies the sequence of its positions. T frames, N clips.
 """
 
 from __future__ import annotations

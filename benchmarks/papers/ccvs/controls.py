@@ -1,14 +1,14 @@
-r"""What controls change: bits and samples of priors given a class, states, sound or the end, on Tabletop, in Markdown.
+r"""The effect of controls: bits and samples of priors given classes, states, sound or end frames, as Markdown.
 
     python -m tokenreel.benchmarks.papers.ccvs.controls --out ccvs-controls --tokenizer runs/ccvs-tokenizer \
         [--seeds 0] [--jobs 2]
     python -m tokenreel.benchmarks.papers.ccvs.controls --out ccvs-quick --tokenizer runs/ccvs-tokenizer --quick
 
-TOKENIZER is a trained ccvs-tabletop-tiny; the priors are those of ccvs-tabletop-tiny and of its variants. Those of
-frames are all trained alike, the one that draws states for a class as its preset says; all on the videos' 16-frame
-clips, of which a tenth is held out, with one given frame. Standard errors are over clips, not over trainings: more
-seeds show those. OUT keeps codes, priors and samples: called again, it goes on where it stopped. Take a new OUT after a
-change of the code or of the tokenizer.
+TOKENIZER is a trained ccvs-tabletop-tiny; the priors are those of ccvs-tabletop-tiny and its variants. Priors of frames
+are trained alike, the control prior of classes and states as in its preset, all on the videos' 16-frame clips, of which
+a tenth is held out, with one given frame. Standard errors are over clips, not over trainings, which more seeds show.
+OUT keeps tokens, priors and samples: the same command continues an interrupted run. Use a new OUT after a change of the
+code or of the tokenizer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs in a folder, each made once and after those that it needs, several processes side by side.
+"""Runs in a folder, each made once and after those that it depends on, several processes in parallel.
 
-The scores of a run stand in a JSON file of its name; what has one is not made again, and a training that was begun goes
-on from its checkpoint. Knows nothing of what the runs are.
+The scores of a run are in a JSON file of its name; a run that has one is not repeated, and an interrupted training
+continues from its checkpoint.
 """
 
 from __future__ import annotations

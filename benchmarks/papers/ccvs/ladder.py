@@ -1,13 +1,13 @@
-"""CCVS's table 1 at a small size on Tabletop: what each ingredient of the autoencoder brings, in Markdown.
+"""CCVS's table 1 at a small size on Tabletop: the contribution of each ingredient of the autoencoder, as Markdown.
 
     python -m tokenreel.benchmarks.papers.ccvs.ladder --out ccvs-ladder [--steps 1500] [--jobs 2] [--seed 0]
     python -m tokenreel.benchmarks.papers.ccvs.ladder --judge runs/ccvs-tokenizer
 
-Each rung is ccvs-tabletop-tiny with one ingredient more (what weighs consistency comes with the flow). Videos of 16
-frames are decoded from their true codes and a true first frame, each frame with those decoded before it (the paper's
-column "Reconstruction"). The paper's perceptual rung uses VGG-16; here it is the small network that
-`tabletop_perceptual.py` trains on Tabletop. OUT keeps what is trained: called again, it goes on where it
-stopped, and prints at once what is complete. Take a new OUT after a change of the code.
+Each row is ccvs-tabletop-tiny with one more ingredient (the consistency loss is added with the flow). Videos of 16
+frames are decoded autoregressively from their true tokens and a true first frame (the paper's column "Reconstruction").
+The paper's perceptual row uses VGG-16; here it is the small network that `tabletop_perceptual.py` trains on Tabletop.
+OUT keeps what is trained: the same command continues an interrupted run, or prints the table of a complete one. Use a
+new OUT after a change of the code.
 """
 
 from __future__ import annotations

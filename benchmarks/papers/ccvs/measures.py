@@ -1,6 +1,5 @@
-"""What CCVS's tables need of a context autoencoder and no training gives: recursive decoding, flow, flicker.
-
-On Tabletop, which knows how its pixels moved. Everything is decoded one frame from the other, from a true first one on.
+"""Measures of a context autoencoder for CCVS's tables, on Tabletop, whose motion is known: autoregressive decoding from
+a true first frame, flow, flicker.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""The runs of CCVS's tables 2 and 5 and figure 3: a tokenizer with the cache of its codes, a prior on such a cache, or
-what one of them makes of first frames.
-
-All are judged on clips that no training sees. Knows nothing of the tables.
+"""The runs of CCVS's tables 2 and 5 and figure 3: tokenizers with caches of their tokens, priors on such caches, and
+what these make of first frames; all measured on held-out clips.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""CCVS's tables 2 and 5 and its figure 3 at a small size on Tabletop, in Markdown, the paper's figures beside ours.
+"""CCVS's tables 2 and 5 and figure 3 at a small size on Tabletop, as Markdown beside the paper's figures.
 
     python -m tokenreel.benchmarks.papers.ccvs.tables --out ccvs-tables [--tables 2 5] [--figure] [--seed 0] [--jobs 2]
     python -m tokenreel.benchmarks.papers.ccvs.tables --out ccvs-quick --figure --quick
 
-Table 2: layers, heads and positions of the transformer, and from how many codes it draws. Table 5: the codebook's size.
-Figure 3: codes a frame against speed and quality, also as a picture OUT/figure3.png. OUT keeps what is made: called
-again, it goes on where it stopped, and prints at once what is complete. Take a new OUT after a change of the code.
+Table 2: layers, heads and position embeddings of the transformer, and top-k. Table 5: codebook sizes. Figure 3: tokens
+per frame against speed and quality, also as the picture OUT/figure3.png. OUT keeps all runs: the same command continues
+an interrupted one, or prints the tables of a complete one. Use a new OUT after a change of the code.
 
-Ours is the preset ccvs-tabletop-tiny, one seed: 16 frames of 64 x 64, a codebook of 16. FVD waits for an evaluation.
-What stands in its place: PSNR against what truly came, which a sample misses where it goes another way than the truth;
-the mean distance of pixels between samples of one start (of 255; the paper's DIV); the share of codes that change from
-a frame to the next, beside that of true videos.
+Ours is the preset ccvs-tabletop-tiny, one seed: 16 frames of 64 x 64, a codebook of 16. FVD is not measured. Instead:
+PSNR to the true continuation, which is low for a sample that continues differently; the mean distance between samples
+of one start, in pixel values up to 255 (the paper's DIV); the fraction of tokens that change from a frame to the next,
+beside that of true videos.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def table_2(results: Results) -> Iterator[str]:
         f"{drawn['true_codes/psnr']:.2f} dB; the first frame repeated: {repeated:.2f} dB). Given the first frame and "
         "its state, those that follow drawn as well: distance between samples, and the share of codes that change from "
         f"a frame to the next (true videos: {drawn['true_moving_codes']:.1%}). Bits/code without states are those of a "
-        f"prior that knows none (a table of the frame before: {table:.3f})."
+        f"prior that knows none (a temporal bigram prior: {table:.3f})."
     )
     yield ""
     ours = ("bits/code, states", "PSNR, states, dB", "bits/code, no states", "distance", "codes that change", "FVD")

@@ -1,11 +1,10 @@
-"""Trains the small perceptual network on frames of Tabletop, and says what to set to use it.
+"""Trains the small perceptual network on frames of Tabletop, and prints the settings that use it.
 
     python -m tokenreel.benchmarks.papers.ccvs.tabletop_perceptual OUT.safetensors [--steps 600] [--seed 0]
 
-It learns to say of each cell of its coarsest grid what lies there: nothing, one of the kinds of objects, or the arm's
-tip. Then the features of every block are scaled to a mean of 1 on Tabletop, so that a weight of the loss means
-something (Gatys et al. 2016 do so with VGG's). It stands in for VGG where ladders are measured without ImageNet's
-weights, and is no VGG: report it by its name.
+It learns to classify the content of each cell of its coarsest grid: nothing, a kind of object, or the arm's tip. The
+features of every block are then scaled to a mean of 1 on Tabletop, so that a weight of the loss is meaningful (as Gatys
+et al. 2016 do with VGG). It replaces VGG where ladders are measured without ImageNet weights; name it when reporting.
 """
 
 from __future__ import annotations

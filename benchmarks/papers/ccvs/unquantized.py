@@ -1,9 +1,7 @@
 """The last row of CCVS's table 5, an infinite codebook: the autoencoder without its quantizer, and a transformer that
-regresses the next latent vector instead of ranking codes.
+regresses the next latent vector, which therefore has one outcome for each start.
 
-It has one outcome for each start. Latents take the place of codes: the tokenizer's `encode` gives them as they are.
-
-N clips, L = T h w positions in the order of frames and places, D channels of a latent.
+N clips, L = T h w positions, frame by frame in raster order, D channels of a latent.
 """
 
 from __future__ import annotations

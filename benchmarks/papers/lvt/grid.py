@@ -1,7 +1,6 @@
-"""The runs of LVT's grid in a folder: each trained once, several processes side by side.
+"""The runs of LVT's grid in a folder: each trained once, several processes in parallel.
 
-What is finished stands in OUT/results.jsonl, a line a run, and is not trained again; what was begun goes on from its
-checkpoint. Knows nothing of the tables.
+Finished runs are lines of OUT/results.jsonl and are not repeated; interrupted trainings continue from a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What LVT's tables need and no training gives: the row that repeats the last frame, and the time of sampling."""
+"""Measures for LVT's tables without training: the baseline that repeats the last frame, and the time of sampling."""
 
 from __future__ import annotations
 

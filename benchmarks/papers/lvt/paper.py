@@ -1,6 +1,6 @@
-"""The figures that LVT's paper gives (Rakhimov et al. 2020, arXiv 2006.10704), and the runs that stand for its rows.
+"""The figures of LVT's paper (Rakhimov et al. 2020, arXiv 2006.10704), and the runs that correspond to its rows.
 
-Bits/dim with one given frame, FVD with five, mean and deviation of 10 runs; BAIR robot pushing unless said otherwise.
+Bits/dim with one given frame, FVD with five, mean and standard deviation of 10 runs; BAIR robot pushing unless noted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The demo's prior with several seeds, on the cache of a finished demo: bits/code beside what counting achieves.
+"""The demo's prior with several seeds, on the cache of a finished demo: bits/code beside the counted baselines.
 
     python -m tokenreel.benchmarks.papers.lvt.prior_seeds demo --seeds 3
 
-Held-out clips, one given frame. "below" is how far the prior is under the table p(code | code a frame before).
+Held-out clips, one given frame. "below" is the gain over the temporal bigram prior, p(token | token one frame before).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tokenreel.pipelines.requests.training import TrainPriorRequest
 def main(demo: Path, seeds: int, preset: str) -> None:
     cache = demo / "tokens.zarr"
     bound = choice_bits_per_code(TokenCache.open(cache), demo / "videos", GIVEN)
-    click.echo("seed  prior  table of the frame before  frequency  choices of the data  below  seconds")
+    click.echo("seed  prior  temporal bigram prior  frequency  choices of the data  below  seconds")
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             scores = train_prior.run(

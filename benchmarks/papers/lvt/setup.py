@@ -1,7 +1,6 @@
-"""What a run of LVT's grid is: the sizes and settings of its tokenizers and priors, and the training of one of them.
+"""Sizes and settings of the tokenizers and priors of LVT's grid, and the training of one of them.
 
-A run is a tokenizer with the cache of its codes (stage one), or a prior on such a cache (stage two). Knows nothing of
-which runs make a grid, nor of the tables.
+A run is a tokenizer with the cache of its tokens (stage one), or a prior on such a cache (stage two).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.commands import tokenize_dataset, train_prior, train_tokenizer
-from tokenreel.pipelines.common.code_usage import count_codes
+from tokenreel.pipelines.common.codebook_usage import count_tokens
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest, TrainTokenizerRequest
 
@@ -140,7 +139,7 @@ class Task:
                 allow_collapsed=self.sizes.allow_collapsed,
             )
         )
-        _, counters = count_codes(TokenCache.open(self.cache))
+        _, counters = count_tokens(TokenCache.open(self.cache))
         return {**_numbers(summary), "frequent_codes": counters["video"].use()[0].holding_80_percent}
 
     def _prior(self, variant: Variant) -> dict[str, float]:

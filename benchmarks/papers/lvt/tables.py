@@ -1,20 +1,20 @@
-"""LVT's grid at a small size on Tabletop: the paper's tables 1, 2, 7 and 8 beside ours, in Markdown.
+"""LVT's tables 1, 2, 7 and 8 at a small size on Tabletop, as Markdown beside the paper's figures.
 
     python -m tokenreel.benchmarks.papers.lvt.tables --out lvt-grid [--seeds 1 2 3] [--tables 1 2 7 8] [--jobs 2]
     python -m tokenreel.benchmarks.papers.lvt.tables --out lvt-quick --quick --seeds 0
 
-OUT keeps tokenizers, caches, priors and the scores of finished runs: called again, it goes on where it stopped, and
-prints at once what is complete. Take a new OUT after a change of the code. Four tables with three seeds are 6
-tokenizers of 2 minutes on a core of their own and 42 priors of about one: half an hour on two cores.
+OUT keeps tokenizers, caches, priors and scores of finished runs: the same command continues an interrupted run, or
+prints the tables of a complete one. Use a new OUT after a change of the code. Four tables with three seeds are 6
+tokenizers of 2 minutes of one core and 42 priors of about one minute: half an hour on two cores.
 
-Ours: 16 frames of 64 x 64, codes of 8 x 8 a frame out of 64 (the paper: 16 x 16 out of 512), a prior of width 96 and
-few steps on some 860 clips; mean and deviation over seeds, each with its own tokenizer and prior. So compare orders and
-not figures, and only within one nc: at nc = 4 a code is one of four at a place, and its tokenizer keeps more of the
-picture, so bits/code says nothing across nc. Rates and sizes were chosen by seed 0, so others are measured.
+Ours: 16 frames of 64 x 64, 8 x 8 tokens per frame from 64 codes (the paper: 16 x 16 from 512), a prior of width 96 and
+few steps on about 860 clips; mean and standard deviation over seeds, each with its own tokenizer and prior. Compare
+orders, not figures, and only for equal nc: at nc = 4 a token is one of four at a position, and its tokenizer keeps more
+of the picture. Rates and sizes were chosen with seed 0, so others are measured.
 
-A step trains one slice of each clip, and as many codes of each type: a spatial slice of 16 frames has 256 places, those
-of the other types 64, so the spatial prior gets a quarter of the clips. (In the public code all slices have 256 places,
-as it cuts the spatial type's clips to 4 frames.)
+A step trains one slice of each clip, and equally many tokens of each type: a spatial slice of 16 frames has 256
+positions, those of the other types 64, so the spatial prior gets a quarter of the clips. (In the published code all
+slices have 256 positions, as it cuts the spatial type's clips to 4 frames.)
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ NO_FVD = "-"  # until there is an evaluation
 BITS = f"Bits/code on held-out clips with {PRIME} given frame (the paper: bits/dim with one priming frame)."
 FVD = "The paper's FVD is with five given frames, mean ± deviation of 10 runs."
 COUNTED = {  # baselines that are counted -> their scores
-    "table of the frame before": "bits_per_code_temporal_bigram",
-    "frequency of codes": "bits_per_code_unigram",
+    "temporal bigram prior": "bits_per_code_temporal_bigram",
+    "unigram prior": "bits_per_code_unigram",
 }
 
 

@@ -1,10 +1,10 @@
-"""What each level of the hierarchical tokenizer is worth: the tiny preset beside a one-level 3D VQ-VAE of as many bits.
+"""The contribution of each level of the hierarchical tokenizer: the tiny preset, and a one-level one of equal bits.
 
     python -m tokenreel.benchmarks.papers.video_vqvae.levels --steps 2000
 
-Both are trained here, one core, on Tabletop, and judged on held-out clips. The one-level tokenizer is the same network
-with its top left out of the decoder and a larger codebook. Printed besides: PSNR with the codes of either level
-scrambled, of the top alone, and with the given frames' own codes in front, as a predicted clip is decoded.
+Both are trained here on one core, on Tabletop, and measured on held-out clips. The one-level tokenizer is the same
+3D network without the top level in its decoder, with a larger codebook. Also printed: PSNR with the tokens of either
+level shuffled, of the top alone, and with the given frames' own tokens in front, as a predicted clip is decoded.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def report_levels(tokenizer: HierarchicalVQVAE, video: Tensor) -> None:
         for level, track in TRACKS.items()
     }
     click.echo(f"as they are: {psnr(tokenizer.decode(tokens), video):.2f} dB")
-    click.echo(f"given frames' own codes in front: {psnr(tokenizer.decode(front), video):.2f} dB")
+    click.echo(f"given frames' own tokens in front: {psnr(tokenizer.decode(front), video):.2f} dB")
     click.echo(f"top alone: {psnr(tokenizer.decode_top(tokens['top']), video):.2f} dB")
     for level in LEVELS:
         codes = tokens[level].flatten()
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
-        scrambled = tokenizer.decode({**tokens, level: codes[order].view_as(tokens[level])})
-        click.echo(f"{level} scrambled: {psnr(scrambled, video):.2f} dB; {use(tokenizer, tokens, level)}")
+        shuffled = tokenizer.decode({**tokens, level: codes[order].view_as(tokens[level])})
+        click.echo(f"{level} shuffled: {psnr(shuffled, video):.2f} dB; {use(tokenizer, tokens, level)}")
 
 
 def use(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str:

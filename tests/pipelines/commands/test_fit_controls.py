@@ -203,7 +203,7 @@ def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, toke
         partial(tokenize_dataset.run, TokenizeRequest(**flags, data=str(tmp_path / "videos"))),
         partial(repair_damaged, tmp_path / "x"),
     ):
-        with pytest.raises(DataError, match=r"states\.csv has changed since .*x was begun \(sha256 [0-9a-f]{12}"):
+        with pytest.raises(DataError, match=r"states\.csv has changed since .*x was started \(sha256 [0-9a-f]{12}"):
             again()
     table.write_text("\n".join(lines) + "\n")
     assert tokenize_dataset.run(TokenizeRequest(**flags, data=str(tmp_path / "videos")))["sealed"]

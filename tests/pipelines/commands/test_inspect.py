@@ -19,7 +19,7 @@ from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.pipelines.cli.program import run_command
-from tokenreel.pipelines.common import code_usage
+from tokenreel.pipelines.common import codebook_usage
 from tokenreel.pipelines.report.code_pictures import given_steps
 from tokenreel.pipelines.report.pictures import CHANGED, SAME, indexed_colours
 
@@ -84,8 +84,8 @@ def test_codebook_usage_is_that_of_a_count_by_hand(tmp_path: Path, capsys: pytes
 def test_of_a_large_cache_rows_spread_over_it_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr(code_usage, limit, value)
-    monkeypatch.setattr(code_usage, "TOKENS_AT_ONCE", 500)  # two rows
+    monkeypatch.setattr(codebook_usage, limit, value)
+    monkeypatch.setattr(codebook_usage, "TOKENS_AT_ONCE", 500)  # two rows
     summary = inspect(capsys, token_file(tmp_path / "x", given=2))
     assert summary["rows_counted"] == 3
     assert_use(summary["codebook_usage"]["video"], make_tokens()["video"][[0, 11, 22]], 11)
@@ -133,7 +133,7 @@ def test_a_cache_with_nothing_in_it_has_no_statistics_and_no_pictures(
     summary = inspect(capsys, tmp_path / "x")
     assert (summary["shards"], summary["rows_counted"], summary["codebook_usage"]) == ("0 of 1", 0, {})
     assert run_command(["inspect", str(tmp_path / "x"), "--pictures", str(tmp_path / "y")]) == 1
-    assert "holds no whole clip" in capsys.readouterr().err
+    assert "holds no complete clip" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from tokenreel.config import load_preset
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.preset_tokens import require_tokens, tokens_of_sections
+from tokenreel.pipelines.common.preset_tokens import preset_spec, require_tokens
 
 
 def tokens(grid: tuple[int, int, int] = (16, 16, 16), codes: int = 64, codebooks: int = 4) -> TokenSpec:
@@ -19,9 +19,9 @@ def tokens(grid: tuple[int, int, int] = (16, 16, 16), codes: int = 64, codebooks
 def test_the_tokenizer_of_the_preset_says() -> None:
     preset = load_preset("lvt-tabletop-tiny")
     require_tokens(preset, tokens())
-    with pytest.raises(ConfigError, match=r"\[16, 16, 16\] places, 1 codebooks of 64.*meant for.* 4 codebooks of 64"):
+    with pytest.raises(ConfigError, match=r"\[16, 16, 16\] and 1 codebooks of 64.*expects.* 4 codebooks of 64"):
         require_tokens(preset, tokens(codebooks=1))
-    with pytest.raises(ConfigError, match=r"\[16, 8, 8\] places.*\[16, 16, 16\] places.*--set tokenizer=null"):
+    with pytest.raises(ConfigError, match=r"\[16, 8, 8\] and.*\[16, 16, 16\] and.*--set tokenizer=null"):
         require_tokens(preset, tokens(grid=(16, 8, 8)))
 
 
@@ -33,14 +33,14 @@ def test_the_section_of_tokens_says() -> None:
 
 def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
     preset = load_preset("ccvs-bair-paper-state")
-    planned = tokens_of_sections(preset)
+    planned = preset_spec(preset)
     assert [(s.name, s.grid, s.codebook_size) for s in planned.streams] == [
         ("video", (16, 8, 8), 1024), ("state", (16, 1, 2), 128)
     ]  # fmt: skip
     require_tokens(preset, planned)
     other = dataclasses.replace(planned.stream("state"), codebook_size=32, unconditional_token=32)
     with pytest.raises(
-        ConfigError, match=r"'state' of \[16, 1, 2\] places, 1 codebooks of 32.* of 128 codes.*--set controls=null"
+        ConfigError, match=r"'state' with grid \[16, 1, 2\] and 1 codebooks of 32.* of 128 codes.*--set controls=null"
     ):
         require_tokens(preset, dataclasses.replace(planned, streams=(planned.stream("video"), other)))
     require_tokens(preset, dataclasses.replace(planned, streams=planned.levels))  # the prior says that it is missing
@@ -49,12 +49,12 @@ def test_tracks_of_the_controls_are_part_of_the_tokens() -> None:
 def test_tracks_that_the_data_decides_are_not_compared() -> None:
     preset = load_preset("ccvs-bair-paper-state")
     left_open = {"class": {"type": "class"}, "sound": {"type": "sound"}, "arm": {"type": "state"}}
-    planned = tokens_of_sections({**preset, "controls": {**left_open, **preset["controls"]}})
-    assert planned == tokens_of_sections(preset)
-    assert tokens_of_sections({**preset, "controls": left_open}) == tokens_of_sections({**preset, "controls": None})
+    planned = preset_spec({**preset, "controls": {**left_open, **preset["controls"]}})
+    assert planned == preset_spec(preset)
+    assert preset_spec({**preset, "controls": left_open}) == preset_spec({**preset, "controls": None})
 
 
 def test_a_user_can_say_that_others_are_meant() -> None:
     sections = {**load_preset("lvt-tabletop-tiny"), "tokenizer": None}
-    assert tokens_of_sections(sections) is None
+    assert preset_spec(sections) is None
     require_tokens(sections, tokens(codebooks=1))

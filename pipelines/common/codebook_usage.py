@@ -1,4 +1,4 @@
-"""How the codebooks of a cache are used: counts over rows spread over it."""
+"""How often the codes of a cache's codebooks occur, counted on evenly spaced rows."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.order import spread
+from tokenreel.data.order import evenly_spaced
 from tokenreel.metrics.codes import CodeCounter
 
 MAX_ROWS = 4096  # each may cost a seek
-MAX_TOKENS = 1 << 24  # counted in a few tenths of a second; rows of any size, at least one
-TOKENS_AT_ONCE = 1 << 20  # in memory
+MAX_TOKENS = 1 << 24  # counted in a few tenths of a second
+TOKENS_AT_ONCE = 1 << 20  # in memory at once
 
 
-def count_codes(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
-    """(rows counted, counts by stream) of valid rows: all, or as many as the limits allow, evenly over the cache.
+def count_tokens(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
+    """(number of rows counted, counts by stream) of valid rows: all, or as many evenly spaced ones as the limits allow.
 
-    Where videos are kept whole a row is a code step. Raises CacheError where a row is damaged.
+    In a cache of whole videos a row is a code step. Raises CacheError if a row is damaged.
     """
     tokens_per_row = sum(math.prod(layout.row_shape) for layout in cache.header.streams.values())
     valid = np.flatnonzero(cache.column("valid") == 1)
-    rows = spread(valid, min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
+    rows = evenly_spaced(valid, min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
     counters = {stream.name: CodeCounter(stream.codebook_size, stream.codebooks) for stream in cache.spec.streams}
     batch = max(1, TOKENS_AT_ONCE // tokens_per_row)
     for first in range(0, len(rows), batch):
@@ -34,16 +34,16 @@ def count_codes(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
 
 
 def codebook_usage(counters: Mapping[str, CodeCounter]) -> dict[str, dict[str, Any]]:
-    """LVT appendix A's figures by stream, a list over its codebooks for each. Every stream must have been counted."""
+    """The statistics of LVT appendix A by stream, each a list over its codebooks. No stream may be without counts."""
     return {name: _usage(counter) for name, counter in counters.items()}
 
 
 def _usage(counter: CodeCounter) -> dict[str, Any]:
-    books = counter.use()
+    codebooks = counter.use()
     return {
-        "codebook_size": books[0].codebook_size,
+        "codebook_size": codebooks[0].codebook_size,
         "in_use": (counter.counts > 0).sum(axis=1).tolist(),
-        "holding_80_percent": [use.holding_80_percent for use in books],
-        "perplexity": [round(use.perplexity, 1) for use in books],
-        "entropy_bits": [round(use.entropy, 3) for use in books],
+        "holding_80_percent": [use.holding_80_percent for use in codebooks],
+        "perplexity": [round(use.perplexity, 1) for use in codebooks],
+        "entropy_bits": [round(use.entropy, 3) for use in codebooks],
     }
