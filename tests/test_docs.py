@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def test_a_command_line_is_one_that_tokenreel_takes(
     assert run_command(line) == 0
     preset = getattr(requests[0], "preset", None)
     assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
+
+
+def test_the_page_of_commands_is_what_its_script_writes() -> None:
+    """After a change of a request: python docs/commands.py."""
+    assert runpy.run_path(str(ROOT / "docs/commands.py"))["page"]() == (ROOT / "docs/commands.md").read_text()
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
