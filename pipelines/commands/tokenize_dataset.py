@@ -60,7 +60,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
         return estimate(tokenizer, job, header, request.workers)
     writer = CacheWriter.create(request.out, header, plan.to_json(), _origin(request))
     tally = Tally(header, request.max_bad_fraction)
-    cache_id = _fill_and_seal(request, job, writer, tally)
+    cache_id = _fill_and_seal(request, job, writer, tally, tokenizer.collapse_advice)
     summary = {**tally.summary(time.perf_counter() - started), **_outcome(request.out, plan, writer, cache_id)}
     if request.precision == "bf16":
         summary["tokens_changed_by_bf16"] = share_changed(job, plan)
@@ -96,10 +96,12 @@ def _job(request: TokenizeRequest, tokenizer: str) -> TokenizeJob:
     return make_job(request.out, tokenizer, request.data, device, request.precision, request.controls, *revisions)
 
 
-def _fill_and_seal(request: TokenizeRequest, job: TokenizeJob, writer: CacheWriter, tally: Tally) -> str | None:
+def _fill_and_seal(
+    request: TokenizeRequest, job: TokenizeJob, writer: CacheWriter, tally: Tally, advice: str
+) -> str | None:
     """The identity of the cache, or None where other calls have shards left to write."""
     rows = writer.header.rows
-    approve = None if request.allow_collapsed else partial(require_no_collapse, request.out)
+    approve = None if request.allow_collapsed else partial(require_no_collapse, request.out, advice)
     for _ in range(2):  # a second time if a shard was damaged before it was sealed
         shards = [shard for shard in writer.pending() if shard % request.num_shards == request.shard_index]
         with Progress(rows, "tokenize", "clip", done=rows - _rows_of(writer.header, shards)) as bar:
