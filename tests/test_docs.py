@@ -7,6 +7,7 @@ import importlib
 import re
 import runpy
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,27 @@ def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_tree_names_exists(name: str) -> None:
+    (tree,) = re.findall(r"```\n(src/tokenreel/.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+    found = list(_paths(tree))
+    assert len(found) >= 10
+    assert not [str(path) for path in found if not (ROOT / path).exists()]
+
+
+def _paths(tree: str) -> Iterator[Path]:
+    """Each path that starts a line, indented below its folder; and each module that the description of a folder names."""
+    folder = Path()
+    for line in tree.splitlines():
+        names, description = re.fullmatch(r" *(\S+(?:, \S+)*) +(.*)", line).groups()  # type: ignore[union-attr]
+        parent = folder if line.startswith(" ") else Path()
+        yield from (parent / name for name in names.split(", "))
+        if not line.startswith(" "):
+            folder = Path(names)
+        if names.endswith("/"):
+            yield from (parent / names / module for module in re.findall(r"(?<!/)\b\w+\.py\b", description))
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
