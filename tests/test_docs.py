@@ -84,16 +84,18 @@ def test_what_a_tree_names_exists(name: str) -> None:
 
 
 def _paths(tree: str) -> Iterator[Path]:
-    """Each path that starts a line, indented below its folder; and each module that the description of a folder names."""
+    """Each path at the start of a line, below the folder that it is indented under; and the modules that a folder's
+    description names.
+    """
     folder = Path()
-    for line in tree.splitlines():
-        names, description = re.fullmatch(r" *(\S+(?:, \S+)*) +(.*)", line).groups()  # type: ignore[union-attr]
-        parent = folder if line.startswith(" ") else Path()
-        yield from (parent / name for name in names.split(", "))
-        if not line.startswith(" "):
+    for indent, names, description in re.findall(r"^( *)(\S+(?:, \S+)*)(.*)$", tree, flags=re.MULTILINE):
+        if not indent:
             folder = Path(names)
+        for name in names.split(", "):
+            yield folder / name if indent else Path(name)
         if names.endswith("/"):
-            yield from (parent / names / module for module in re.findall(r"(?<!/)\b\w+\.py\b", description))
+            below = folder / names if indent else folder
+            yield from (below / module for module in re.findall(r"(?<!/)\b\w+\.py\b", description))
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
