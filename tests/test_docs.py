@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,11 @@ def test_a_command_line_is_one_that_tokenreel_takes(
     assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
 
 
+def test_the_page_of_commands_is_what_its_script_writes() -> None:
+    """After a change of a request: python docs/commands.py."""
+    assert runpy.run_path(str(ROOT / "docs/commands.py"))["page"]() == (ROOT / "docs/commands.md").read_text()
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
     for block in blocks(path, "python"):
@@ -66,6 +73,29 @@ def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_tree_names_exists(name: str) -> None:
+    (tree,) = re.findall(r"```\n(src/tokenreel/.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+    found = list(_paths(tree))
+    assert len(found) >= 10
+    assert not [str(path) for path in found if not (ROOT / path).exists()]
+
+
+def _paths(tree: str) -> Iterator[Path]:
+    """Each path at the start of a line, below the folder that it is indented under; and the modules that a folder's
+    description names.
+    """
+    folder = Path()
+    for indent, names, description in re.findall(r"^( *)(\S+(?:, \S+)*)(.*)$", tree, flags=re.MULTILINE):
+        if not indent:
+            folder = Path(names)
+        for name in names.split(", "):
+            yield folder / name if indent else Path(name)
+        if names.endswith("/"):
+            below = folder / names if indent else folder
+            yield from (below / module for module in re.findall(r"(?<!/)\b\w+\.py\b", description))
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

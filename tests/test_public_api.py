@@ -12,6 +12,7 @@ import tokenreel
 from tokenreel import Controls, Prior, Samples, TokenCache, TokenSpec, VideoTokenizer
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import Framing, StreamSpec
+from tokenreel.pipelines.run import COMMANDS
 from tokenreel.tokenizers.controls.class_name import ClassConfig, ClassEncoder
 
 SPEC = TokenSpec(
@@ -64,3 +65,15 @@ def test_tokens_are_introduced_by_their_shapes(tmp_path: Path) -> None:
     codes = {"video": torch.zeros(2, *SPEC.streams[0].shape, dtype=torch.long)}
     samples = Samples(codes, {name: torch.zeros_like(value) for name, value in codes.items()}, 105.5, 1260)
     assert repr(samples) == "Samples(video [2, 3, 5, 7, 2]; forwards=105.5, tokens_sampled=1,260)"
+
+
+def test_every_command_with_results_can_be_run_from_the_public_names() -> None:
+    """The others print what Python reads by other means: presets and the environment."""
+    requests = {command.request.__name__ for command in COMMANDS if command.module not in ("presets", "doctor")}
+    assert {name for name in tokenreel.__all__ if name.endswith("Request")} == requests
+
+
+def test_run_returns_the_summary_of_the_command(tmp_path: Path) -> None:
+    request = tokenreel.TabletopRequest(directory=tmp_path / "videos", videos=2, frames=3, size=16)
+    assert tokenreel.run(request)["frames"] == 6
+    assert len(list(tmp_path.glob("videos/*/*.mp4"))) == 2

@@ -1,6 +1,7 @@
 """tokenreel: video -> discrete tokens -> a prior over them -> video.
 
-The public names are imported when first used, so that `import tokenreel` costs no torch.
+The public names are imported when first used, so that `import tokenreel` costs no torch. `run(request)` carries out a
+command; there is a request class for each.
 """
 
 from __future__ import annotations
@@ -12,16 +13,34 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRIORS",
+    "QUANTIZERS",
     "TOKENIZERS",
     "Controls",
+    "DecodeRequest",
+    "DemoRequest",
+    "ExportRequest",
+    "FitControlsRequest",
+    "GenerateRequest",
+    "InspectRequest",
     "Prior",
+    "PullRequest",
+    "PushRequest",
+    "ReconstructRequest",
+    "RepairRequest",
+    "SampleRequest",
     "Samples",
     "SamplingConfig",
+    "TabletopRequest",
     "TokenCache",
     "TokenSpec",
+    "TokenizeRequest",
+    "TrainPriorRequest",
+    "TrainTokenizerRequest",
+    "VerifyRequest",
     "VideoTokenizer",
     "__version__",
     "read_video",
+    "run",
     "sample",
     "sample_video",
     "to_frames",
@@ -34,23 +53,50 @@ if TYPE_CHECKING:
     from tokenreel.data.pixels import to_frames, to_model
     from tokenreel.data.spec import TokenSpec
     from tokenreel.data.video.reader import read_video
+    from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
+    from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
+    from tokenreel.pipelines.requests.exporting import ExportRequest
+    from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
+    from tokenreel.pipelines.requests.program import DemoRequest, TabletopRequest
+    from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
+    from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
+    from tokenreel.pipelines.run import run
     from tokenreel.priors.base import PRIORS, Prior
     from tokenreel.priors.sampling.logits import SamplingConfig
     from tokenreel.priors.sampling.video import Samples, sample, sample_video
     from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer
     from tokenreel.tokenizers.controls.controls import Controls
+    from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 else:
     _MODULES = {
         "PRIORS": "tokenreel.priors.base",
+        "QUANTIZERS": "tokenreel.tokenizers.quantizers.base",
         "TOKENIZERS": "tokenreel.tokenizers.base",
         "Controls": "tokenreel.tokenizers.controls.controls",
+        "DecodeRequest": "tokenreel.pipelines.requests.decoding",
+        "DemoRequest": "tokenreel.pipelines.requests.program",
+        "ExportRequest": "tokenreel.pipelines.requests.exporting",
+        "FitControlsRequest": "tokenreel.pipelines.requests.training",
+        "GenerateRequest": "tokenreel.pipelines.requests.generation",
+        "InspectRequest": "tokenreel.pipelines.requests.artifacts",
         "Prior": "tokenreel.priors.base",
+        "PullRequest": "tokenreel.pipelines.requests.artifacts",
+        "PushRequest": "tokenreel.pipelines.requests.artifacts",
+        "ReconstructRequest": "tokenreel.pipelines.requests.decoding",
+        "RepairRequest": "tokenreel.pipelines.requests.tokenizing",
+        "SampleRequest": "tokenreel.pipelines.requests.generation",
         "Samples": "tokenreel.priors.sampling.video",
         "SamplingConfig": "tokenreel.priors.sampling.logits",
+        "TabletopRequest": "tokenreel.pipelines.requests.program",
         "TokenCache": "tokenreel.data.cache.reader",
         "TokenSpec": "tokenreel.data.spec",
+        "TokenizeRequest": "tokenreel.pipelines.requests.tokenizing",
+        "TrainPriorRequest": "tokenreel.pipelines.requests.training",
+        "TrainTokenizerRequest": "tokenreel.pipelines.requests.training",
+        "VerifyRequest": "tokenreel.pipelines.requests.artifacts",
         "VideoTokenizer": "tokenreel.tokenizers.base",
         "read_video": "tokenreel.data.video.reader",
+        "run": "tokenreel.pipelines.run",
         "sample": "tokenreel.priors.sampling.video",
         "sample_video": "tokenreel.priors.sampling.video",
         "to_frames": "tokenreel.data.pixels",

@@ -134,7 +134,7 @@ def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: 
     other = save_tokenizer(tmp_path / "b", seed=1)
     with pytest.raises(CacheError, match="holds another token cache: its code_fingerprint is"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=other, data=DATA, out=reference))
-    with pytest.raises(DataError, match="its videos are not those of the plan"):
+    with pytest.raises(DataError, match="its videos differ from those of the plan"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA.replace("31", "29"), out=reference))
     with pytest.raises(ConfigError, match="Give the same flags"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference, clip_stride=2))

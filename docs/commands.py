@@ -1,0 +1,247 @@
+"""Writes docs/commands.md: every command's usage and flags as its request class declares them, and an example.
+
+Usage: python docs/commands.py. Needs no torch; a test compares the page with what this writes.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenreel.pipelines.cli.parameters import NONE, parameters_of
+from tokenreel.pipelines.requests.fields import RequestField, fields_of
+from tokenreel.pipelines.run import COMMANDS, Command
+
+METAVARS = {int: "N", float: "X", Path: "PATH"}  # of values whose flag states no other; else the flag in capitals
+DEFAULT = re.compile(r"\s*Default: (.*)\.$")  # at the end of a help text
+
+TOP = """# Commands
+
+This page is written by `python docs/commands.py` from the request classes in `pipelines/requests/`, from which `--help`
+is made as well. The [guides](guides.md) explain what the flags are for, the [glossary](glossary.md) defines the terms.
+
+## All commands
+
+There is one program, `tokenreel` (also `python -m tokenreel`). `tokenize-dataset` and `train-prior` are installed under
+their own names as well. `tokenreel COMMAND --help` lists the flags of a command.
+
+The whole way on your own videos:
+
+```console
+tokenreel train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer
+tokenreel reconstruct --tokenizer runs/tokenizer --data videos/ --out reconstructed
+tokenreel tokenize-dataset --tokenizer runs/tokenizer --data videos/ --out tokens.zarr --workers 2
+tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior
+tokenreel sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --out samples.zarr
+tokenreel decode --tokens samples.zarr --tokenizer runs/tokenizer --out sampled
+```
+
+### Output
+
+A command ends by printing a summary on standard output: what it wrote, scores, and how fast it was. Progress goes to
+standard error: a bar on a terminal, otherwise one line every 30 seconds. Every command takes
+
+| flag | meaning |
+|---|---|
+| `--json` | Print the summary as JSON. |
+| `--quiet` | Show no progress. |
+| `--debug` | Show the traceback of an error. |
+| `--help`, `-h` | List the flags. |
+
+### Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | The command succeeded. |
+| 1 | It failed; one line on standard error says why. |
+| 2 | A flag, a preset or a configuration is wrong. |
+| 3 | It succeeded, but inputs that could not be decoded were quarantined. Videos that are too short do not count. |
+| 130 | It was interrupted. Training has then written a checkpoint, and the same command continues it. |
+
+### Settings
+
+A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior` and
+`training`. `training.tokenizer` and `training.prior` hold what applies to one stage only; where a system has one prior
+per level, `prior` and `training.prior` have one part per level. A preset may name another one as its `base` and contain
+only what differs. Settings come from five sources; later ones win:
+
+1. the defaults of the configuration classes
+2. `--preset NAME`
+3. `--config FILE`
+4. `--set section.field=value`, with a value in YAML
+5. flags such as `--steps`
+
+All `--set` of a command are one source, so their order does not matter; if two set the same field, the last one counts.
+An unknown key is an error that names the nearest known one. The resolved settings are written to the run folder.
+
+`train-prior` refuses a cache whose grid or codebooks differ from those of the preset's own tokenizer. `--set
+tokenizer=null` (or `tokens=null`) lifts this check, and `--set controls=null` the same check of the section `controls`.
+
+```console
+tokenreel train-prior --preset gpt-tabletop-tiny --set prior.depth=4 --cache tokens.zarr --out runs/small --dry-run
+```
+"""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the request does not say."""
+
+    example: str  # without the program's name
+    notes: str = ""
+
+
+TEXTS = {
+    "demo": Text(
+        "demo --out demo",
+        "Makes videos, trains both stages, samples, decodes, and writes `report.html`: reconstructions, token maps, "
+        "loss curves and scores. Takes a few minutes on two CPU cores. The preset must have a single prior.",
+    ),
+    "tabletop": Text(
+        "tabletop videos --videos 240",
+        "Writes `CLASS/NUMBER.mp4` with sound, `metadata.csv` (classes), `states.csv` (positions in each frame), "
+        "`contacts.csv` and `choices.csv` (the random choices behind each video).",
+    ),
+    "train-tokenizer": Text(
+        "train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer",
+        "See [your own videos](tutorial.md), [resuming](guides.md#resuming) and "
+        "[several processes](guides.md#several-processes).",
+    ),
+    "fit-controls": Text(
+        'fit-controls --preset ccvs-tabletop-tiny-state --data "tabletop:?videos=480&frames=32" --out runs/controls',
+        "Needs no tokenizer. Reports for each control how many of its tokens are used and the error of encoding. See "
+        "[controls](guides.md#controls).",
+    ),
+    "tokenize-dataset": Text(
+        "tokenize-dataset --tokenizer runs/tokenizer --data videos/ --out tokens.zarr --workers 2",
+        "Also installed as the program `tokenize-dataset`. If a level has collapsed (its tokens hardly differ), the "
+        "cache is not sealed without `--allow-collapsed`. See [the token cache](token_cache.md).",
+    ),
+    "train-prior": Text(
+        "train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior",
+        "Also installed as the program `train-prior`. It opens the cache only: no video and no tokenizer. The summary "
+        "has the prior's bits/code on the validation split beside those of two counted baselines, the unigram and the "
+        "temporal bigram prior.",
+    ),
+    "sample": Text(
+        "sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
+        "See [sampling](guides.md#sampling), [several levels](guides.md#several-levels) and "
+        "[controls](guides.md#controls).",
+    ),
+    "decode": Text(
+        "decode --tokens samples.zarr --tokenizer runs/tokenizer --out sampled",
+        "`--context`, `--context-video`, `--given-frames` and `--end` are for tokenizers that decode with context. See "
+        "[context decoding](guides.md#context-decoding).",
+    ),
+    "generate": Text(
+        "generate --prior runs/prior --tokenizer runs/tokenizer --video start.mp4 --given-frames 1 --out continued",
+        "Encodes the given frames, samples and decodes in one command, without a cache. See "
+        "[controls](guides.md#controls).",
+    ),
+    "reconstruct": Text(
+        "reconstruct --tokenizer runs/tokenizer --data videos/ --out reconstructed",
+        "Writes the folders `original`, `reconstructed` and `side_by_side` with an mp4 per clip, and `scores.json`.",
+    ),
+    "push": Text(
+        "push runs/tokenizer me/my-tokenizer",
+        "PATH is a run folder, a saved model, fitted controls or a sealed cache. See [the Hub](hub.md).",
+    ),
+    "pull": Text("pull me/my-tokens tokens.zarr --revision v1", "The download is verified before PATH appears."),
+    "inspect": Text(
+        "inspect tokens.zarr --pictures token-maps --num-clips 4",
+        "For a cache or token file it reports the [use of codes](guides.md#looking-at-tokens) of each stream.",
+    ),
+    "verify": Text("verify tokens.zarr", "Fails with exit code 1, naming files and rows, if anything is damaged."),
+    "repair": Text(
+        "repair tokens.zarr",
+        "Encodes the damaged shards again; the result has the same `cache_id` as before.",
+    ),
+    "export": Text(
+        "export --cache tokens.zarr --out shards --split train",
+        "The samples hold `KEY.STREAM.npy` for each stream and `KEY.json`; `dataset.json` describes them. See "
+        "[the token cache](token_cache.md#export).",
+    ),
+    "presets list": Text("presets list"),
+    "presets show": Text("presets show gpt-tabletop-tiny --json"),
+    "doctor": Text("doctor"),
+}
+
+
+def page() -> str:
+    return TOP + "".join(f"\n## {command.name}\n\n{_section(command)}" for command in COMMANDS)
+
+
+def _section(command: Command) -> str:
+    text, fields = TEXTS[command.name], _fields(command)
+    usage = ["tokenreel", command.name, *(_usage(field) for field in fields if field.required)]
+    optional = any(not field.required for field in fields)
+    parts = [_prose(" ".join((command.request.__doc__ or "").split()))]
+    parts += [f"```\n{' '.join(usage)}{' [OPTIONS]' if optional else ''}\n```"]
+    if rows := [_row(field) for field in fields if not field.option.positional]:
+        parts += ["\n".join(["| flag | default | meaning |", "|---|---|---|", *rows])]
+    parts += [_prose(text.notes)] if text.notes else []
+    parts += [f"```console\ntokenreel {text.example}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _prose(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _fields(command: Command) -> list[RequestField]:
+    """In the order of `--help`, the required ones of each group first."""
+    fields = {field.name: field for field in fields_of(command.request)}
+    groups = [[fields[str(parameter.name)] for parameter in group] for group in parameters_of(command.request).values()]
+    return [field for group in groups for field in sorted(group, key=lambda field: not field.required)]
+
+
+def _usage(field: RequestField) -> str:
+    return field.option.flag if field.option.positional else _flag(field)
+
+
+def _flag(field: RequestField) -> str:
+    option = field.option
+    if field.type is bool:
+        return option.flag
+    return f"{option.flag} {option.metavar or METAVARS.get(field.type) or option.flag.strip('-').upper()}"
+
+
+def _row(field: RequestField) -> str:
+    return f"| `{_flag(field)}` | {_default(field)} | {_meaning(field)} |".replace("  ", " ")
+
+
+def _default(field: RequestField) -> str:
+    if field.required:
+        return "required"
+    if stated := DEFAULT.search(field.option.help):
+        return stated[1]
+    return _shown(field.default)
+
+
+def _shown(default: Any) -> str:
+    if default is False:
+        return "off"
+    return NONE if default in (None, (), {}) else f"`{default}`"
+
+
+def _meaning(field: RequestField) -> str:
+    text = DEFAULT.sub("", field.option.help)
+    if field.choices:
+        text += f" One of {', '.join(f'`{choice}`' for choice in field.choices)}."
+    return text + _range(field)
+
+
+def _range(field: RequestField) -> str:
+    """In words, where it is more than not below 0."""
+    option = field.option
+    bounds = [f"above {option.above:g}"] if option.above is not None else []
+    bounds += [f"at least {option.minimum:g}"] if option.minimum else []
+    bounds += [f"at most {option.maximum:g}"] if option.maximum is not None else []
+    return f" {' and '.join(bounds).capitalize()}." if bounds else ""
+
+
+if __name__ == "__main__":
+    Path(__file__).with_suffix(".md").write_text(page())
