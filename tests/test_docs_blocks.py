@@ -1,6 +1,7 @@
 """The Python in docs/concepts.md and docs/python.md is run, page by page, on a small project in a temporary folder.
 
-A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints.
+A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints. What scripts in
+docs/ make is what they make now.
 """
 
 from __future__ import annotations
@@ -71,3 +72,8 @@ def test_the_picture_of_the_architecture_is_what_its_script_draws(tmp_path: Path
     drawn, kept = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "drawn.png", PICTURE))
     assert drawn.shape == kept.shape
     assert np.abs(drawn - kept).mean() < 1
+
+
+def test_the_page_of_presets_is_what_its_script_writes() -> None:
+    """After a change of a preset: python docs/presets.py."""
+    assert runpy.run_path(str(DOCS / "presets.py"))["page"]() == (DOCS / "presets.md").read_text()
