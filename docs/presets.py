@@ -112,8 +112,8 @@ def _section(name: str, preset: dict[str, Any]) -> Iterator[str]:
     yield "- tokens: " + "; ".join(map(_level, levels)) + f"; {preset['tokens']['time']}"
     for stage, training in preset["training"].items():
         yield (
-            f"- `{preset[stage]['type']}`: {preset['parameters'][stage]:,} parameters; {training['steps']:,} steps of "
-            f"{training['batch']} clips, {training['optimizer']}, {training['precision']}"
+            f"- `{preset[stage]['type']}`: {preset['parameters'][stage]:,} parameters; {training['steps']:,} steps, "
+            f"batch {training['batch']}, {training['optimizer']}, {training['precision']}"
         )
     yield ""
 
