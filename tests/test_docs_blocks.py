@@ -1,10 +1,12 @@
 """The Python in docs/concepts.md and docs/python.md is run, page by page, on a small project in a temporary folder.
 
-A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints.
+A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints. What scripts in
+docs/ make is what they make now.
 """
 
 from __future__ import annotations
 
+import ast
 import doctest
 import re
 import runpy
@@ -20,9 +22,11 @@ from PIL import Image
 from small_project import make_project
 
 from tokenreel import PRIORS, TOKENIZERS
+from tokenreel.data.video.reader import REASONS
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PICTURE = DOCS / "architecture.png"
 
 
@@ -71,3 +75,23 @@ def test_the_picture_of_the_architecture_is_what_its_script_draws(tmp_path: Path
     drawn, kept = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "drawn.png", PICTURE))
     assert drawn.shape == kept.shape
     assert np.abs(drawn - kept).mean() < 1
+
+
+def test_the_page_of_presets_is_what_its_script_writes() -> None:
+    """After a change of a preset: python docs/presets.py."""
+    assert runpy.run_path(str(DOCS / "presets.py"))["page"]() == (DOCS / "presets.md").read_text()
+
+
+def test_messages_that_the_troubleshooting_quotes_are_in_the_code() -> None:
+    folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
+    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
+    texts = [node.value for path in files for node in ast.walk(ast.parse(path.read_text())) if _is_text(node)]
+    page = (DOCS / "troubleshooting.md").read_text()
+    quoted = re.findall(r'`"([^`]+)"`', page)
+    assert len(quoted) > 30
+    assert [message for message in quoted if not any(message in text for text in texts)] == []
+    assert set(REASONS) <= set(re.findall(r"`([\w-]+)`", page.split("Reasons in quarantine")[1].split("##")[0]))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
