@@ -22,8 +22,8 @@ FILE_NAME, FRAME = "file_name", "frame"
 
 
 class FrameTables:
-    """The tables of a folder of videos, each read once. The videos' names are relative to `root`, the folder itself
-    where it is left out.
+    """The tables of a folder of videos, each read once. `root` is what the videos' names are relative to: the folder
+    itself where left out.
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:

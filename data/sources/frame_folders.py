@@ -33,12 +33,10 @@ class FrameFolders(TableFileSource, PixelSource):
         folders: dict[Path, list[Path]] = {}
         for picture in pictures:
             folders.setdefault(picture.parent, []).append(picture)
-        self._tables = FrameTables(root)
-        if root in folders:
-            self._tables = FrameTables(root, root.parent)
-            root = root.parent
-        super().__init__(location, describe(root, list(folders), metadata), frame_rate)
-        self._pictures = [sorted(folders[root / entry.id], key=_natural) for entry in self.entries]
+        named_from = root.parent if root in folders else root
+        super().__init__(location, describe(named_from, list(folders), metadata), frame_rate)
+        self._tables = FrameTables(root, named_from)
+        self._pictures = [sorted(folders[named_from / entry.id], key=_natural) for entry in self.entries]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]
