@@ -46,7 +46,7 @@ PACKAGE = Path(tokenreel.__file__).parent
 CORE = {  # command -> (its core loop, its arithmetic), as functions are named within their modules
     "tokenize-dataset": ("ShardFiller._fill_shard", "nearest_indices"),
     "train-prior": ("Trainer._train_step", "Block.forward"),
-    "sample": ("draw_window", "_CachedBlock.extend"),
+    "sample": ("sample_window", "_CachedBlock.extend"),
 }
 SHORT_FILE, LONG_FILE, LONG_FUNCTION = 25, 400, 60  # lines
 Function = ast.FunctionDef | ast.AsyncFunctionDef
