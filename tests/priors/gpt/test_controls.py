@@ -16,13 +16,13 @@ from prior_contract import (
     random_tokens,
     scramble,
 )
+from tokenreel.priors.gpt.layout import latest_positions
 from toy_priors import spec_of
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.gpt.inputs import FEATURES
-from tokenreel.priors.gpt.layout import latest_positions
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 
 SCALE = 0.1  # see test_gpt.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenreel.priors.layers.sliced import parts_by_slice
+from tokenreel.priors.layers.sliced import split_by_slice
 
 PER_SLICE = 5
 FIRST = [3, 0, 14, 7, 5]
@@ -11,7 +11,7 @@ COUNTS = [13, 5, 0, 2, 11]
 
 def test_parts_cover_what_is_wanted_once_and_in_order() -> None:
     found: list[list[tuple[int, int]]] = [[] for _ in FIRST]
-    for parts in parts_by_slice(FIRST, COUNTS, PER_SLICE):
+    for parts in split_by_slice(FIRST, COUNTS, PER_SLICE):
         for part in parts:
             position = part.slice * PER_SLICE + part.first
             found[part.row] += [(part.column + i, position + i) for i in range(part.size)]
@@ -20,7 +20,7 @@ def test_parts_cover_what_is_wanted_once_and_in_order() -> None:
 
 
 def test_a_part_lies_in_one_slice_and_a_row_has_one_a_round() -> None:
-    rounds = list(parts_by_slice(FIRST, COUNTS, PER_SLICE))
+    rounds = list(split_by_slice(FIRST, COUNTS, PER_SLICE))
     assert [len(parts) for parts in rounds] == [4, 2, 2, 1]
     for parts in rounds:
         assert len({part.row for part in parts}) == len(parts)
@@ -28,4 +28,4 @@ def test_a_part_lies_in_one_slice_and_a_row_has_one_a_round() -> None:
 
 
 def test_nothing_wanted() -> None:
-    assert list(parts_by_slice([2, 3], [0, 0], PER_SLICE)) == []
+    assert list(split_by_slice([2, 3], [0, 0], PER_SLICE)) == []

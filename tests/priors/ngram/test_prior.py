@@ -66,7 +66,7 @@ def test_contract(make, fitted: bool):
     same_place = (order[:, None, [0, 2, 3, 4]] == order[None, :, [0, 2, 3, 4]]).all(-1)
     next_step = order[:, None, 1] + 1 == order[None, :, 1]
     sees = same_place & next_step & fitted & isinstance(prior, TemporalBigramPrior)
-    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, share=0.3), sees)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, fraction=0.3), sees)
 
 
 @pytest.mark.parametrize("config", [UnigramConfig(), TemporalBigramConfig()])
@@ -74,7 +74,7 @@ def test_small_grid(config):
     spec = spec_of(StreamSpec("video", (3, 1, 2), 3), frames=3)
     prior = (UnigramPrior if isinstance(config, UnigramConfig) else TemporalBigramPrior)(config, spec)
     prior.fit([random_tokens(prior, 3)])
-    tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, share=0.2)
+    tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, fraction=0.2)
     check_normalised(prior, tokens, given)
     check_sample_frequencies(prior, tokens, given)
 

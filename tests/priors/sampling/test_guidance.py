@@ -6,7 +6,7 @@ import pytest
 import torch
 from brute_force import one_by_one
 from prior_contract import random_given, random_tokens, scramble
-from toy_priors import Toy, ToyConfig, interleaved_order, spec_of
+from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of
 
 from tokenreel.data.spec import END, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
@@ -43,13 +43,13 @@ def without(prior: Prior, tokens: Tokens, names: set[str]) -> dict[str, torch.Te
     }
 
 
-def toy() -> Toy:
+def toy() -> ToyPrior:
     """Reads the class; every given code conditions every other, as an encoder's do."""
     order = interleaved_order(tracked(), ["state", "video"])
-    return scramble(Toy(ToyConfig(), tracked(), order, ("state", "video"), reads=("class",)))
+    return scramble(ToyPrior(ToyConfig(), tracked(), order, ("state", "video"), reads=("class",)))
 
 
-class Tables(Toy):
+class Tables(ToyPrior):
     """Codes that depend on the class alone, by a table [8, 5] of which the last row is for no class."""
 
     table = torch.tensor([[1.0, 2, 3, 4, 0], [5, 1, 1, 1, 1], *[[1.0, 1, 1, 1, 1]] * 5, [4, 2, 2, 1, 1]])
@@ -89,7 +89,7 @@ def test_frequencies_at_guidance_0_keep_what_the_class_forbids_forbidden() -> No
 def test_samples_are_those_of_guiding_one_by_one(build, speculate: int) -> None:
     """Against brute force: tracks partly given, scattered given codes that differ by row, tracks that are drawn."""
     prior = build()
-    tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
+    tokens, given = random_tokens(prior, 3), random_given(prior, 3, fraction=0.3)
     given[1], given[2, -3:] = False, True
     null_state = without(prior, tokens, {"state", "class", END, "end_step"})
     expected = one_by_one(prior, tokens, given, 5, [4, 0, 17], null=null_state, guidance=STRONG)

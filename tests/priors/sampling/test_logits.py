@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.logits import Choice, SamplingConfig, StreamSampling, draw
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling, TokenSampler, draw
 
 PROBS = torch.tensor([0.05, 0.4, 0.0, 0.3, 0.25])
 EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # a number in the middle of each thousandth
@@ -16,7 +16,7 @@ EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # a number in t
 
 def shares(*settings: StreamSampling, position: int = 0) -> list[float]:
     """How often each code of PROBS is chosen when the uniform numbers are spread evenly."""
-    choice = Choice(settings, torch.arange(len(settings)))
+    choice = TokenSampler(settings, torch.arange(len(settings)))
     log_probs = PROBS.log().expand(1, 1000, -1)
     indices = choice(log_probs, torch.full((1, 1000), position), EVENLY[None])
     return (torch.bincount(indices.flatten(), minlength=5) / 1000).tolist()
@@ -64,7 +64,7 @@ def test_nan_stays_inside_the_codebook():
     """The sampler reports NaN at the end; until then an index must not run out of an embedding."""
     nan = torch.full((1, 1, 5), torch.nan)
     for setting in (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True)):
-        indices: Tensor = Choice([setting], torch.zeros(1, dtype=torch.long))(
+        indices: Tensor = TokenSampler([setting], torch.zeros(1, dtype=torch.long))(
             nan, torch.zeros(1, 1).long(), EVENLY[None, :1]
         )
         assert 0 <= int(indices) < 5

@@ -6,7 +6,7 @@ import pytest
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.sliding_window import Placement, placements
+from tokenreel.priors.sampling.sliding_window import WindowSpan, window_spans
 
 FRAMING = Framing(height=8, width=8)
 VIDEO = StreamSpec("video", (6, 1, 1), 5, stride=2)
@@ -16,7 +16,7 @@ SPEC = TokenSpec((VIDEO, SOUND, CLASS), 12, FRAMING)
 
 
 def places(frames: int, window_stride: int) -> list[tuple[int, int, int]]:
-    return [(p.start, p.done, p.wanted) for p in placements(SPEC, [VIDEO, SOUND], frames, window_stride)]
+    return [(p.start, p.done, p.wanted) for p in window_spans(SPEC, [VIDEO, SOUND], frames, window_stride)]
 
 
 def test_which_streams_run_with_the_video():
@@ -32,8 +32,8 @@ def test_windows():
 
 def test_the_last_window_ends_with_the_video():
     framewise = TokenSpec((StreamSpec("video", (5, 1, 1), 3),), 5, FRAMING)
-    found = list(placements(framewise, framewise.streams, 12, 3))
-    assert found == [Placement(0, 0, 5), Placement(3, 2, 5), Placement(6, 2, 5), Placement(7, 4, 5)]
+    found = list(window_spans(framewise, framewise.streams, 12, 3))
+    assert found == [WindowSpan(0, 0, 5), WindowSpan(3, 2, 5), WindowSpan(6, 2, 5), WindowSpan(7, 4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_what_does_not_fit_is_named(frames: int, window_stride: int, message: st
 
 def test_tokens_that_know_the_whole_clip_do_not_slide():
     spec = TokenSpec((VIDEO,), 12, FRAMING, time="window")
-    assert len(list(placements(spec, [VIDEO], 12, 0))) == 1
+    assert len(list(window_spans(spec, [VIDEO], 12, 0))) == 1
     with pytest.raises(ConfigError, match="needs framewise tokens"):
-        list(placements(spec, [VIDEO], 24, 0))
+        list(window_spans(spec, [VIDEO], 24, 0))

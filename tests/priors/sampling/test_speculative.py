@@ -8,7 +8,7 @@ from toy_priors import spec_of, subscale_order
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import raster_order
-from tokenreel.priors.sampling.speculative import agreeing, block_ends, draft_sources
+from tokenreel.priors.sampling.speculative import accepted_prefix, block_ends, draft_sources
 
 
 def end_by_words(free: list[bool], start: int, speculate: int) -> int:
@@ -58,4 +58,4 @@ def test_subscale_drafts_copy_the_nearest_step_that_exists():
 def test_agreeing_stops_at_the_first_difference_and_at_the_count():
     proposed = torch.tensor([[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]])
     drawn = torch.tensor([[1, 2, 3], [1, 0, 3], [0, 2, 3], [1, 2, 3]])
-    assert agreeing(proposed, drawn, torch.tensor([4, 4, 4, 2])).tolist() == [3, 1, 0, 1]
+    assert accepted_prefix(proposed, drawn, torch.tensor([4, 4, 4, 2])).tolist() == [3, 1, 0, 1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from brute_force import one_by_one
 from prior_contract import random_given, random_tokens, scramble
-from toy_priors import Toy, ToyConfig, interleaved_order, spec_of, subscale_order
+from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of, subscale_order
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import CheckpointError, ConfigError, DataError
@@ -16,7 +16,7 @@ from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPri
 from tokenreel.priors.sampling.video import SamplingConfig, StreamSampling, sample, sample_video, sample_windows
 
 
-def toy(order: str = "raster") -> Toy:
+def toy(order: str = "raster") -> ToyPrior:
     """A class for the clip, a state for each frame, and the video."""
     spec = spec_of(
         StreamSpec("video", (6, 2, 2), 5),
@@ -26,11 +26,11 @@ def toy(order: str = "raster") -> Toy:
     )
     names = ("class", "state", "video")
     if order == "subscale":
-        return scrambled(Toy(ToyConfig(), spec, subscale_order(spec, "video", (2, 1, 2)), ("video",)))
-    return scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, names), names))
+        return scrambled(ToyPrior(ToyConfig(), spec, subscale_order(spec, "video", (2, 1, 2)), ("video",)))
+    return scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, names), names))
 
 
-def scrambled(prior: Toy) -> Toy:
+def scrambled(prior: ToyPrior) -> ToyPrior:
     scramble(prior)
     return prior
 
@@ -53,7 +53,7 @@ def still_video_prior(rows: int = 97) -> TemporalBigramPrior:
 def test_samples_are_those_of_sampling_one_by_one(order: str, speculate: int):
     """Against brute force, with scattered given codes that differ by row, from ids that are not 0, 1, 2."""
     prior = toy(order)
-    tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
+    tokens, given = random_tokens(prior, 3), random_given(prior, 3, fraction=0.3)
     given[1], given[2, -5:] = False, True
     expected = one_by_one(prior, tokens, given, 5, [4, 0, 17])
     found = sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=5, samples=torch.tensor([4, 0, 17]))
@@ -90,7 +90,7 @@ def test_drafts_save_forwards_where_the_video_stands_still():
 def test_given_codes_in_the_middle_are_fed_with_the_next_drawn_one():
     """Forwards are as many as codes drawn, however many are given between them."""
     prior = toy()
-    given = random_given(prior, 1, share=0.6)
+    given = random_given(prior, 1, fraction=0.6)
     drawn = sample(prior, random_tokens(prior, 1), given)
     assert drawn.forwards == drawn.tokens_sampled == int((~given).sum())
 
@@ -98,7 +98,7 @@ def test_given_codes_in_the_middle_are_fed_with_the_next_drawn_one():
 def test_a_long_stretch_of_given_codes_is_fed_in_parts():
     """More given codes in a row than one block holds."""
     spec = spec_of(StreamSpec("video", (3, 17, 7), 5), frames=3)
-    prior = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+    prior = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
     tokens = random_tokens(prior, 2)
     given = torch.ones(2, len(prior.order()), dtype=torch.bool)
     given[0, [2, 3, 340]] = given[1, [0, 200]] = False
@@ -125,7 +125,7 @@ def test_a_null_code_can_be_given():
         StreamSpec("class", (1, 1, 1), 7, role="control", unconditional_token=7),
         frames=3,
     )
-    prior = scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, ["video", "class"]), ("video", "class")))
+    prior = scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, ["video", "class"]), ("video", "class")))
     tokens = random_tokens(prior, 2) | {"class": torch.full((2, 1, 1, 1, 1), 7)}
     found = sample(prior, tokens, prior.given_streams(["class"]))
     assert (found.tokens["class"] == 7).all()
@@ -241,8 +241,8 @@ def test_parts_hold_each_step_once_and_no_more():
 def test_two_levels_slide_one_after_the_other():
     """Bottom reads the top of the whole long video; a top that ends early is refused."""
     spec = spec_of(StreamSpec("top", (3, 1, 2), 3, stride=2), StreamSpec("bottom", (6, 2, 1), 5), frames=6)
-    top = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",)))
-    bottom = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["bottom"]), ("bottom",), reads=("top",)))
+    top = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",)))
+    bottom = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["bottom"]), ("bottom",), reads=("top",)))
     tokens = sample_video(top, {}, 10, SamplingConfig(window_stride=2), samples=torch.arange(3)).tokens
     found = sample_video(bottom, tokens, 10, SamplingConfig(window_stride=4))
     assert found.tokens["bottom"].shape == (3, 10, 2, 1, 1)

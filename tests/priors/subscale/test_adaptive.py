@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, Clusters, CodeRanks
+from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, Clusters, TokenRanks
 
 CODES, CUTOFFS, WIDTH = 23, (5, 12), 19
 CLUSTERS = Clusters(CODES, CUTOFFS, WIDTH, factor=2.5)  # clusters of 5, 7 and 11 codes, 19, 7 and 3 wide
@@ -33,7 +33,7 @@ class Holder(nn.Module):
     def __init__(self, tied: str = "none", fitted: bool = True) -> None:
         super().__init__()
         embeddings, projections = SHARED[tied]
-        self.ranks = CodeRanks(CODES)
+        self.ranks = TokenRanks(CODES)
         self.output = AdaptiveSoftmax(CLUSTERS, self.ranks)
         tied_to = self.output if embeddings else None
         self.input = AdaptiveEmbedding(CLUSTERS, self.ranks, tied_to, share_projections=projections)
@@ -75,20 +75,20 @@ def falling(counts: Tensor) -> list[int]:
 
 
 def test_ranks_are_the_codes_until_they_are_counted() -> None:
-    ranks = CodeRanks(CODES)
-    assert ranks.rank_of.tolist() == ranks.code_at.tolist() == list(range(CODES))
+    ranks = TokenRanks(CODES)
+    assert ranks.rank_of.tolist() == ranks.token_at.tolist() == list(range(CODES))
 
 
 def test_frequent_codes_rank_first_and_equal_ones_in_their_order() -> None:
-    ranks = CodeRanks(CODES)
+    ranks = TokenRanks(CODES)
     ranks.fit(COUNTS)
-    assert ranks.code_at.tolist() == falling(COUNTS)
-    assert [ranks.code_at[rank].item() for rank in ranks.rank_of] == list(range(CODES))
+    assert ranks.token_at.tolist() == falling(COUNTS)
+    assert [ranks.token_at[rank].item() for rank in ranks.rank_of] == list(range(CODES))
 
 
 def test_counts_of_another_codebook_are_refused() -> None:
     with pytest.raises(DataError, match=r"\[11\] .* 23 codes"):
-        CodeRanks(CODES).fit(torch.ones(11))
+        TokenRanks(CODES).fit(torch.ones(11))
 
 
 @pytest.mark.parametrize("fitted", [False, True])
@@ -270,7 +270,7 @@ def test_bfloat16_weights_still_give_float32_probabilities() -> None:
 
 def test_first_weights_have_the_deviations_of_their_docstring() -> None:
     """By the size of the cluster, so that all vectors and logits start at about one size."""
-    clusters, ranks = Clusters(1009, (499,), 128), CodeRanks(1009)
+    clusters, ranks = Clusters(1009, (499,), 128), TokenRanks(1009)
     softmax = AdaptiveSoftmax(clusters, ranks)
     free = AdaptiveEmbedding(clusters, ranks)
     tied = AdaptiveEmbedding(clusters, ranks, tied_to=softmax)
@@ -296,7 +296,7 @@ def test_clusters_without_width_are_refused(width: int, factor: float) -> None:
 
 
 def test_a_tie_to_other_clusters_is_refused() -> None:
-    ranks = CodeRanks(CODES)
+    ranks = TokenRanks(CODES)
     softmax = AdaptiveSoftmax(replace(CLUSTERS, width=31), ranks)
     with pytest.raises(ConfigError, match=r"width=19.*width=31"):
         AdaptiveEmbedding(CLUSTERS, ranks, tied_to=softmax)
@@ -304,4 +304,4 @@ def test_a_tie_to_other_clusters_is_refused() -> None:
 
 def test_projections_shared_with_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"share_projections \(=True\) needs tied_to"):
-        AdaptiveEmbedding(CLUSTERS, CodeRanks(CODES), share_projections=True)
+        AdaptiveEmbedding(CLUSTERS, TokenRanks(CODES), share_projections=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from prior_contract import (
     check_contract,
-    check_given_seen_before,
+    check_given_reaches_earlier,
     check_normalised,
     check_sample_frequencies,
     check_step_computes_one_position,
@@ -84,7 +84,7 @@ def test_given_codes_condition_what_comes_before_them(kind: str) -> None:
     prior = scramble(prior_of(kind, 2), scale=SCALE)
     given = prior.given_frames(1).expand(1, -1)
     assert (~given).cumsum(1)[given].any(), "nothing given lies behind anything drawn"
-    check_given_seen_before(prior, random_tokens(prior, 1), given)
+    check_given_reaches_earlier(prior, random_tokens(prior, 1), given)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -193,7 +193,7 @@ def test_ranks_of_codes_are_counted_and_saved() -> None:
     prior = prior_of(codebooks=2, adaptive_softmax=True, cutoffs=(2,))
     rare_first = {"video": torch.tensor([4, 4, 4, 3, 3, 0]).view(1, 1, 2, 3, 1).expand(7, 3, 2, 3, 2)}
     prior.prepare([rare_first, rare_first])
-    assert [ranks.code_at.tolist() for ranks in prior.ranks] == [[4, 3, 0, 1, 2]] * 2
+    assert [ranks.token_at.tolist() for ranks in prior.ranks] == [[4, 3, 0, 1, 2]] * 2
     again = Prior.from_document(prior.to_document())
     again.load_state_dict(prior.state_dict())
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
