@@ -23,7 +23,7 @@ from torch import Tensor
 from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.logits import draw
+from tokenreel.priors.sampling.logits import invert_cdf
 from tokenreel.priors.sampling.video import sample
 
 FRAMES, SIDE, CODES, GOAL = 16, 8, 1024, 20.0
@@ -93,9 +93,9 @@ def recompute(prior: GPT, tokens: dict[str, Tensor], flat: Tensor, count: int) -
         number = torch.from_numpy(
             uniforms(0, torch.zeros(1, dtype=torch.long).numpy(), torch.tensor([code_id]).numpy())
         )
-        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.positions()))[:, -1:]
+        x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.position_embedding()))[:, -1:]
         log_probs = prior.output.log_probs(prior.output.linear(x), torch.tensor([[position]]))
-        codes.append(int(draw(log_probs.exp(), number)))
+        codes.append(int(invert_cdf(log_probs.exp(), number)))
     return Recomputed(positions, codes, (time.thread_time() - started) * length / count)
 
 

@@ -22,7 +22,7 @@ from tokenreel.config import load_preset
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.layers.sliced import Part, SlicedState
+from tokenreel.priors.layers.sliced import SlicedState, SliceSpan
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.video import sample
 
@@ -33,9 +33,9 @@ GOAL = 10  # times as fast as recomputing, at the tiny preset's size
 def recompute(prior: PixelCNN) -> None:
     """Has the prior compute the whole volume where it would compute a few places of it."""
 
-    def compute(state: SlicedState, parts: list[Part], first: list[int]) -> None:
-        rows, index = [part.row for part in parts], [part.slice for part in parts]
-        vectors = prior.embedding(state.clips.indices[rows, index]).unflatten(1, prior.shape)
+    def compute(state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
+        rows, index = [span.row for span in spans], [span.slice for span in spans]
+        vectors = prior.token_embedding(state.clips.indices[rows, index]).unflatten(1, prior.shape)
         condition = state.cache.condition[rows].unflatten(1, prior.shape)
         state.cache.hidden[rows] = prior.stack(vectors, condition).flatten(1, 3)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.priors.base import Prior
-from tokenreel.priors.layers.sliced import Part, SlicedState
+from tokenreel.priors.layers.sliced import SlicedState, SliceSpan
 from tokenreel.priors.sampling.video import Samples, sample_video
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -33,12 +33,16 @@ GOAL = 10  # times as fast as recomputing, for one video on a CPU
 class Recomputing(SubscaleTransformer):
     """Keeps the encoder's output of a slice, as the published code does, and nothing else."""
 
-    def compute(self, state: SlicedState, parts: list[Part], first: list[int]) -> None:
-        if not any(at % self.codebooks == 0 for at in first):
+    def compute(self, state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
+        if not any(at % self.per_location == 0 for at in first):
             return  # computed already, for the place's first codebook
-        rows, index = [part.row for part in parts], [part.slice for part in parts]
-        own = self._by_place(state.clips.indices)[rows, index]
-        x = self.decoder.convolution(self.vectors(own)) + self.decoder.positions + state.cache.context[rows]
+        rows, index = [span.row for span in spans], [span.slice for span in spans]
+        own = self._by_location(state.clips.indices)[rows, index]
+        x = (
+            self.decoder.convolution(self.token_embedding(own))
+            + self.decoder.position_embedding
+            + state.cache.context[rows]
+        )
         for block in self.decoder.blocks:
             x = block(x)
         state.cache.hidden[rows] = x

@@ -208,7 +208,7 @@ def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) ->
 
 
 def check_step_computes_one_position(prior: Prior, tokens: Tokens, max_ratio: float = 2.0) -> None:
-    """Sampling a clip, one token per step, needs at most `max_ratio` times the multiply-adds of one teacher-forced pass.
+    """Sampling a clip, one token per step, costs at most `max_ratio` times the operations of one teacher-forced pass.
 
     Twice leaves room for a `start` that computes every position; recomputing a slice or a window for each token would
     need as many times as it has positions.
