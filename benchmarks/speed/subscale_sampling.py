@@ -38,7 +38,11 @@ class Recomputing(SubscaleTransformer):
             return  # computed already, for the place's first codebook
         rows, index = [span.row for span in spans], [span.slice for span in spans]
         own = self._by_location(state.clips.indices)[rows, index]
-        x = self.decoder.convolution(self.token_embedding(own)) + self.decoder.positions + state.cache.context[rows]
+        x = (
+            self.decoder.convolution(self.token_embedding(own))
+            + self.decoder.position_embedding
+            + state.cache.context[rows]
+        )
         for block in self.decoder.blocks:
             x = block(x)
         state.cache.hidden[rows] = x

@@ -78,10 +78,8 @@ def sample(
     mask = torch.zeros(len(prior.order()), dtype=torch.bool) if given is None else given
     sampler = _Sampler(prior, config, seed, _ids(samples, rows))
     controls = {name: mask & prior.positions_of(name).to(mask.device) for name in sampler.predicted_controls}
-    given_streams = {name for name, positions in controls.items() if positions.any()} | (
-        set(prior.reads) & tokens.keys()
-    )
-    require_guidable(prior, sampler.config.guidance, given_streams)
+    predicted = {name for name, positions in controls.items() if positions.any()}
+    require_guidable(prior, sampler.config.guidance, predicted | (set(prior.reads) & tokens.keys()))
     given_controls = sum(controls.values(), torch.zeros_like(mask))
     return sampler.sample(tokens, mask.expand(rows, -1), given_controls, WindowSpan(0, 0, prior.spec.frames))
 

@@ -1,4 +1,4 @@
-"""Makes the helpers of this folder importable by its tests, and keeps pytest's explanations of their asserts."""
+"""Makes the helpers of this folder importable by its tests, with pytest's explanations of their asserts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(autouse=True)
 def _same_every_time():
-    """The same fresh weights in every run; one thread, as a second costs more than models of this size compute."""
+    """The same initial weights in every run; one thread, as a second costs more than models of this size gain."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng():

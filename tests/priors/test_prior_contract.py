@@ -1,4 +1,4 @@
-"""The contract on toy priors in the shapes of systems to come, and proof that its checks catch priors that break it."""
+"""The contract on toy priors of several kinds, and proof that each check catches priors that violate it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from prior_contract import (
     check_cached_equals_uncached,
     check_causality,
     check_contract,
-    check_converse,
-    check_drafted_equals_plain,
-    check_given_costs_nothing,
-    check_given_seen_before,
+    check_dependencies,
+    check_given_not_scored,
+    check_given_reaches_earlier,
     check_loss,
     check_normalised,
-    check_own_code_unseen,
+    check_own_token_unused,
     check_rewind,
-    check_rows_apart,
+    check_rows_at_different_speeds,
     check_sample_frequencies,
+    check_speculative_equals_plain,
     check_start,
     check_step_computes_one_position,
     random_given,
@@ -25,30 +25,31 @@ from prior_contract import (
     scramble,
 )
 from torch import Tensor
-from toy_priors import Toy, ToyConfig, ToyState, interleaved_order, spec_of, subscale_order
+from toy_priors import ToyConfig, ToyPrior, ToyState, interleaved_order, spec_of, subscale_order
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import State, Tokens, raster_order
 from tokenreel.priors.sampling.video import sample
 
-
-def raster_toy() -> Toy:
-    spec = spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
-    return scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+RASTER = spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
 
 
-def scrambled(toy: Toy) -> Toy:
+def raster_toy(prior_class: type[ToyPrior] = ToyPrior) -> ToyPrior:
+    return scrambled(prior_class(ToyConfig(), RASTER, raster_order(RASTER, ["video"]), ("video",)))
+
+
+def scrambled(toy: ToyPrior) -> ToyPrior:
     scramble(toy)
     return toy
 
 
-def subscale_toy(factor: tuple[int, int, int], codebooks: int) -> Toy:
+def subscale_toy(factor: tuple[int, int, int], codebooks: int) -> ToyPrior:
     spec = spec_of(StreamSpec("video", (4, 2, 3), 5, codebooks), frames=4)
-    return scrambled(Toy(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
+    return scrambled(ToyPrior(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
 
 
-def tracks_toy() -> Toy:
-    """A class for the clip and a state for each frame, either given or predicted, with smaller and larger codebooks."""
+def controls_toy() -> ToyPrior:
+    """A class for the clip and a state for each frame, both predicted, with smaller and larger codebooks."""
     spec = spec_of(
         StreamSpec("video", (5, 2, 1), 5),
         StreamSpec("class", (1, 1, 1), 3, role="control"),
@@ -56,40 +57,40 @@ def tracks_toy() -> Toy:
         frames=5,
     )
     names = ("class", "state", "video")
-    return scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, names), names))
+    return scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, names), names))
 
 
-def two_levels() -> tuple[Toy, Toy]:
-    """A top prior, and a bottom prior that reads top whole; two bottom steps for each top step."""
+def two_levels() -> tuple[ToyPrior, ToyPrior]:
+    """A top prior, and a bottom prior that reads the top level; two bottom steps per top step."""
     spec = spec_of(StreamSpec("top", (3, 1, 2), 3, stride=2), StreamSpec("bottom", (6, 2, 1), 5), frames=6)
-    top = Toy(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",))
-    bottom = Toy(ToyConfig(), spec, subscale_order(spec, "bottom", (1, 2, 1)), ("bottom",), reads=("top",))
+    top = ToyPrior(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",))
+    bottom = ToyPrior(ToyConfig(), spec, subscale_order(spec, "bottom", (1, 2, 1)), ("bottom",), reads=("top",))
     return scrambled(top), scrambled(bottom)
 
 
 @pytest.mark.parametrize("codebooks", [1, 2])
 @pytest.mark.parametrize("factor", [(1, 2, 3), (2, 1, 1), (4, 2, 3)])
-def test_subscale_order_with_scattered_priming(factor: tuple[int, int, int], codebooks: int):
-    """Priming frames lie in many slices of subscale order; one row has frames given, one scattered codes, one none."""
+def test_subscale_order_with_given_frames(factor: tuple[int, int, int], codebooks: int):
+    """Given frames are scattered over many slices; one row has given frames, one nothing, one scattered tokens."""
     toy = subscale_toy(factor, codebooks)
-    tokens, given = random_tokens(toy, 3), random_given(toy, 3, share=0.3)
+    tokens, given = random_tokens(toy, 3), random_given(toy, 3, fraction=0.3)
     given[0], given[1] = toy.given_frames(2), False
     check_contract(toy, tokens, given)
-    check_given_seen_before(toy, tokens, given)
+    check_given_reaches_earlier(toy, tokens, given)
 
 
 @pytest.mark.parametrize("names", [[], ["state"], ["class"], ["class", "state"]])
-def test_tracks_given_or_predicted(names: list[str]):
-    toy = tracks_toy()
+def test_controls_given_or_predicted(names: list[str]):
+    toy = controls_toy()
     given = (toy.given_streams(names) | toy.given_frames(1)).repeat(3, 1)
     check_contract(toy, random_tokens(toy, 3), given)
 
 
-def test_two_levels_chain():
-    """What top draws, bottom reads; the pair's probabilities are those of the two priors, and bottom heeds top."""
+def test_a_cascade_of_two_levels():
+    """The bottom prior reads what the top prior samples, and its probabilities depend on it."""
     top, bottom = two_levels()
-    drawn = sample(top, {}, samples=torch.arange(5))
-    tokens = {**drawn.tokens, **sample(bottom, drawn.tokens).tokens}
+    sampled = sample(top, {}, samples=torch.arange(5))
+    tokens = {**sampled.tokens, **sample(bottom, sampled.tokens).tokens}
     none = torch.zeros(5, 12, dtype=torch.bool)
     check_contract(top, tokens, none[:, :6])
     check_contract(bottom, tokens, none)
@@ -97,35 +98,35 @@ def test_two_levels_chain():
     assert (bottom.log_prob(tokens, none) - bottom.log_prob(other, none)).abs().amin() > 0
 
 
-def test_rows_with_everything_and_with_nothing_given():
+def test_rows_with_all_and_with_no_tokens_given():
     toy = raster_toy()
     given = torch.zeros(2, 30, dtype=torch.bool)
     given[0] = True
     tokens = random_tokens(toy, 2)
     check_start(toy, tokens, given)
-    check_rows_apart(toy, tokens, given)
-    check_drafted_equals_plain(toy, tokens, given)
-    drawn = sample(toy, tokens, given)
-    assert torch.equal(drawn.tokens["video"][0], tokens["video"][0])
+    check_rows_at_different_speeds(toy, tokens, given)
+    check_speculative_equals_plain(toy, tokens, given)
+    sampled = sample(toy, tokens, given)
+    assert torch.equal(sampled.tokens["video"][0], tokens["video"][0])
 
 
 @pytest.mark.parametrize("speculate", [0, 3])
 @pytest.mark.parametrize("factor", [(1, 1, 1), (2, 1, 2)])
 def test_small_grid(factor: tuple[int, int, int], speculate: int):
-    """On every sequence of a small grid: probabilities sum to 1, and sequences are drawn as often as they say."""
+    """Over all sequences of a small grid probabilities sum to 1, and sequences are sampled as often as they say."""
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
-    toy = scrambled(Toy(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
-    tokens, given = random_tokens(toy, 2), random_given(toy, 2, share=0.3)
+    toy = scrambled(ToyPrior(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
+    tokens, given = random_tokens(toy, 2), random_given(toy, 2, fraction=0.3)
     check_normalised(toy, tokens, given)
     check_sample_frequencies(toy, tokens, given, speculate=speculate)
 
 
-def test_a_new_code_computes_one_position():
+def test_a_new_token_computes_one_position():
     check_step_computes_one_position(raster_toy(), random_tokens(raster_toy(), 1))
 
 
-class Peeking(Toy):
-    """Looks one code ahead."""
+class Peeking(ToyPrior):
+    """Depends on the next token."""
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         log_probs = super().log_prob(tokens, given)
@@ -133,23 +134,23 @@ class Peeking(Toy):
         return (log_probs - ahead).masked_fill(given, 0)
 
 
-class SeeingItself(Toy):
-    """Computes the probability of a code from that code."""
+class SelfDependent(ToyPrior):
+    """Computes the probability of a token from that token."""
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         log_probs = super().log_prob(tokens, given)
         return (log_probs * (1 + 0.01 * self.flatten(tokens))).masked_fill(given, 0)
 
 
-class Forgetful(Toy):
-    """Its cache never hears of the codes fed."""
+class Forgetful(ToyPrior):
+    """Does not cache the tokens that are fed."""
 
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         return super().step(state, torch.zeros_like(indices), count)
 
 
-class Smearing(Toy):
-    """Writes the codes beyond `count` where later ones belong, and keeps them."""
+class Smearing(ToyPrior):
+    """Keeps the tokens beyond `count`."""
 
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, ToyState)
@@ -159,16 +160,16 @@ class Smearing(Toy):
         return log_probs
 
 
-class Unguarded(Toy):
-    """Looks up the embedding of every code that it is fed, valid or not."""
+class Unguarded(ToyPrior):
+    """Embeds every token that it is fed, valid or not."""
 
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
-        self.code(indices)
+        self.token_embedding(indices)
         return super().step(state, indices, count)
 
 
-class Recomputing(Toy):
-    """Runs the whole order for each new code."""
+class Recomputing(ToyPrior):
+    """Computes the whole order for each new token."""
 
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         everything = torch.zeros(len(indices), len(self._order), dtype=torch.long)
@@ -176,22 +177,22 @@ class Recomputing(Toy):
         return super().step(state, indices, count)
 
 
-class Overlooking(Toy):
-    """Blind to everything before: each code on its own."""
+class Independent(ToyPrior):
+    """Each token is independent of all earlier ones."""
 
     def _log_probs(self, before: Tensor, positions: Tensor, summary: Tensor) -> Tensor:
         return super()._log_probs(torch.zeros_like(before), positions, summary)
 
 
-class Summing(Toy):
-    """Charges for what is given, and its loss is a sum."""
+class ScoringGiven(ToyPrior):
+    """Scores given tokens too, which its loss then includes."""
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         return super().log_prob(tokens, torch.zeros_like(given))
 
 
-class Reading(Toy):
-    """`start` looks at codes that are not given."""
+class ReadingFree(ToyPrior):
+    """`start` reads tokens that are not given."""
 
     def start(self, tokens: Tokens, given: Tensor) -> ToyState:
         state = super().start(tokens, given)
@@ -203,45 +204,42 @@ class Reading(Toy):
     ("broken", "check"),
     [
         (Peeking, check_causality),
-        (SeeingItself, check_own_code_unseen),
-        (SeeingItself, check_cached_equals_uncached),
+        (SelfDependent, check_own_token_unused),
+        (SelfDependent, check_cached_equals_uncached),
         (Forgetful, check_cached_equals_uncached),
-        (Smearing, check_rows_apart),
+        (Smearing, check_rows_at_different_speeds),
         (Smearing, check_rewind),
-        (Overlooking, check_converse),
-        (Summing, check_given_costs_nothing),
-        (Summing, check_loss),
-        (Reading, check_start),
+        (Independent, check_dependencies),
+        (ScoringGiven, check_given_not_scored),
+        (ScoringGiven, check_loss),
+        (ReadingFree, check_start),
     ],
 )
-def test_the_checks_catch_what_they_are_for(broken, check):
-    spec = raster_toy().spec
-    toy = scrambled(broken(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+def test_checks_catch_violations(broken, check):
+    toy = raster_toy(broken)
     with pytest.raises(AssertionError):
-        check(toy, random_tokens(toy, 3), random_given(toy, 3, share=0.3))
+        check(toy, random_tokens(toy, 3), random_given(toy, 3, fraction=0.3))
 
 
-def test_noise_beyond_the_codebook_catches_a_prior_that_looks_it_up():
-    spec = raster_toy().spec
-    toy = scrambled(Unguarded(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+def test_noise_beyond_the_codebook_catches_a_prior_that_embeds_it():
+    toy = raster_toy(Unguarded)
     with pytest.raises(IndexError):
-        check_rows_apart(toy, random_tokens(toy, 3), random_given(toy, 3, share=0.3))
+        check_rows_at_different_speeds(toy, random_tokens(toy, 3), random_given(toy, 3, fraction=0.3))
 
 
-def test_the_counter_catches_recomputing():
-    spec = raster_toy().spec
-    toy = Recomputing(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",))
+def test_counting_operations_catches_recomputing():
+    toy = raster_toy(Recomputing)
     with pytest.raises(AssertionError):
         check_step_computes_one_position(toy, random_tokens(toy, 1))
 
 
-def test_the_small_grid_checks_catch_a_prior_that_misstates_itself():
+def test_small_grid_checks_catch_wrong_probabilities():
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=1), frames=2)
     order = raster_order(spec, ["video"])
     given = torch.zeros(1, 4, dtype=torch.bool)
-    itself = scrambled(SeeingItself(ToyConfig(), spec, order, ("video",)))
+    self_dependent = scrambled(SelfDependent(ToyConfig(), spec, order, ("video",)))
     with pytest.raises(AssertionError):
-        check_normalised(itself, random_tokens(itself, 1), given)
+        check_normalised(self_dependent, random_tokens(self_dependent, 1), given)
     forgetful = scrambled(Forgetful(ToyConfig(), spec, order, ("video",)))
     with pytest.raises(AssertionError):
         check_sample_frequencies(forgetful, random_tokens(forgetful, 1), given)

@@ -1,7 +1,7 @@
-"""A small prior that sees everything it may, in any order: what the contract and the sampler are tried on.
+"""A small prior in any order, which the contract and the sampler are tested on, and orders and specs for it.
 
-It stands for systems to come. Its order is the test's choice (raster, subscale, tracks between the frames), it can read
-another level whole, and every given code conditions all others, before or after it, as an encoder's priming frames do.
+It can represent priors to come: the test chooses the order (raster, subscale, controls between the frames), it can read
+another level, and every given token conditions all others, before and after it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def spec_of(*streams: StreamSpec, frames: int) -> TokenSpec:
 
 
 def subscale_order(spec: TokenSpec, name: str, factor: tuple[int, int, int]) -> Tensor:
-    """Slice by slice (every st-th step, sh-th row, sw-th column), raster inside a slice: LVT, section 3.2."""
+    """Slice by slice (every st-th step, sh-th row, sw-th column), raster order in a slice: LVT, section 3.2."""
     order = raster_order(spec, [name])
     inner = [order[:, axis] // by for axis, by in zip((1, 2, 3), factor, strict=True)]
     offset = [order[:, axis] % by for axis, by in zip((1, 2, 3), factor, strict=True)]
@@ -31,7 +31,7 @@ def subscale_order(spec: TokenSpec, name: str, factor: tuple[int, int, int]) -> 
 
 
 def interleaved_order(spec: TokenSpec, names: Sequence[str]) -> Tensor:
-    """Step by step, the named streams one after the other within a step: a state before its frame, as CCVS does."""
+    """Step by step, in a step the named streams one after the other: a state before its frame, as in CCVS."""
     order = raster_order(spec, names)
     return order[order[:, 1].argsort(stable=True)]
 
@@ -44,44 +44,44 @@ class ToyConfig:
 
 @dataclass
 class ToyState(State):
-    features: Tensor  # [B, L + 1, D], of each code fed
+    features: Tensor  # [B, L + 1, D], of each token given or fed; the last column takes writes to be discarded
     summary: Tensor  # [B, D], of all that is given or read
 
 
-class Toy(Prior):
-    """Logits from the sum of the features of all earlier codes, the position, and a summary of what is given."""
+class ToyPrior(Prior):
+    """Logits from the sum of the features of all earlier tokens, the position, and a summary of what is given."""
 
     config_class = ToyConfig
-    trained_without_controls = True  # null codes mean to it what all others do
+    trained_without_controls = True  # unconditional tokens are like any other to it
 
     def __init__(
         self, config: ToyConfig, spec: TokenSpec, order: Tensor, predicts: tuple[str, ...], reads: tuple[str, ...] = ()
     ) -> None:
         super().__init__(config, spec, predicts, reads)
         self._order = order
-        indices = max(spec.stream(name).codebook_size for name in predicts)
+        size = max(spec.stream(name).codebook_size for name in predicts)
         self.scale = len(order) ** -0.5  # keeps the sums where tanh is not flat
-        self.code = nn.Embedding(indices + 1, config.width)
-        self.place = nn.Embedding(len(order) + 1, config.width)
+        self.token_embedding = nn.Embedding(size + 1, config.width)
+        self.position_embedding = nn.Embedding(len(order) + 1, config.width)
         self.feature = nn.Linear(config.width, config.width)
-        self.head = nn.Linear(config.width, indices)
-        self.reading = nn.ModuleDict({name: nn.Linear(spec.stream(name).positions, config.width) for name in reads})
-        beyond = torch.arange(indices) >= self.codebook_sizes()[:, None]
+        self.head = nn.Linear(config.width, size)
+        self.read = nn.ModuleDict({name: nn.Linear(spec.stream(name).positions, config.width) for name in reads})
+        beyond = torch.arange(size) >= self.codebook_sizes()[:, None]
         self.register_buffer("beyond", torch.cat([beyond, beyond[-1:]]), persistent=False)
 
     def order(self) -> Tensor:
         return self._order
 
     def _features(self, indices: Tensor, positions: Tensor) -> Tensor:
-        return self.feature(torch.sin(self.code(indices) + self.place(positions)))
+        return self.feature(torch.sin(self.token_embedding(indices) + self.position_embedding(positions)))
 
     def _summary(self, features: Tensor, tokens: Tokens, given: Tensor) -> Tensor:
-        read = sum(layer(tokens[name].flatten(1).float()) for name, layer in self.reading.items())
+        read = sum(layer(tokens[name].flatten(1).float()) for name, layer in self.read.items())
         return (features * given[:, :, None]).sum(1) * self.scale + read
 
     def _log_probs(self, before: Tensor, positions: Tensor, summary: Tensor) -> Tensor:
-        """before [B, n, D]: the sum of the features before each of `positions` [B, n]."""
-        logits = self.head(torch.tanh(before * self.scale + self.place(positions) + summary[:, None]))
+        """[B, n, K] at `positions` [B, n]; `before` [B, n, D] is the sum of the features before each of them."""
+        logits = self.head(torch.tanh(before * self.scale + self.position_embedding(positions) + summary[:, None]))
         return logits.masked_fill(self.beyond[positions], -torch.inf).log_softmax(-1)
 
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
@@ -90,11 +90,11 @@ class Toy(Prior):
         features = self._features(indices, positions)
         before = torch.ones(indices.shape[1], indices.shape[1]).tril(-1) @ features
         log_probs = self._log_probs(before, positions, self._summary(features, tokens, given))
-        indices = indices.masked_fill(given, 0)  # a null code, beyond the codebook, is always given
+        indices = indices.masked_fill(given, 0)  # an unconditional token, beyond the codebook, is always given
         return log_probs.gather(2, indices[:, :, None]).squeeze(2).masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """On one code drawn for each batch: one unit of the order instead of all, right on average."""
+        """The nats of one random token of the batch, whose expectation is the mean."""
         free = (~given).flatten().nonzero()
         chosen = free[torch.randint(len(free), (1,), generator=generator)]
         return -self.log_prob(tokens, given).flatten()[chosen].squeeze()
@@ -107,22 +107,22 @@ class Toy(Prior):
         state = ToyState(
             position, torch.empty(0), nn.functional.pad(features, (0, 0, 0, 1)), self._summary(features, tokens, given)
         )
-        state.log_probs = self._after(state, position[:, None])[:, 0]
+        state.log_probs = self._predict(state, position[:, None])[:, 0]
         return state
 
     def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
         assert isinstance(state, ToyState)
         length = len(self._order)
-        lines = torch.arange(indices.shape[1])
-        valid = lines < count[:, None]
-        at = (state.position[:, None] + lines).where(valid, length)
-        indices = indices.where(valid, 0)  # noise may lie beyond the codebook
+        offsets = torch.arange(indices.shape[1])
+        valid = offsets < count[:, None]
+        at = (state.position[:, None] + offsets).where(valid, length)
+        indices = indices.where(valid, 0)  # noise may be beyond the codebook
         state.features[torch.arange(len(indices))[:, None], at] = self._features(indices, at)
-        after = (state.position[:, None] + lines + 1).clamp(max=length)
+        after = (state.position[:, None] + offsets + 1).clamp(max=length)
         state.position = state.position + count
-        return self._after(state, after)
+        return self._predict(state, after)
 
-    def _after(self, state: ToyState, positions: Tensor) -> Tensor:
+    def _predict(self, state: ToyState, positions: Tensor) -> Tensor:
         """Log-probs [B, n, K] at `positions` [B, n] from the features before them."""
         earlier = torch.arange(state.features.shape[1]) < positions[:, :, None]
         return self._log_probs(earlier.to(state.features) @ state.features, positions, state.summary)

@@ -1,4 +1,4 @@
-"""GPT: the contract of every prior, its order, what it learns, and the same numbers however they are computed."""
+"""GPT: the contract of all priors, its order, what it learns, and the same values however they are computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 
-SCALE = 0.1  # of the noise on the weights: with more, attention looks at one code only and is blind to others
+SCALE = 0.1  # of the noise on the weights: with more, attention attends to one token only
 
 # the class of the video, a state of two numbers for each frame, a sliced level
 CONTROLLED = spec_of(
@@ -31,15 +31,15 @@ CONTROLLED = spec_of(
     StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
     frames=3,
 )
-STEERED = ("class", "state")
+CONTROLS = ("class", "state")
 TWO_LEVELS = spec_of(StreamSpec("top", (2, 1, 1), 3, stride=3), StreamSpec("bottom", (6, 1, 2), 5), frames=6)
 TINY = spec_of(StreamSpec("video", (2, 1, 2), 3), frames=2)
 
 
 def gpt(spec: TokenSpec, **settings: Any) -> GPT:
-    """With every track of CONTROLLED, of other specs with none, where `controls` are left out."""
+    """By default with the controls of CONTROLLED, for other specs with none."""
     torch.manual_seed(0)
-    settings = {"controls": STEERED if spec is CONTROLLED else (), **settings}
+    settings = {"controls": CONTROLS if spec is CONTROLLED else (), **settings}
     return GPT(GPTConfig(depth=2, width=24, heads=3, **settings), spec)
 
 
@@ -51,48 +51,48 @@ def test_contract(spec: TokenSpec, previous_step: bool) -> None:
 
 
 def test_contract_without_packed_weights() -> None:
-    """oneDNN packs no float64, so this walks the plain layers, as any other device does."""
+    """oneDNN packs no float64, so this uses the plain layers, as on any other device."""
     prior = scramble(gpt(CONTROLLED).double(), scale=SCALE)
     check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, 0.3))
 
 
 @pytest.mark.parametrize("speculate", [0, 2])
-def test_draws_what_it_says(speculate: int) -> None:
+def test_samples_follow_its_probabilities(speculate: int) -> None:
     prior = scramble(gpt(TINY), scale=SCALE)
     tokens, given = random_tokens(prior, 2), torch.tensor([[False] * 4, [False, True, False, False]])
     check_normalised(prior, tokens, given)
     check_sample_frequencies(prior, tokens, given, speculate=speculate)
 
 
-def test_a_new_code_computes_one_position() -> None:
+def test_a_new_token_computes_one_position() -> None:
     prior = scramble(gpt(CONTROLLED))
     check_step_computes_one_position(prior, random_tokens(prior, 1))
 
 
-def test_tracks_come_before_the_frame_that_they_steer() -> None:
+def test_controls_come_before_their_frame() -> None:
     order = gpt(CONTROLLED).order()
     frame = [[1, 0, 0, 0], [1, 0, 0, 1]] + [[0, 0, h, w] for h in range(2) for w in range(3) for _ in range(2)]
     assert order[:14, :4].tolist() == frame
     assert order[14:28, 1].unique().tolist() == [1]
-    assert order[2:14, 4].tolist() == [0, 1] * 6  # the slices of a place one after the other
+    assert order[2:14, 4].tolist() == [0, 1] * 6  # the codebooks of a location one after the other
 
 
-def test_coarse_codes_come_before_the_frames_that_they_stand_for() -> None:
+def test_coarse_tokens_come_before_the_frames_that_they_stand_for() -> None:
     bottom_of_three_frames = [[1, t, w] for t in range(3) for w in range(2)]
     assert gpt(TWO_LEVELS).order()[:7, [0, 1, 3]].tolist() == [[0, 0, 0], *bottom_of_three_frames]
 
 
-def test_previous_step_is_the_same_place_one_step_before() -> None:
+def test_previous_step_is_the_same_location_one_step_before() -> None:
     prior = gpt(CONTROLLED, previous_step=True)
     order, feature = prior.order(), prior.inputs["previous_step"]
-    back = order - torch.tensor([0, 1, 0, 0, 0])
+    previous = order - torch.tensor([0, 1, 0, 0, 0])
     later = order[:, 1] > 0
-    assert torch.equal(order[feature.source[later]], back[later])
+    assert torch.equal(order[feature.source[later]], previous[later])
     assert torch.equal(feature.known[:, 0].bool(), later)
 
 
 def test_previous_step_alone_learns_to_copy() -> None:
-    """Codes that never change cost nothing after a few steps, without attention having learnt where they were."""
+    """Tokens that never change cost nothing after a few steps, before attention has learned where to look."""
     prior = gpt(spec_of(StreamSpec("video", (3, 2, 5), 13), frames=3), previous_step=True)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
     generator, given = torch.Generator().manual_seed(0), prior.given_frames(1).expand(32, -1)
@@ -105,8 +105,8 @@ def test_previous_step_alone_learns_to_copy() -> None:
     assert loss.item() < 0.1  # nats; guessing costs 2.56
 
 
-def test_learns_a_clip_by_heart() -> None:
-    """Gradients reach everything: the loss of one clip of 36 codes falls from that of guessing to almost nothing."""
+def test_overfits_one_clip() -> None:
+    """Gradients reach all parameters: the loss of one clip of 36 tokens falls from that of guessing to almost zero."""
     prior = gpt(CONTROLLED)
     tokens, given = random_tokens(prior, 1), prior.given_streams(["state"])[None]
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
@@ -138,7 +138,7 @@ def test_dropout_depends_on_its_generator_alone() -> None:
     assert torch.equal(loss(3), loss(4))
 
 
-def test_sampling_in_bfloat16_stays_near() -> None:
+def test_sampling_in_bfloat16_is_close() -> None:
     prior = scramble(gpt(CONTROLLED), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
     exact = prior.start(tokens, given)
@@ -167,7 +167,7 @@ def test_document_round_trip() -> None:
 
 
 def test_paper_preset_has_the_size_of_the_paper() -> None:
-    """24 layers, 16 heads, width 1024, 1024 codes in 16 frames of 8x8 (CCVS table 2 and its published code)."""
+    """24 layers, 16 heads, width 1024, 1024 tokens in 16 frames of 8x8 (CCVS table 2 and its published code)."""
     with torch.device("meta"):
         prior = Prior.from_preset("gpt-bair-paper")
     assert prior.order().shape == (1024, 5)

@@ -1,4 +1,4 @@
-"""The counted baselines: counts by hand, and the contract that every prior keeps."""
+"""The counted baselines: counts by hand, and the contract of all priors."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ SPEC = spec_of(
 BOTH = ("state", "video")
 
 
-def frequency() -> UnigramPrior:
+def unigram() -> UnigramPrior:
     return UnigramPrior(UnigramConfig(BOTH), SPEC)
 
 
-def previous() -> TemporalBigramPrior:
+def temporal_bigram() -> TemporalBigramPrior:
     return TemporalBigramPrior(TemporalBigramConfig(BOTH), SPEC)
 
 
 def chains(rows: int, steps: int, stay: float, seed: int = 0) -> torch.Tensor:
-    """Codes [N, t, 1, 1, 1] of 3: stay with probability `stay`, else any, in the shares 1/2, 1/3, 1/6."""
+    """Tokens [N, t, 1, 1, 1] below 3: repeated with probability `stay`, else of probability 1/2, 1/3, 1/6."""
     generator = torch.Generator().manual_seed(seed)
-    shares = torch.tensor([3.0, 2.0, 1.0]) / 6
-    indices = torch.multinomial(shares, rows * steps, replacement=True, generator=generator).view(rows, steps)
+    probabilities = torch.tensor([3.0, 2.0, 1.0]) / 6
+    indices = torch.multinomial(probabilities, rows * steps, replacement=True, generator=generator).view(rows, steps)
     stays = torch.rand(rows, steps, generator=generator) < stay
     for t in range(1, steps):
         indices[:, t] = torch.where(stays[:, t], indices[:, t - 1], indices[:, t])
     return indices[:, :, None, None, None]
 
 
-def turning(prior: Prior, rows: int, seed: int) -> dict[str, torch.Tensor]:
-    """Random codes, most of them one more than the code one step before: what comes before tells much."""
+def increasing(prior: Prior, rows: int, seed: int) -> dict[str, torch.Tensor]:
+    """Random tokens, most of them one more than the token one step before, which so predicts them."""
     tokens = random_tokens(prior, rows, seed)
     for stream in prior.spec.streams:
         indices = tokens[stream.name]
         for t in range(1, stream.grid[0]):
-            turns = torch.rand(indices[:, t].shape, generator=torch.Generator().manual_seed(seed + t)) < 0.7
-            indices[:, t] = torch.where(turns, (indices[:, t - 1] + 1) % stream.codebook_size, indices[:, t])
+            increments = torch.rand(indices[:, t].shape, generator=torch.Generator().manual_seed(seed + t)) < 0.7
+            indices[:, t] = torch.where(increments, (indices[:, t - 1] + 1) % stream.codebook_size, indices[:, t])
     return tokens
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-@pytest.mark.parametrize("make", [frequency, previous])
+@pytest.mark.parametrize("make", [unigram, temporal_bigram])
 def test_contract(make, fitted: bool):
     prior: Prior = make()
     if fitted:
-        prior.fit([turning(prior, 53, seed=1), turning(prior, 37, seed=2)])
+        prior.fit([increasing(prior, 53, seed=1), increasing(prior, 37, seed=2)])
     order = prior.order()
-    same_place = (order[:, None, [0, 2, 3, 4]] == order[None, :, [0, 2, 3, 4]]).all(-1)
+    same_location = (order[:, None, [0, 2, 3, 4]] == order[None, :, [0, 2, 3, 4]]).all(-1)
     next_step = order[:, None, 1] + 1 == order[None, :, 1]
-    sees = same_place & next_step & fitted & isinstance(prior, TemporalBigramPrior)
-    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, share=0.3), sees)
+    reaches = same_location & next_step & fitted & isinstance(prior, TemporalBigramPrior)
+    check_contract(prior, random_tokens(prior, 3), random_given(prior, 3, fraction=0.3), reaches)
 
 
 @pytest.mark.parametrize("config", [UnigramConfig(), TemporalBigramConfig()])
@@ -74,13 +74,13 @@ def test_small_grid(config):
     spec = spec_of(StreamSpec("video", (3, 1, 2), 3), frames=3)
     prior = (UnigramPrior if isinstance(config, UnigramConfig) else TemporalBigramPrior)(config, spec)
     prior.fit([random_tokens(prior, 3)])
-    tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, share=0.2)
+    tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, fraction=0.2)
     check_normalised(prior, tokens, given)
     check_sample_frequencies(prior, tokens, given)
 
 
-def test_frequency_counts_by_hand():
-    """Codes 0 0 0 1 of 3, half a count added to each: 3.5, 1.5 and 0.5 in 5.5; the second codebook is counted apart."""
+def test_unigram_counts_by_hand():
+    """Tokens 0 0 0 1 of 3, plus half a count each: 3.5, 1.5 and 0.5 of 5.5; the second codebook has its own counts."""
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
     prior = UnigramPrior(UnigramConfig(), spec)
     indices = torch.stack([torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 2, 2])], 1).view(1, 2, 1, 2, 2)
@@ -91,26 +91,26 @@ def test_frequency_counts_by_hand():
 
 
 def test_table_approaches_the_true_chain():
-    """From many codes of a known chain, the table is the chain's own, and the first step gets the frequencies."""
+    """From many tokens of a known chain: the table is the chain's own, and the first step has the frequencies."""
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
     prior = TemporalBigramPrior(TemporalBigramConfig(), spec)
-    prior.fit([{"video": part} for part in chains(6000, 7, stay=0.7).split(1000)])
+    prior.fit([{"video": batch} for batch in chains(6000, 7, stay=0.7).split(1000)])
     truth = 0.7 * torch.eye(3) + 0.3 * torch.tensor([3.0, 2.0, 1.0]) / 6
     torch.testing.assert_close(prior.table[:3].exp(), truth, atol=0.02, rtol=0)
     torch.testing.assert_close(prior.table[3].exp(), torch.tensor([3.0, 2.0, 1.0]) / 6, atol=0.02, rtol=0)
 
 
-def test_smoothing_suits_what_is_there():
-    """Few clips, many codes. On fresh clips the table beats the frequencies by far where the past tells much, and stays
-    near them where it tells nothing; it beats a table with one added to each count in both cases.
+def test_smoothing_adapts_to_the_data():
+    """Few clips, many tokens. On new clips the table beats the frequencies by far where the previous token is
+    informative, and is close to them where it is not; it beats add-one smoothing in both cases.
     """
     size = 97
     spec = spec_of(StreamSpec("video", (5, 1, 1), size), frames=5)
     generator = torch.Generator().manual_seed(0)
-    shares = 1 / torch.arange(1.0, size + 1)
+    frequencies = 1 / torch.arange(1.0, size + 1)
 
     def clips(rows: int, stay: float) -> torch.Tensor:
-        indices = torch.multinomial(shares, rows * 5, replacement=True, generator=generator).view(rows, 5)
+        indices = torch.multinomial(frequencies, rows * 5, replacement=True, generator=generator).view(rows, 5)
         for t in range(1, 5):
             keep = torch.rand(rows, generator=generator) < stay
             indices[:, t] = torch.where(keep, indices[:, t - 1], indices[:, t])
@@ -121,27 +121,27 @@ def test_smoothing_suits_what_is_there():
 
     for stay, gain in ((0.0, -0.15), (0.7, 0.5)):
         fitting, fresh = clips(211, stay), clips(2003, stay)
-        frequencies, table = UnigramPrior(UnigramConfig(), spec), TemporalBigramPrior(TemporalBigramConfig(), spec)
-        frequencies.fit([{"video": fitting}])
-        table.fit([{"video": fitting}])
-        assert nats(table, fresh) < nats(frequencies, fresh) - gain
-        assert nats(table, fresh) < added_one_nats(fitting, fresh, size)
+        unigrams, bigrams = UnigramPrior(UnigramConfig(), spec), TemporalBigramPrior(TemporalBigramConfig(), spec)
+        unigrams.fit([{"video": fitting}])
+        bigrams.fit([{"video": fitting}])
+        assert nats(bigrams, fresh) < nats(unigrams, fresh) - gain
+        assert nats(bigrams, fresh) < add_one_nats(fitting, fresh, size)
 
 
-def added_one_nats(fitting: torch.Tensor, fresh: torch.Tensor, size: int) -> float:
+def add_one_nats(fitting: torch.Tensor, fresh: torch.Tensor, size: int) -> float:
     counts = torch.ones(size + 1, size)
-    for indices, previous_codes in (
+    for indices, previous in (
         (fitting[:, 1:], fitting[:, :-1]),
         (fitting[:, :1], torch.full_like(fitting[:, :1], size)),
     ):
-        counts.index_put_((previous_codes.flatten(), indices.flatten()), torch.tensor(1.0), accumulate=True)
+        counts.index_put_((previous.flatten(), indices.flatten()), torch.tensor(1.0), accumulate=True)
     log_probs = (counts / counts.sum(1, keepdim=True)).log()
     first = log_probs[size, fresh[:, 0].flatten()].sum()
     later = log_probs[fresh[:, :-1].flatten(), fresh[:, 1:].flatten()].sum()
     return float(-(first + later) / fresh.numel())
 
 
-def test_one_clip_is_enough_and_fitting_forgets():
+def test_one_clip_is_enough_and_fitting_discards_earlier_counts():
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
     once, twice = (TemporalBigramPrior(TemporalBigramConfig(), spec) for _ in range(2))
     once.fit([{"video": chains(1, 7, stay=0.5)}])
@@ -152,23 +152,23 @@ def test_one_clip_is_enough_and_fitting_forgets():
 
 
 def test_unfitted_is_uniform():
-    prior = previous()
+    prior = temporal_bigram()
     tokens = random_tokens(prior, 2)
     log_probs = prior.log_prob(tokens, torch.zeros(2, len(prior.order()), dtype=torch.bool))
     torch.testing.assert_close(log_probs, -prior.codebook_sizes().log().expand(2, -1))
     assert math.isfinite(float(log_probs.sum()))
 
 
-def test_codes_beyond_the_codebook_are_refused():
-    prior = frequency()
+def test_tokens_beyond_the_codebook_are_refused():
+    prior = unigram()
     tokens = random_tokens(prior, 2)
     tokens["video"][0, 0, 0, 0, 0] = 5
-    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, beyond its codebook of 5"):
+    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, beyond its codebook size 5"):
         prior.fit([tokens])
 
 
 def test_saved_and_loaded(tmp_path):
-    prior = previous()
+    prior = temporal_bigram()
     prior.fit([random_tokens(prior, 7)])
     prior.save_pretrained(tmp_path)
     loaded = Prior.from_pretrained(tmp_path)

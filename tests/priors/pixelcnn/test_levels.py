@@ -1,4 +1,4 @@
-"""The two PixelCNN priors: the contract of every prior, what they look at, and what they refuse."""
+"""The two PixelCNN priors: the contract of all priors, what they depend on, and what they refuse."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tokenreel.priors.pixelcnn.config import BottomPixelCNNConfig, TopPixelCNNCo
 from tokenreel.priors.pixelcnn.levels import BottomPixelCNN, TopPixelCNN
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.logits import SamplingConfig, draw
+from tokenreel.priors.sampling.logits import SamplingConfig, invert_cdf
 from tokenreel.priors.sampling.video import sample
 
-SCALE = 0.1  # of the noise on the weights, so that no attention looks at one place only
+SCALE = 0.1  # of the noise on the weights: with more, attention attends to one location only
 SIZES = {
     "embedding": 5,
     "hidden": 14,
@@ -45,22 +45,22 @@ PRIORS = {"top": (TopPixelCNN, TopPixelCNNConfig), "bottom": (BottomPixelCNN, Bo
 GRIDS = {"top": (4, 2, 3), "bottom": (3, 1, 2)}  # of the top level: three steps of 2 x 3, four slices of 2 x 4
 
 
-def two_levels(grid: tuple[int, int, int], indices: tuple[int, int] = (5, 7), given: int = 1) -> TokenSpec:
-    """Tokens of a tokenizer of two levels, with `given` top steps of the frames that are given."""
+def two_levels(grid: tuple[int, int, int], codebook_sizes: tuple[int, int] = (5, 7), given: int = 1) -> TokenSpec:
+    """The spec of a tokenizer of two levels, with `given` top steps of the given frames."""
     t, h, w = grid
-    sizes = {"top": (indices[0], 1), "bottom": (indices[1], 2)}
+    sizes = {"top": (codebook_sizes[0], 1), "bottom": (codebook_sizes[1], 2)}
     levels = [StreamSpec(name, (n * t, n * h, n * w), k, stride=4 // n) for name, (k, n) in sizes.items()]
-    tracks = [
+    alone = [
         replace(level, name=f"{level.name}_given", role="control", grid=(given * 4 // level.stride, *level.grid[1:]))
         for level in levels
     ]
-    return TokenSpec((*levels, *tracks), 4 * t, Framing(8, 8), time="window")
+    return TokenSpec((*levels, *alone), 4 * t, Framing(8, 8), time="window")
 
 
 def prior_of(level: str, spec: TokenSpec | None = None, **fields: Any) -> PixelCNN:
     torch.manual_seed(0)
-    member, config = PRIORS[level]
-    return member(config(**{**SIZES, **fields}), spec or two_levels(GRIDS[level]))
+    prior_class, config_class = PRIORS[level]
+    return prior_class(config_class(**{**SIZES, **fields}), spec or two_levels(GRIDS[level]))
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -71,7 +71,7 @@ def test_contract(level: str, kernel: int) -> None:
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_draws_what_it_says(level: str) -> None:
+def test_samples_follow_its_probabilities(level: str) -> None:
     prior = scramble(prior_of(level, two_levels((2, 2, 3) if level == "top" else (2, 1, 1), (2, 2))), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.2)
     check_normalised(prior, tokens, given)
@@ -79,9 +79,9 @@ def test_draws_what_it_says(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_a_new_code_computes_one_place(level: str) -> None:
+def test_a_new_token_computes_one_location(level: str) -> None:
     prior = scramble(prior_of(level, kernel=5))
-    check_step_computes_one_position(prior, random_tokens(prior, 1), most=1.0)
+    check_step_computes_one_position(prior, random_tokens(prior, 1), max_ratio=1.0)
 
 
 @pytest.mark.parametrize(("level", "given"), [("top", 1), ("top", 2), ("bottom", 1), ("bottom", 2)])
@@ -95,8 +95,8 @@ def test_order_holds_the_steps_that_are_not_given(level: str, given: int) -> Non
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_of_the_given_frames_only_their_own_tracks_are_looked_at(level: str) -> None:
-    """The first steps of a level have seen later frames. Of the streams read every other step counts."""
+def test_given_frames_condition_only_as_encoded_alone(level: str) -> None:
+    """The first steps of a level depend on later frames, so they are not read. All other steps of `reads` are."""
     prior = scramble(prior_of(level, condition_hidden=22, condition_residual=11), scale=SCALE)
     assert prior.reads == (("top",) if level == "bottom" else ()) + ("top_given", "bottom_given")
     tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
@@ -113,7 +113,7 @@ def test_of_the_given_frames_only_their_own_tracks_are_looked_at(level: str) -> 
                 assert changed == (known and (name != "top" or step > 0))
 
 
-def test_a_slice_sees_four_slices_before_it() -> None:
+def test_a_slice_depends_on_four_slices_before_it() -> None:
     prior = scramble(prior_of("bottom", two_levels((5, 1, 1)), condition_hidden=22), scale=SCALE)
     tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
     base = prior.log_prob(tokens, given).view(prior.slice_count, -1)
@@ -121,37 +121,37 @@ def test_a_slice_sees_four_slices_before_it() -> None:
         other = tokens["bottom"].clone()
         other[:, 2 + volume] = (other[:, 2 + volume] + 1) % 7
         changed = prior.log_prob({**tokens, "bottom": other}, given).view(prior.slice_count, -1) != base
-        seen_by = changed.any(1).nonzero().flatten().tolist()
-        assert seen_by == list(range(volume, min(volume + 5, prior.slice_count)))
+        dependent = changed.any(1).nonzero().flatten().tolist()
+        assert dependent == list(range(volume, min(volume + 5, prior.slice_count)))
 
 
 @pytest.mark.parametrize("level", PRIORS)
 @pytest.mark.parametrize("speculate", [0, 5])
-def test_cached_sampling_draws_the_codes_of_recomputed_volumes(level: str, speculate: int) -> None:
-    """Codes drawn from the caches are those drawn from everything computed anew for each code."""
+def test_cached_sampling_equals_recomputing_volumes(level: str, speculate: int) -> None:
+    """Tokens sampled with the caches are those sampled with everything computed again for each token."""
     prior = scramble(prior_of(level, two_levels(GRIDS[level], (3, 3))), scale=SCALE)
     tokens, given = random_tokens(prior, 2), torch.zeros(2, len(prior.order()), dtype=torch.bool)
     ids = torch.arange(2)
-    drawn = prior.flatten(sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=3, samples=ids).tokens)
-    numbers = torch.from_numpy(uniforms(3, ids.numpy(), raster_numbers(prior).numpy()))
+    found = prior.flatten(sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=3, samples=ids).tokens)
+    numbers = torch.from_numpy(uniforms(3, ids.numpy(), token_ids(prior).numpy()))
     flat = prior.flatten(tokens)
     for at in range(len(prior.order())):
-        clips = [torch.where(torch.arange(len(flat[0])) == at, code, flat) for code in range(3)]
+        clips = [torch.where(torch.arange(len(flat[0])) == at, token, flat) for token in range(3)]
         with torch.no_grad():
             nats = [prior.log_prob({**tokens, **prior.unflatten(clip, tokens)}, given)[:, at] for clip in clips]
-        flat[:, at] = draw(torch.stack(nats, -1).exp(), numbers[:, at])
-    assert torch.equal(drawn, flat)
+        flat[:, at] = invert_cdf(torch.stack(nats, -1).exp(), numbers[:, at])
+    assert torch.equal(found, flat)
 
 
-def raster_numbers(prior: PixelCNN) -> Tensor:
-    """The number of each position of the order, which random numbers belong to: stream, then raster in it."""
+def token_ids(prior: PixelCNN) -> Tensor:
+    """The id of the token at each position, which random numbers belong to: by stream, in raster order."""
     index, t, h, w, _ = prior.order().T
     _, rows, columns = prior.spec.stream(prior.predicts[0]).grid
     return index * 2**48 + (t * rows + h) * columns + w
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_learns_a_clip_by_heart(level: str) -> None:
+def test_overfits_one_clip(level: str) -> None:
     prior = prior_of(level, condition_hidden=22, condition_residual=11)
     tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
@@ -167,18 +167,18 @@ def test_learns_a_clip_by_heart(level: str) -> None:
 
 
 def test_a_step_trains_one_slice_of_each_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never one that is wholly given; each other one about equally often."""
-    prior, drawn = prior_of("bottom"), []
+    """Never one that is completely given; all others about equally often."""
+    prior, chosen = prior_of("bottom"), []
     monkeypatch.setattr(
-        prior, "slice_nats", lambda clips, index, _: drawn.append(index) or torch.ones(len(index), prior.per_slice)
+        prior, "slice_nats", lambda clips, index, _: chosen.append(index) or torch.ones(len(index), prior.slice_length)
     )
-    tokens, given = random_tokens(prior, 331), torch.arange(len(prior.order())).expand(331, -1) < prior.per_slice
+    tokens, given = random_tokens(prior, 331), torch.arange(len(prior.order())).expand(331, -1) < prior.slice_length
     assert prior.loss(tokens, given, torch.Generator().manual_seed(0)) == 1
-    assert torch.bincount(drawn[0]).tolist() == pytest.approx([0, 110, 110, 110], abs=30)
+    assert torch.bincount(chosen[0]).tolist() == pytest.approx([0, 110, 110, 110], abs=30)
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_bfloat16_stays_near(level: str) -> None:
+def test_bfloat16_is_close(level: str) -> None:
     """Sampling in bfloat16 weights, and training under autocast; the losses themselves are float32."""
     prior = scramble(prior_of(level), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
@@ -193,8 +193,8 @@ def test_bfloat16_stays_near(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", PRIORS)
-def test_of_the_papers_size(level: str) -> None:
-    """Tables 4, 5 and 6 on the meta device: 32 x 32 x 3 codes and 64 x 64 for each of six slices."""
+def test_size_of_the_papers_model(level: str) -> None:
+    """Tables 4, 5 and 6 on the meta device: 32 x 32 x 3 tokens, and 64 x 64 for each of six slices."""
     table = {
         "top": {"layers": 40, "kernel": 3, "dropout": 0.5, "condition_hidden": 512, "condition_blocks": 4},
         "bottom": {"layers": 20, "kernel": 5, "condition_hidden": 1024, "condition_blocks": 20},
@@ -225,15 +225,15 @@ def test_a_missing_stream_is_named_with_what_makes_it(level: str, missing: str) 
         ("bottom", {"grid": (6, 2, 5)}, "twice that of 'top'"),
         ("bottom", {"codebooks": 2}, "one codebook"),
         ("bottom_given", {"grid": (3, 2, 4)}, "twice that of 'top_given'"),
-        ("bottom_given", {"codebook_size": 11}, "codes must be the same"),
-        ("top_given", {"grid": (3, 1, 2)}, "fewer than all"),
+        ("bottom_given", {"codebook_size": 11}, "same rows, columns and codebook size"),
+        ("top_given", {"grid": (3, 1, 2)}, "but not all"),
         ("top_given", {"grid": (1, 2, 1)}, "rows, columns"),
     ],
 )
 def test_levels_that_do_not_fit_are_refused(name: str, fields: dict[str, Any], message: str) -> None:
     spec = two_levels((3, 1, 2))
     streams = [replace(stream, **fields) if stream.name == name else stream for stream in spec.streams]
-    if name == "bottom" and "grid" in fields:  # its track as well, or that would be what is refused
+    if name == "bottom" and "grid" in fields:  # its given frames as well, or those would be refused
         streams[3] = replace(streams[3], grid=(2, 2, 5))
     with pytest.raises(ConfigError, match=message):
         prior_of("bottom", replace(spec, streams=tuple(streams)))
@@ -251,6 +251,6 @@ def test_levels_that_do_not_fit_are_refused(name: str, fields: dict[str, Any], m
         ({"dropout": 1.0}, "dropout"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         prior_of("top", **fields)

@@ -1,4 +1,4 @@
-"""Convolutions over boxes of offsets, against one convolution with a masked kernel and against listing places."""
+"""Convolutions over boxes of offsets, against one convolution with a masked kernel and against listing locations."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ def test_boxes_are_a_masked_kernel(kernel: int) -> None:
     for box, weight in zip(layer.boxes, layer.weights, strict=True):
         at = [slice(offsets[0] + half, offsets[-1] + half + 1) for offsets in box]
         full[:, :, *at] = weight.detach()
-    steps = min(half, SHAPE[0] - 1)  # no volume reaches further back
+    steps = min(half, SHAPE[0] - 1)  # a volume reaches no further back
     filled = full[0, 0].flatten() != 0
     before = torch.arange(kernel**3).view(kernel, kernel, kernel)
-    seen = (before < kernel**3 // 2) & (torch.arange(kernel) >= half - steps)[:, None, None]
-    assert torch.equal(filled, seen.flatten())
+    expected_mask = (before < kernel**3 // 2) & (torch.arange(kernel) >= half - steps)[:, None, None]
+    assert torch.equal(filled, expected_mask.flatten())
     expected = F.conv3d(x.movedim(-1, 1), full, layer.bias, padding=half).movedim(1, -1)
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_flat_weight_and_places_are_the_same_convolution() -> None:
+def test_flat_weight_and_covered_are_the_same_convolution() -> None:
     layer, x = convolution(5), torch.randn(2, *SHAPE, 2)
-    around = F.pad(x.flatten(1, 3), (0, 0, 0, 1))[:, layer.places(SHAPE)].flatten(2)
+    around = F.pad(x.flatten(1, 3), (0, 0, 0, 1))[:, layer.covered(SHAPE)].flatten(2)
     expected = layer(x).flatten(1, 3)
     torch.testing.assert_close(F.linear(around, layer.flat_weight(), layer.bias), expected)
-    part = slice(1, 2)  # the row's own places
-    left = F.pad(x.flatten(1, 3), (0, 0, 0, 1))[:, layer.places(SHAPE, part)].flatten(2)
+    part = slice(1, 2)  # the row's own locations
+    left = F.pad(x.flatten(1, 3), (0, 0, 0, 1))[:, layer.covered(SHAPE, part)].flatten(2)
     alone = F.conv3d(F.pad(x.movedim(-1, 1), (2, -1, 0, 0, 0, 0)), layer.weights[1]).movedim(1, -1).flatten(1, 3)
     torch.testing.assert_close(F.linear(left, layer.flat_weight(part)), alone)
 
 
-def test_places_by_listing_them() -> None:
+def test_covered_by_listing_locations() -> None:
     layer = convolution(3)
-    index = {place: i for i, place in enumerate(itertools.product(*map(range, SHAPE)))}
+    index = {location: i for i, location in enumerate(itertools.product(*map(range, SHAPE)))}
     taps = [(t, h, w) for box in layer.boxes for t in box[0] for h in box[1] for w in box[2]]
     expected = [[index.get((t + a, h + b, w + c), len(index)) for a, b, c in taps] for t, h, w in index]
-    assert layer.places(SHAPE).tolist() == expected
+    assert layer.covered(SHAPE).tolist() == expected
 
 
 def test_one_step_has_nothing_before_it() -> None:

@@ -1,4 +1,4 @@
-"""What each place of the stacks sees, by gradient, with attention and without; and the cached stack beside it."""
+"""What each location of the stacks depends on, by gradient, with and without attention; and the cached stack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = [(3, 5, 7), (1, 7, 11)]  # of the top prior and of the bottom prior, la
 
 
 def stack_of(shape: Shape, kernel: int, dropout: float = 0.0, layers: int = 3) -> Stack:
-    """With random weights everywhere, in float64: what is seen through many layers is not rounded away."""
+    """With random weights, in float64: an effect through many layers is not rounded away."""
     config = PixelCNNConfig(3, 10, 14, layers, 2, kernel, 4, 1, 1, attention_every=2, dropout=dropout)
     stack = Stack(config, shape).double()
     generator = torch.Generator().manual_seed(0)
@@ -35,8 +35,8 @@ def inputs(shape: Shape, rows: int = 1) -> tuple[Tensor, Tensor]:
     return vectors, condition
 
 
-def seen_by_gradient(stack: Stack) -> Tensor:
-    """bool [P, P]: whether the vector at the second place changes the output at the first."""
+def dependencies(stack: Stack) -> Tensor:
+    """bool [P, P]: whether the output at the first location depends on the vector at the second, by gradient."""
     vectors, condition = inputs(stack.shape)
     vectors.requires_grad_()
     directions = torch.linspace(-1, 1, 10, dtype=torch.double)
@@ -47,32 +47,36 @@ def seen_by_gradient(stack: Stack) -> Tensor:
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_place_before_is_seen_and_no_other(shape: Shape, kernel: int) -> None:
-    places = int(np.prod(shape))
-    assert torch.equal(seen_by_gradient(stack_of(shape, kernel)), torch.ones(places, places, dtype=torch.bool).tril(-1))
+def test_each_location_depends_on_all_before_it_and_no_other(shape: Shape, kernel: int) -> None:
+    locations = int(np.prod(shape))
+    assert torch.equal(
+        dependencies(stack_of(shape, kernel)), torch.ones(locations, locations, dtype=torch.bool).tril(-1)
+    )
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_filters_alone_see_what_their_planes_reach(shape: Shape, kernel: int) -> None:
-    """Stacks of 2D filters have no blind spot; those of planes (y, t) and (x, t) have the one that `Stack` names."""
+def test_without_attention_the_planes_of_the_filters_are_covered(shape: Shape, kernel: int) -> None:
+    """Stacks of 2D filters have no blind spot; those of planes (y, t) and (x, t) have the one described in `Stack`."""
     stack = stack_of(shape, kernel, layers=11)
     for module in stack.modules():
         if isinstance(module, Attention):
             torch.nn.init.zeros_(module.out.weight)
-    seen = seen_by_gradient(stack).numpy()
-    before = np.tri(len(seen), k=-1, dtype=bool)
+    found = dependencies(stack).numpy()
+    before = np.tri(len(found), k=-1, dtype=bool)
     if shape[0] == 1:
-        assert np.array_equal(seen, before)
+        assert np.array_equal(found, before)
     else:
-        assert np.array_equal(seen, reached(shape, kernel, layers=11))
+        assert np.array_equal(found, reached(shape, kernel, layers=11))
         t, y, x = np.indices(shape).reshape(3, -1)
         same = t[:, None] == t
-        assert np.array_equal(seen[same], (before & (x - x[:, None] <= kernel // 2) | before & (y[:, None] == y))[same])
+        assert np.array_equal(
+            found[same], (before & (x - x[:, None] <= kernel // 2) | before & (y[:, None] == y))[same]
+        )
 
 
 def reached(shape: Shape, kernel: int, layers: int) -> np.ndarray:
-    """bool [P, P]: the places that the filters of the paper's planes reach from each, followed step by step."""
+    """bool [P, P]: the locations that the filters of the paper's planes reach from each, followed layer by layer."""
     half = kernel // 2
     dt, dy, dx = (axis[:, None] - axis for axis in np.indices(shape).reshape(3, -1))  # from the second to the first
     past, near_y, near_x = (dt > 0) & (dt <= half), abs(dy) <= half, abs(dx) <= half
@@ -80,9 +84,9 @@ def reached(shape: Shape, kernel: int, layers: int) -> np.ndarray:
     left = (dt == 0) & (dy == 0) & (dx > 0) & (dx <= half)
     v = above | (past & near_y & near_x)
     h = v | left
-    here = (dt == 0) & (dy == 0) & (dx == 0)
-    in_column = (dx == 0) & ((past & near_y) | ((dt == 0) & (dy > 0) & (dy <= half)) | here)
-    in_row = (dy == 0) & ((past & near_x) | ((dt == 0) & (dx > 0) & (dx <= half)) | here)
+    itself = (dt == 0) & (dy == 0) & (dx == 0)
+    in_column = (dx == 0) & ((past & near_y) | ((dt == 0) & (dy > 0) & (dy <= half)) | itself)
+    in_row = (dy == 0) & ((past & near_x) | ((dt == 0) & (dx > 0) & (dx <= half)) | itself)
     for _ in range(layers):
         v = in_column @ v
         h = (in_row @ h) | v
@@ -94,7 +98,7 @@ def test_dropout_depends_on_the_generator_alone() -> None:
     vectors, condition = inputs(stack.shape)
 
     def run(seed: int) -> Tensor:
-        torch.rand(seed)  # other numbers of torch's own
+        torch.rand(seed)  # advances torch's global generator
         return stack(vectors, condition, torch.Generator().manual_seed(seed))
 
     assert torch.equal(run(3), run(3))
@@ -104,24 +108,24 @@ def test_dropout_depends_on_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_lines_and_places_are_computed_once(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Place by place as in sampling: each line begins once in each layer, each place is computed once, all is right."""
+def test_scanlines_and_locations_are_computed_once(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Location by location as in sampling: in each layer every scanline and every location is computed once."""
     stack = stack_of(shape, 3).eval()
     vectors, condition = (x.flatten(1, 3) for x in inputs(shape, rows=2))
     cached, rows = CachedStack(stack, 2), torch.arange(2)
-    begun, computed = [], []
+    scanned, computed = [], []
     for layer in cached.layers:
-        monkeypatch.setattr(layer, "begin", counting(layer.begin, begun, lambda v, lines, _: lines.at.numel()))
-        monkeypatch.setattr(layer, "extend", counting(layer.extend, computed, lambda x, _, places: places.at.numel()))
-    cached.enter(rows, condition)
+        monkeypatch.setattr(layer, "begin", counting(layer.begin, scanned, lambda v, new, _: new.at.numel()))
+        monkeypatch.setattr(layer, "extend", counting(layer.extend, computed, lambda x, _, new: new.at.numel()))
+    cached.begin_volume(rows, condition)
     with torch.no_grad():
-        for place in range(vectors.shape[1]):
-            y, x = divmod(place, shape[2])
-            lines = torch.tensor([[0, y], [1, y]] if x == 0 else [])
-            cached.extend(rows, torch.full((2, 1), place), vectors[:, max(place - 1, 0), None], lines)
+        for at in range(vectors.shape[1]):
+            y, x = divmod(at, shape[2])
+            scanlines = torch.tensor([[0, y], [1, y]] if x == 0 else [])
+            cached.extend(rows, torch.full((2, 1), at), vectors[:, max(at - 1, 0), None], scanlines)
         expected = stack(*inputs(shape, rows=2))
     torch.testing.assert_close(cached.hidden, expected.flatten(1, 3), atol=1e-5, rtol=0)  # attention is float32
-    assert sum(begun) == sum(computed) == 2 * vectors.shape[1] * len(stack.layers)
+    assert sum(scanned) == sum(computed) == 2 * vectors.shape[1] * len(stack.layers)
 
 
 def counting(function: Callable[..., Any], counts: list[int], count: Callable[..., int]) -> Callable[..., Any]:

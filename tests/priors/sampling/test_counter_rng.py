@@ -13,12 +13,12 @@ GOLDEN = [
 
 
 def test_golden():
-    """Frozen: another hash would draw other samples for the same seed."""
+    """Frozen: with another hash the same seed would give other samples."""
     found = uniforms(7, np.array([0, 3]), np.array([0, 1, 2**48]))
     np.testing.assert_array_equal(found, GOLDEN)
 
 
-def test_a_number_belongs_to_its_seed_sample_and_code_alone():
+def test_a_number_depends_on_its_seed_sample_and_token_alone():
     samples, indices = np.arange(5), np.arange(7)
     whole = uniforms(1, samples, indices)
     np.testing.assert_array_equal(uniforms(1, samples[3:4], indices[2:]), whole[3:4, 2:])
@@ -26,7 +26,7 @@ def test_a_number_belongs_to_its_seed_sample_and_code_alone():
 
 
 def test_uniform_and_uncorrelated_along_every_part_of_the_counter():
-    """Neighbouring seeds, samples and codes: mean, spread and correlation within five standard errors."""
+    """Neighbouring seeds, samples and tokens: distribution and correlation within five standard errors."""
     numbers = np.stack([uniforms(seed, np.arange(41), np.arange(997)) for seed in range(5)])
     assert numbers.min() > 0
     assert numbers.max() < 1

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the guided distribution, exactly, however the codes are drawn."""
+"""Classifier-free guidance: the guided distribution, exactly, however tokens are sampled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from brute_force import one_by_one
 from prior_contract import random_given, random_tokens, scramble
-from toy_priors import Toy, ToyConfig, interleaved_order, spec_of
+from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of
 
 from tokenreel.data.spec import END, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
@@ -16,10 +16,10 @@ from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPri
 from tokenreel.priors.sampling.guidance import guided
 from tokenreel.priors.sampling.video import SamplingConfig, sample, sample_video
 
-STRONG = 2.5
+GUIDANCE = 2.5
 
 
-def tracked() -> TokenSpec:
+def controlled_spec() -> TokenSpec:
     return spec_of(
         StreamSpec("video", (3, 2, 1), 5),
         StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
@@ -30,27 +30,27 @@ def tracked() -> TokenSpec:
 
 def gpt(*controls: str, previous_step: bool = False) -> GPT:
     config = GPTConfig(depth=2, width=24, heads=3, controls=controls, previous_step=previous_step)
-    prior = scramble(GPT(config, tracked()), scale=0.1)
+    prior = scramble(GPT(config, controlled_spec()), scale=0.1)
     prior.trained_without_controls = True
     return prior
 
 
-def without(prior: Prior, tokens: Tokens, names: set[str]) -> dict[str, torch.Tensor]:
-    """`tokens` with null codes all over the named tracks."""
+def drop(prior: Prior, tokens: Tokens, names: set[str]) -> dict[str, torch.Tensor]:
+    """`tokens` with unconditional tokens in the named streams."""
     return {
         name: torch.full_like(indices, prior.spec.stream(name).codebook_size) if name in names else indices
         for name, indices in tokens.items()
     }
 
 
-def toy() -> Toy:
-    """Reads the class; every given code conditions every other, as an encoder's do."""
-    order = interleaved_order(tracked(), ["state", "video"])
-    return scramble(Toy(ToyConfig(), tracked(), order, ("state", "video"), reads=("class",)))
+def toy() -> ToyPrior:
+    """Reads the class; every given token conditions all others."""
+    order = interleaved_order(controlled_spec(), ["state", "video"])
+    return scramble(ToyPrior(ToyConfig(), controlled_spec(), order, ("state", "video"), reads=("class",)))
 
 
-class Tables(Toy):
-    """Codes that depend on the class alone, by a table [8, 5] of which the last row is for no class."""
+class Tables(ToyPrior):
+    """Tokens depend on the class only, by a table [8, 5] whose last row is unconditional."""
 
     table = torch.tensor([[1.0, 2, 3, 4, 0], [5, 1, 1, 1, 1], *[[1.0, 1, 1, 1, 1]] * 5, [4, 2, 2, 1, 1]])
 
@@ -65,43 +65,46 @@ class Tables(Toy):
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("speculate", [0, 2])
 def test_frequencies_are_those_of_the_guided_distribution(guidance: float, speculate: int) -> None:
-    """By hand from tables: null^(1 - g) cond^g, normalised; what the class makes impossible stays so."""
-    prior = Tables(ToyConfig(), tracked(), interleaved_order(tracked(), ["video"]), ("video",), reads=("class",))
+    """By hand: unconditional^(1 - g) conditional^g, normalised; what the class makes impossible stays so."""
+    prior = Tables(
+        ToyConfig(), controlled_spec(), interleaved_order(controlled_spec(), ["video"]), ("video",), reads=("class",)
+    )
     tokens = {"class": torch.tensor([0, 1]).repeat_interleave(2000).view(-1, 1, 1, 1, 1)}
-    drawn = sample(prior, tokens, None, SamplingConfig(guidance=guidance, speculate=speculate), seed=1).tokens["video"]
-    for kind, indices in enumerate(drawn.view(2, -1)):
-        cond, null = prior.table[kind], prior.table[7]
-        expected = null ** (1 - guidance) * cond**guidance * (cond > 0)
+    config = SamplingConfig(guidance=guidance, speculate=speculate)
+    sampled = sample(prior, tokens, None, config, seed=1).tokens["video"]
+    for kind, indices in enumerate(sampled.view(2, -1)):
+        conditional, unconditional = prior.table[kind], prior.table[7]
+        expected = unconditional ** (1 - guidance) * conditional**guidance * (conditional > 0)
         found = torch.bincount(indices, minlength=5) / len(indices)
         torch.testing.assert_close(found, expected / expected.sum(), atol=0.015, rtol=0)
 
 
-def test_frequencies_at_guidance_0_keep_what_the_class_forbids_forbidden() -> None:
-    """-inf stays -inf: no guidance makes a code of an impossible one."""
-    cond, null = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([0.2, 0.2, 0.6]).log()
-    assert guided(cond, null, 0.0).tolist() == pytest.approx([-0.6931, -0.6931, -torch.inf], abs=1e-4)
+def test_impossible_tokens_stay_impossible() -> None:
+    """-inf stays -inf, whatever the guidance."""
+    conditional, unconditional = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([0.2, 0.2, 0.6]).log()
+    assert guided(conditional, unconditional, 0.0).tolist() == pytest.approx([-0.6931, -0.6931, -torch.inf], abs=1e-4)
     both = torch.tensor([0.4, 0.6, 0.0]).log()
-    assert guided(cond, both, 3.0)[2] == -torch.inf
+    assert guided(conditional, both, 3.0)[2] == -torch.inf
 
 
 @pytest.mark.parametrize("speculate", [0, 1, 4])
 @pytest.mark.parametrize("build", [toy, lambda: gpt("class", "state"), lambda: gpt("class", "state", "end")])
-def test_samples_are_those_of_guiding_one_by_one(build, speculate: int) -> None:
-    """Against brute force: tracks partly given, scattered given codes that differ by row, tracks that are drawn."""
+def test_samples_equal_those_of_guiding_one_by_one(build, speculate: int) -> None:
+    """Against brute force: controls partly given, scattered given tokens that differ by row, sampled controls."""
     prior = build()
-    tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
+    tokens, given = random_tokens(prior, 3), random_given(prior, 3, fraction=0.3)
     given[1], given[2, -3:] = False, True
-    null_state = without(prior, tokens, {"state", "class", END, "end_step"})
-    expected = one_by_one(prior, tokens, given, 5, [4, 0, 17], null=null_state, guidance=STRONG)
-    config = SamplingConfig(guidance=STRONG, speculate=speculate)
+    unconditional = drop(prior, tokens, {"state", "class", END, "end_step"})
+    expected = one_by_one(prior, tokens, given, 5, [4, 0, 17], unconditional=unconditional, guidance=GUIDANCE)
+    config = SamplingConfig(guidance=GUIDANCE, speculate=speculate)
     found = sample(prior, tokens, given, config, seed=5, samples=torch.tensor([4, 0, 17]))
     assert torch.equal(prior.flatten(found.tokens), expected)
     nats = prior.unflatten(-prior.log_prob({**tokens, **found.tokens}, given).detach())
-    for name in prior.predicts:  # the prior's own, not those of the guided distribution
+    for name in prior.predicts:  # under the prior, not under the guided distribution
         torch.testing.assert_close(found.nats[name], nats[name], atol=1e-4, rtol=0)
 
 
-def test_guidance_of_1_is_off_bit_for_bit_and_costs_nothing() -> None:
+def test_guidance_of_1_is_off_and_costs_nothing() -> None:
     prior = gpt("class", "state", previous_step=True)
     tokens, given = random_tokens(prior, 3), prior.given_streams(["state"])
     plain = sample(prior, tokens, given)
@@ -117,14 +120,14 @@ def test_guidance_of_0_is_the_prior_without_its_controls() -> None:
     prior = gpt("class", "state", previous_step=True)
     tokens, given = random_tokens(prior, 29), prior.given_streams(["state"])
     found = sample(prior, tokens, given, SamplingConfig(guidance=0.0), seed=3).tokens["video"]
-    null = without(prior, tokens, {"class", "state"})
-    assert torch.equal(found, sample(prior, null, given, seed=3).tokens["video"])
+    unconditional = drop(prior, tokens, {"class", "state"})
+    assert torch.equal(found, sample(prior, unconditional, given, seed=3).tokens["video"])
     assert not torch.equal(found, sample(prior, tokens, given, seed=3).tokens["video"])
 
 
 @pytest.mark.parametrize("states", [0, 2, 7])
-def test_windows_slide_as_by_hand(states: int) -> None:
-    """States that an earlier window drew are no controls: the second pass sees them. Those given it does not."""
+def test_a_sliding_window_equals_guiding_each_window_by_hand(states: int) -> None:
+    """States that an earlier window sampled condition the second pass too; given ones do not."""
     prior = gpt("class", "state")
     clip, steps = random_tokens(prior, 2), prior.order()[:, 1]
     given_state = torch.randint(11, (2, states, 1, 2, 1), generator=torch.Generator().manual_seed(9))
@@ -133,28 +136,28 @@ def test_windows_slide_as_by_hand(states: int) -> None:
         window = {"class": clip["class"]}
         given = torch.zeros(2, len(steps), dtype=torch.bool)
         for name, indices in {"state": state, "video": video}.items():
-            here = indices[:, start : start + 3]
-            window[name] = torch.cat([here, torch.zeros_like(clip[name])], 1)[:, :3]
-            given |= prior.positions_of(name) & (steps < here.shape[1])
-        null = without(prior, window, {"class"}) | {"state": window["state"].clone()}
-        null["state"][:, : max(states - start, 0)] = 11
-        drawn = prior.unflatten(one_by_one(prior, window, given, 3, [0, 1], start, null, STRONG))
-        video = torch.cat([video[:, :start], drawn["video"]], 1)
-        state = torch.cat([state[:, :start], drawn["state"], given_state[:, start + 3 :]], 1)
-    begun = {"class": clip["class"], "video": clip["video"][:, :1], "state": given_state}
+            known = indices[:, start : start + 3]
+            window[name] = torch.cat([known, torch.zeros_like(clip[name])], 1)[:, :3]
+            given |= prior.positions_of(name) & (steps < known.shape[1])
+        unconditional = drop(prior, window, {"class"}) | {"state": window["state"].clone()}
+        unconditional["state"][:, : max(states - start, 0)] = 11
+        sampled = prior.unflatten(one_by_one(prior, window, given, 3, [0, 1], start, unconditional, GUIDANCE))
+        video = torch.cat([video[:, :start], sampled["video"]], 1)
+        state = torch.cat([state[:, :start], sampled["state"], given_state[:, start + 3 :]], 1)
+    tokens = {"class": clip["class"], "video": clip["video"][:, :1], "state": given_state}
     for speculate in (0, 3):
         found = sample_video(
-            prior, begun, 7, SamplingConfig(window_stride=2, speculate=speculate, guidance=STRONG), seed=3
+            prior, tokens, 7, SamplingConfig(window_stride=2, speculate=speculate, guidance=GUIDANCE), seed=3
         )
         assert torch.equal(found.tokens["video"], video)
         assert torch.equal(found.tokens["state"], state)
 
 
-def test_a_window_that_nothing_steers_takes_no_second_pass() -> None:
-    """The end frame lies 4 frames on: the first window does not reach it."""
+def test_a_window_without_controls_has_no_second_pass() -> None:
+    """The first window does not contain the end frame."""
     prior = gpt("end")
-    begun = {END: random_tokens(prior, 2)[END], "video": random_tokens(prior, 2)["video"][:, :1]}
-    found = sample_video(prior, begun, 4, SamplingConfig(window_stride=1, guidance=STRONG))
+    tokens = {END: random_tokens(prior, 2)[END], "video": random_tokens(prior, 2)["video"][:, :1]}
+    found = sample_video(prior, tokens, 4, SamplingConfig(window_stride=1, guidance=GUIDANCE))
     assert found.forwards == 2 * 2 + 2 * 2
 
 
@@ -170,9 +173,9 @@ def test_what_cannot_be_guided_is_refused() -> None:
     ):
         sample(prior, random_tokens(prior, 2), None, config)
     prior.trained_without_controls = True
-    with pytest.raises(ConfigError, match=r"without null code \['class'\]"):
+    with pytest.raises(ConfigError, match=r"without unconditional token: \['class'\]"):
         sample(prior, random_tokens(prior, 2), None, config)
-    with pytest.raises(ConfigError, match=r"given are \[\] out of \['class', 'state'\]"):
+    with pytest.raises(ConfigError, match=r"given: \[\], controls: \['class', 'state'\]"):
         sample_video(gpt("class", "state"), {}, 3, config, samples=rows)
     with pytest.raises(ConfigError, match=r"guidance \(=-1.0\) must be at least 0"):
         SamplingConfig(guidance=-1.0)

@@ -1,4 +1,4 @@
-"""How a code is chosen out of its probabilities."""
+"""How a token is sampled from its probabilities."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.logits import Choice, SamplingConfig, StreamSampling, draw
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling, TokenSampler, invert_cdf
 
 PROBS = torch.tensor([0.05, 0.4, 0.0, 0.3, 0.25])
-EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # a number in the middle of each thousandth
+EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # the middle of each thousandth
 
 
-def shares(*settings: StreamSampling, position: int = 0) -> list[float]:
-    """How often each code of PROBS is chosen when the uniform numbers are spread evenly."""
-    choice = Choice(settings, torch.arange(len(settings)))
+def frequencies(*settings: StreamSampling, position: int = 0) -> list[float]:
+    """How often each token of PROBS is sampled when the uniform numbers are spread evenly."""
+    sampler = TokenSampler(settings, torch.arange(len(settings)))
     log_probs = PROBS.log().expand(1, 1000, -1)
-    indices = choice(log_probs, torch.full((1, 1000), position), EVENLY[None])
+    indices = sampler(log_probs, torch.full((1, 1000), position), EVENLY[None])
     return (torch.bincount(indices.flatten(), minlength=5) / 1000).tolist()
 
 
-def test_draw_inverts_the_cumulative_distribution():
+def test_the_cumulative_distribution_is_inverted():
     numbers = torch.tensor([1e-17, 0.049, 0.051, 0.449, 0.451, 0.749, 0.751, 1 - 2**-53], dtype=torch.float64)
     probs = PROBS.expand(len(numbers), -1)
-    assert draw(probs, numbers).tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
+    assert invert_cdf(probs, numbers).tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
 
 
-def test_impossible_codes_are_never_drawn_at_the_ends():
-    """Codes of probability 0 first and last, as -inf beyond a smaller codebook makes them."""
+def test_impossible_tokens_are_never_sampled_at_the_ends():
+    """Tokens of probability 0 first and last, as beyond a smaller codebook."""
     probs = torch.tensor([[0.0, 0.3, 0.7, 0.0, 0.0]]).expand(2, -1)
-    assert draw(probs, torch.tensor([1e-300, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 2]
+    assert invert_cdf(probs, torch.tensor([1e-300, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_impossible_codes_are_never_drawn_at_the_ends():
 )
 def test_settings_by_hand(setting: StreamSampling, expected: list[float]):
     total = sum(expected)
-    assert shares(setting) == pytest.approx([e / total for e in expected], abs=1.1e-3)
+    assert frequencies(setting) == pytest.approx([e / total for e in expected], abs=1.1e-3)
 
 
-def test_each_position_has_its_streams_setting():
+def test_each_position_has_the_setting_of_its_stream():
     settings = (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True), StreamSampling(temperature=0.5))
     for position, setting in enumerate(settings):
-        assert shares(*settings, position=position) == shares(setting)
+        assert frequencies(*settings, position=position) == frequencies(setting)
 
 
-def test_nan_stays_inside_the_codebook():
-    """The sampler reports NaN at the end; until then an index must not run out of an embedding."""
+def test_nan_stays_in_the_codebook():
+    """The sampler reports NaN at the end; until then an index must not exceed an embedding."""
     nan = torch.full((1, 1, 5), torch.nan)
     for setting in (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True)):
-        indices: Tensor = Choice([setting], torch.zeros(1, dtype=torch.long))(
+        indices: Tensor = TokenSampler([setting], torch.zeros(1, dtype=torch.long))(
             nan, torch.zeros(1, 1).long(), EVENLY[None, :1]
         )
         assert 0 <= int(indices) < 5
@@ -82,7 +82,7 @@ def test_nan_stays_inside_the_codebook():
         ("window_stride", -2),
     ],
 )
-def test_values_out_of_range_are_named(field: str, value: float):
+def test_values_out_of_range_are_refused(field: str, value: float):
     with pytest.raises(ConfigError, match=rf"{field} \(={value}\)"):
         SamplingConfig(**{field: value})
 

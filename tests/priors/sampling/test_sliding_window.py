@@ -1,4 +1,4 @@
-"""Where the windows of a long video lie."""
+"""Where the windows of a long video are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.priors.sampling.sliding_window import Placement, placements
+from tokenreel.priors.sampling.sliding_window import WindowSpan, window_spans
 
 FRAMING = Framing(height=8, width=8)
 VIDEO = StreamSpec("video", (6, 1, 1), 5, stride=2)
@@ -15,8 +15,10 @@ CLASS = StreamSpec("class", (1, 1, 1), 5, stride=12, role="control")
 SPEC = TokenSpec((VIDEO, SOUND, CLASS), 12, FRAMING)
 
 
-def places(frames: int, window_stride: int) -> list[tuple[int, int, int]]:
-    return [(p.start, p.done, p.wanted) for p in placements(SPEC, [VIDEO, SOUND], frames, window_stride)]
+def spans(frames: int, window_stride: int) -> list[tuple[int, int, int]]:
+    return [
+        (span.start, span.overlap, span.frames) for span in window_spans(SPEC, [VIDEO, SOUND], frames, window_stride)
+    ]
 
 
 def test_which_streams_run_with_the_video():
@@ -24,16 +26,16 @@ def test_which_streams_run_with_the_video():
 
 
 def test_windows():
-    assert places(6, 0) == [(0, 0, 6)]
-    assert places(12, 0) == [(0, 0, 12)]
-    assert places(24, 6) == [(0, 0, 12), (6, 6, 12), (12, 6, 12)]
-    assert places(24, 0) == places(24, 6)
+    assert spans(6, 0) == [(0, 0, 6)]
+    assert spans(12, 0) == [(0, 0, 12)]
+    assert spans(24, 6) == [(0, 0, 12), (6, 6, 12), (12, 6, 12)]
+    assert spans(24, 0) == spans(24, 6)
 
 
 def test_the_last_window_ends_with_the_video():
     framewise = TokenSpec((StreamSpec("video", (5, 1, 1), 3),), 5, FRAMING)
-    found = list(placements(framewise, framewise.streams, 12, 3))
-    assert found == [Placement(0, 0, 5), Placement(3, 2, 5), Placement(6, 2, 5), Placement(7, 4, 5)]
+    found = list(window_spans(framewise, framewise.streams, 12, 3))
+    assert found == [WindowSpan(0, 0, 5), WindowSpan(3, 2, 5), WindowSpan(6, 2, 5), WindowSpan(7, 4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +47,13 @@ def test_the_last_window_ends_with_the_video():
         (0, 0, r"frames \(=0\)"),
     ],
 )
-def test_what_does_not_fit_is_named(frames: int, window_stride: int, message: str):
+def test_frames_and_strides_that_do_not_fit_are_refused(frames: int, window_stride: int, message: str):
     with pytest.raises(ConfigError, match=message):
-        places(frames, window_stride)
+        spans(frames, window_stride)
 
 
-def test_tokens_that_know_the_whole_clip_do_not_slide():
+def test_window_tokens_do_not_allow_a_sliding_window():
     spec = TokenSpec((VIDEO,), 12, FRAMING, time="window")
-    assert len(list(placements(spec, [VIDEO], 12, 0))) == 1
+    assert len(list(window_spans(spec, [VIDEO], 12, 0))) == 1
     with pytest.raises(ConfigError, match="needs framewise tokens"):
-        list(placements(spec, [VIDEO], 24, 0))
+        list(window_spans(spec, [VIDEO], 24, 0))

@@ -1,4 +1,4 @@
-"""The sampler: drafts change nothing but the number of forwards, and windows slide as they should."""
+"""The sampler: speculative decoding changes only the number of forward passes, and windows slide correctly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from brute_force import one_by_one
 from prior_contract import random_given, random_tokens, scramble
-from toy_priors import Toy, ToyConfig, interleaved_order, spec_of, subscale_order
+from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of, subscale_order
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec
 from tokenreel.errors import CheckpointError, ConfigError, DataError
@@ -16,7 +16,7 @@ from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPri
 from tokenreel.priors.sampling.video import SamplingConfig, StreamSampling, sample, sample_video, sample_windows
 
 
-def toy(order: str = "raster") -> Toy:
+def toy(order: str = "raster") -> ToyPrior:
     """A class for the clip, a state for each frame, and the video."""
     spec = spec_of(
         StreamSpec("video", (6, 2, 2), 5),
@@ -26,17 +26,17 @@ def toy(order: str = "raster") -> Toy:
     )
     names = ("class", "state", "video")
     if order == "subscale":
-        return scrambled(Toy(ToyConfig(), spec, subscale_order(spec, "video", (2, 1, 2)), ("video",)))
-    return scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, names), names))
+        return scrambled(ToyPrior(ToyConfig(), spec, subscale_order(spec, "video", (2, 1, 2)), ("video",)))
+    return scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, names), names))
 
 
-def scrambled(prior: Toy) -> Toy:
+def scrambled(prior: ToyPrior) -> ToyPrior:
     scramble(prior)
     return prior
 
 
 def still_video_prior(rows: int = 97) -> TemporalBigramPrior:
-    """Fitted on clips whose codes mostly stay as they were."""
+    """Fitted on clips whose tokens mostly stay the same from step to step."""
     spec = spec_of(StreamSpec("video", (8, 3, 5), 11), frames=8)
     generator = torch.Generator().manual_seed(0)
     indices = torch.randint(11, (rows, 8, 3, 5, 1), generator=generator)
@@ -50,10 +50,10 @@ def still_video_prior(rows: int = 97) -> TemporalBigramPrior:
 
 @pytest.mark.parametrize("order", ["raster", "subscale"])
 @pytest.mark.parametrize("speculate", [0, 1, 4, 99])
-def test_samples_are_those_of_sampling_one_by_one(order: str, speculate: int):
-    """Against brute force, with scattered given codes that differ by row, from ids that are not 0, 1, 2."""
+def test_samples_equal_those_of_sampling_one_by_one(order: str, speculate: int):
+    """Against brute force, with scattered given tokens that differ by row, and ids other than 0, 1, 2."""
     prior = toy(order)
-    tokens, given = random_tokens(prior, 3), random_given(prior, 3, share=0.3)
+    tokens, given = random_tokens(prior, 3), random_given(prior, 3, fraction=0.3)
     given[1], given[2, -5:] = False, True
     expected = one_by_one(prior, tokens, given, 5, [4, 0, 17])
     found = sample(prior, tokens, given, SamplingConfig(speculate=speculate), seed=5, samples=torch.tensor([4, 0, 17]))
@@ -68,37 +68,36 @@ def test_samples_are_those_of_sampling_one_by_one(order: str, speculate: int):
         SamplingConfig(streams={"video": StreamSampling(top_k=2), "state": StreamSampling(greedy=True)}),
     ],
 )
-def test_drafts_are_exact_under_every_setting(config: SamplingConfig):
+def test_speculative_decoding_is_exact_under_every_setting(config: SamplingConfig):
     prior = toy()
     tokens = random_tokens(prior, 5)
     plain = sample(prior, tokens, prior.given_frames(1), config)
-    drafted = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "speculate": 3}))
+    speculative = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "speculate": 3}))
     for name in prior.predicts:
-        assert torch.equal(plain.tokens[name], drafted.tokens[name])
+        assert torch.equal(plain.tokens[name], speculative.tokens[name])
 
 
-def test_drafts_save_forwards_where_the_video_stands_still():
-    """One forward a code without drafts; with them far fewer, since four codes in five are copies."""
+def test_drafts_save_forward_passes_in_a_still_video():
+    """One forward pass per token without drafts; far fewer with them, as four tokens in five are copies."""
     prior = still_video_prior()
     plain = sample(prior, {}, samples=torch.arange(1))
-    drafted = sample(prior, {}, None, SamplingConfig(speculate=7), samples=torch.arange(1))
+    speculative = sample(prior, {}, None, SamplingConfig(speculate=7), samples=torch.arange(1))
     assert plain.forwards == plain.tokens_sampled == 120
-    assert torch.equal(plain.tokens["video"], drafted.tokens["video"])
-    assert drafted.tokens_per_forward > 2
+    assert torch.equal(plain.tokens["video"], speculative.tokens["video"])
+    assert speculative.tokens_per_forward > 2
 
 
-def test_given_codes_in_the_middle_are_fed_with_the_next_drawn_one():
-    """Forwards are as many as codes drawn, however many are given between them."""
+def test_given_tokens_in_the_middle_cost_no_forward_pass():
+    """There is one per sampled token, however many are given between them."""
     prior = toy()
-    given = random_given(prior, 1, share=0.6)
-    drawn = sample(prior, random_tokens(prior, 1), given)
-    assert drawn.forwards == drawn.tokens_sampled == int((~given).sum())
+    given = random_given(prior, 1, fraction=0.6)
+    found = sample(prior, random_tokens(prior, 1), given)
+    assert found.forwards == found.tokens_sampled == int((~given).sum())
 
 
-def test_a_long_stretch_of_given_codes_is_fed_in_parts():
-    """More given codes in a row than one block holds."""
+def test_more_given_tokens_in_a_row_than_fit_in_a_block():
     spec = spec_of(StreamSpec("video", (3, 17, 7), 5), frames=3)
-    prior = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
+    prior = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",)))
     tokens = random_tokens(prior, 2)
     given = torch.ones(2, len(prior.order()), dtype=torch.bool)
     given[0, [2, 3, 340]] = given[1, [0, 200]] = False
@@ -108,7 +107,7 @@ def test_a_long_stretch_of_given_codes_is_fed_in_parts():
         assert torch.equal(prior.flatten(found.tokens), expected)
 
 
-def test_codes_that_are_not_given_are_never_looked_at():
+def test_tokens_that_are_not_given_are_never_read():
     prior = toy()
     given = prior.given_frames(2) | prior.given_streams(["class"])
     tokens = random_tokens(prior, 3)
@@ -118,14 +117,14 @@ def test_codes_that_are_not_given_are_never_looked_at():
     assert torch.equal(prior.flatten(found.tokens), prior.flatten(sample(prior, tokens, given).tokens))
 
 
-def test_a_null_code_can_be_given():
-    """It stands for "not given", lies beyond the codebook, and conditions like any other."""
+def test_an_unconditional_token_can_be_given():
+    """It is beyond the codebook, and conditions like any other."""
     spec = spec_of(
         StreamSpec("video", (3, 2, 1), 5),
         StreamSpec("class", (1, 1, 1), 7, role="control", unconditional_token=7),
         frames=3,
     )
-    prior = scrambled(Toy(ToyConfig(), spec, interleaved_order(spec, ["video", "class"]), ("video", "class")))
+    prior = scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, ["video", "class"]), ("video", "class")))
     tokens = random_tokens(prior, 2) | {"class": torch.full((2, 1, 1, 1, 1), 7)}
     found = sample(prior, tokens, prior.given_streams(["class"]))
     assert (found.tokens["class"] == 7).all()
@@ -134,7 +133,7 @@ def test_a_null_code_can_be_given():
         sample(prior, tokens | {"class": torch.full((2, 1, 1, 1, 1), 8)}, prior.given_streams(["class"]))
 
 
-def test_dropout_is_off_and_the_mode_comes_back():
+def test_dropout_is_off_and_the_mode_is_restored():
     prior = toy()
     expected = sample(prior, {}, samples=torch.arange(2))
     prior.feature = torch.nn.Sequential(prior.feature, torch.nn.Dropout(0.9))
@@ -143,14 +142,14 @@ def test_dropout_is_off_and_the_mode_comes_back():
     assert torch.equal(found.tokens["video"], expected.tokens["video"])
 
 
-def test_nan_is_said():
+def test_nan_is_reported():
     prior = toy()
     prior.head.weight.data[0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="weights hold NaN"):
         sample(prior, {}, samples=torch.arange(2))
 
 
-def test_what_cannot_be_sampled_is_named():
+def test_what_cannot_be_sampled_is_refused():
     prior = toy()
     tokens = random_tokens(prior, 3)
     with pytest.raises(ConfigError, match="pass samples"):
@@ -159,9 +158,9 @@ def test_what_cannot_be_sampled_is_named():
         sample(prior, tokens, samples=torch.arange(2))
     with pytest.raises(ConfigError, match="lack stream 'state'"):
         sample(prior, {"video": tokens["video"]}, prior.given_streams(["state"]))
-    with pytest.raises(DataError, match=r"'video': its codes are \[5, 2, 2, 1\], not \(6, 2, 2, 1\)"):
+    with pytest.raises(DataError, match=r"'video': expected tokens of shape \[6, 2, 2, 1\] per clip, got \[5,"):
         sample(prior, {"video": tokens["video"][:, :5]}, prior.given_frames(1))
-    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, but its codebook only 5"):
+    with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, but a codebook size of 5"):
         sample(prior, {"video": torch.full((1, 6, 2, 2, 1), 5)}, prior.given_frames(1))
     with pytest.raises(ConfigError, match="did you mean 'state'"):
         sample_video(prior, {"stat": tokens["state"]}, 6)
@@ -169,33 +168,33 @@ def test_what_cannot_be_sampled_is_named():
         sample(prior, tokens, None, SamplingConfig(streams={"vido": StreamSampling()}))
 
 
-def test_windows_are_those_of_sliding_by_hand():
-    """Every window is the clip that holds what the last one left, drawn with the random numbers of the video's steps.
+def test_a_sliding_window_equals_sampling_each_window_by_hand():
+    """Each window begins with the last steps of the one before, and has the random numbers of the video's steps.
 
-    The class is given once, the states for the whole video, and the video's first step.
+    Given are the class, the states of the whole video, and the first step of the video.
     """
     prior = toy()
     clip = random_tokens(prior, 2)
     states = torch.randint(7, (2, 13, 1, 1, 1), generator=torch.Generator().manual_seed(9))
     video = clip["video"][:, :1]
     known = 1
-    for start in (0, 4, 7):  # by 4 frames, and then by what is left
+    for start in (0, 4, 7):  # by 4 frames, then by the rest
         indices = torch.zeros(2, 6, 2, 2, 1, dtype=torch.long)
         indices[:, : known - start] = video[:, start:known]
         window = {"class": clip["class"], "state": states[:, start : start + 6], "video": indices}
         given = torch.tensor([s != 0 or t < known - start for s, t, *_ in prior.order().tolist()]).expand(2, -1)
-        drawn = prior.unflatten(one_by_one(prior, window, given, 3, [0, 1], start))["video"]
-        video, known = torch.cat([video[:, :start], drawn], 1), start + 6
-    begun = {"class": clip["class"], "state": states, "video": clip["video"][:, :1]}
+        sampled = prior.unflatten(one_by_one(prior, window, given, 3, [0, 1], start))["video"]
+        video, known = torch.cat([video[:, :start], sampled], 1), start + 6
+    tokens = {"class": clip["class"], "state": states, "video": clip["video"][:, :1]}
     for speculate in (0, 3):
-        found = sample_video(prior, begun, 13, SamplingConfig(window_stride=4, speculate=speculate), seed=3)
+        found = sample_video(prior, tokens, 13, SamplingConfig(window_stride=4, speculate=speculate), seed=3)
         assert torch.equal(found.tokens["video"], video)
         assert torch.equal(found.tokens["state"], states)
         assert torch.equal(found.tokens["class"], clip["class"])
     assert found.tokens_sampled == 2 * 12 * 4
 
 
-def test_tracks_that_nobody_gives_are_drawn_along_with_the_video():
+def test_controls_that_are_not_given_are_sampled_with_the_video():
     prior = toy()
     found = sample_video(prior, {}, 11, samples=torch.arange(3))
     assert {name: indices.shape[1] for name, indices in found.tokens.items()} == {"class": 1, "state": 11, "video": 11}
@@ -203,18 +202,18 @@ def test_tracks_that_nobody_gives_are_drawn_along_with_the_video():
     assert all((nats > 0).all() for nats in found.nats.values())
 
 
-def test_a_whole_clip_is_one_sample():
+def test_a_video_as_long_as_a_clip_is_one_window():
     prior = toy()
     tokens = random_tokens(prior, 3)
-    begun = {"class": tokens["class"], "video": tokens["video"][:, :2]}
+    first_steps = {"class": tokens["class"], "video": tokens["video"][:, :2]}
     clip = sample(prior, tokens, prior.given_frames(2) | prior.given_streams(["class"]), seed=1)
-    video = sample_video(prior, begun, 6, seed=1)
+    video = sample_video(prior, first_steps, 6, seed=1)
     for name in prior.predicts:
         assert torch.equal(video.tokens[name], clip.tokens[name])
 
 
 def test_a_longer_video_begins_with_the_shorter_one():
-    """Random numbers belong to the steps of the video; a clip that is cut short draws no code that it does not show."""
+    """Random numbers belong to the steps of the video; of a shorter video no further tokens are sampled."""
     prior = toy()
     short, clip, longer = (sample_video(prior, {}, frames, samples=torch.arange(2)) for frames in (4, 6, 9))
     assert torch.equal(clip.tokens["video"][:, :4], short.tokens["video"])
@@ -222,27 +221,27 @@ def test_a_longer_video_begins_with_the_shorter_one():
     assert short.tokens_sampled == 2 * (1 + 4 + 4 * 4)
 
 
-def test_subscale_order_cut_short_draws_what_its_frames_need():
-    """The last wanted frame is drawn after later ones in subscale order; these are drawn and not shown."""
+def test_a_short_video_in_subscale_order_samples_what_its_frames_need():
+    """Its last frame comes after later ones in subscale order; these are sampled and not returned."""
     prior = toy("subscale")
     clip = sample_video(prior, {}, 6, samples=torch.arange(2))
     short = sample_video(prior, {}, 3, samples=torch.arange(2))
     assert torch.equal(short.tokens["video"], clip.tokens["video"][:, :3])
 
 
-def test_parts_hold_each_step_once_and_no_more():
-    """What keeps memory flat: after the first clip, a part is as long as the slide."""
+def test_parts_hold_each_step_once():
+    """After the first clip a part is as long as the window stride, so that memory does not grow."""
     prior = toy()
     parts = list(sample_windows(prior, {}, 14, SamplingConfig(window_stride=2), samples=torch.arange(2)))
     assert [part.tokens["video"].shape[1] for part in parts] == [6, 2, 2, 2, 2]
     assert ["class" in part.tokens for part in parts] == [True, False, False, False, False]
 
 
-def test_two_levels_slide_one_after_the_other():
-    """Bottom reads the top of the whole long video; a top that ends early is refused."""
+def test_two_levels_with_sliding_windows():
+    """The bottom prior reads the top level of the whole video; one that ends early is refused."""
     spec = spec_of(StreamSpec("top", (3, 1, 2), 3, stride=2), StreamSpec("bottom", (6, 2, 1), 5), frames=6)
-    top = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",)))
-    bottom = scrambled(Toy(ToyConfig(), spec, raster_order(spec, ["bottom"]), ("bottom",), reads=("top",)))
+    top = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",)))
+    bottom = scrambled(ToyPrior(ToyConfig(), spec, raster_order(spec, ["bottom"]), ("bottom",), reads=("top",)))
     tokens = sample_video(top, {}, 10, SamplingConfig(window_stride=2), samples=torch.arange(3)).tokens
     found = sample_video(bottom, tokens, 10, SamplingConfig(window_stride=4))
     assert found.tokens["bottom"].shape == (3, 10, 2, 1, 1)
@@ -260,8 +259,8 @@ def test_more_given_than_the_video_has_is_refused():
         sample_video(prior, {"video": random_tokens(prior, 1)["video"]}, 5)
 
 
-def steered(*controls: str) -> GPT:
-    """A class, a state of which nobody need give anything, and a level of two slices."""
+def controlled_gpt(*controls: str) -> GPT:
+    """Class, state and a level of two codebooks; trained without controls too."""
     spec = spec_of(
         StreamSpec("video", (3, 2, 1), 5, codebooks=2),
         StreamSpec("class", (1, 1, 1), 7, stride=3, role="control", unconditional_token=7),
@@ -275,86 +274,84 @@ def steered(*controls: str) -> GPT:
 
 @pytest.mark.parametrize("speculate", [0, 3])
 def test_an_end_frame_slides_with_the_window(speculate: int):
-    """Each window is that of the shifted clip recomputed: the end at its true offset, or none where it lies beyond."""
-    prior = steered("end", "state")
+    """Each window equals the shifted clip by brute force: the end frame at its step there, or none if it is outside."""
+    prior = controlled_gpt("end", "state")
     clip = random_tokens(prior, 2)
-    video, end_step = clip["video"][:, :1], 5  # of 7 frames: windows from 0, 1, ... 4 hold it from the fourth on
+    video, end_step = clip["video"][:, :1], 5  # of 7 frames, in windows from 0 to 4: the last two contain it
     state = clip["state"][:, :0]
     for start in range(5):
         known, states = (indices[:, start : start + 3] for indices in (video, state))
         given = prior.positions_of("video") & (prior.order()[:, 1] < known.shape[1])
         given |= prior.positions_of("state") & (prior.order()[:, 1] < states.shape[1])
-        there = end_step - start < 3
+        inside = end_step - start < 3
         window = {
             "video": torch.cat([known, clip["video"]], 1)[:, :3],
             "state": torch.cat([states, clip["state"]], 1)[:, :3],
-            END: clip[END] if there else torch.full_like(clip[END], 5),
-            END_STEP: torch.full((2, 1, 1, 1, 1), end_step - start if there else 3),
+            END: clip[END] if inside else torch.full_like(clip[END], 5),
+            END_STEP: torch.full((2, 1, 1, 1, 1), end_step - start if inside else 3),
         }
-        drawn = prior.unflatten(one_by_one(prior, window, given.expand(2, -1), 3, [0, 1], start))
-        video, state = (torch.cat([old[:, :start], drawn[n]], 1) for n, old in {"video": video, "state": state}.items())
-    begun = {"video": clip["video"][:, :1], END: clip[END], END_STEP: torch.full((2, 1, 1, 1, 1), end_step)}
-    found = sample_video(prior, begun, 7, SamplingConfig(window_stride=1, speculate=speculate), seed=3)
+        sampled = prior.unflatten(one_by_one(prior, window, given.expand(2, -1), 3, [0, 1], start))
+        video, state = (torch.cat([x[:, :start], sampled[n]], 1) for n, x in {"video": video, "state": state}.items())
+    tokens = {"video": clip["video"][:, :1], END: clip[END], END_STEP: torch.full((2, 1, 1, 1, 1), end_step)}
+    found = sample_video(prior, tokens, 7, SamplingConfig(window_stride=1, speculate=speculate), seed=3)
     assert torch.equal(found.tokens["video"], video)
     assert torch.equal(found.tokens["state"], state)
 
 
 def test_a_video_ends_with_its_end_frame():
-    """Where no step is given it is the last one, also of a video that is shorter than a clip."""
-    prior = steered("end")
+    """Its step is by default the last one, also of a video that is shorter than a clip."""
+    prior = controlled_gpt("end")
     end = random_tokens(prior, 29)[END]
     for frames, window_stride in ((2, 0), (3, 0), (5, 1)):
         step = torch.full((29, 1, 1, 1, 1), frames - 1)
         config = SamplingConfig(window_stride=window_stride)
-        told, untold = (sample_video(prior, {END: end, **more}, frames, config) for more in ({END_STEP: step}, {}))
-        assert torch.equal(told.tokens["video"], untold.tokens["video"])
+        found, default = (sample_video(prior, {END: end, **more}, frames, config) for more in ({END_STEP: step}, {}))
+        assert torch.equal(found.tokens["video"], default.tokens["video"])
         other = sample_video(prior, {END: end, END_STEP: step - 1}, frames, config)
-        assert not torch.equal(told.tokens["video"], other.tokens["video"])
+        assert not torch.equal(found.tokens["video"], other.tokens["video"])
     with pytest.raises(ConfigError, match="hold 'end_step' and lack 'end'"):
         sample_video(prior, {END_STEP: step}, 3)
 
 
-def test_tracks_that_are_read_and_not_given_hold_null_codes():
-    prior = steered("class", "end")
+def test_controls_that_are_read_and_not_given_are_unconditional():
+    prior = controlled_gpt("class", "end")
     rows = torch.arange(29)
     found = sample(prior, {}, samples=rows).tokens["video"]
-    null = {
+    unconditional = {
         name: torch.full((29, *prior.spec.stream(name).shape), prior.spec.stream(name).codebook_size)
         for name in prior.reads
     }
-    assert torch.equal(found, sample(prior, null).tokens["video"])
-    assert not torch.equal(found, sample(prior, {"class": null["class"] * 0}).tokens["video"])
+    assert torch.equal(found, sample(prior, unconditional).tokens["video"])
+    assert not torch.equal(found, sample(prior, {"class": unconditional["class"] * 0}).tokens["video"])
 
 
-def test_null_codes_that_a_prior_was_never_trained_with_are_refused():
-    """Whatever is given is drawn as before; what is not, and a window without the end frame, is not made up."""
-    prior = steered("class", "end", "state")
+def test_omitted_controls_are_refused_if_the_prior_was_never_trained_without_them():
+    """Where all controls are given samples are the same; an omitted one, or a window without end frame, is refused."""
+    prior = controlled_gpt("class", "end", "state")
     clip = {name: indices[:, :1] for name, indices in random_tokens(prior, 2).items() if name != "state"}
     without = {
         name: {key: indices for key, indices in clip.items() if key != name} for name in ("class", END, END_STEP)
     }
-    seen_from_both = without[END_STEP] | {END_STEP: torch.full((2, 1, 1, 1, 1), 2)}  # a video of 5: steps 0-2 and 2-4
-    allowed = [(without[END_STEP], 3), (without[END_STEP], 2), (seen_from_both, 5)]
-    drawn = [sample_video(prior, begun, frames, SamplingConfig(window_stride=1)).tokens for begun, frames in allowed]
+    in_both_windows = without[END_STEP] | {END_STEP: torch.full((2, 1, 1, 1, 1), 2)}  # a video of 5: steps 0-2 and 2-4
+    allowed = [(without[END_STEP], 3), (without[END_STEP], 2), (in_both_windows, 5)]
+    config = SamplingConfig(window_stride=1)
+    expected = [sample_video(prior, tokens, frames, config).tokens for tokens, frames in allowed]
     prior.trained_without_controls = False
-    for (begun, frames), before in zip(allowed, drawn, strict=True):
-        found = sample_video(prior, begun, frames, SamplingConfig(window_stride=1)).tokens
-        assert torch.equal(found["video"], before["video"])
-    with pytest.raises(ConfigError, match=r"track 'class' is not given.*give it \(--class, --given-tracks\), or train"):
+    for (tokens, frames), before in zip(allowed, expected, strict=True):
+        assert torch.equal(sample_video(prior, tokens, frames, config).tokens["video"], before["video"])
+    with pytest.raises(ConfigError, match=r"control 'class' is not given.*\(--class, --given-controls\), or train"):
         sample_video(prior, without["class"], 3)
-    with pytest.raises(
-        ConfigError, match=r"track 'end' is not given.*give it \(--end, --given-tracks\), or train with"
-    ):
+    with pytest.raises(ConfigError, match=r"control 'end' is not given.*\(--end, --given-controls\), or train with"):
         sample(prior, {"class": clip["class"]})
-    for begun, frames, step in ((without[END_STEP], 4, 3), (seen_from_both, 6, 2)):
+    for tokens, frames, step in ((without[END_STEP], 4, 3), (in_both_windows, 6, 2)):
         with pytest.raises(ConfigError, match=f"at step {step}, lies outside of some window of 3 frames in a video of"):
-            sample_video(prior, begun, frames, SamplingConfig(window_stride=1))
+            sample_video(prior, tokens, frames, config)
 
 
 @pytest.mark.parametrize("controls", [(), ("class",), ("state",), ("class", "state", "end")])
-def test_a_video_begins_without_given_frames(controls: tuple[str, ...]):
-    """Unconditionally, past the trained length too; states that nobody gives are drawn with their own top-k."""
-    prior = steered(*controls)
+def test_a_video_without_given_frames(controls: tuple[str, ...]):
+    """Beyond the trained length too; states that are not given are sampled with their own top-k."""
+    prior = controlled_gpt(*controls)
     config = SamplingConfig(window_stride=1, streams={"state": StreamSampling(top_k=1)} if "state" in controls else {})
     found = sample_video(prior, {}, 5, config, samples=torch.arange(13))
     assert found.tokens["video"].shape == (13, 5, 2, 1, 2)

@@ -1,4 +1,4 @@
-"""Adaptive input, adaptive softmax and their tie, against sums written out code by code."""
+"""Adaptive input, adaptive softmax and tied weights, against sums written out token by token."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, Clusters, CodeRanks
+from tokenreel.priors.subscale.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, Clusters, TokenRanks
 
-CODES, CUTOFFS, WIDTH = 23, (5, 12), 19
-CLUSTERS = Clusters(CODES, CUTOFFS, WIDTH, factor=2.5)  # clusters of 5, 7 and 11 codes, 19, 7 and 3 wide
+SIZE, CUTOFFS, WIDTH = 23, (5, 12), 19
+CLUSTERS = Clusters(SIZE, CUTOFFS, WIDTH, factor=2.5)  # clusters of 5, 7 and 11 tokens, 19, 7 and 3 wide
 SHARED = {"none": (False, False), "embeddings": (True, False), "projections": (True, True)}
 OWN = {  # parameters of the input: vectors, projections
     "none": (5 * 19 + 7 * 7 + 11 * 3) + (7 + 3) * 19,
@@ -24,7 +24,7 @@ OWN = {  # parameters of the input: vectors, projections
     "projections": 0,
 }
 SOFTMAX = (5 + 2) * 19 + (7 * 7 + 11 * 3) + (7 + 3) * 19
-COUNTS = torch.arange(CODES) * 7 % 17  # some alike; the most frequent codes are 12, 7, 2, 19 and 14
+COUNTS = torch.arange(SIZE) * 7 % 17  # some equal; the most frequent tokens are 12, 7, 2, 19 and 14
 
 
 class Holder(nn.Module):
@@ -33,7 +33,7 @@ class Holder(nn.Module):
     def __init__(self, tied: str = "none", fitted: bool = True) -> None:
         super().__init__()
         embeddings, projections = SHARED[tied]
-        self.ranks = CodeRanks(CODES)
+        self.ranks = TokenRanks(SIZE)
         self.output = AdaptiveSoftmax(CLUSTERS, self.ranks)
         tied_to = self.output if embeddings else None
         self.input = AdaptiveEmbedding(CLUSTERS, self.ranks, tied_to, share_projections=projections)
@@ -41,7 +41,7 @@ class Holder(nn.Module):
             self.ranks.fit(COUNTS)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Both uses of tied weights: each code's vector has to predict it."""
+        """Both uses of tied weights: each token's vector predicts the token."""
         return self.output.nats(self.input(indices), indices)
 
 
@@ -59,98 +59,98 @@ def log_softmax(scores: list[float]) -> list[float]:
 
 
 def by_hand(softmax: AdaptiveSoftmax, order: list[int], hidden: Tensor) -> dict[int, float]:
-    """The log-probability of each code, `order` being the codes by rank."""
+    """The log-probability of each token; `order` are the tokens by rank."""
     weights = softmax.softmax.state_dict()
     head = log_softmax([dot(row, hidden) for row in weights["head.weight"]])
     found = dict(zip(order[:5], head[:5], strict=True))
     for i, indices in enumerate((order[5:12], order[12:])):
         narrow = torch.tensor([dot(row, hidden) for row in weights[f"tail.{i}.0.weight"]])
         inside = log_softmax([dot(row, narrow) for row in weights[f"tail.{i}.1.weight"]])
-        found |= {code: head[5 + i] + score for code, score in zip(indices, inside, strict=True)}
+        found |= {token: head[5 + i] + score for token, score in zip(indices, inside, strict=True)}
     return found
 
 
-def falling(counts: Tensor) -> list[int]:
-    return sorted(range(len(counts)), key=lambda code: (-int(counts[code]), code))
+def by_frequency(counts: Tensor) -> list[int]:
+    return sorted(range(len(counts)), key=lambda token: (-int(counts[token]), token))
 
 
-def test_ranks_are_the_codes_until_they_are_counted() -> None:
-    ranks = CodeRanks(CODES)
-    assert ranks.rank_of.tolist() == ranks.code_at.tolist() == list(range(CODES))
+def test_ranks_are_the_indices_until_tokens_are_counted() -> None:
+    ranks = TokenRanks(SIZE)
+    assert ranks.rank_of.tolist() == ranks.token_at.tolist() == list(range(SIZE))
 
 
-def test_frequent_codes_rank_first_and_equal_ones_in_their_order() -> None:
-    ranks = CodeRanks(CODES)
+def test_frequent_tokens_rank_first_and_equal_ones_by_index() -> None:
+    ranks = TokenRanks(SIZE)
     ranks.fit(COUNTS)
-    assert ranks.code_at.tolist() == falling(COUNTS)
-    assert [ranks.code_at[rank].item() for rank in ranks.rank_of] == list(range(CODES))
+    assert ranks.token_at.tolist() == by_frequency(COUNTS)
+    assert [ranks.token_at[rank].item() for rank in ranks.rank_of] == list(range(SIZE))
 
 
 def test_counts_of_another_codebook_are_refused() -> None:
-    with pytest.raises(DataError, match=r"\[11\] .* 23 codes"):
-        CodeRanks(CODES).fit(torch.ones(11))
+    with pytest.raises(DataError, match=r"\[11\], expected \[23\]"):
+        TokenRanks(SIZE).fit(torch.ones(11))
 
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_log_probs_against_sums_by_hand(fitted: bool) -> None:
     holder = Holder(fitted=fitted)
     hidden = torch.randn(3, WIDTH)
-    order = falling(COUNTS) if fitted else list(range(CODES))
+    order = by_frequency(COUNTS) if fitted else list(range(SIZE))
     found = holder.output.log_probs(hidden)
     for row, vector in zip(found, hidden, strict=True):
         expected = by_hand(holder.output, order, vector)
-        torch.testing.assert_close(row, torch.tensor([expected[code] for code in range(CODES)]))
+        torch.testing.assert_close(row, torch.tensor([expected[token] for token in range(SIZE)]))
 
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_vectors_against_sums_by_hand(fitted: bool) -> None:
     holder = Holder(fitted=fitted)
-    order = falling(COUNTS) if fitted else list(range(CODES))
+    order = by_frequency(COUNTS) if fitted else list(range(SIZE))
     weights = holder.input.state_dict()
-    found = holder.input(torch.arange(CODES))
+    found = holder.input(torch.arange(SIZE))
     torch.testing.assert_close(found[order[:5]], weights["own_vectors.0"])
     for i, indices in enumerate((order[5:12], order[12:])):
-        for code, narrow in zip(indices, weights[f"own_vectors.{i + 1}"], strict=True):
+        for token, narrow in zip(indices, weights[f"own_vectors.{i + 1}"], strict=True):
             expected = torch.tensor([dot(row, narrow) for row in weights[f"own_projections.{i}"]])
-            torch.testing.assert_close(found[code], expected)
+            torch.testing.assert_close(found[token], expected)
 
 
-def test_vectors_of_any_shape_of_codes() -> None:
+def test_vectors_for_indices_of_any_shape() -> None:
     holder = Holder()
-    indices = torch.randint(CODES, (2, 3, 7))
+    indices = torch.randint(SIZE, (2, 3, 7))
     assert torch.equal(holder.input(indices), holder.input.table()[indices])
     assert holder.input(indices).shape == (2, 3, 7, WIDTH)
 
 
 @pytest.mark.parametrize("tied", SHARED)
-def test_probabilities_sum_to_one_and_are_those_of_the_loss(tied: str) -> None:
+def test_probabilities_sum_to_one_and_match_the_loss(tied: str) -> None:
     output = Holder(tied).output
     hidden = torch.randn(3, WIDTH)
     log_probs = output.log_probs(hidden)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(3))
     for row in range(3):
-        nats = output.nats(hidden[row].expand(CODES, -1), torch.arange(CODES))
+        nats = output.nats(hidden[row].expand(SIZE, -1), torch.arange(SIZE))
         torch.testing.assert_close(nats, -log_probs[row])
 
 
-def test_one_row_and_none_are_batches_too() -> None:
+def test_batches_of_one_and_of_zero_rows() -> None:
     output = Holder().output
     assert output.nats(torch.randn(1, WIDTH), torch.tensor([0])).shape == (1,)
     assert output.nats(torch.randn(0, WIDTH), torch.empty(0, dtype=torch.long)).shape == (0,)
-    assert output.log_probs(torch.randn(0, WIDTH)).shape == (0, CODES)
+    assert output.log_probs(torch.randn(0, WIDTH)).shape == (0, SIZE)
 
 
-@pytest.mark.parametrize("code", [-1, CODES])
-def test_codes_out_of_the_codebook_are_refused(code: int) -> None:
+@pytest.mark.parametrize("token", [-1, SIZE])
+def test_tokens_out_of_the_codebook_are_refused(token: int) -> None:
     holder = Holder()
     with pytest.raises((IndexError, RuntimeError), match="out of"):
-        holder.output.nats(torch.randn(1, WIDTH), torch.tensor([code]))
+        holder.output.nats(torch.randn(1, WIDTH), torch.tensor([token]))
     with pytest.raises(IndexError, match="out of"):
-        holder.input(torch.tensor([code]))
+        holder.input(torch.tensor([token]))
 
 
-def test_counts_decide_which_codes_lie_in_the_head() -> None:
-    """A score added to the rows of the head reaches the most frequent codes and no others."""
+def test_counts_determine_which_tokens_are_in_the_head() -> None:
+    """A score added to the rows of the head changes the most frequent tokens and no others."""
     holder = Holder()
     hidden = torch.randn(1, WIDTH)
     before = holder.output.log_probs(hidden)[0]
@@ -161,23 +161,23 @@ def test_counts_decide_which_codes_lie_in_the_head() -> None:
 
 @pytest.mark.parametrize("tied", ["embeddings", "projections"])
 def test_tied_is_untied_with_the_same_weights(tied: str) -> None:
-    ours, free = Holder(tied), Holder()
-    free.output.load_state_dict(ours.output.state_dict())
+    ours, untied = Holder(tied), Holder()
+    untied.output.load_state_dict(ours.output.state_dict())
     weights = ours.output.softmax.state_dict()
     vectors = [weights["head.weight"][:5], weights["tail.0.1.weight"], weights["tail.1.1.weight"]]
     shared = [weights["tail.0.0.weight"].T, weights["tail.1.0.weight"].T]
     projections = list(ours.input.own_projections) if tied == "embeddings" else shared
-    for mine, theirs in zip(free.input.parameters(), [*vectors, *projections], strict=True):
-        mine.data.copy_(theirs)
-    indices = torch.randint(CODES, (13,))
-    torch.testing.assert_close(ours.input(indices), free.input(indices))
-    torch.testing.assert_close(ours(indices), free(indices))
+    for parameter, weight in zip(untied.input.parameters(), [*vectors, *projections], strict=True):
+        parameter.data.copy_(weight)
+    indices = torch.randint(SIZE, (13,))
+    torch.testing.assert_close(ours.input(indices), untied.input(indices))
+    torch.testing.assert_close(ours(indices), untied(indices))
 
 
 @pytest.mark.parametrize("tied", ["embeddings", "projections"])
-def test_gradients_of_tied_weights_are_those_of_both_uses(tied: str) -> None:
+def test_gradients_of_tied_weights_are_the_sum_of_both_uses(tied: str) -> None:
     holder = Holder(tied)
-    indices = torch.arange(CODES)
+    indices = torch.arange(SIZE)
     weights = dict(holder.output.named_parameters())
 
     def gradients(loss: Tensor) -> list[Tensor]:
@@ -204,15 +204,15 @@ def test_number_of_parameters(tied: str) -> None:
 
 
 @pytest.mark.parametrize("tied", SHARED)
-def test_a_checkpoint_holds_everything_once(tied: str, tmp_path: Path) -> None:
-    """safetensors refuses tensors that share memory; ranks come back with the weights."""
+def test_a_checkpoint_holds_each_tensor_once(tied: str, tmp_path: Path) -> None:
+    """safetensors refuses tensors that share memory; ranks are restored with the weights."""
     holder, fresh = Holder(tied), Holder(tied, fitted=False)
     state = holder.state_dict()
     numbers = sum(tensor.numel() for tensor in state.values())
-    assert numbers == SOFTMAX + OWN[tied] + 2 * CODES
+    assert numbers == SOFTMAX + OWN[tied] + 2 * SIZE
     save_file(state, tmp_path / "weights.safetensors")
     fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    indices = torch.randint(CODES, (13,))
+    indices = torch.randint(SIZE, (13,))
     assert torch.equal(fresh(indices), holder(indices))
 
 
@@ -232,9 +232,9 @@ def test_a_copy_ties_the_copies(tied: str) -> None:
 
 
 @pytest.mark.parametrize("tied", SHARED)
-def test_a_move_keeps_the_tie(tied: str) -> None:
+def test_moving_a_module_keeps_the_tie(tied: str) -> None:
     holder = Holder(tied)
-    indices = torch.randint(CODES, (13,))
+    indices = torch.randint(SIZE, (13,))
     expected = holder(indices)
     assert holder.input(indices).dtype == torch.float32
     holder.to(torch.float64)
@@ -248,43 +248,43 @@ def test_a_move_keeps_the_tie(tied: str) -> None:
 def test_bfloat16_autocast_trains(tied: str) -> None:
     """Log-probabilities are float32 and sum to one as float32 does, of bfloat16 vectors too."""
     holder = Holder(tied)
-    indices = torch.arange(CODES)
+    indices = torch.arange(SIZE)
     expected = holder(indices)
     with torch.autocast("cpu", torch.bfloat16):
         nats = holder(indices)
         log_probs = holder.output.log_probs(holder.input(indices).bfloat16())
     assert nats.dtype == log_probs.dtype == torch.float32
     torch.testing.assert_close(nats, expected, rtol=0.03, atol=0.03)
-    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(CODES))
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(SIZE))
     nats.sum().backward()
     assert all(parameter.grad is not None for parameter in holder.parameters())
 
 
 def test_bfloat16_weights_still_give_float32_probabilities() -> None:
     output = Holder().output.to(torch.bfloat16)
-    hidden = torch.randn(CODES, WIDTH, dtype=torch.bfloat16)
+    hidden = torch.randn(SIZE, WIDTH, dtype=torch.bfloat16)
     log_probs = output.log_probs(hidden)
-    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(CODES))
-    torch.testing.assert_close(output.nats(hidden, torch.arange(CODES)), -log_probs.diagonal())
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(SIZE))
+    torch.testing.assert_close(output.nats(hidden, torch.arange(SIZE)), -log_probs.diagonal())
 
 
-def test_first_weights_have_the_deviations_of_their_docstring() -> None:
-    """By the size of the cluster, so that all vectors and logits start at about one size."""
-    clusters, ranks = Clusters(1009, (499,), 128), CodeRanks(1009)
+def test_initial_weights_have_the_documented_deviations() -> None:
+    """By the width of the cluster, so that all vectors and logits have about the same scale."""
+    clusters, ranks = Clusters(1009, (499,), 128), TokenRanks(1009)
     softmax = AdaptiveSoftmax(clusters, ranks)
-    free = AdaptiveEmbedding(clusters, ranks)
+    untied = AdaptiveEmbedding(clusters, ranks)
     tied = AdaptiveEmbedding(clusters, ranks, tied_to=softmax)
-    for vectors in (softmax.vectors(), list(free.own_vectors)):
+    for vectors in (softmax.vectors(), list(untied.own_vectors)):
         deviations = torch.stack([weight.std() * weight.shape[1] ** 0.5 for weight in vectors])
         torch.testing.assert_close(deviations, torch.ones(2), rtol=0.02, atol=0)
-    for projection in (*softmax.projections(), *free.own_projections, *tied.own_projections):
+    for projection in (*softmax.projections(), *untied.own_projections, *tied.own_projections):
         torch.testing.assert_close(projection.std().item(), (2 / (128 + 32)) ** 0.5, rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("cutoffs", [(), (0,), (-3, 5), (5, 5), (12, 5), (23,), (5, 29)])
-def test_bad_cutoffs_are_named(cutoffs: tuple[int, ...]) -> None:
+def test_invalid_cutoffs_are_refused(cutoffs: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        Clusters(CODES, cutoffs, WIDTH)
+        Clusters(SIZE, cutoffs, WIDTH)
     assert f"cutoffs (={list(cutoffs)})" in str(error.value)
     assert "from 1 to 22" in str(error.value)
 
@@ -292,16 +292,16 @@ def test_bad_cutoffs_are_named(cutoffs: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("width", "factor"), [(15, 4.0), (19, 0.5), (19, math.nan)])
 def test_clusters_without_width_are_refused(width: int, factor: float) -> None:
     with pytest.raises(ConfigError, match=rf"factor \(={factor}\).* {width} // factor\^2"):
-        Clusters(CODES, CUTOFFS, width, factor)
+        Clusters(SIZE, CUTOFFS, width, factor)
 
 
 def test_a_tie_to_other_clusters_is_refused() -> None:
-    ranks = CodeRanks(CODES)
+    ranks = TokenRanks(SIZE)
     softmax = AdaptiveSoftmax(replace(CLUSTERS, width=31), ranks)
     with pytest.raises(ConfigError, match=r"width=19.*width=31"):
         AdaptiveEmbedding(CLUSTERS, ranks, tied_to=softmax)
 
 
-def test_projections_shared_with_nothing_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"share_projections \(=True\) needs tied_to"):
-        AdaptiveEmbedding(CLUSTERS, CodeRanks(CODES), share_projections=True)
+def test_shared_projections_without_a_tied_softmax_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"share_projections \(=True\) requires tied_to"):
+        AdaptiveEmbedding(CLUSTERS, TokenRanks(SIZE), share_projections=True)

@@ -15,12 +15,12 @@ SHAPE = (2, 3, 5)
 
 
 def test_order_is_by_slice_then_by_raster() -> None:
-    def key(place: tuple[int, ...]) -> tuple[list[int], list[int]]:
-        among = [at % by for at, by in zip(place, SLICES.factor, strict=True)]
-        return among, [at // by for at, by in zip(place, SLICES.factor, strict=True)]
+    def key(location: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        slices = [at % by for at, by in zip(location, SLICES.factor, strict=True)]
+        return slices, [at // by for at, by in zip(location, SLICES.factor, strict=True)]
 
     expected = sorted(itertools.product(*map(range, SLICES.grid)), key=key)
-    assert (SLICES.count, SLICES.shape, SLICES.places) == (30, (2, 3, 2), 12)
+    assert (SLICES.count, SLICES.shape, SLICES.locations) == (30, (2, 3, 2), 12)
     assert np.array_equal(SLICES.coordinates(), np.reshape(expected, (30, 12, 3)))
 
 
@@ -36,29 +36,31 @@ def test_figure_2() -> None:
 
 def test_neighbours_are_what_the_kernel_covers() -> None:
     kernel = (3, 1, 5)
-    places = [tuple(place) for place in SLICES.coordinates().reshape(-1, 3).tolist()]
-    index_of = {place: i for i, place in enumerate(places)}
+    locations = [tuple(location) for location in SLICES.coordinates().reshape(-1, 3).tolist()]
+    index_of = {location: i for i, location in enumerate(locations)}
     offsets = list(itertools.product(*(range(-(size // 2), size // 2 + 1) for size in kernel)))
-    expected = [[index_of.get((t + dt, h + dh, w + dw), len(places)) for dt, dh, dw in offsets] for t, h, w in places]
-    assert np.array_equal(SLICES.neighbours(kernel).reshape(len(places), -1), expected)
+    expected = [
+        [index_of.get((t + dt, h + dh, w + dw), len(locations)) for dt, dh, dw in offsets] for t, h, w in locations
+    ]
+    assert np.array_equal(SLICES.neighbours(kernel).reshape(len(locations), -1), expected)
 
 
-def test_earlier_neighbours_end_at_the_place() -> None:
+def test_earlier_neighbours_end_at_the_location() -> None:
     kernel = (3, 2, 5)
-    places = list(itertools.product(*map(range, SHAPE)))
+    locations = list(itertools.product(*map(range, SHAPE)))
     offsets = list(itertools.product((-2, -1, 0), (-1, 0), (-2, -1, 0, 1, 2)))
-    expected = np.full((len(places), len(offsets)), len(places))
-    for (i, place), (j, offset) in itertools.product(enumerate(places), enumerate(offsets)):
-        covered = tuple(int(at) for at in np.add(place, offset))
-        if covered in places and offset < (0, 0, 0):
-            expected[i, j] = places.index(covered)
+    expected = np.full((len(locations), len(offsets)), len(locations))
+    for (i, location), (j, offset) in itertools.product(enumerate(locations), enumerate(offsets)):
+        covered = tuple(int(at) for at in np.add(location, offset))
+        if covered in locations and offset < (0, 0, 0):
+            expected[i, j] = locations.index(covered)
     taps, covers = earlier_neighbours(SHAPE, kernel)
-    assert set(taps) == {j for j in range(len(offsets)) if (expected[:, j] < len(places)).any()}
+    assert set(taps) == {j for j in range(len(offsets)) if (expected[:, j] < len(locations)).any()}
     assert np.array_equal(covers, expected[:, taps])
 
 
 @pytest.mark.parametrize(("steps", "taps"), [(5, 25), (2, 16), (1, 7)])
-def test_taps_that_never_meet_a_slice_are_left_out(steps: int, taps: int) -> None:
+def test_taps_that_are_never_inside_of_a_slice_are_omitted(steps: int, taps: int) -> None:
     assert len(earlier_neighbours((steps, 7, 11), (3, 3, 3))[0]) == taps
 
 

@@ -1,4 +1,4 @@
-"""The subscale transformer: the contract of every prior for each type, number of codebooks and attention."""
+"""The subscale transformer: the contract of all priors for each type, number of codebooks and attention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from prior_contract import (
     check_contract,
-    check_given_seen_before,
+    check_given_reaches_earlier,
     check_normalised,
     check_sample_frequencies,
     check_step_computes_one_position,
@@ -24,13 +24,13 @@ from tokenreel.data.spec import StreamSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.logits import SamplingConfig, draw
+from tokenreel.priors.sampling.logits import SamplingConfig, invert_cdf
 from tokenreel.priors.sampling.video import sample
 from tokenreel.priors.subscale.cached import CachedDecoder
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 
-SCALE = 0.1  # of the noise on the weights, so that no attention looks at one place only
+SCALE = 0.1  # of the noise on the weights: with more, attention attends to one location only
 TYPES = {  # subscale factor, kernel and grid
     "single-frame": ((3, 1, 1), (5, 1, 1), (3, 2, 3)),
     "spatial": ((1, 2, 1), (1, 3, 3), (2, 4, 3)),
@@ -54,24 +54,24 @@ def prior_of(
 @pytest.mark.parametrize("kind", TYPES)
 def test_contract(kind: str, codebooks: int, attention: str) -> None:
     prior = scramble(prior_of(kind, codebooks, attention=attention), scale=SCALE)
-    check_contract(prior, random_tokens(prior, 2), random_given(prior, 2, 0.3), seen_by(prior))
+    check_contract(prior, random_tokens(prior, 2), random_given(prior, 2, 0.3), reaches(prior))
 
 
-def seen_by(prior: SubscaleTransformer) -> torch.Tensor:
-    """bool [L, L]: whether the code at the first index reaches the second, by the distances that the kernels cover.
+def reaches(prior: SubscaleTransformer) -> torch.Tensor:
+    """bool [L, L]: whether the token at the first index influences the second, by the distances the kernels cover.
 
-    Within a slice a code comes in at the places whose masked convolution covers it, and reaches what comes after those:
-    the last code of a row is not seen by the first place of the next row, but by the one after that.
+    Within a slice a token is an input at the locations whose masked convolution covers it, and reaches what comes after
+    those: the last token of a row does not reach the first location of the next row, but the one after that.
     """
     order = prior.order()[:, 1:]
     factor, kernel = (torch.tensor(x) for x in (prior.config.subscale, prior.config.kernel))
-    slices, places = order[:, :3] % factor, order[:, :3] // factor
+    slices, locations = order[:, :3] % factor, order[:, :3] // factor
     same = (slices[:, None] == slices).all(-1)
-    ahead = places - places[:, None]
+    ahead = locations - locations[:, None]
     steps, rows, columns = ahead.unbind(-1)
     covered = (steps >= 0) & (steps <= 2) & (rows >= 0) & (rows <= 2) & (columns.abs() <= 1)
-    comes_in = same & covered & ((steps > 0) | (rows > 0) | (columns > 0))
-    within = same & ((comes_in.cumsum(1) > 0) | (ahead == 0).all(-1))
+    is_input = same & covered & ((steps > 0) | (rows > 0) | (columns > 0))
+    within = same & ((is_input.cumsum(1) > 0) | (ahead == 0).all(-1))
     around = ((order[:, None, :3] - order[:, :3]).abs() <= kernel // 2).all(-1)  # the encoder's convolution
     index = torch.arange(len(order)) // (len(order) // int(factor.prod()))
     in_slice = (around[:, None] * (index == torch.arange(int(index.max()) + 1)[:, None])).any(-1)  # [L, slices]
@@ -79,16 +79,16 @@ def seen_by(prior: SubscaleTransformer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["spatial", "spatiotemporal"])
-def test_given_codes_condition_what_comes_before_them(kind: str) -> None:
-    """Frames that are given lie scattered through subscale order; the first slice knows all of them."""
+def test_given_tokens_condition_earlier_ones(kind: str) -> None:
+    """Given frames are scattered over subscale order; all of them condition the first slice."""
     prior = scramble(prior_of(kind, 2), scale=SCALE)
     given = prior.given_frames(1).expand(1, -1)
-    assert (~given).cumsum(1)[given].any(), "nothing given lies behind anything drawn"
-    check_given_seen_before(prior, random_tokens(prior, 1), given)
+    assert (~given).cumsum(1)[given].any(), "no given token comes after a sampled one"
+    check_given_reaches_earlier(prior, random_tokens(prior, 1), given)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_draws_what_it_says(attention: str) -> None:
+def test_samples_follow_its_probabilities(attention: str) -> None:
     torch.manual_seed(0)
     sizes = {"depth": 1, "width": 7, "heads": 1, "head_width": 5, "embedding": 3}
     config = SubscaleTransformerConfig((1, 1, 2), (1, 1, 3), attention=attention, **sizes)  # type: ignore[arg-type]
@@ -100,20 +100,20 @@ def test_draws_what_it_says(attention: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_new_code_computes_one_place(kind: str) -> None:
+def test_a_new_token_computes_one_location(kind: str) -> None:
     prior = scramble(prior_of(kind, 3))
-    check_step_computes_one_position(prior, random_tokens(prior, 1), most=1.1)
+    check_step_computes_one_position(prior, random_tokens(prior, 1), max_ratio=1.1)
 
 
-def test_the_encoder_runs_once_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the decoder once for each place of a whole video, whatever the number of codebooks."""
+def test_the_encoder_runs_once_per_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the decoder once per location, whatever the number of codebooks."""
     prior = prior_of("spatiotemporal", 3).eval()
     encoded, computed = [], []
     monkeypatch.setattr(prior.encoder, "forward", _counting(prior.encoder.forward, encoded, lambda *x: len(x[2])))
     monkeypatch.setattr(CachedDecoder, "extend", _counting(CachedDecoder.extend, computed, lambda *x: x[2].numel()))
     sample(prior, {}, samples=torch.arange(1))
     assert sum(encoded) == prior.slices.count
-    assert sum(computed) == prior.slices.count * prior.slices.places
+    assert sum(computed) == prior.slices.count * prior.slices.locations
 
 
 def _counting(function: Callable[..., Any], counts: list[int], count: Callable[..., int]) -> Callable[..., Any]:
@@ -125,28 +125,28 @@ def _counting(function: Callable[..., Any], counts: list[int], count: Callable[.
 
 
 @pytest.mark.parametrize("speculate", [0, 5])
-def test_cached_sampling_draws_the_codes_of_recomputed_slices(speculate: int) -> None:
-    """Codes drawn from the caches are those drawn from whole slices computed anew for each code."""
+def test_cached_sampling_equals_recomputing_slices(speculate: int) -> None:
+    """Tokens sampled with the caches are those sampled with whole slices computed again for each token."""
     prior = scramble(prior_of("spatial", 2, codebook_size=3), scale=SCALE)
     tokens, given = random_tokens(prior, 2), prior.given_frames(1).expand(2, -1)
     config, ids = SamplingConfig(speculate=speculate), torch.arange(2)
-    drawn = prior.flatten(sample(prior, tokens, given, config, seed=3, samples=ids).tokens)
-    numbers = torch.from_numpy(uniforms(3, ids.numpy(), _raster_ids(prior)))
+    found = prior.flatten(sample(prior, tokens, given, config, seed=3, samples=ids).tokens)
+    numbers = torch.from_numpy(uniforms(3, ids.numpy(), _token_ids(prior)))
     flat = prior.flatten(tokens)
     for at in (~given[0]).nonzero().squeeze(1).tolist():
-        clips = [torch.where(torch.arange(len(flat[0])) == at, code, flat) for code in range(prior.codebook_size)]
+        clips = [torch.where(torch.arange(len(flat[0])) == at, token, flat) for token in range(prior.codebook_size)]
         with torch.no_grad():
             log_probs = [prior.log_prob(prior.unflatten(clip), given)[:, at] for clip in clips]
-        flat[:, at] = draw(torch.stack(log_probs, -1).exp(), numbers[:, at])
-    assert torch.equal(drawn, flat)
+        flat[:, at] = invert_cdf(torch.stack(log_probs, -1).exp(), numbers[:, at])
+    assert torch.equal(found, flat)
 
 
-def _raster_ids(prior: SubscaleTransformer) -> np.ndarray:
-    """The number of each position of the order in raster order, which random numbers belong to."""
+def _token_ids(prior: SubscaleTransformer) -> np.ndarray:
+    """The id of the token at each position, which random numbers belong to: in raster order."""
     return np.ravel_multi_index(tuple(prior.order()[:, 1:].T.numpy()), prior.spec.levels[0].shape)
 
 
-def test_encoder_and_decoder_learn_a_clip_by_heart() -> None:
+def test_overfits_one_clip() -> None:
     prior = prior_of("spatiotemporal", 3)
     tokens, given = random_tokens(prior, 1), prior.given_frames(1)[None]
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
@@ -162,12 +162,12 @@ def test_encoder_and_decoder_learn_a_clip_by_heart() -> None:
 
 
 def test_a_step_trains_one_slice_of_each_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never one that is wholly given, as frame 0 is; each other one about equally often."""
-    prior, drawn = prior_of(codebooks=1), []
-    monkeypatch.setattr(prior, "slice_nats", lambda clips, index, _: drawn.append(index) or torch.ones(len(index), 6))
+    """Never one that is completely given, as frame 0 is; all others about equally often."""
+    prior, chosen = prior_of(codebooks=1), []
+    monkeypatch.setattr(prior, "slice_nats", lambda clips, index, _: chosen.append(index) or torch.ones(len(index), 6))
     tokens, given = random_tokens(prior, 331), prior.given_frames(1).expand(331, -1)
     assert prior.loss(tokens, given, torch.Generator().manual_seed(0)) == 1
-    assert torch.bincount(drawn[0]).tolist() == pytest.approx([0, 165, 165], abs=30)
+    assert torch.bincount(chosen[0]).tolist() == pytest.approx([0, 165, 165], abs=30)
 
 
 @pytest.mark.parametrize(
@@ -186,21 +186,21 @@ def test_contract_with_the_layers_of_appendix_a(fields: dict[str, Any]) -> None:
     cutoffs = (3,) if "adaptive" in str(fields) else ()
     prior = prior_of("spatial", 2, codebook_size=7, embedding=17, cutoffs=cutoffs, **fields)
     prior.prepare([random_tokens(prior, 3, seed=5)])
-    check_contract(scramble(prior, scale=SCALE), random_tokens(prior, 2), random_given(prior, 2, 0.3), seen_by(prior))
+    check_contract(scramble(prior, scale=SCALE), random_tokens(prior, 2), random_given(prior, 2, 0.3), reaches(prior))
 
 
-def test_ranks_of_codes_are_counted_and_saved() -> None:
+def test_token_ranks_are_counted_and_saved() -> None:
     prior = prior_of(codebooks=2, adaptive_softmax=True, cutoffs=(2,))
     rare_first = {"video": torch.tensor([4, 4, 4, 3, 3, 0]).view(1, 1, 2, 3, 1).expand(7, 3, 2, 3, 2)}
     prior.prepare([rare_first, rare_first])
-    assert [ranks.code_at.tolist() for ranks in prior.ranks] == [[4, 3, 0, 1, 2]] * 2
+    assert [ranks.token_at.tolist() for ranks in prior.ranks] == [[4, 3, 0, 1, 2]] * 2
     again = Prior.from_document(prior.to_document())
     again.load_state_dict(prior.state_dict())
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
     assert torch.equal(again.log_prob(tokens, given), prior.log_prob(tokens, given))
 
 
-def test_bfloat16_stays_near() -> None:
+def test_bfloat16_is_close() -> None:
     """Sampling in bfloat16 weights, and training under autocast; the losses themselves are float32."""
     prior = scramble(prior_of("spatiotemporal", 3, attention="key"), scale=SCALE)
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
@@ -237,7 +237,7 @@ def test_two_levels_are_refused() -> None:
         ({"tied": "embeddings", "adaptive_input": True, "cutoffs": (2,)}, "tied"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(fields: dict[str, Any], message: str) -> None:
     sizes = {
         "subscale": (3, 1, 1),
         "kernel": (3, 1, 1),
@@ -253,8 +253,8 @@ def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message
         )
 
 
-def test_slices_of_one_place() -> None:
-    """The masked convolution then sees nothing at all, and all that is known comes from the encoder."""
+def test_slices_of_one_location() -> None:
+    """The masked convolution then covers nothing, and all conditioning comes from the encoder."""
     spec = spec_of(StreamSpec("video", (1, 2, 3), 5), frames=1)
     config = SubscaleTransformerConfig((1, 2, 3), (1, 3, 5), 1, 7, 1, 5, 3)
     prior = scramble(SubscaleTransformer(config, spec), scale=SCALE)
@@ -264,5 +264,5 @@ def test_slices_of_one_place() -> None:
 def test_samples_under_autocast() -> None:
     prior = prior_of(codebooks=2).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        drawn = sample(prior, {}, samples=torch.arange(2)).tokens["video"]
-    assert drawn.shape == (2, 3, 2, 3, 2)
+        sampled = sample(prior, {}, samples=torch.arange(2)).tokens["video"]
+    assert sampled.shape == (2, 3, 2, 3, 2)
