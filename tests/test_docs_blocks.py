@@ -23,6 +23,8 @@ from small_project import make_project
 
 from tokenreel import PRIORS, TOKENIZERS
 from tokenreel.data.video.reader import REASONS
+from tokenreel.pipelines.requests.fields import fields_of
+from tokenreel.pipelines.run import COMMANDS
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -83,14 +85,31 @@ def test_the_page_of_presets_is_what_its_script_writes() -> None:
 
 
 def test_messages_that_the_troubleshooting_quotes_are_in_the_code() -> None:
-    folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
-    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
-    texts = [node.value for path in files for node in ast.walk(ast.parse(path.read_text())) if _is_text(node)]
+    texts = [node.value for text in _sources() for node in ast.walk(ast.parse(text)) if _is_text(node)]
     page = (DOCS / "troubleshooting.md").read_text()
     quoted = re.findall(r'`"([^`]+)"`', page)
     assert len(quoted) > 30
     assert [message for message in quoted if not any(message in text for text in texts)] == []
     assert set(REASONS) <= set(re.findall(r"`([\w-]+)`", page.split("Reasons in quarantine")[1].split("##")[0]))
+
+
+@pytest.mark.parametrize("page", ["concepts.md", "extend.md", "troubleshooting.md"])
+def test_flags_and_names_in_a_page_exist(page: str) -> None:
+    """Flags, and names with an underscore, in inline code; names may be of the page's own blocks or of a test's file."""
+    text = (DOCS / page).read_text()
+    blocks = re.findall(r"```.*?```", text, flags=re.DOTALL)
+    code = " ".join(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+    flags = {field.option.flag for command in COMMANDS for field in fields_of(command.request)}
+    assert set(re.findall(r"--[a-z][a-z-]*(?![\w-])", code)) <= flags | {"--debug"}
+    tests = [str(path) + path.read_text() for path in ROOT.glob("tests/**/*.py")]
+    known = "\n".join([*_sources(), *tests, *blocks])
+    assert [name for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", code) if name not in known] == []
+
+
+def _sources() -> list[str]:
+    folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
+    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
+    return [path.read_text() for path in files]
 
 
 def _is_text(node: ast.AST) -> bool:
