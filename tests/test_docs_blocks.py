@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
+import inspect
 import re
 import runpy
 import shutil
@@ -21,8 +23,11 @@ import torch
 from PIL import Image
 from small_project import make_project
 
+import tokenreel
 from tokenreel import PRIORS, TOKENIZERS
 from tokenreel.data.video.reader import REASONS
+from tokenreel.pipelines.requests.fields import fields_of
+from tokenreel.pipelines.run import COMMANDS
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +50,7 @@ def _one_thread_and_registries_as_before(monkeypatch: pytest.MonkeyPatch) -> Ite
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("page", ["concepts.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "python.md"])
 def test_python_in_a_page_runs(page: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(project, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
@@ -83,14 +88,55 @@ def test_the_page_of_presets_is_what_its_script_writes() -> None:
 
 
 def test_messages_that_the_troubleshooting_quotes_are_in_the_code() -> None:
-    folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
-    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
-    texts = [node.value for path in files for node in ast.walk(ast.parse(path.read_text())) if _is_text(node)]
+    texts = [node.value for text in _sources() for node in ast.walk(ast.parse(text)) if _is_text(node)]
     page = (DOCS / "troubleshooting.md").read_text()
     quoted = re.findall(r'`"([^`]+)"`', page)
     assert len(quoted) > 30
     assert [message for message in quoted if not any(message in text for text in texts)] == []
     assert set(REASONS) <= set(re.findall(r"`([\w-]+)`", page.split("Reasons in quarantine")[1].split("##")[0]))
+
+
+@pytest.mark.parametrize("page", ["concepts.md", "extend.md", "python.md", "troubleshooting.md"])
+def test_flags_and_names_in_a_page_exist(page: str) -> None:
+    """Flags, and names with an underscore, in inline code; names may be of the page's own blocks, or of tests."""
+    text = (DOCS / page).read_text()
+    blocks = re.findall(r"```.*?```", text, flags=re.DOTALL)
+    code = " ".join(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+    flags = {field.option.flag for command in COMMANDS for field in fields_of(command.request)}
+    assert set(re.findall(r"--[a-z][a-z-]*(?![\w-])", code)) <= flags | {"--debug", "--json"}
+    tests = [str(path) + path.read_text() for path in ROOT.glob("tests/**/*.py")]
+    known = "\n".join([*_sources(), *tests, *blocks])
+    assert [name for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", code) if name not in known] == []
+
+
+def test_the_page_on_python_has_each_public_name_and_its_signature() -> None:
+    text = (DOCS / "python.md").read_text()
+    code = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    assert set(tokenreel.__all__) - {"__version__"} <= {re.split(r"\W", span)[0] for span in code}
+    calls = [" ".join(span.split()).split("(", 1) for span in code if re.match(r"[\w.]+\(", span)]
+    public = [(path, arguments) for path, arguments in calls if path.split(".")[0] in tokenreel.__all__]
+    assert len(public) > 20
+    for path, arguments in public:
+        found = functools.reduce(getattr, path.split("."), tokenreel)
+        parameters = [p.replace(annotation=p.empty) for p in inspect.signature(found).parameters.values()]
+        assert str(inspect.Signature([p for p in parameters if p.name != "self"])) == f"({arguments}", path
+
+
+def test_the_page_on_python_has_each_request_and_how_its_fields_are_called() -> None:
+    text = (DOCS / "python.md").read_text()
+    commands = {command.request.__name__: command.name for command in COMMANDS}
+    requests = [name for name in tokenreel.__all__ if name.endswith("Request")]
+    assert dict(re.findall(r"^\| `(\w+Request)` \| `([\w-]+)` \|$", text, re.M)) == {n: commands[n] for n in requests}
+    fields = [field for command in COMMANDS for field in fields_of(command.request) if not field.option.positional]
+    flags = {field.name: field.option.flag for field in fields}
+    other = {name: flag for name, flag in flags.items() if flag != f"--{name.replace('_', '-')}"}
+    assert other == {"class_name": "--class", "assignments": "--set"}
+
+
+def _sources() -> list[str]:
+    folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
+    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
+    return [path.read_text() for path in files]
 
 
 def _is_text(node: ast.AST) -> bool:
