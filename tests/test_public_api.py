@@ -48,7 +48,7 @@ def test_models_are_introduced_above_their_layers() -> None:
     prior = Prior.from_preset("gpt-tabletop-tiny", SPEC)
     count = sum(p.numel() for p in prior.parameters())
     parts = repr(prior).splitlines()[1].strip().split("; ")
-    assert parts[0] == "gpt: predicts video, reads nothing"
+    assert parts[0] == "gpt: predicts video, reads none"
     assert parts[1:] == ["video [3, 5, 7, 2] of 1,009 codes", f"{count:,} parameters", "untrained"]
     prior.code_fingerprint = "0123456789abcdef"
     assert repr(prior).splitlines()[1].endswith("; trained on codes of 01234567")
