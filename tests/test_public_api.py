@@ -51,7 +51,7 @@ def test_models_are_introduced_above_their_layers() -> None:
     assert parts[0] == "gpt: predicts video, reads none"
     assert parts[1:] == ["video [3, 5, 7, 2] of 1,009 codes", f"{count:,} parameters", "untrained"]
     prior.code_fingerprint = "0123456789abcdef"
-    assert repr(prior).splitlines()[1].endswith("; trained on codes of 01234567")
+    assert repr(prior).splitlines()[1].endswith("; trained on tokens of 01234567")
     controls = Controls({"kind": ClassEncoder(ClassConfig(names=("cat", "dog", "owl")))})
     assert repr(controls).splitlines()[1].strip() == "kind: 3 codes"
 
