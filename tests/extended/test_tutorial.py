@@ -1,7 +1,7 @@
 """docs/tutorial.md from its first command to its last, as typed, in one folder; with fewer videos and steps.
 
 Run by `bash .ci/extended`, or `pytest tests/extended` in an environment in which tokenreel is installed. Takes some
-minutes, most of them for the starts of 20 processes: an ordinary run of pytest does not collect it.
+minutes, most of them for the starts of 13 processes: an ordinary run of pytest does not collect it.
 """
 
 from __future__ import annotations
