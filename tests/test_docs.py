@@ -88,7 +88,7 @@ def _paths(tree: str) -> Iterator[Path]:
     description names.
     """
     folder = Path()
-    for indent, names, description in re.findall(r"^( *)(\S+(?:, \S+)*)(.*)$", tree, flags=re.MULTILINE):
+    for indent, names, description in re.findall(r"^( *)([^\s,]+(?:, [^\s,]+)*)(.*)$", tree, flags=re.MULTILINE):
         if not indent:
             folder = Path(names)
         for name in names.split(", "):
