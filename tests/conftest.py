@@ -1,16 +1,21 @@
-"""What every test gets: a Hub of its own on the loopback, so that no test can reach the real one.
+"""What every test gets: a Hub of its own, the same random numbers and one thread in any order; and `--shuffle SEED`.
 
-huggingface_hub reads its environment once, when it is imported; therefore it is set here, before any test is.
+The Hub is on the loopback, so that no test can reach the real one. huggingface_hub reads its environment once, when it
+is imported; therefore it is set here, before any test is.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import random
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 from fake_hub import FakeHub, Server
 
 _server = Server()
@@ -25,6 +30,44 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
 _server.start()
+torch.set_num_threads(1)  # sums depend on their number, and a second costs more than models of this size compute
+_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # variables that pytest and torch set as they go
+
+
+@pytest.fixture(autouse=True)
+def _same_in_any_order() -> Iterator[None]:
+    """Each test starts with the same random numbers, and leaves the settings of the process as they were."""
+    before = _settings()
+    torch.manual_seed(0)
+    yield
+    left = [name for name, value in _settings().items() if value != before[name]]
+    assert not left, f"the test changed {', '.join(left)} for the tests after it"
+
+
+def _settings() -> dict[str, object]:
+    return {
+        "the default dtype": torch.get_default_dtype(),
+        "the default device": torch.get_default_device(),
+        "the number of threads": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "the precision of matrix products": torch.get_float32_matmul_precision(),
+        "gradients": torch.is_grad_enabled(),
+        "the working folder": Path.cwd(),
+        "the environment": {name: value for name, value in os.environ.items() if name not in _OTHERS},
+    }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files, and the tests of each, in random order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """File by file, or what the tests of a file share would be made again and again."""
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        draw = random.Random(seed)
+        files = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], draw.random()))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def trained() -> HierarchicalVQVAE:
     optimizer = torch.optim.Adam(tokenizer.parameters(), 4e-3)
     for step in range(150):
         optimizer.zero_grad()
-        sum(tokenizer(blobs(8, seed=step)).losses.values()).backward()
+        sum(tokenizer(blobs(12, seed=step)).losses.values()).backward()
         optimizer.step()
     return tokenizer.freeze()
 

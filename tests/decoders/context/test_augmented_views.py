@@ -34,7 +34,7 @@ def pictures(count: int) -> Tensor:
 def test_a_view_with_all_off_is_the_frame_itself() -> None:
     frames = torch.rand(3, 3, HEIGHT, WIDTH) * 2 - 1
     view = make_view(frames, OFF, seeded(1))
-    torch.testing.assert_close(view.context, frames, rtol=0, atol=2e-5)
+    torch.testing.assert_close(view.context, frames, rtol=0, atol=1e-4)
     assert torch.equal(view.flow, torch.zeros(3, 2, HEIGHT, WIDTH))
     assert torch.equal(view.occluded, torch.zeros(3, 1, HEIGHT, WIDTH))
 
@@ -141,7 +141,7 @@ def test_hidden_parts_show_the_frame_before_in_the_batch_or_a_single_one_mirrore
     frames = torch.rand(count, 3, HEIGHT, WIDTH, generator=seeded(1))
     view = make_view(frames, dataclasses.replace(OFF, occlusion=0.5), seeded(8))  # nothing moves
     other = frames[[2, 0, 1]] if count == 3 else frames.flip(3)
-    torch.testing.assert_close(view.context, torch.where(view.occluded == 1, other, frames), rtol=0, atol=1e-5)
+    torch.testing.assert_close(view.context, torch.where(view.occluded == 1, other, frames), rtol=0, atol=1e-4)
 
 
 def test_occlusion_in_the_targets_coordinates_agrees_with_brute_force() -> None:

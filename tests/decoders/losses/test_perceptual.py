@@ -66,7 +66,7 @@ def test_the_small_network_is_trained_scaled_and_loaded_by_the_same_loader(tmp_p
 
 def test_scaling_features_changes_them_by_one_factor_a_block() -> None:
     torch.manual_seed(0)
-    network, frames = PerceptualNetwork(TABLETOP), torch.randn(3, 3, 16, 24)
+    network, frames = PerceptualNetwork(TABLETOP).double(), torch.randn(3, 3, 16, 24, dtype=torch.float64)
     before = network(frames)
     with torch.no_grad():
         normalise(network, frames)

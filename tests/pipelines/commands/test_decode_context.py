@@ -100,7 +100,6 @@ class Folder:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("context")
     small_tokenizer().save_pretrained(root / "tokenizer")
     tokenize_dataset.run(TokenizeRequest(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache"))

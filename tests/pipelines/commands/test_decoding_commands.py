@@ -37,7 +37,6 @@ QUANTIZER = {"type": "vq", "codebook_size": 13, "init": "uniform"}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tokenizer, other (another tokenizer), cache, prior."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("stages")
     for name, seed in (("tokenizer", 3), ("other", 5)):
         torch.manual_seed(seed)

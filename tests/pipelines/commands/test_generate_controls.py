@@ -84,7 +84,6 @@ class Folder:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """tokenizer, controls, cache; the clip's states.csv, sound.wav, start.npy (its frames) and end.png."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("steered")
     torch.manual_seed(3)
     tokenizer = spread_codes(build_tokenizer(TOKENIZER, T, Framing(SIZE, SIZE)))

@@ -49,13 +49,17 @@ def train(videos: Path, out: Path, steps: int = 7, **flags: Any) -> dict[str, An
     return train_tokenizer.run(TrainTokenizerRequest(data=str(videos), out=out, steps=steps, device="cpu", **flags))
 
 
-def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(tmp_path: Path, videos: Path) -> None:
+def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(tmp_path: Path) -> None:
+    """Patches the size of a code in one of three colours: the mean image is far off, and two codes are too few."""
+    colours = np.array([(40, 40, 40), (255, 90, 90), (90, 90, 255)], np.uint8)
+    chosen = np.random.default_rng(3).integers(0, 3, (CLIPS, FRAMES, SIZE // 4, SIZE // 4))
+    np.save(tmp_path / "patches.npy", colours[chosen].repeat(4, axis=2).repeat(4, axis=3))
     settings = [*SETTINGS, "tokenizer.quantizer={type: fsq, levels: [5, 5]}", "training.validate_every=30"]
-    summary = train(videos, tmp_path / "run", steps=120, assignments=settings)
+    summary = train(tmp_path / "patches.npy", tmp_path / "run", steps=120, assignments=settings)
     first = next(line for line in read_metrics(tmp_path / "run/metrics.jsonl") if "validation/psnr" in line)
-    assert summary["psnr"] > first["validation/psnr"] + 3
-    assert summary["gain_over_mean_image"] > 1
-    assert summary["video/codebook_usage"] >= 0.5
+    assert summary["psnr"] > first["validation/psnr"] + 2
+    assert summary["gain_over_mean_image"] > 2
+    assert summary["video/codebook_usage"] * 25 > 2
     tokenizer = VideoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.about["scores"]["psnr"] == pytest.approx(summary["psnr"])
     assert tokenizer.spec.frames == FRAMES
@@ -87,13 +91,13 @@ def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: 
 
 
 def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> None:
-    """Codes drawn at random, of which the top's few vectors reach hardly any; the bottom's reach enough."""
-    videos = tmp_path / "squares.npy"
-    make_videos(videos, seed=3)
+    """The top's single vector of each of six clips at most reaches no half of 13 codes; the bottom's eight do."""
+    videos = tmp_path / "noise.npy"
+    np.save(videos, np.random.default_rng(3).integers(0, 256, (CLIPS, 4, 8, 8, 3), np.uint8))
     settings = [
-        "data={frames: 4, framing: {height: 16, width: 16}, validation: 0.3}",
+        "data={frames: 4, framing: {height: 8, width: 8}, validation: 0.3}",
         "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, mask_bottom: 0.0}",
-        "tokenizer.quantizer={type: vq, codebook_size: 13, init: uniform}",
+        "tokenizer.quantizer={type: vq, codebook_size: 13, init: kmeans}",
         *SETTINGS[3:],
     ]
     summary = train(videos, tmp_path / "run", steps=3, assignments=settings)

@@ -47,7 +47,7 @@ def test_a_causal_bias_masks_later_locations_only() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_key_attention_equals_scoring_computed_keys(causal: bool) -> None:
     """`key` multiplies by u K at once; the result is that of computing the keys K x and scoring each with u."""
-    attention, x = _attention("key", causal), torch.randn(2, len(LOCATIONS), WIDTH)
+    attention, x = _attention("key", causal), torch.randn(2, len(LOCATIONS), WIDTH, dtype=torch.float64)
     keys, values = attention.project(attention.norm(x)).unflatten(-1, (2, HEADS, HEAD_WIDTH)).unbind(2)
     scores = torch.einsum("hd,nphd->nhp", attention.learned_query, keys) / HEAD_WIDTH**0.5
     weights = (scores[:, :, None] + attention.bias()).softmax(-1)
@@ -58,7 +58,7 @@ def test_key_attention_equals_scoring_computed_keys(causal: bool) -> None:
 @pytest.mark.parametrize("kind", ["query-key", "key", "relative"])
 def test_a_subset_of_queries_gives_the_same_as_all(kind: str) -> None:
     """`attend` with the biases of some queries, shared or per row, gives what it gives for these among all."""
-    attention, x = _attention(kind, causal=True), torch.randn(2, len(LOCATIONS), WIDTH)
+    attention, x = _attention(kind, causal=True), torch.randn(2, len(LOCATIONS), WIDTH, dtype=torch.float64)
     score_terms, value = attention.split(torch.nn.functional.linear(attention.norm(x), attention.projection()))
     bias, subset = attention.bias(), [2, 29, 13]
     expected = attend(score_terms, value, bias)[:, :, subset]
@@ -75,14 +75,14 @@ def test_kinds_differ_in_their_projections() -> None:
 
 
 def _attention(kind: str, causal: bool = False) -> Attention:
-    """With random weights: biases are initialised to zero, and `learned_query` not at all."""
+    """In float64, with random weights: biases are initialised to zero, and `learned_query` not at all."""
     config = SubscaleTransformerConfig((1, 1, 1), (1, 1, 1), 1, WIDTH, HEADS, HEAD_WIDTH, 5, attention=kind)  # type: ignore[arg-type]
     attention = Attention(config, SHAPE, causal)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return attention
+    return attention.double()
 
 
 def _parameters(attention: Attention) -> int:

@@ -13,7 +13,7 @@ from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 
 SIZE = 7
-TOLERANCE = 1e-5  # nats: weights are float64 here, but the prior's last softmax is float32
+TOLERANCE = 5e-5  # nats: weights are float64 here, but the last softmax, of up to 70 nats, is float32
 TYPES = {  # grid, subscale factor and kernel; the single-frame kernel exceeds the clip
     "single-frame": ((5, 2, 3), (5, 1, 1), (11, 1, 1)),
     "spatial": ((2, 6, 10), (1, 2, 2), (1, 5, 3)),
