@@ -279,7 +279,7 @@ def test_repair_makes_tracks_again(reference: Path, fitted: Path, tmp_path: Path
 
 def test_inspect_and_decode_take_a_cache_with_tracks(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     summary = inspect_path.run(InspectRequest(path=reference))
-    assert summary["streams"]["state"] == "track, uint8 [5, 1, 2, 1] per row, codebook size 11"
+    assert summary["streams"]["state"] == "control, uint8 [5, 1, 2, 1] per row, codebook size 11"
     assert summary["codebook_usage"]["state"]["in_use"] == [11]
     decoded = decode.run(DecodeRequest(tokens=reference, tokenizer=tokenizer, out=tmp_path / "x", format="npy"))
     assert decoded["frames"] == 17 * 4 * FRAMES

@@ -277,12 +277,12 @@ def test_an_end_frame_may_be_the_last_one_of_a_video(folder: Folder, tmp_path: P
         ("state", "--control stat=states.csv", 2, "no control is called 'stat'; did you mean 'state'"),
         ("state", "--control state", 2, "'state': write it as NAME=FILE"),
         ("state", "--states states.csv --control state=4.csv", 2, "'state' is given twice, as .*states.csv and as .*4"),
-        ("class", "--guidance 2", 2, r"guidance \(=2.0\) needs a given track"),
+        ("class", "--guidance 2", 2, r"guidance \(=2.0\) needs a given control"),
         ("class", "--given-frames 1", 2, r"--given-frames \(=1\) needs --video"),
         ("class", "--context 1", 2, "decodes without context"),
         ("class", "--controls controls", 2, "--controls controls has no effect on its own: give --class, --states"),
         ("class", "--video start.npy", 2, "--video start.npy is not used with --given-frames 0"),
-        ("class", "--class wander --frames 17 --window-stride 5", 2, r"slide \(=5\) must be below the clip's 5 frames"),
+        ("class", "--class wander --frames 17 --window-stride 5", 2, r"window_stride \(=5\) must be below the clip's 5 frames"),
         ("end", "--top-k-of end=3", 2, r"stream 'end' is not sampled by these priors \(sampled: video\)"),
         ("state", "--top-k-of stat=3", 2, "no stream is called 'stat'; did you mean 'state'"),
     ],
@@ -389,7 +389,7 @@ def test_videos_at_another_rate_than_the_sound_was_fitted_for_are_refused(
 ) -> None:
     stages = ["--tokenizer", str(folder.root / "tokenizer"), "--controls", str(folder.root / "fitted")]
     line = ["tokenize-dataset", *stages, "--data", f"{DATA}&frame_rate=7", "--out", str(tmp_path / "out")]
-    assert refusal(capsys, line, 1, "its frames come at 7 a second, the sound's coder is fitted for 10")
+    assert refusal(capsys, line, 1, "its frames come at 7 per second, the sound's encoder was fitted for 10")
     write_video(tmp_path / "fast.mp4", folder.clip.frames, 25.0)
     given = ["--sound", str(folder.root / "sound.wav"), "--video", str(tmp_path / "fast.mp4"), "--given-frames", "2"]
     line = [*folder.command(folder.prior("sound"), tmp_path / "out"), "--controls", str(folder.root / "controls")]

@@ -207,13 +207,13 @@ HARMS = {
 )
 def test_verify_names_the_damage_and_repair_undoes_it(reference: Path, tmp_path: Path, name: str, harm: str) -> None:
     shutil.copytree(reference, tmp_path / "x")
-    assert verify.run(VerifyRequest(path=tmp_path / "x"))["whole"]
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["intact"]
     HARMS[harm](tmp_path / "x" / name)
     rows = {"streams": "64 to 95", "label": "32 to 63"}.get(name.split("/")[0], "")
     with pytest.raises(UserError, match=f"{name}.*{rows}"):
         verify.run(VerifyRequest(path=tmp_path / "x"))
     repair.run(RepairRequest(path=tmp_path / "x"))
-    assert verify.run(VerifyRequest(path=tmp_path / "x"))["whole"]
+    assert verify.run(VerifyRequest(path=tmp_path / "x"))["intact"]
     assert_same_cache(tmp_path / "x", reference)
     assert (tmp_path / "x" / name).read_bytes() == (reference / name).read_bytes()
 

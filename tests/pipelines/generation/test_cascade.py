@@ -171,7 +171,7 @@ def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignme
 
 def test_a_gpt_is_refused_for_codes_that_know_later_frames(folder: Path, tmp_path: Path) -> None:
     settings = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
-    with pytest.raises(ConfigError, match="know later frames"):
+    with pytest.raises(ConfigError, match="depend on later frames"):
         train_prior.run(TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", steps=1))
 
 
