@@ -31,7 +31,8 @@ os.environ.update(
 )
 _server.start()
 torch.set_num_threads(1)  # sums depend on their number, and a second costs more than models of this size compute
-_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # variables that pytest and torch set as they go
+# variables that pytest, torch and the benchmarks (when they are imported) set as they go
+_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig, sample_subsets
 from tokenreel.priors.base import Prior, build_prior
-from tokenreel.priors.sampling.sliding_window import Placement
+from tokenreel.priors.sampling.sliding_window import WindowSpan
 from tokenreel.priors.sampling.video import _Sampler
 
 K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
@@ -157,7 +157,7 @@ def test_what_a_prior_of_tracks_alone_begins_with_is_given_and_not_guided(
     given = given_tokens([prior], codes, 2, ["class"])
     assert {name: tensor.shape[1] for name, tensor in given.items()} == {"state": 2, "class": 1}
     sampler = _Sampler(prior, None, 0, torch.arange(2))
-    assert not sampler.steered(given, Placement(0, 0, STEPS)).any()
+    assert not sampler.given_controls(given, WindowSpan(0, 0, STEPS)).any()
     chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "given_frames": 1, "seed": 1}
     sample.run(SampleRequest(prior=chain, cache=cache, out=tmp_path / "out", guidance=2.0, **flags))
     assert TokenCache.open(tmp_path / "out").provenance["given_controls"] == ["class"], "states are left to the prior"
@@ -310,7 +310,7 @@ def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
             {"given_controls": ["sound"]},
             r"--given-controls sound: .* not trained with it \(it has: class, state\)",
         ),
-        ({"guidance": 2.0, "given_controls": []}, r"guidance \(=2.0\) needs a given track"),
+        ({"guidance": 2.0, "given_controls": []}, r"guidance \(=2.0\) needs a given control"),
         ({"top_k_of": {"stat": 3}}, "did you mean 'state'"),
     ],
 )
@@ -341,7 +341,7 @@ def test_null_codes_that_were_never_trained_are_not_drawn_with(
     assert not Prior.from_pretrained(tmp_path / "prior").trained_without_controls
     flags: dict[str, Any] = {"num": 1, "given_frames": 1, "seed": 0}
     for more, message in (
-        ({"given_controls": ["state"]}, "track 'class' is not given, and this prior was never trained without it"),
+        ({"given_controls": ["state"]}, "control 'class' is not given, and this prior was never trained without it"),
         ({"guidance": 2.0}, r"guidance \(=2.0\) needs a prior that was also trained without its controls"),
     ):
         with pytest.raises(ConfigError, match=message):
