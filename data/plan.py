@@ -6,7 +6,6 @@ every restart sees the same rows. A plan does not promise that a row decodes.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,32 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.config import from_mapping, sha256_json, to_mapping
+from tokenreel.config import from_mapping, to_mapping
+from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
-from tokenreel.data.spec import Framing
 from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
 TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are not the fault of a video's file
 NO_LABEL = -1
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What a clip is, and how the videos are split."""
-
-    framing: Framing
-    frames: int  # T of a clip
-    clip_stride: int | None = None  # frames between the starts of consecutive clips; None: `frames`, no overlap
-    validation: float = 0.1  # fraction of the videos, where the source does not state splits itself
-    seed: int = 0  # of the split
-
-    def __post_init__(self) -> None:
-        if self.frames < 1 or (self.clip_stride is not None and self.clip_stride < 1):
-            raise ConfigError(f"frames (={self.frames}) and clip_stride (={self.clip_stride}) must be at least 1")
-        if not 0 <= self.validation < 1:
-            raise ConfigError(f"validation (={self.validation}) must be in [0, 1)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,11 +222,3 @@ def _divide(
     held_out = select_validation(undivided, config.validation, config.seed)
     splits = {name: split or ("validation" if name in held_out else "train") for name, split in declared.items()}
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
-
-
-def plan_sha256(plan: Mapping[str, Any]) -> str:
-    """A plan's identity: all of it except the explanations (`detail`) of why videos are excluded."""
-    plan = copy.deepcopy(dict(plan))
-    for video in plan["videos"]:
-        video.pop("detail", None)
-    return sha256_json(plan)

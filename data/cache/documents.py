@@ -11,7 +11,7 @@ from typing import Any
 from tokenreel.config import canonical_json
 from tokenreel.data.cache.files import parse_json, read_bytes, read_json, readable
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.plan import plan_sha256
+from tokenreel.data.plan_config import plan_sha256
 from tokenreel.errors import CacheError, ConfigError
 
 ROOT = "zarr.json"

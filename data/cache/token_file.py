@@ -16,7 +16,7 @@ import numpy as np
 from tokenreel.data.cache.layout import CacheHeader, Kind, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.plan import plan_sha256
+from tokenreel.data.plan_config import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.data.splits import select_validation
 from tokenreel.errors import CacheError, DataError

@@ -16,7 +16,8 @@ from tokenreel.config import from_mapping
 from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import evenly_spaced
-from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.data.plan import Plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter

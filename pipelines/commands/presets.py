@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
-from tokenreel.data.plan import DataConfig
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.pipelines.common.preset_tokens import preset_spec
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest

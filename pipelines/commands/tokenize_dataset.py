@@ -19,7 +19,8 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import codes_to_cache
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, DataConfig, Plan
+from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, Plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.numpy_files import read_foreign_codes
 from tokenreel.data.sources.open import open_source

@@ -9,7 +9,8 @@ import torch
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.data.plan import Plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest

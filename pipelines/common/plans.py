@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 from tokenreel.pipelines.common.progress import progress
 

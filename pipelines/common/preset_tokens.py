@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from tokenreel.config import from_mapping
-from tokenreel.data.plan import DataConfig
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import build_tokenizer
-from tokenreel.tokenizers.controls.controls import Controls, planned_controls
 
 
 def preset_spec(sections: Mapping[str, Any]) -> TokenSpec | None:
@@ -24,6 +23,9 @@ def preset_spec(sections: Mapping[str, Any]) -> TokenSpec | None:
     controls = sections.get("controls")
     if spec is None or not controls:
         return spec
+    # imported here because most presets have no controls: training their priors then imports no control encoders
+    from tokenreel.tokenizers.controls.controls import Controls, planned_controls
+
     with torch.device("cpu"):  # not meta: they are small, and their fingerprints are part of the spec
         planned = planned_controls(controls)
         return Controls(planned).added_to(spec) if planned else spec

@@ -11,7 +11,8 @@ import torch
 
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
-from tokenreel.data.plan import DataConfig, Plan
+from tokenreel.data.plan import Plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens

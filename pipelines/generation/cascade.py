@@ -17,7 +17,7 @@ from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.generation.config import GenerationConfig
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.logits import SamplingConfig
-from tokenreel.priors.sampling.video import Samples, sample_video
+from tokenreel.priors.sampling.video import Samples, sample_video, with_given_steps
 
 
 def load_priors(paths: Sequence[str], device: torch.device, revision: str | None = None) -> list[Prior]:
@@ -143,17 +143,6 @@ def _generate_batch(
         nats = part.nats | nats  # a stream that an earlier prior sampled keeps its own
         forwards, sampled = forwards + part.forwards, sampled + part.tokens_sampled
     return Samples(tokens, nats, forwards, sampled)
-
-
-def with_given_steps(spec: TokenSpec, name: str, codes: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
-    """`codes` of the stream `name` with its given steps in front: for a `window` tokenizer these are the tokens of the
-    given frames encoded alone, which no prior predicts.
-    """
-    track = spec.given_stream(spec.stream(name))
-    if track is None:
-        return codes
-    given = tokens[track.name].to(codes)
-    return torch.cat([given, codes[:, given.shape[1] :]], 1)
 
 
 def generation_summary(samples: Samples, seconds: float) -> dict[str, Any]:

@@ -24,14 +24,13 @@ from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
-from tokenreel.pipelines.generation.cascade import with_given_steps
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
 from tokenreel.priors.sampling.counter_rng import uniforms
-from tokenreel.priors.sampling.video import sample
+from tokenreel.priors.sampling.video import sample, with_given_steps
 
 MAX_COUNTED_CLIPS = 8192  # evenly spaced training clips, on which baselines and frequencies of tokens are counted
 COUNTING_BATCH = 64  # clips

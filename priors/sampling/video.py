@@ -8,18 +8,18 @@ B rows (samples), L positions of the prior's order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tokenreel.data.spec import END, END_STEP, StreamSpec
+from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens, vocabulary_size
 from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.guidance import drop_controls, require_end_in_windows, require_guidable
-from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling, TokenSampler
+from tokenreel.priors.sampling.logits import SamplingConfig, TokenSampler
 from tokenreel.priors.sampling.loop import Window, sample_window
 from tokenreel.priors.sampling.sliding_window import (
     WindowSpan,
@@ -29,7 +29,10 @@ from tokenreel.priors.sampling.sliding_window import (
     window_tokens,
 )
 
-__all__ = ["Samples", "SamplingConfig", "StreamSampling", "sample", "sample_video", "sample_windows"]
+__all__ = [
+    *("Samples", "SamplingConfig", "StreamSampling"),
+    *("sample", "sample_video", "sample_windows", "with_given_steps"),
+]
 
 _IDS_PER_STREAM = 2**48  # a year of video with 8,000 tokens per frame stays below 2^43
 
@@ -138,6 +141,17 @@ def sample_windows(
         part = sampler.sample(clip, given, sampler.given_controls(tokens, span), span)
         known |= part.tokens
         yield _new_steps(prior, part, span)
+
+
+def with_given_steps(spec: TokenSpec, name: str, tokens: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    """`tokens` [B, t, h, w, q] of the stream `name`, with its first steps from `given` if `spec` has them:
+    for a `window` tokenizer these are the tokens of the given frames encoded alone, which no prior predicts.
+    """
+    stream = spec.given_stream(spec.stream(name))
+    if stream is None:
+        return tokens
+    first = given[stream.name].to(tokens)
+    return torch.cat([first, tokens[:, first.shape[1] :]], 1)
 
 
 class _Sampler:

@@ -10,7 +10,8 @@ from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, make_plan
+from tokenreel.data.plan import make_plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import Framing
 from tokenreel.errors import DataError
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.splits import select_validation

@@ -11,7 +11,7 @@ from tokenreel.benchmarks.papers.lvt.setup import FRAMES, PIXELS
 from tokenreel.benchmarks.speed.gpt_setup import interleaved
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import Framing
 from tokenreel.metrics.reconstruction import ReconstructionScores
 from tokenreel.pipelines.common.device import cpu_threads

@@ -19,7 +19,7 @@ from tokenreel.data.cache.layout import CacheHeader, Kind
 from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.plan import plan_sha256
+from tokenreel.data.plan_config import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import CacheError, ConfigError
 

@@ -12,7 +12,8 @@ from tokenreel.data.cache.manifest import InvalidRow
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.decoding.pool import ReadResult
-from tokenreel.data.plan import DataConfig, Plan, PlannedVideo
+from tokenreel.data.plan import Plan, PlannedVideo
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.data.video.reader import DecodeFailure

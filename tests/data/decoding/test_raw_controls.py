@@ -11,7 +11,8 @@ import pytest
 from tokenreel.data.clips import ControlClip, read_raw_spans
 from tokenreel.data.controls.needs import STATES, ClassSource, ControlSource, SoundSource, TableSource
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import DataConfig, Plan, make_plan
+from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.reader import DecodeFailure

@@ -16,7 +16,7 @@ import pytest
 from tokenreel.data.cache.layout import CacheHeader, Kind
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.cache.writer import CacheWriter
-from tokenreel.data.plan import plan_sha256
+from tokenreel.data.plan_config import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.common import codebook_usage
