@@ -89,7 +89,7 @@ def _job(path: Path, documents: CacheDocuments, places: Mapping[str, str | None]
             "give the one that made them"
         )
     loaded = job.load_controls()
-    if loaded is not None and [stream.encoder_fingerprint for stream in loaded.tracks(header.spec.frames)] != coders:
+    if loaded is not None and [stream.encoder_fingerprint for stream in loaded.streams(header.spec.frames)] != coders:
         raise CacheError(
             f"{path} holds tracks of other controls than those of {controls}: give the ones that made them"
         )

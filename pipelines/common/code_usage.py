@@ -39,7 +39,7 @@ def code_use(counters: Mapping[str, CodeCounter]) -> dict[str, dict[str, Any]]:
 
 
 def _use(counter: CodeCounter) -> dict[str, Any]:
-    books = counter.use()
+    books = counter.usage()
     return {
         "codes": books[0].codebook_size,
         "in_use": (counter.counts > 0).sum(axis=1).tolist(),

@@ -12,7 +12,7 @@ from tokenreel.data.plan import DataConfig
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import build_tokenizer
-from tokenreel.tokenizers.controls.controls import Controls, planned_controls
+from tokenreel.tokenizers.controls.controls import Controls, resolved_encoders
 
 
 def tokens_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
@@ -25,7 +25,7 @@ def tokens_of_sections(sections: Mapping[str, Any]) -> TokenSpec | None:
     if spec is None or not controls:
         return spec
     with torch.device("cpu"):  # small, and their fingerprints are part of the spec
-        planned = planned_controls(controls)
+        planned = resolved_encoders(controls)
         return Controls(planned).added_to(spec) if planned else spec
 
 

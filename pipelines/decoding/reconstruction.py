@@ -13,11 +13,10 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import DataConfig, Plan
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.tokenizers.base import VideoTokenizer
 
-MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean of a fixed camera's picture
 READ_AHEAD = 4  # clips
 
 
@@ -90,7 +89,7 @@ class Scorer:
         share used and perplexity of each level's codebooks.
         """
         codes = {
-            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.use()]
+            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.usage()]
             for name, counter in self.counters.items()
         }
         pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}

@@ -42,7 +42,7 @@ def require_context(
         raise ConfigError("--end helps nothing with --context 0, which decodes each frame on its own: leave one out")
     framing = tokenizer.spec.framing
     blank = np.zeros((1, 1, framing.height, framing.width, 3), np.uint8)
-    _new_memory(tokenizer, context, blank if known else None, blank[:, 0] if end else None)
+    _new_context_buffer(tokenizer, context, blank if known else None, blank[:, 0] if end else None)
 
 
 def _clips_of(frames: int) -> str:
@@ -74,9 +74,9 @@ def decode_pieces(
 
     `known` uint8 [B, n, H, W, 3] are the first frames as they are; decoding begins after them. With up to `context`
     frames before it (None: as the tokenizer has it), and with `end` uint8 [B, H, W, 3], each frame is decoded. Tracks
-    that steered a prior are passed over. Raises ConfigError as `VideoTokenizer.new_memory`.
+    that steered a prior are passed over. Raises ConfigError as `VideoTokenizer.new_context_buffer`.
     """
-    memory = _new_memory(tokenizer, context, known, end)
+    context_buffer = _new_context_buffer(tokenizer, context, known, end)
     given = 0
     if known is not None:
         given = known.shape[1]
@@ -84,14 +84,14 @@ def decode_pieces(
     levels = tokenizer.spec.levels
     later = {level.name: tokens[level.name][:, tokenizer.spec.steps_of_frames(given, level) :] for level in levels}
     for piece in _pieces(tokenizer, later):
-        yield _decode_piece(tokenizer, piece, memory)
+        yield _decode_piece(tokenizer, piece, context_buffer)
 
 
 @torch.inference_mode()
-def _new_memory(
+def _new_context_buffer(
     tokenizer: VideoTokenizer, context: int | None, known: np.ndarray | None, end: np.ndarray | None
 ) -> Any:
-    return tokenizer.new_memory(
+    return tokenizer.new_context_buffer(
         context,
         None if known is None else _pixels(tokenizer, known),
         None if end is None else _pixels(tokenizer, end[:, None])[:, :, 0],
@@ -114,7 +114,7 @@ def _pieces(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray]) -> Iter
 
 
 @torch.inference_mode()
-def _decode_piece(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], memory: Any) -> np.ndarray:
+def _decode_piece(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], context_buffer: Any) -> np.ndarray:
     device = next(tokenizer.parameters()).device
     codes = {name: torch.from_numpy(array.astype(np.int64)).to(device) for name, array in tokens.items()}
-    return to_frames(tokenizer.decode(codes, memory))
+    return to_frames(tokenizer.decode(codes, context_buffer))

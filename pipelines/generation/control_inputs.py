@@ -74,7 +74,7 @@ def codes_of_flags(
     require_controls(priors, list(given))
     _require_trained_with(priors, controls.added_to(spec), list(given), flags.controls)
     for name in given:
-        _require_rate(name, controls.coder(name).need, frame_rate)
+        _require_rate(name, controls.encoder(name).need, frame_rate)
     apart = tracks_drawn_apart(priors)
     return encode_given_controls(controls, given, {name: prime if name in apart else frames for name in given})
 
@@ -109,7 +109,7 @@ def _by_name(controls: Controls, flags: ControlFlags) -> dict[str, str]:
     pairs = [(_one_of_type(controls, kind, said), said) for kind, said in flags.by_type.items()] + [*flags.track]
     given = dict(pairs)
     for name, said in pairs:
-        controls.coder(name)
+        controls.encoder(name)
         if given[name] != said:
             raise ConfigError(f"the control {name!r} is given twice, as {said} and as {given[name]}: give it once")
     return given
@@ -117,7 +117,7 @@ def _by_name(controls: Controls, flags: ControlFlags) -> dict[str, str]:
 
 def _one_of_type(controls: Controls, kind: str, said: str) -> str:
     """The name of the control of that type. Raises ConfigError unless there is just one."""
-    types = {name: controls.coder(name).config.type for name in controls.names}
+    types = {name: controls.encoder(name).config.type for name in controls.names}
     names = [name for name in types if types[name] == kind]
     if not names:
         raise ConfigError(

@@ -29,11 +29,11 @@ def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: 
     """
     codes = {}
     for name, said in given.items():
-        coder = controls.coder(name)
+        encoder = controls.encoder(name)
         try:
-            raw = _raw(coder.need, said, frames[name])
-            coder.require_in_range(raw)
-            codes[name] = torch.from_numpy(coder.encode(raw))[None]
+            raw = _raw(encoder.need, said, frames[name])
+            encoder.require_in_range(raw)
+            codes[name] = torch.from_numpy(encoder.encode(raw))[None]
         except DataError as error:
             raise DataError(f"control {name!r}, {said}: {error}") from error
     return codes

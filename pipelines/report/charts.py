@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tokenreel.metrics.codes import codebook_use
+from tokenreel.metrics.codes import CodebookUsage
 
 INK = "#1f2933"
 FEW = 8  # points that would be hard to see as a line alone, and lines that a legend has room for
@@ -51,7 +51,7 @@ def _frequencies(counts: np.ndarray, across: str) -> Figure:
     figure, axes = _canvas(across, "share of all codes")
     for book, (row, colour) in enumerate(zip(counts, COLOURS * len(counts), strict=False)):
         shares = np.sort(row)[::-1] / row.sum()
-        use = codebook_use(row)
+        use = CodebookUsage.from_counts(row)
         label = f"codebook {book}: {use.holding_80_percent} of {use.codebook_size} codes hold 80 %"
         axes.fill_between(np.arange(len(shares)), shares, color=colour, alpha=0.35, linewidth=0)
         axes.plot(shares, color=colour, linewidth=1.2, label=label)

@@ -132,7 +132,7 @@ class Task:
             allow_collapsed=self.sizes.allow_collapsed,
         )
         _, counters = count_codes(TokenCache.open(self.cache))
-        return {**_numbers(summary), "frequent_codes": counters["video"].use()[0].holding_80_percent}
+        return {**_numbers(summary), "frequent_codes": counters["video"].usage()[0].holding_80_percent}
 
     def _prior(self, variant: Variant) -> dict[str, float]:
         summary = train_prior.run(
