@@ -107,7 +107,7 @@ SUBSCALE_PRIORS = {
     "--set prior.cutoffs=[16] --set prior.tied=projections",
 }
 ALL_CONTROLS = (
-    "--set 'controls.sound={type: sound, codebook_size: 8, bands: 4, slices: 1, moments: 2, rate: 2000, window: 128}'"
+    "--set 'controls.sound={type: sound, codebook_size: 8, bands: 4, slices: 1, spectra: 2, rate: 2000, window: 128}'"
 )
 COUNTED = ("unigram", "temporal-bigram")
 TIME = "second"  # in the names of numbers that are times or rates

@@ -1,4 +1,4 @@
-"""The frame decoder of LVT section 4.1: latent vectors of one frame -> its pixels. It knows no codes and no time."""
+"""The frame decoder of LVT (Rakhimov et al. 2020, section 4.1): latents of single frames -> pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder of whole clips: vectors on a grid -> a larger grid, pixels or features. It knows no codes and no levels."""
+"""A decoder of clips (Walker et al. 2021, table 3): vectors on a grid -> features or pixels on a finer grid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tokenreel.decoders.layers.video import Stride, VideoResidualBlock, upsampli
 
 
 class VideoDecoder(nn.Module):
-    """[B, inputs, t, h, w] -> [B, outputs, T, H, W]: 3x3x3 conv, residual blocks, one transposed conv of `stride`."""
+    """[B, inputs, t, h, w] -> [B, outputs, T, H, W]: 3x3x3 conv, residual blocks, a transposed conv of `stride`."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int, residual: int, blocks: int, stride: Stride) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""How much of a codebook is in use. Counted over a data set: a batch's perplexity says little about that.
+"""Usage of codebooks, counted over a data set: the perplexity of a batch says little about it.
 
-Knows nothing of what the codes mean. No torch, so that caches can be inspected without it.
+Does not import torch, so that caches can be inspected without it.
 """
 
 from __future__ import annotations
@@ -10,70 +10,70 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_USED = 0.5  # part of the codes; below it a tokenizer pays for codes that it does not have
-MIN_EVEN = 0.1  # perplexity as part of K; a few codes do all the work below it
-MIN_BITS = 0.25  # entropy as part of log2 K; below it a codebook carries next to nothing: it has collapsed
-MASS_PERCENT = 80  # LVT appendix A: 218 of 512 codes hold so much of the probability mass on BAIR
+MIN_USED = 0.5  # fraction of the K codes; below it many bits of an index are wasted
+MIN_PERPLEXITY = 0.1  # fraction of K; below it a few codes make up nearly all tokens
+MIN_ENTROPY = 0.25  # fraction of log2 K; below it a codebook has collapsed
+MASS_PERCENT = 80  # LVT appendix A: 218 of 512 codes hold this much of the probability mass on BAIR
 
 
 @dataclass(frozen=True)
 class CodebookUsage:
-    """Of one codebook (slice)."""
+    """Usage of one codebook."""
 
     codebook_size: int  # K
-    used: float  # part of the K codes that occur at all
-    entropy: float  # bits a code, of the frequencies; what a prior that knows only these pays
-    perplexity: float  # 2^entropy, the size of an evenly used codebook as rich; 1..K
-    holding_80_percent: int  # the fewest codes that make 80 % of all that were counted (LVT appendix A); 1..K
+    used: float  # fraction of the K codes that occur
+    entropy: float  # bits/code of the frequencies, the loss of a unigram prior
+    perplexity: float  # 2^entropy, the size of an evenly used codebook with the same entropy; 1..K
+    holding_80_percent: int  # least number of codes that make up 80 % of the tokens (LVT appendix A); 1..K
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> CodebookUsage:
+        """The usage by counts [K] of codes. Raises ValueError if nothing was counted."""
+        if counts.sum() == 0:
+            raise ValueError("counts are all zero: count tokens first")
+        frequencies = counts[counts > 0] / counts.sum()
+        entropy = float(-(frequencies * np.log2(frequencies)).sum())
+        return cls(
+            codebook_size=len(counts),
+            used=len(frequencies) / len(counts),
+            entropy=entropy,
+            perplexity=2.0**entropy,
+            holding_80_percent=_fewest_codes(counts, MASS_PERCENT),
+        )
 
     @property
     def collapsed(self) -> bool:
-        """Whether it carries so little that a prior trained on such codes could learn next to nothing."""
-        return self.entropy < MIN_BITS * math.log2(self.codebook_size)
+        """Whether the entropy is too low for a prior trained on these tokens to learn much."""
+        return self.entropy < MIN_ENTROPY * math.log2(self.codebook_size)
 
     @property
     def alarm(self) -> str | None:
-        """What is wrong, or None."""
-        if self.used >= MIN_USED and self.perplexity >= MIN_EVEN * self.codebook_size:
+        """A warning if few codes are in use, else None."""
+        if self.used >= MIN_USED and self.perplexity >= MIN_PERPLEXITY * self.codebook_size:
             return None
         return f"only {self.used:.0%} of {self.codebook_size} codes are in use, perplexity {self.perplexity:.1f}"
 
 
 class CodeCounter:
-    """Counts the codes of one stream over a data set: K codes in each of q codebooks."""
+    """Counts the tokens of one stream over a data set, in each of its q codebooks."""
 
-    def __init__(self, codes: int, codebooks: int) -> None:
-        self.counts = np.zeros((codebooks, codes), dtype=np.int64)
+    def __init__(self, codebook_size: int, codebooks: int) -> None:
+        self.counts = np.zeros((codebooks, codebook_size), dtype=np.int64)
 
-    def update(self, codes: np.ndarray) -> None:
-        """Integers [..., q] in [0, K)."""
-        books, size = self.counts.shape
-        if codes.shape[-1] != books:
-            raise ValueError(f"codes (shape {codes.shape}) must end in the number of codebooks (={books})")
-        for book, count in enumerate(self.counts):
-            count += np.bincount(codes[..., book].ravel(), minlength=size)
+    def update(self, tokens: np.ndarray) -> None:
+        """Adds integers [..., q] in [0, K)."""
+        codebooks, size = self.counts.shape
+        if tokens.shape[-1] != codebooks:
+            raise ValueError(f"tokens (shape {tokens.shape}) must end in the number of codebooks (={codebooks})")
+        for codebook, counts in enumerate(self.counts):
+            counts += np.bincount(tokens[..., codebook].ravel(), minlength=size)
 
-    def use(self) -> tuple[CodebookUsage, ...]:
-        """Of each codebook."""
-        return tuple(codebook_use(count) for count in self.counts)
-
-
-def codebook_use(counts: np.ndarray) -> CodebookUsage:
-    """Counts [K] of one codebook. Raises ValueError if nothing was counted."""
-    if counts.sum() == 0:
-        raise ValueError("counts are all zero: count some codes first")
-    frequencies = counts[counts > 0] / counts.sum()
-    entropy = float(-(frequencies * np.log2(frequencies)).sum())
-    return CodebookUsage(
-        codebook_size=len(counts),
-        used=len(frequencies) / len(counts),
-        entropy=entropy,
-        perplexity=2.0**entropy,
-        holding_80_percent=_fewest_holding(counts, MASS_PERCENT),
-    )
+    def usage(self) -> tuple[CodebookUsage, ...]:
+        """The usage of each codebook. Raises ValueError if nothing was counted."""
+        return tuple(CodebookUsage.from_counts(counts) for counts in self.counts)
 
 
-def _fewest_holding(counts: np.ndarray, percent: int) -> int:
-    """In whole numbers: a sum of frequencies may miss the mark by a rounding error, which is a code more."""
-    held = np.cumsum(np.sort(counts)[::-1], dtype=np.int64)
-    return int(np.searchsorted(held * 100, held[-1] * percent)) + 1
+def _fewest_codes(counts: np.ndarray, percent: int) -> int:
+    """Least number of codes that make up `percent` of all tokens, in integers: a rounding error would add a code."""
+    cumulative = np.cumsum(np.sort(counts)[::-1], dtype=np.int64)
+    return int(np.searchsorted(cumulative * 100, cumulative[-1] * percent)) + 1

@@ -1,4 +1,4 @@
-"""Temporal consistency: how much a decoded video flickers where the true one stands still. Knows videos alone."""
+"""Temporal consistency: flicker of a decoded video where the true video is static."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 
 
 class Flicker:
-    """Collects clips; `compute` gives the mean over all still pixels. Memory does not grow with the clips.
+    """Accumulates over clips; `compute` returns the mean over all static pixels. Memory does not grow with the clips.
 
-    A pixel is still between two frames where the true video is the same in both, in every channel.
+    A pixel is static between two frames if the true video is equal in both, in every channel.
     """
 
     def __init__(self) -> None:
-        self._change, self._still = 0.0, 0
+        self._change, self._static = 0.0, 0
 
     def update(self, real: np.ndarray, decoded: np.ndarray) -> None:
-        """Both uint8 [T, H, W, 3], or [N, T, H, W, 3] for several clips at once."""
+        """Adds a clip, both uint8 [T, H, W, 3], or several, [N, T, H, W, 3]. Raises ValueError for other arrays."""
         if real.shape != decoded.shape or real.dtype != np.uint8 or decoded.dtype != np.uint8:
             raise ValueError(
-                f"real ({real.dtype} {real.shape}) and decoded ({decoded.dtype} {decoded.shape}) must be uint8 of one "
-                "shape"
+                f"real ({real.dtype} {real.shape}) and decoded ({decoded.dtype} {decoded.shape}) must be uint8 of the "
+                "same shape"
             )
-        still = (np.diff(real, axis=-4) == 0).all(-1)  # uint8 differences wrap around, but 0 stays 0
+        static = (np.diff(real, axis=-4) == 0).all(-1)  # uint8 differences wrap around, but 0 stays 0
         change = np.abs(np.diff(decoded.astype(np.int16), axis=-4)).mean(-1)
-        self._change += float(change[still].sum())
-        self._still += int(still.sum())
+        self._change += float(change[static].sum())
+        self._static += int(static.sum())
 
     def compute(self) -> float:
-        """Mean absolute change of a channel from frame to frame, of 255; NaN where nothing stood still."""
-        return self._change / self._still if self._still else float("nan")
+        """Mean absolute difference of a channel between frames, of 255; NaN if no pixel is static."""
+        return self._change / self._static if self._static else float("nan")

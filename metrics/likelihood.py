@@ -1,8 +1,7 @@
-"""bits/code: how many bits a prior needs for a code that nobody gave, on clips that it has not seen.
+"""bits/code: mean negative log2 probability of the tokens that are not given, on held-out clips.
 
-The mean of -log2 p over the codes of all clips that are not given; what LVT's tables call bits/dim (arXiv 2006.10704,
-section 4.2). It says nothing without the number of given frames, and cannot be compared across tokenizers: bits a clip
-can. Any prior is scored alike; nothing is known here of its making, nor of pixels.
+LVT's tables call it bits/dim (arXiv 2006.10704, section 4.2). It depends on the number of given frames, and cannot be
+compared across tokenizers; bits per clip can.
 
 B clips, L positions of the prior's order.
 """
@@ -23,8 +22,8 @@ from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import DataError
 
 
-class Scores(Protocol):
-    """What is needed of a prior."""
+class ScoredPrior(Protocol):
+    """The methods of a prior that scoring needs."""
 
     spec: TokenSpec
     training: bool
@@ -37,61 +36,58 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Bits of the codes that were not given."""
+    """Bits of the tokens that were not given."""
 
-    bits_per_code: float  # mean over codes
-    standard_error: float  # of that mean, the clips taken as independent; NaN for one clip
-    by_stream: dict[str, float]  # bits per code of each stream that has codes to score
-    by_step: dict[str, list[float]]  # the same for each code step; NaN where every code is given
-    clip_bits: npt.NDArray[np.float64]  # [N] bits of each whole clip
-    codes_per_clip: int  # scored
-    given_per_clip: int  # codes
+    bits_per_code: float  # mean over tokens
+    by_stream: dict[str, float]  # bits/code of each stream with tokens to score
+    by_step: dict[str, list[float]]  # bits/code of each code step of these streams; NaN if all its tokens are given
+    clip_bits: npt.NDArray[np.float64]  # [N], bits of each clip
 
 
 @torch.no_grad()
-def bits_per_code(prior: Scores, batches: Iterable[Mapping[str, Tensor]], given: Tensor) -> Likelihood:
-    """Scores every clip of `batches` (codes [B, t, h, w, q] by stream name, on the prior's device).
+def bits_per_code(prior: ScoredPrior, batches: Iterable[Mapping[str, Tensor]], given: Tensor) -> Likelihood:
+    """Scores every clip of `batches` (tokens [B, t, h, w, q] by stream name, on the prior's device).
 
-    `given` bool [L] is the same for all clips, as `prior.given_frames(n)` makes it. Raises DataError where nothing is
-    left to score.
+    `given` bool [L] is the same for all clips, as returned by `prior.given_frames(n)`. Raises DataError if there is
+    nothing to score.
     """
-    free = ~given.cpu()
+    scored = ~given.cpu()
     training = prior.training
     prior.eval()
-    total, clips = torch.zeros(len(free), dtype=torch.double), []  # bits
+    total, clips = torch.zeros(len(scored), dtype=torch.double), []  # bits
     for tokens in batches:
         rows = next(iter(tokens.values()))
         bits = prior.log_prob(tokens, given.to(rows.device).expand(len(rows), -1)).double().cpu() / -math.log(2)
         total += bits.sum(0)
         clips.append(bits.sum(1))
     prior.train(training)
-    if not clips or not free.any():
-        raise DataError("there is nothing to score: no clip, or every code of the clips is given")
-    clip_bits, codes = torch.cat(clips).numpy(), int(free.sum())
-    error = clip_bits.std(ddof=1) / math.sqrt(len(clip_bits)) / codes if len(clip_bits) > 1 else math.nan
-    by_stream, by_step = _by_stream_and_step(prior, total / len(clip_bits), free)
-    mean = float(clip_bits.mean()) / codes
-    return Likelihood(mean, float(error), by_stream, by_step, clip_bits, codes, len(free) - codes)
+    if not clips or not scored.any():
+        raise DataError("nothing to score: there are no clips, or all of their tokens are given")
+    clip_bits = torch.cat(clips).numpy()
+    by_stream, by_step = _by_stream_and_step(prior, total / len(clip_bits), scored)
+    return Likelihood(float(clip_bits.mean()) / int(scored.sum()), by_stream, by_step, clip_bits)
 
 
-def with_streams_of_others(
-    batches: Iterable[Mapping[str, Tensor]], names: Collection[str]
-) -> Iterator[dict[str, Tensor]]:
-    """`batches` in which each clip has the named streams (tracks) of the next clip of its batch, the last one of the
-    first: what a control is worth is what the codes cost more so. Raises DataError for a batch of one clip.
+def permute_streams(batches: Iterable[Mapping[str, Tensor]], names: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """`batches` in which each clip has the named streams of the next clip of its batch (the last: of the first).
+
+    The value of a control is the increase of bits/code with permuted control streams. Raises DataError for a batch of
+    one clip.
     """
     for tokens in batches:
         if len(next(iter(tokens.values()))) < 2:
-            raise DataError("a batch of one clip has no other clip to take streams from: use batches of two or more")
-        yield {name: codes.roll(-1, 0) if name in names else codes for name, codes in tokens.items()}
+            raise DataError("a batch of one clip has no other clip to permute streams with: use batches of two or more")
+        yield {name: stream.roll(-1, 0) if name in names else stream for name, stream in tokens.items()}
 
 
-def _by_stream_and_step(prior: Scores, bits: Tensor, free: Tensor) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Means of `bits` [L] over the free codes of each stream, and of each step of each stream."""
+def _by_stream_and_step(
+    prior: ScoredPrior, bits: Tensor, scored: Tensor
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Means of `bits` [L] over the scored tokens of each stream, and of each step of each stream."""
     order, by_stream, by_step = prior.order(), {}, {}
     for index, stream in enumerate(prior.spec.streams):
-        here = (order[:, 0] == index) & free
-        if here.any():
-            by_stream[stream.name] = float(bits[here].mean())
-            by_step[stream.name] = [float(bits[here & (order[:, 1] == t)].mean()) for t in range(stream.grid[0])]
+        mask = (order[:, 0] == index) & scored
+        if mask.any():
+            by_stream[stream.name] = float(bits[mask].mean())
+            by_step[stream.name] = [float(bits[mask & (order[:, 1] == t)].mean()) for t in range(stream.grid[0])]
     return by_stream, by_step

@@ -1,8 +1,7 @@
-"""How well a reconstruction matches its video: PSNR, SSIM, and PSNR where something moves, beside the mean image's.
+"""Quality of reconstructed videos: PSNR, SSIM, and PSNR on moving pixels compared with that of the mean image.
 
-Works on videos alone; knows nothing of tokenizers. PSNR and SSIM are torchmetrics'. Protocol: pixels of 8 bits, as a
-video file holds them; PSNR and SSIM are averaged over frames (what most papers report); MSE and the figures on moving
-pixels are pooled over all pixels, before the logarithm.
+Protocol: 8-bit pixels, as in a video file; PSNR and SSIM (torchmetrics') are averaged over frames, as most papers do;
+MSE and the metrics on moving pixels are pooled over all pixels, before the logarithm.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-MOVING = 16  # of 255: a pixel moves in a clip if some channel's range over the clip's frames is larger
+MIN_CHANGE = 16  # of 255: a pixel is moving in a clip if the range of a channel over the clip's frames is larger
+MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean image of a static camera
 
 
 class ReconstructionScores:
-    """Collects clips; `compute` gives the scores over all of them. Memory does not grow with the clips.
+    """Accumulates over clips; `compute` returns the scores. Memory does not grow with the clips.
 
-    `mean_image` float [H, W, 3] in 0..255 (see `mean_image`) is the baseline that knows the scene and no video.
+    `mean_image` float [H, W, 3] in 0..255 (see `mean_image`) is the baseline: the scene without any motion.
     """
 
     def __init__(self, mean_image: np.ndarray) -> None:
@@ -31,17 +31,16 @@ class ReconstructionScores:
         self._all, self._moving, self._baseline = _SquaredError(), _SquaredError(), _SquaredError()
 
     def update(self, real: np.ndarray, reconstructed: np.ndarray) -> None:
-        """Both uint8 [T, H, W, 3], or [N, T, H, W, 3] for several clips at once."""
+        """Adds a clip, both uint8 [T, H, W, 3], or several, [N, T, H, W, 3]. Raises ValueError for other arrays."""
         if real.shape != reconstructed.shape or real.dtype != np.uint8 or reconstructed.dtype != np.uint8:
             raise ValueError(
                 f"real ({real.dtype} {real.shape}) and reconstructed ({reconstructed.dtype} {reconstructed.shape}) "
-                "must be uint8 of one shape"
+                "must be uint8 of the same shape"
             )
-        clips = real.ndim == 5
-        for one, other in zip(
-            real if clips else real[None], reconstructed if clips else reconstructed[None], strict=True
-        ):
-            self._update_clip(torch.from_numpy(one), torch.from_numpy(other))
+        if real.ndim == 4:
+            real, reconstructed = real[None], reconstructed[None]
+        for clip, other in zip(real, reconstructed, strict=True):
+            self._update_clip(torch.from_numpy(clip), torch.from_numpy(other))
 
     def _update_clip(self, real: Tensor, reconstructed: Tensor) -> None:
         frames = [clip.movedim(-1, 1).float() / 255 for clip in (reconstructed, real)]
@@ -54,7 +53,7 @@ class ReconstructionScores:
         self._baseline.add(((self._mean_image - real) ** 2)[:, moving])
 
     def compute(self) -> dict[str, float]:
-        """psnr and gain in dB, ssim in [-1, 1], mse of pixels in [0, 1]; NaN where nothing moved."""
+        """PSNR and gain in dB, SSIM in [-1, 1], MSE of pixels in [0, 1]; NaN if no pixel is moving."""
         moving, baseline = self._moving.psnr(), self._baseline.psnr()
         return {
             "psnr": float(self._psnr.compute()),
@@ -63,21 +62,20 @@ class ReconstructionScores:
             "psnr_moving": moving,
             "psnr_moving_mean_image": baseline,
             "gain_over_mean_image": moving - baseline,
-            "moving_share": self._moving.count / max(self._all.count, 1),
+            "moving_fraction": self._moving.count / max(self._all.count, 1),
         }
 
 
 def moving_pixels(clip: Tensor) -> Tensor:
-    """uint8 [T, H, W, C] -> bool [H, W]: where the clip changes by more than MOVING between any two of its frames."""
+    """uint8 [T, H, W, C] -> bool [H, W]: whether a channel differs by over MIN_CHANGE between any two frames."""
     low, high = clip.aminmax(dim=0)
-    return (high.int() - low.int()).amax(-1) > MOVING
+    return (high.int() - low.int()).amax(-1) > MIN_CHANGE
 
 
 def mean_image(clips: Iterable[np.ndarray]) -> np.ndarray:
     """uint8 clips [T, H, W, 3] -> float64 [H, W, 3] in 0..255, the mean over all their frames.
 
-    Take training clips: the mean of the clips that are scored would know something of them. Raises ValueError without
-    any clip.
+    Use training clips, not the scored ones. Raises ValueError if there are no clips.
     """
     total, frames = 0.0, 0
     for clip in clips:
@@ -89,11 +87,12 @@ def mean_image(clips: Iterable[np.ndarray]) -> np.ndarray:
 
 
 class _SquaredError:
+    """Accumulated squared differences of pixels in 0..255."""
+
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
     def add(self, squared: Tensor) -> None:
-        """Squared differences of pixels in 0..255."""
         self.total += float(squared.sum())
         self.count += squared.numel()
 
@@ -101,6 +100,6 @@ class _SquaredError:
         return self.total / self.count if self.count else math.nan
 
     def psnr(self) -> float:
-        """dB; infinite without any error, NaN without any pixel."""
+        """dB; infinite if there is no error, NaN if there are no pixels."""
         mean = self.mean()
         return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)

@@ -109,8 +109,8 @@ def test_the_fingerprint_moves_with_a_bit_a_name_a_type_and_the_configuration() 
         ({"config": {"type": "toy", "inner": {"width": 8}, "depth": 11}}, "does not fit its config.json"),
         ({"config": {"type": "toy", "inner": {"width": 7}, "depth": 12}}, "not those that config.json was saved with"),
         ({"format_version": 2}, "upgrade tokenreel"),
-        ({"colours": "Lab"}, "this version knows no 'colours'; upgrade tokenreel"),
-        ({"kind": "prior"}, "holds a prior, not a tokenizer"),
+        ({"colours": "Lab"}, "'colours' is not supported by this version; upgrade tokenreel"),
+        ({"kind": "prior"}, "expected a saved tokenizer, got a saved prior"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
@@ -178,9 +178,9 @@ def test_a_push_without_a_token_says_how_to_get_one(hub: FakeHub, toy: Toy) -> N
 
 
 def test_nothing_there_is_said_so(hub: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(HubError, match="not a folder"):
+    with pytest.raises(HubError, match="neither a folder"):
         Toy.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(HubError, match="me/nothing is not a folder here and not a repository"):
+    with pytest.raises(HubError, match="me/nothing is neither a local folder nor a repository"):
         Toy.from_pretrained("me/nothing")
     assert hub.requests
 

@@ -39,7 +39,7 @@ class Brightness(VideoTokenizer):
         grey = self.weights(video.mean((3, 4)).transpose(1, 2)).sigmoid()  # [B, T, 1]
         return {"video": (grey * self.config.levels).long()[:, :, :, None, None]}
 
-    def decode(self, tokens: Mapping[str, Tensor], memory: Any = None) -> Tensor:
+    def decode(self, tokens: Mapping[str, Tensor], context_buffer: Any = None) -> Tensor:
         size = (self.spec.framing.height, self.spec.framing.width)
         grey = tokens["video"].float().squeeze(-1)[:, None] * 2 / (self.config.levels - 1) - 1
         return grey.expand(-1, 3, -1, *size)
@@ -107,9 +107,9 @@ def test_what_nobody_registered_says_what_to_do(tmp_path: Path) -> None:
 def test_a_class_loads_its_own_models_only(tmp_path: Path) -> None:
     build_tokenizer(SECTION, 13, FRAMING).save_pretrained(tmp_path)
     assert Brightness.from_pretrained(tmp_path).config.levels == 11
-    with pytest.raises(ConfigError, match="this is a Brightness, not a FrameVQVAE; use VideoTokenizer"):
+    with pytest.raises(ConfigError, match="expected a FrameVQVAE, got a Brightness: use VideoTokenizer"):
         FrameVQVAE.from_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="this is a FrameVQVAE, not a Brightness; use VideoTokenizer"):
+    with pytest.raises(ConfigError, match="expected a Brightness, got a FrameVQVAE: use VideoTokenizer"):
         Brightness.from_preset("lvt-tabletop-tiny")
 
 

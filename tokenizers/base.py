@@ -1,7 +1,4 @@
-"""What every video tokenizer is: pixels -> named streams of codes -> pixels, with a spec that stage two can rely on.
-
-A tokenizer knows nothing of priors, caches or files.
-"""
+"""Base class of video tokenizers: pixels -> named streams of tokens -> pixels, with a spec that priors rely on."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel, fingerprint
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
-Tokens = dict[str, Tensor]  # stream name -> integer codes [B, t, h, w, q]
+Tokens = dict[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
 
 TOKENIZERS: Registry[VideoTokenizer] = Registry(
     "tokenizer",
@@ -35,28 +32,28 @@ TOKENIZERS: Registry[VideoTokenizer] = Registry(
 
 @dataclass
 class Reconstruction:
-    """What a training step needs of a tokenizer."""
+    """Output of the training pass of a tokenizer."""
 
-    video: Tensor  # [B, C, T, H, W]; clamped to [-1, 1] it is what `decode` gives of the same codes
-    losses: dict[str, Tensor]  # scalars by name; their sum is what is minimised
+    video: Tensor  # [B, C, T, H, W]; clamped to [-1, 1] it equals `decode` of the same tokens
+    losses: dict[str, Tensor]  # scalars by name; training minimises their sum
     code_counts: dict[str, Tensor] = field(default_factory=dict)  # stream -> [q, K], how often each code was chosen
-    # What discriminators and perceptual networks judge, decoded and true; None: all frames of `video`, and `video`.
-    pictures: tuple[Tensor, Tensor] | None = None  # [N, 3, H, W] each
-    run: tuple[Tensor, Tensor] | None = None  # [B, 3, n, H, W] each
+    # Decoded and true pixels for discriminators and perceptual networks; None: all frames of `video`, and `video`.
+    judged_frames: tuple[Tensor, Tensor] | None = None  # [N, 3, H, W] each
+    judged_clips: tuple[Tensor, Tensor] | None = None  # [B, 3, n, H, W] each, of consecutive frames
 
 
 class VideoTokenizer(nn.Module, PretrainedModel):
-    """Base of all tokenizers. A member sets `config_class`, builds its `spec`, and fills in the three abstract methods;
-    it is constructed as `Member(config, frames, framing)`.
+    """Base class of tokenizers. A subclass sets `config_class`, builds its `spec`, and implements the three abstract
+    methods; it is constructed as `Subclass(config, frames, framing)`.
 
-    The code fingerprint covers every tensor and every setting that is not listed as decode-only. Caches of codes stay
+    The code fingerprint covers every tensor and every setting that is not listed as decode-only. Token caches stay
     valid when what is listed changes; list nothing that `encode` uses.
     """
 
     kind: ClassVar[str] = "tokenizer"
     config_class: ClassVar[type[Any]]
-    decode_only_modules: ClassVar[tuple[str, ...]] = ()  # submodules and tensors that only decoding or training uses
-    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields of `config` likewise; a quantizer's has its own list
+    decode_only_modules: ClassVar[tuple[str, ...]] = ()  # submodules and tensors unused by `encode`
+    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields of `config` likewise; a quantizer has its own list
 
     spec: TokenSpec
 
@@ -72,27 +69,30 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @abstractmethod
     def encode(self, video: Tensor) -> Tokens:
-        """float [B, C, T, H, W] in [-1, 1] -> codes by stream. Any T that fills whole code steps."""
+        """float [B, C, T, H, W] in [-1, 1] -> tokens by stream. T must fill complete code steps."""
 
     @abstractmethod
-    def decode(self, tokens: Mapping[str, Tensor], memory: Any = None) -> Tensor:
-        """Codes by stream -> float [B, C, T, H, W] in [-1, 1]. `memory`: known frames, for decoders with context."""
+    def decode(self, tokens: Mapping[str, Tensor], context_buffer: Any = None) -> Tensor:
+        """Tokens by stream -> float [B, C, T, H, W] in [-1, 1]. `context_buffer`: see `new_context_buffer`."""
 
     @property
     def context(self) -> int:
-        """Frames before it that help to decode a frame, unless the caller says otherwise; 0: codes are all there is."""
+        """Default number of earlier frames used as context of a frame; 0: frames are decoded from tokens alone."""
         return 0
 
-    def new_memory(self, context: int | None = None, known: Tensor | None = None, end: Tensor | None = None) -> Any:
-        """What `decode` goes on from: at most `context` frames (None: as the tokenizer has it), `known` ones
-        [B, 3, n, H, W] among them, and an `end` frame [B, 3, H, W] that lies ahead. Here nothing: None.
+    def new_context_buffer(
+        self, context: int | None = None, given: Tensor | None = None, end: Tensor | None = None
+    ) -> Any:
+        """A context buffer for `decode`: at most `context` frames (None: the tokenizer's default), at first the true
+        frames `given` [B, 3, n, H, W], and in addition a true `end` frame [B, 3, H, W]. Here None: decoders without
+        context.
 
-        Raises ConfigError where a tokenizer that decodes without context is asked for any.
+        Raises ConfigError if any context is requested of a tokenizer that decodes without context.
         """
-        if context or known is not None or end is not None:
+        if context or given is not None or end is not None:
             raise ConfigError(
                 f"context: this tokenizer ({self.config.type}) decodes without context; "
-                "leave out context, known frames and end frame"
+                "omit context, given frames and end frame"
             )
         return None
 
@@ -102,17 +102,17 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @property
     def code_fingerprint(self) -> str:
-        """What the codes depend on: all settings and tensors but the decode-only ones, and the spec with its
-        preprocessing. Hex sha256.
+        """Hex sha256 of what tokens depend on: all settings and tensors except decode-only ones, and the spec with its
+        framing.
         """
         document = self.document
-        settings = _settings_of_codes(document["config"], self.config, self.decode_only_settings)
+        settings = _code_settings(document["config"], self.config, self.decode_only_settings)
         decode_only = tuple(f"{name}." for name in self.decode_only_modules)
         tensors = {k: v for k, v in self.state_dict().items() if not f"{k}.".startswith(decode_only)}
         return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
 
     def extra_repr(self) -> str:
-        """What torch prints above the layers. No fingerprint: that reads every weight."""
+        """The line that torch prints above the layers. Without the fingerprint, which reads every weight."""
         return f"{self.config.type}: {self.spec.summary}; {sum(p.numel() for p in self.parameters()):,} parameters"
 
     def fingerprints(self) -> dict[str, str]:
@@ -126,12 +126,12 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         spec = TokenSpec.from_json(document["spec"])
         tokenizer = build_tokenizer(document["config"], spec.frames, spec.framing)
         if tokenizer.spec != spec:
-            raise ConfigError(f"spec: the configuration makes {tokenizer.spec}, the file says {spec}")
+            raise ConfigError(f"spec: the configuration results in {tokenizer.spec}, the file has {spec}")
         return cls.require_own(tokenizer)
 
     @classmethod
     def from_preset(cls, name: str) -> Self:
-        """An untrained tokenizer as the preset describes it. Raises ConfigError for an unknown preset or section."""
+        """An untrained tokenizer of the preset. Raises ConfigError for an unknown preset or a missing section."""
         preset = load_preset(name)
         for section in ("tokenizer", "data"):
             if section not in preset:
@@ -145,50 +145,50 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         if video.ndim != 5 or video.shape[1] != 3 or video.shape[3:] != (framing.height, framing.width):
             raise ConfigError(
                 f"{name} (shape {tuple(video.shape)}) must be [B, 3, T, {framing.height}, {framing.width}] "
-                "for this tokenizer: frame the clips as its spec says"
+                "for this tokenizer: frame the clips as in its spec"
             )
 
     @property
     def last_layer(self) -> Tensor:
-        """Weights of the layer that makes the pixels, which an adaptive adversarial weight is measured at.
+        """Weights of the layer that outputs pixels, with respect to which adaptive adversarial weights are computed.
 
-        Here the last registered weights; a member whose decoder registers others after them says which it is.
+        Here the last registered weights; a subclass whose decoder registers others after them overrides this.
         """
         return [parameter for parameter in self.parameters() if parameter.ndim > 1][-1]
 
     @property
     def collapse_advice(self) -> str:
-        """What helps where few codes are in use, in terms of its quantizers' settings."""
+        """What to change if few codes are in use, in terms of the quantizers' settings."""
         configs = [part for part in vars(self.config).values() if isinstance(part, QuantizerConfig)]
         return "; ".join(dict.fromkeys(config.collapse_advice for config in configs)) or QuantizerConfig.collapse_advice
 
     def freeze(self) -> Self:
-        """Evaluation mode, no gradients: what stage two builds on must not move."""
+        """Sets evaluation mode and disables gradients, so that tokens stay the same while priors are trained."""
         return self.eval().requires_grad_(False)
 
 
-def _settings_of_codes(written: Mapping[str, Any], config: Any, decode_only: Collection[str]) -> dict[str, Any]:
-    """A configuration as it was `written` without the fields `decode_only`; of a part with `decode_only_settings` of
-    its own (a quantizer) likewise.
+def _code_settings(document: Mapping[str, Any], config: Any, decode_only: Collection[str]) -> dict[str, Any]:
+    """The configuration's `document` without its `decode_only` fields; nested configurations with their own
+    `decode_only_settings` (a quantizer's) likewise.
     """
-    settings = {name: value for name, value in written.items() if name not in decode_only}
+    settings = {name: value for name, value in document.items() if name not in decode_only}
     for name, value in settings.items():
         part = getattr(config, name)
         if hasattr(part, "decode_only_settings"):
-            settings[name] = _settings_of_codes(value, part, part.decode_only_settings)
+            settings[name] = _code_settings(value, part, part.decode_only_settings)
     return settings
 
 
 def build_tokenizer(section: Mapping[str, Any], frames: int, framing: Framing) -> VideoTokenizer:
-    """The registered tokenizer that a `tokenizer:` section names, for clips of `frames` frames framed as given."""
+    """The registered tokenizer of a `tokenizer:` section, for clips of `frames` frames with this framing."""
     config = TOKENIZERS.config(section, "tokenizer")
     member: Callable[..., VideoTokenizer] = TOKENIZERS.member(config.type)
     return member(config, frames, framing)
 
 
-def code_grid(framing: Framing, factor: int) -> tuple[int, int]:
-    """h, w of codes that stand for `factor` x `factor` pixels. Raises ConfigError where a side is no multiple of it."""
+def token_grid(framing: Framing, factor: int) -> tuple[int, int]:
+    """h, w of tokens of `factor` x `factor` pixels. Raises ConfigError if a side is not a multiple of `factor`."""
     for name, size in (("height", framing.height), ("width", framing.width)):
         if size % factor:
-            raise ConfigError(f"framing.{name} (={size}) must be a multiple of {factor}, the pixels a code stands for")
+            raise ConfigError(f"framing.{name} (={size}) must be a multiple of {factor}, the side of a token in pixels")
     return framing.height // factor, framing.width // factor

@@ -1,7 +1,7 @@
-"""The context-aware autoencoder of CCVS (Le Moing et al. 2021, section 3.2): each frame coded on its own, and decoded
-with the help of the frames before it, so that the codes need not say what those show already.
+"""The context autoencoder of CCVS (Le Moing et al. 2021, section 3.2): each frame is encoded independently, and decoded
+with earlier frames as context, so that few tokens per frame suffice.
 
-Few codes a frame are enough then. It knows nothing of priors; adversarial and perceptual losses come from training.
+Adversarial and perceptual losses are added by the training objective.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.decoders.context.augmented_views import View, ViewConfig, make_view
+from tokenreel.decoders.context.augmented_views import (
+    AugmentedViewConfig,
+    AugmentedViews,
+    make_augmented_views,
+)
 from tokenreel.decoders.context.autoregressive import ContextBuffer, decode_autoregressively
 from tokenreel.decoders.context.contextual_loss import flow_loss, mask_loss
 from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
+from tokenreel.decoders.layers.frames import fold_time, unfold_time
 from tokenreel.errors import ConfigError
-from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, code_grid
+from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, token_grid
 from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder
 from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, build_quantizer
 from tokenreel.tokenizers.quantizers.vq import VQConfig
@@ -33,30 +38,32 @@ STREAM = "video"
 class ContextAutoencoderConfig:
     type: ClassVar[str] = "context-autoencoder"
 
-    # Equation 3 has beta = 0.25 at the commitment loss, the authors' code at the codebook's; here the codebook follows
-    # by moving averages, and the commitment loss is the only one that is left.
+    # Equation 3 weights the commitment loss by beta = 0.25, the authors' code the codebook loss; here the codebook is
+    # updated by moving averages, so there is only the commitment loss.
     quantizer: AnyQuantizerConfig = field(default_factory=lambda: VQConfig(codebook_size=1024, commitment=0.25))
     width: int = 128  # channels of the finest level
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width, by level from pixels to codes
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width, by level from pixels to tokens
     latent: int = 512  # D, channels of the vectors that are quantized
-    flow: FlowConfig | None = field(default_factory=FlowConfig)  # None: every frame is decoded on its own
-    views: ViewConfig | None = field(default_factory=ViewConfig)  # self-supervision of the flow; None: without
-    context: int = 15  # frames that a frame is decoded with, unless the caller says otherwise
-    keep_first: int = 0  # of them, those that stay for good
-    run: int = 4  # frames that are decoded one from the other in training, from a true one on
-    reconstruction: float = 10.0  # weight of the L1 loss of pixels; lambda_r
-    contextual: float = 1.0  # weight of the loss of the flow on augmented views; lambda_c
-    consistency: float = 0.0  # weight of the L1 loss of changes from frame to frame, with a flow; CCVS: 0
+    flow: FlowConfig | None = field(default_factory=FlowConfig)  # None: frames are decoded without context
+    augmented_views: AugmentedViewConfig | None = field(default_factory=AugmentedViewConfig)  # supervise the flow
+    context: int = 15  # default number of context frames in decoding
+    keep_first: int = 0  # of them, the first frames that are never dropped
+    autoregressive_frames: int = 4  # length of the clips decoded autoregressively in training, after a true first frame
+    reconstruction: float = 10.0  # weight of the L1 loss of pixels (lambda_r)
+    contextual: float = 1.0  # weight of the loss of flow and mask on augmented views (lambda_c)
+    consistency: float = 0.0  # weight of the L1 loss of differences between successive frames; CCVS: 0
 
     def __post_init__(self) -> None:
         if min(self.width, self.latent, *self.multipliers) < 1 or len(self.multipliers) < 2:
             raise ConfigError(f"width, latent and at least 2 multipliers must be at least 1, got {self}")
         if self.context < 0 or not 0 <= self.keep_first <= max(self.context - 1, 0):
             raise ConfigError(
-                f"context (={self.context}) must be 0 or more, keep_first (={self.keep_first}) below it, at least 0"
+                f"context (={self.context}) must be at least 0, and keep_first (={self.keep_first}) from 0 to below it"
             )
-        if self.run < 2:
-            raise ConfigError(f"run (={self.run}) must be at least 2: a true frame, and one that is decoded from it")
+        if self.autoregressive_frames < 2:
+            raise ConfigError(
+                f"autoregressive_frames (={self.autoregressive_frames}) must be at least 2: a true and a decoded frame"
+            )
 
     @property
     def widths(self) -> list[int]:
@@ -65,31 +72,32 @@ class ContextAutoencoderConfig:
 
 
 @dataclass
-class _Coded:
-    """A run of frames as the encoder and quantizer see them."""
+class _EncodedClips:
+    """Consecutive frames, encoded and quantized."""
 
     latents: Tensor  # [B, D, n, h, w], quantized
     features: list[Tensor]  # by level, coarse to fine: [B, n, C, h, w]
 
-    def of_frame(self, frame: int) -> list[Tensor]:
+    def features_of(self, frame: int) -> list[Tensor]:
         return [level[:, frame] for level in self.features]
 
 
 class ContextAutoencoder(VideoTokenizer):
-    """One stream `video` of t = T code steps, each the h x w x q codes of one frame."""
+    """One stream `video` of t = T code steps, each the h x w x q tokens of one frame."""
 
     config: ContextAutoencoderConfig
     config_class: ClassVar[type[Any]] = ContextAutoencoderConfig
     decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     decode_only_settings: ClassVar[tuple[str, ...]] = (
-        *("flow", "views", "context", "keep_first", "run", "reconstruction", "contextual", "consistency"),
+        *("flow", "augmented_views", "context", "keep_first", "autoregressive_frames"),
+        *("reconstruction", "contextual", "consistency"),
     )
 
     def __init__(self, config: ContextAutoencoderConfig, frames: int, framing: Framing) -> None:
         if config.flow and frames < 2:
-            raise ConfigError(f"frames (={frames}) must be at least 2: flow is learnt between frames of a clip")
+            raise ConfigError(f"frames (={frames}) must be at least 2: the flow is learned between frames of a clip")
         quantizer = build_quantizer(config.quantizer, config.latent)
-        grid = (frames, *code_grid(framing, 2 ** (len(config.multipliers) - 1)))
+        grid = (frames, *token_grid(framing, 2 ** (len(config.multipliers) - 1)))
         stream = StreamSpec(STREAM, grid, codebook_size=quantizer.codebook_size, codebooks=quantizer.codebooks)
         super().__init__(config, TokenSpec((stream,), frames, framing, time="framewise"))
         self.encoder = PyramidEncoder(config.widths, config.latent)
@@ -105,32 +113,32 @@ class ContextAutoencoder(VideoTokenizer):
         return self.config.context if self.config.flow else 0
 
     def encode(self, video: Tensor) -> Tokens:
-        frames = self._frames(video)
-        latents, _ = self.encoder(frames)
-        return {STREAM: self.quantizer.encode(_clips(latents, len(video)))}
+        self.require_framing(video)
+        latents, _ = self.encoder(fold_time(video))
+        return {STREAM: self.quantizer.encode(unfold_time(latents, len(video)))}
 
-    def decode(self, tokens: Mapping[str, Tensor], memory: ContextBuffer | None = None) -> Tensor:
-        """Without a `memory` the first frame is decoded alone, and up to `config.context` frames help each later one.
-
-        The memory moves on with the frames, so that a long video can be decoded in pieces.
+    def decode(self, tokens: Mapping[str, Tensor], context_buffer: ContextBuffer | None = None) -> Tensor:
+        """Without a `context_buffer` the first frame is decoded without context, each later one with up to
+        `config.context` frames. The buffer is updated, so that a long video can be decoded in pieces.
         """
-        memory = self.new_memory() if memory is None else memory
-        return self._decode_latents(self.quantizer.decode(tokens[STREAM]), memory).float().clamp(-1, 1)
+        context_buffer = self.new_context_buffer() if context_buffer is None else context_buffer
+        return self._decode_latents(self.quantizer.decode(tokens[STREAM]), context_buffer).float().clamp(-1, 1)
 
-    def _decode_latents(self, latents: Tensor, memory: ContextBuffer) -> Tensor:
-        """[B, D, T, h, w] -> [B, 3, T, H, W]."""
-        if not memory.capacity and memory.end is None:  # all frames at once
-            return _clips(self.decoder(latents.transpose(1, 2).flatten(0, 1)).pixels, len(latents))
-        steps = decode_autoregressively(self.decoder, self.features, latents, memory)
+    def _decode_latents(self, latents: Tensor, context_buffer: ContextBuffer) -> Tensor:
+        """[B, D, T, h, w] -> [B, 3, T, H, W]"""
+        if not context_buffer.capacity and context_buffer.end is None:  # all frames at once
+            return unfold_time(self.decoder(fold_time(latents)).pixels, len(latents))
+        steps = decode_autoregressively(self.decoder, self.features, latents, context_buffer)
         return torch.stack([decoded.pixels for decoded in steps], 2)
 
-    def new_memory(
-        self, context: int | None = None, known: Tensor | None = None, end: Tensor | None = None
+    def new_context_buffer(
+        self, context: int | None = None, given: Tensor | None = None, end: Tensor | None = None
     ) -> ContextBuffer:
-        """What `decode` goes on from: up to `context` frames (None: `config.context`, 0: frame by frame), of which
-        `known` [B, 3, n, H, W] are there already; `end` [B, 3, H, W] is a frame that lies ahead.
+        """A context buffer for `decode`: up to `context` frames (None: `config.context`, 0: frames are decoded
+        independently), at first the true frames `given` [B, 3, n, H, W], and in addition a true `end` frame
+        [B, 3, H, W].
 
-        Raises ConfigError where context or an end frame is wanted of an autoencoder without a flow module, and for
+        Raises ConfigError if context or an end frame is requested of an autoencoder without a flow module, and for
         frames of another size than the spec's.
         """
         context = self.context if context is None else context
@@ -138,115 +146,111 @@ class ContextAutoencoder(VideoTokenizer):
             raise ConfigError(
                 f"context (={context}) must be 0, without end frame: this tokenizer was built without flow"
             )
-        if known is not None:
-            self.require_framing(known, "known")
+        if given is not None:
+            self.require_framing(given, "given")
         if end is not None:
             self.require_framing(end[:, :, None], "end, as a clip of one frame")
         keep_first = min(self.config.keep_first, max(context - 1, 0))
-        memory = ContextBuffer(context, keep_first, None if end is None else self.features(end))
-        for frame in () if known is None else known.unbind(2):
-            memory.push(self.features(frame))
-        return memory
+        context_buffer = ContextBuffer(context, keep_first, None if end is None else self.features(end))
+        for frame in () if given is None else given.unbind(2):
+            context_buffer.push(self.features(frame))
+        return context_buffer
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """[N, 3, H, W] -> what other frames may look at, by level, coarse to fine."""
+        """[N, 3, H, W] -> features with which they are context of other frames, by level, coarse to fine."""
         _, features = self.encoder(frames)
         return self._shared(features)
 
     def _shared(self, features: list[Tensor]) -> list[Tensor]:
         return [level[:, :shared] for level, shared in zip(features, self.decoder.shared, strict=True)]
 
-    def _frames(self, video: Tensor) -> Tensor:
-        self.require_framing(video)
-        return video.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
     def forward(self, video: Tensor) -> Reconstruction:
-        """Decodes a run of frames one from the other, and single frames with another frame, with an augmented view of
-        themselves and with nothing (CCVS trains on pairs and on runs in turn; here a step has all of them).
+        """Decodes consecutive frames autoregressively, and single frames without context, with another frame as context
+        and with an augmented view of themselves (CCVS alternates between training on pairs and on consecutive frames;
+        here a step has all of them).
         """
         if not self.training or not self.config.flow:
             return self._reconstruct(video)
-        first = int(torch.randint(max(1, video.shape[2] - self.config.run + 1), ()))
-        run = video[:, :, first : first + self.config.run]
-        coded, losses, counts = self._coded(run)
-        decoded_run = self._decode_run(run, coded)
-        pictures, contextual = self._decode_pictures(video, first, coded)
-        errors = decoded_run - run
-        pixels = errors[:, :, 1:].abs().mean() + (pictures[0] - pictures[1]).abs().mean()
+        length = self.config.autoregressive_frames
+        first = int(torch.randint(max(1, video.shape[2] - length + 1), ()))
+        clips = video[:, :, first : first + length]
+        encoded, losses, counts = self._encode_clips(clips)
+        decoded = self._decode_clips(clips, encoded)
+        frames, contextual = self._decode_frames(video, first, encoded)
+        errors = decoded - clips
+        pixels = errors[:, :, 1:].abs().mean() + (frames[0] - frames[1]).abs().mean()
         losses = {"reconstruction": self.config.reconstruction * pixels / 2, **contextual, **losses}
         if self.config.consistency:
             losses["consistency"] = self.config.consistency * errors.diff(dim=2).abs().mean()
-        return Reconstruction(decoded_run, losses, counts, pictures, (decoded_run, run))
+        return Reconstruction(decoded, losses, counts, frames, (decoded, clips))
 
     def _reconstruct(self, video: Tensor) -> Reconstruction:
-        coded, losses, counts = self._coded(video)
-        pixels = self._decode_latents(coded.latents, self.new_memory())
+        encoded, losses, counts = self._encode_clips(video)
+        pixels = self._decode_latents(encoded.latents, self.new_context_buffer())
         losses = {"reconstruction": self.config.reconstruction * functional.l1_loss(pixels, video), **losses}
         return Reconstruction(pixels, losses, counts)
 
-    def _coded(self, video: Tensor) -> tuple[_Coded, dict[str, Tensor], dict[str, Tensor]]:
-        latents, features = self.encoder(self._frames(video))
-        quantized = self.quantizer(_clips(latents, len(video)))
+    def _encode_clips(self, video: Tensor) -> tuple[_EncodedClips, dict[str, Tensor], dict[str, Tensor]]:
+        self.require_framing(video)
+        latents, features = self.encoder(fold_time(video))
+        quantized = self.quantizer(unfold_time(latents, len(video)))
         levels = [level.unflatten(0, (len(video), -1)) for level in self._shared(features)]
-        return _Coded(quantized.latents, levels), quantized.losses, {STREAM: quantized.code_counts}
+        return _EncodedClips(quantized.latents, levels), quantized.losses, {STREAM: quantized.code_counts}
 
-    def _decode_run(self, run: Tensor, coded: _Coded) -> Tensor:
-        """[B, 3, n, H, W]: the true first frame, then each frame decoded with all those before it."""
-        memory = ContextBuffer(run.shape[2] - 1)
-        memory.push(coded.of_frame(0))
-        steps = decode_autoregressively(self.decoder, self._features_for_next, coded.latents[:, :, 1:], memory)
-        return torch.stack([run[:, :, 0], *(decoded.pixels for decoded in steps)], 2)
+    def _decode_clips(self, clips: Tensor, encoded: _EncodedClips) -> Tensor:
+        """[B, 3, n, H, W]: the true first frame, then each frame decoded with all earlier ones as context."""
+        context_buffer = ContextBuffer(clips.shape[2] - 1)
+        context_buffer.push(encoded.features_of(0))
+        latents = encoded.latents[:, :, 1:]
+        steps = decode_autoregressively(self.decoder, self._detached_features, latents, context_buffer)
+        return torch.stack([clips[:, :, 0], *(decoded.pixels for decoded in steps)], 2)
 
-    def _features_for_next(self, frames: Tensor) -> list[Tensor]:
-        """A decoded frame is context like any other: a later frame's loss does not reach what drew it, which in a long
-        chain of frames would be most of the memory of a step.
+    def _detached_features(self, frames: Tensor) -> list[Tensor]:
+        """Features of decoded frames without gradients to them: a later frame's loss would otherwise keep the graph of
+        every earlier frame, most of the memory of a step.
         """
         return self.features(frames.detach())
 
-    def _decode_pictures(
-        self, video: Tensor, first: int, coded: _Coded
+    def _decode_frames(
+        self, video: Tensor, first: int, encoded: _EncodedClips
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """One frame of each clip, out of the run that begins at frame `first`, decoded alone and with another frame of
-        the clip, and one or more with an augmented view of themselves: [N, 3, H, W] decoded and true (those with a view
-        only where views teach more than flows), and the losses of flows and masks.
-        """
-        length, run = video.shape[2], coded.latents.shape[2]
-        chosen = int(torch.randint(run, ()))
-        target, latents = video[:, :, first + chosen], coded.latents[:, :, chosen]
-        another = video[:, :, (first + chosen + 1 + int(torch.randint(length - 1, ()))) % length]
-        alone = self.decoder(latents).pixels
-        if self.config.views is None:
-            paired = self.decoder(latents, _single(self.features(another))).pixels
-            return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
-        viewed = [(chosen + step) % run for step in range(min(self.config.views.per_clip, run))]
-        targets = torch.cat([video[:, :, first + frame] for frame in viewed])
-        still = _still(video).repeat(len(viewed), 1, 1, 1) if self.config.views.moving else None
-        view = make_view(targets, self.config.views, None, still)
-        every = torch.cat([latents, *(coded.latents[:, :, frame] for frame in viewed)])
-        decoded = self.decoder(every, _single(self.features(torch.cat([another, view.context]))))
-        losses = self._contextual([flow.of_last(len(targets)) for flow in decoded.flows], view)
-        drawn, true = torch.cat([alone, decoded.pixels]), torch.cat([target, target, targets])
-        judged = 2 * len(target) if self.config.views.flow_only else len(true)
-        return (drawn[:judged], true[:judged]), losses
+        """Decodes one frame of each clip, out of the encoded ones that begin at frame `first`, without context and with
+        another frame of the clip, and one or more with an augmented view of themselves.
 
-    def _contextual(self, flows: list[Flow], view: View) -> dict[str, Tensor]:
+        Returns decoded and true frames [N, 3, H, W] (with `flow_only` without those decoded with a view), and the
+        losses of flows and masks.
+        """
+        length, config = encoded.latents.shape[2], self.config.augmented_views
+        chosen = int(torch.randint(length, ()))
+        target, latents = video[:, :, first + chosen], encoded.latents[:, :, chosen]
+        another = video[:, :, (first + chosen + 1 + int(torch.randint(video.shape[2] - 1, ()))) % video.shape[2]]
+        alone = self.decoder(latents).pixels
+        if config is None:
+            paired = self.decoder(latents, _as_context(self.features(another))).pixels
+            return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
+        viewed = [(chosen + step) % length for step in range(min(config.frames_per_clip, length))]
+        targets = torch.cat([video[:, :, first + frame] for frame in viewed])
+        background = video.median(dim=2).values.repeat(len(viewed), 1, 1, 1) if config.object_motion else None
+        views = make_augmented_views(targets, config, None, background)
+        latents = torch.cat([latents, *(encoded.latents[:, :, frame] for frame in viewed)])
+        decoded = self.decoder(latents, _as_context(self.features(torch.cat([another, views.context]))))
+        losses = self._contextual_losses([flow.last(len(targets)) for flow in decoded.flows], views, config)
+        pixels, true = torch.cat([alone, decoded.pixels]), torch.cat([target, target, targets])
+        count = 2 * len(target) if config.flow_only else len(true)
+        return (pixels[:count], true[:count]), losses
+
+    def _contextual_losses(
+        self, flows: list[Flow], views: AugmentedViews, config: AugmentedViewConfig
+    ) -> dict[str, Tensor]:
         """Equation 7."""
-        losses = {"flow": flow_loss([flow.displacement[:, 0] for flow in flows], view)}
-        if self.config.views and not self.config.views.flow_only:
-            losses["mask"] = mask_loss([flow.logits[:, 0] for flow in flows], view.occluded)
+        losses = {"flow": flow_loss([flow.displacement[:, 0] for flow in flows], views)}
+        if not config.flow_only:
+            losses["mask"] = mask_loss([flow.logits[:, 0] for flow in flows], views.occluded)
         return {name: self.config.contextual * loss for name, loss in losses.items()}
 
 
-def _still(video: Tensor) -> Tensor:
-    """What a clip [B, 3, T, H, W] shows most of the time: [B, 3, H, W], the median of each pixel."""
-    return video.median(dim=2).values
-
-
-def _single(features: list[Tensor]) -> list[Tensor]:
-    """Features of one frame as the contexts that a decoder takes: [N, 1, C, h, w]."""
+def _as_context(features: list[Tensor]) -> list[Tensor]:
+    """Features [N, C, h, w] by level of one context frame for each of N frames, as the decoder takes them:
+    [N, 1, C, h, w].
+    """
     return [level[:, None] for level in features]
-
-
-def _clips(frames: Tensor, number: int) -> Tensor:
-    """[B T, C, h, w] -> [B, C, T, h, w]"""
-    return frames.unflatten(0, (number, -1)).transpose(1, 2)

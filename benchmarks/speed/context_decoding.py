@@ -46,7 +46,7 @@ def main(preset: str, frames: int, batch: int, device: str, rounds: int, bf16: b
     codes = torch.randint(level.codebook_size, (batch, frames, *level.shape[1:]), device=device)
 
     def decode(context: int) -> Callable[[], None]:
-        return lambda: _wait(tokenizer.decode({STREAM: codes}, tokenizer.new_memory(context)))
+        return lambda: _wait(tokenizer.decode({STREAM: codes}, tokenizer.new_context_buffer(context)))
 
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16), cpu_threads(1):
         seconds = {context: least(decode(context), rounds) for context in CONTEXTS}

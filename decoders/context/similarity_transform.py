@@ -1,4 +1,4 @@
-"""Random rotations, zooms and shifts of a picture. Knows no networks."""
+"""Random similarity transforms: rotation, zoom and translation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class SimilarityLimits(Protocol):
-    """How far each part goes at most."""
+    """Largest strength of each component."""
 
     @property
     def zoom(self) -> float:
@@ -19,57 +19,58 @@ class SimilarityLimits(Protocol):
 
     @property
     def rotation(self) -> float:
-        """To either side, degrees."""
+        """Degrees in either direction."""
 
     @property
     def translation(self) -> float:
-        """To either side, as a share of the width and of the height."""
+        """Shift in either direction, as a fraction of the width and of the height."""
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """Rotation, zoom and translation about the middle: where in the frame each pixel of a view comes from."""
+class SimilarityTransform:
+    """Rotation, zoom and translation about the centre: from pixels of a view to their origin in the frame."""
 
     zoom: Tensor  # [N], above 1 magnifies
     angle: Tensor  # [N], radians
     shift: Tensor  # [N, 2], pixels (x, y)
-    middle: Tensor  # [1, 2, 1, 1], pixels (x, y)
+    center: Tensor  # [1, 2, 1, 1], pixels (x, y)
 
-    def apply(self, places: Tensor) -> Tensor:
-        """Places [N or 1, 2, H, W] in the view -> [N, 2, H, W] in the frame, both in pixels."""
-        turned = _turn(places - self.middle, self.angle) / self.zoom.view(-1, 1, 1, 1)
-        return turned + self.middle + self.shift[:, :, None, None]
+    def apply(self, points: Tensor) -> Tensor:
+        """Points [N or 1, 2, H, W] in the view -> [N, 2, H, W] in the frame, both in pixels."""
+        rotated = _rotate(points - self.center, self.angle) / self.zoom.view(-1, 1, 1, 1)
+        return rotated + self.center + self.shift[:, :, None, None]
 
-    def invert(self, places: Tensor) -> Tensor:
-        """Places in the frame -> in the view."""
-        centred = places - self.middle - self.shift[:, :, None, None]
-        return _turn(centred * self.zoom.view(-1, 1, 1, 1), -self.angle) + self.middle
+    def invert(self, points: Tensor) -> Tensor:
+        """Points [N or 1, 2, H, W] in the frame -> [N, 2, H, W] in the view."""
+        centered = points - self.center - self.shift[:, :, None, None]
+        return _rotate(centered * self.zoom.view(-1, 1, 1, 1), -self.angle) + self.center
 
 
-def _turn(vectors: Tensor, angle: Tensor) -> Tensor:
-    # Written out: as a matrix product, places would lose a tenth of a pixel where TF32 is allowed.
+def _rotate(vectors: Tensor, angle: Tensor) -> Tensor:
+    # Not as a matrix product, which would lose a tenth of a pixel where TF32 is allowed.
     x, y = vectors.unbind(1)
     cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], 1)
 
 
-def draw_similarity(
+def sample_similarity(
     shape: tuple[int, int, int],
     limits: SimilarityLimits,
     generator: torch.Generator | None,
     device: torch.device,
-) -> Similarity:
-    """`shape` (N, H, W). Each part is uniform in its range, translation along each axis on its own."""
+) -> SimilarityTransform:
+    """N transforms of frames, for `shape` (N, H, W); each component is uniform, translation independent by axis."""
     count, height, width = shape
     sides = torch.tensor([width, height], dtype=torch.float32, device=device)
-    largest = math.radians(limits.rotation)
+    max_angle = math.radians(limits.rotation)
     zoom = uniform((count,), 1 - limits.zoom, 1 + limits.zoom, generator, device)
-    angle = uniform((count,), -largest, largest, generator, device)
+    angle = uniform((count,), -max_angle, max_angle, generator, device)
     shift = uniform((count, 2), -limits.translation, limits.translation, generator, device) * sides
-    return Similarity(zoom, angle, shift, ((sides - 1) / 2).view(1, 2, 1, 1))
+    return SimilarityTransform(zoom, angle, shift, ((sides - 1) / 2).view(1, 2, 1, 1))
 
 
 def uniform(
     shape: tuple[int, ...], low: float, high: float, generator: torch.Generator | None, device: torch.device
 ) -> Tensor:
+    """Uniform random numbers in [low, high)."""
     return low + (high - low) * torch.rand(shape, generator=generator, device=device)

@@ -1,7 +1,7 @@
 """Convolutions with an equalized learning rate (Karras et al. 2018, section 4.1, https://arxiv.org/abs/1710.10196).
 
-Weights are kept at unit size and scaled when they are used, so that one Adam rate (0.002 in CCVS) fits every layer: the
-same rate on weights of He's size would change a layer of 1,152 inputs by 7 % a step.
+Weights are stored with unit variance and scaled when used, so that one Adam learning rate (0.002 in CCVS) suits every
+layer: with He initialisation the same rate would change a layer of 1,152 inputs by 7 % per step.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SLOPE = 0.1  # of the leaky ReLUs, in CCVS's autoencoder as in its flow module
-GAIN = math.sqrt(2)  # keeps the size of activations from layer to layer, as StyleGAN2 does and CCVS's code does not
-BLUR = (1.0, 3.0, 3.0, 1.0)  # before a picture is halved and after it is doubled
+GAIN = math.sqrt(2)  # preserves the scale of activations, as in StyleGAN2; CCVS's code has no gain
+BLUR = (1.0, 3.0, 3.0, 1.0)  # filter before downsampling and after upsampling
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU, of about the size of its input."""
+    """Leaky ReLU with a gain that preserves the scale of its input."""
     return functional.leaky_relu(x, SLOPE) * GAIN
 
 
 class EqualizedConv2d(nn.Module):
-    """[N, C, H, W] -> [N, C', H', W']: `padding` zeros around, stride, or `doubled` (a transposed conv of stride 2)."""
+    """[N, C, H, W] -> [N, C', H / stride, W / stride], zero-padded; `upsample` is its transpose with stride 2."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = True) -> None:
         super().__init__()
@@ -35,22 +35,22 @@ class EqualizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
 
-    def doubled(self, x: Tensor) -> Tensor:
-        """A 3x3 kernel transposed: [N, C, H, W] -> [N, C', 2 H, 2 W]."""
+    def upsample(self, x: Tensor) -> Tensor:
+        """Transposed convolution with a 3x3 kernel: [N, C, H, W] -> [N, C', 2 H, 2 W]."""
         weight = (self.weight * self.scale).transpose(0, 1)
         return functional.conv_transpose2d(x, weight, self.bias, stride=2, padding=1, output_padding=1)
 
 
 class Blur(nn.Module):
-    """[N, C, H, W] -> the same, or half of it with `stride` 2: smoothed by a fixed 4 x 4 kernel."""
+    """[N, C, H, W] -> [N, C, H / stride, W / stride], filtered by a fixed 4 x 4 kernel; `stride` is 1 or 2."""
 
     kernel: Tensor
 
     def __init__(self, stride: int = 1, gain: float = 1.0) -> None:
         super().__init__()
-        line = torch.tensor(BLUR)
+        taps = torch.tensor(BLUR)
         self.stride = stride
-        self.register_buffer("kernel", gain * line.outer(line)[None, None] / line.sum() ** 2, persistent=False)
+        self.register_buffer("kernel", gain * taps.outer(taps)[None, None] / taps.sum() ** 2, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
@@ -60,35 +60,35 @@ class Blur(nn.Module):
 
 
 class DownsampleBlock(nn.Module):
-    """A residual block of StyleGAN2's discriminator (Karras et al. 2020): [N, C, H, W] -> [N, C', H / 2, W / 2]."""
+    """Residual block of StyleGAN2's discriminator (Karras et al. 2020): [N, C, H, W] -> [N, C', H / 2, W / 2]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = EqualizedConv2d(inputs, inputs, 3)
         self.blur = Blur()
         self.second = EqualizedConv2d(inputs, outputs, 3, stride=2)
-        self.halve = Blur(stride=2)
+        self.downsample = Blur(stride=2)
         self.skip = EqualizedConv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = activate(self.first(x))
         inner = activate(self.second(self.blur(inner)))
-        return (inner + self.skip(self.halve(x))) / math.sqrt(2)
+        return (inner + self.skip(self.downsample(x))) / math.sqrt(2)
 
 
 class UpsampleBlock(nn.Module):
-    """Its mirror image: [N, C, H, W] -> [N, C', 2 H, 2 W]."""
+    """Mirror image of DownsampleBlock: [N, C, H, W] -> [N, C', 2 H, 2 W]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = EqualizedConv2d(inputs, inputs, 3)
         self.second = EqualizedConv2d(inputs, outputs, 3)
-        self.blur = Blur(gain=4.0)  # three of four pixels were zeros
+        self.blur = Blur(gain=4.0)  # three of four inputs of the transposed convolution are zeros
         self.skip = EqualizedConv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = activate(self.first(x))
-        inner = activate(self.blur(self.second.doubled(inner)))
-        # blurring zeros between pixels by (1, 3, 3, 1) is bilinear doubling
+        inner = activate(self.blur(self.second.upsample(inner)))
+        # zeros between pixels blurred by (1, 3, 3, 1) are bilinear upsampling
         skip = functional.interpolate(self.skip(x), scale_factor=2, mode="bilinear", align_corners=False)
         return (inner + skip) / math.sqrt(2)

@@ -1,4 +1,4 @@
-"""The residual blocks that frame encoders and decoders share (LVT section 4.1)."""
+"""Residual block shared by frame encoders and frame decoders (LVT section 4.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class ResidualBlock(nn.Module):
     """x + (ReLU, 3x3 conv, ReLU, 1x1 conv)(x) over [N, C, H, W].
 
-    The skip carries x itself; in the authors' code an in-place ReLU makes it carry relu(x).
+    The skip connection carries x itself; an in-place ReLU in the authors' code makes it carry relu(x).
     """
 
     def __init__(self, width: int, inner: int) -> None:
@@ -22,5 +22,5 @@ class ResidualBlock(nn.Module):
 
 
 def stage_widths(hidden: int, stages: int) -> list[int]:
-    """Channels after each halving of the picture: they double from stage to stage and end at `hidden`."""
+    """Channels after each downsampling: they double from stage to stage and end at `hidden`."""
     return [hidden >> (stages - 1 - stage) for stage in range(stages)]

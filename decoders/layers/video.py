@@ -1,4 +1,4 @@
-"""The 3D layers that video encoders and decoders share (Walker et al. 2021, table 3). They know no codes."""
+"""3D layers shared by video encoders and video decoders (Walker et al. 2021, table 3)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class VideoResidualBlock(nn.Module):
 
 
 def downsampling(inputs: int, outputs: int, stride: Stride) -> nn.Conv3d:
-    """A conv to an exact `stride`-th of the size; its filter is twice the stride, as in table 3."""
+    """A convolution that divides each size exactly by its stride; kernels are twice the stride, as in table 3."""
     kernel, padding = _kernel(stride)
     return nn.Conv3d(inputs, outputs, kernel, stride, padding)
 
 
 def upsampling(inputs: int, outputs: int, stride: Stride) -> nn.ConvTranspose3d:
-    """The transposed conv back to exactly `stride` times the size."""
+    """A transposed convolution that multiplies each size exactly by its stride."""
     kernel, padding = _kernel(stride)
     return nn.ConvTranspose3d(inputs, outputs, kernel, stride, padding)
 
 
 def _kernel(stride: Stride) -> tuple[Stride, Stride]:
-    """Filter sizes and paddings; one more than twice an odd stride, which could not be centred else."""
+    """Kernel sizes and paddings; an odd stride gets one more than twice its size, so that the kernel is centred."""
     t, h, w = (2 * s + s % 2 for s in stride)
     return (t, h, w), ((t - stride[0]) // 2, (h - stride[1]) // 2, (w - stride[2]) // 2)

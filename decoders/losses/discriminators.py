@@ -1,8 +1,8 @@
-"""The discriminators of CCVS (Le Moing et al. 2021, section 3.2): of pictures, and of runs of consecutive frames.
+"""The discriminators of CCVS (Le Moing et al. 2021, section 3.2): of single frames, and of consecutive frames.
 
-Residual blocks that halve, blur before, and a statistic over the minibatch, as in StyleGAN2 (Karras et al. 2020,
-https://arxiv.org/abs/1912.04958). Weights have an equalized learning rate, because the rate of CCVS (Adam, 0.002) is
-that of StyleGAN2 and supposes it. A higher score means more like the truth. They know no tokenizer and no loss.
+Residual blocks that downsample, blur before downsampling, and a minibatch standard deviation, as in StyleGAN2 (Karras
+et al. 2020, https://arxiv.org/abs/1912.04958). Weights have an equalized learning rate, which the learning rate of CCVS
+(Adam, 0.002, from StyleGAN2) assumes. A higher score means more like a true sample.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.nn import functional
 from tokenreel.decoders.layers.equalized import Blur, DownsampleBlock, EqualizedConv2d, activate
 from tokenreel.errors import ConfigError
 
-SMALLEST = 4  # pixels of the shorter side at which halving ends
+MIN_SIDE = 4  # pixels of the shorter side at which downsampling ends
 DEVIATION_GROUP = 4  # samples of the minibatch statistic, as in StyleGAN2; fewer where they do not divide the batch
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Of either discriminator; how often it halves follows from the size of the pictures."""
+    """Sizes of a discriminator; the number of its levels follows from the size of the frames."""
 
     width: int = 64  # channels at full size
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width by level, fine to coarse; the last one goes on
@@ -34,15 +34,15 @@ class DiscriminatorConfig:
             raise ConfigError(f"width and multipliers of a discriminator must be at least 1, got {self}")
 
     def widths(self, height: int, width: int) -> list[int]:
-        """Channels by level: at height x width pixels, at half of it, ... for as long as it halves."""
+        """Channels by level: at height x width pixels, at half of that, ... down to MIN_SIDE or an odd side."""
         levels, sides = 1, (height, width)
-        while min(sides) > SMALLEST and not any(side % 2 for side in sides):
+        while min(sides) > MIN_SIDE and not any(side % 2 for side in sides):
             levels, sides = levels + 1, (sides[0] // 2, sides[1] // 2)
         return [self.width * self.multipliers[min(level, len(self.multipliers) - 1)] for level in range(levels)]
 
 
 class ImageDiscriminator(nn.Module):
-    """[N, 3, H, W] in [-1, 1] -> scores [N]."""
+    """Frames [N, 3, H, W] in [-1, 1] -> scores [N]."""
 
     def __init__(self, config: DiscriminatorConfig, height: int, width: int) -> None:
         super().__init__()
@@ -54,22 +54,22 @@ class ImageDiscriminator(nn.Module):
         self.hidden = EqualizedLinear(widths[-1] * (height >> downsamplings) * (width >> downsamplings), widths[-1])
         self.score = EqualizedLinear(widths[-1], 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        pictures = pictures.contiguous(memory_format=torch.channels_last)  # 1.2 times as fast on CPU
-        x = activate(self.project_in(pictures))
+    def forward(self, frames: Tensor) -> Tensor:
+        frames = frames.contiguous(memory_format=torch.channels_last)  # 1.2 times as fast on CPU
+        x = activate(self.project_in(frames))
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(with_deviation(x, DEVIATION_GROUP)))
+        x = activate(self.last(append_deviation(x)))
         x = activate(self.hidden(x.flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]
 
 
 class TemporalDiscriminator(nn.Module):
-    """[B, 3, n, H, W] in [-1, 1] -> scores [B]: the image discriminator extended to 3D, for runs of any length.
+    """Clips [B, 3, n, H, W] in [-1, 1] -> scores [B]: the image discriminator extended to 3D, for any n.
 
-    A block takes two frames off the run for as long as it has more than two. The authors flatten what is left over
-    time, which fixes n; here its mean is taken.
+    Each block removes two frames while there are more than two. The authors flatten the remaining frames, which fixes
+    n; here they are averaged.
     """
 
     def __init__(self, config: DiscriminatorConfig, height: int, width: int) -> None:
@@ -82,18 +82,18 @@ class TemporalDiscriminator(nn.Module):
         self.hidden = EqualizedLinear(widths[-1] * (height >> downsamplings) * (width >> downsamplings), widths[-1])
         self.score = EqualizedLinear(widths[-1], 1)
 
-    def forward(self, run: Tensor) -> Tensor:
+    def forward(self, clips: Tensor) -> Tensor:
         # Never bf16 on a CPU: there the weights' gradient of a conv3d over two frames is uninitialised memory (torch
-        # 2.13, oneDNN; even plausible numbers at times). In fp32 this takes no longer.
-        bf16 = run.device.type != "cpu" and torch.is_autocast_enabled(run.device.type)
-        with torch.autocast(run.device.type, enabled=bf16):
-            return self._scores(run.float())
+        # 2.13, oneDNN; sometimes plausible numbers). fp32 takes no longer.
+        bf16 = clips.device.type != "cpu" and torch.is_autocast_enabled(clips.device.type)
+        with torch.autocast(clips.device.type, enabled=bf16):
+            return self._scores(clips.float())
 
-    def _scores(self, run: Tensor) -> Tensor:
-        x = activate(self.project_in(run))
+    def _scores(self, clips: Tensor) -> Tensor:
+        x = activate(self.project_in(clips))
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(with_deviation(x, DEVIATION_GROUP))).mean(2)
+        x = activate(self.last(append_deviation(x))).mean(2)
         x = activate(self.hidden(x.flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]
@@ -107,18 +107,18 @@ class TemporalBlock(nn.Module):
         self.first = EqualizedConv3d(inputs, inputs, (3, 3, 3))
         self.blur = Blur()
         self.second = EqualizedConv3d(inputs, outputs, (3, 3, 3), stride=2)
-        self.halve = Blur(stride=2)
+        self.downsample = Blur(stride=2)
         self.skip = EqualizedConv3d(inputs, outputs, (3, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         shorten = x.shape[2] > 2
         inner = activate(self.first(x))
-        inner = activate(self.second(_by_frame(self.blur, inner), shorten))
-        return (inner + self.skip(_by_frame(self.halve, x), shorten)) / math.sqrt(2)
+        inner = activate(self.second(_blur_frames(self.blur, inner), shorten))
+        return (inner + self.skip(_blur_frames(self.downsample, x), shorten)) / math.sqrt(2)
 
 
 class EqualizedConv3d(nn.Module):
-    """[B, C, n, H, W] -> [B, C', n, H', W']: EqualizedConv2d with time; its stride is one of height and width alone."""
+    """EqualizedConv2d in 3D: [B, C, n, H, W] -> [B, C', n, H / stride, W / stride]; time has no stride."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int, int], *, stride: int = 1, bias: bool = True
@@ -130,14 +130,14 @@ class EqualizedConv3d(nn.Module):
         self.stride = (1, stride, stride)
 
     def forward(self, x: Tensor, shorten: bool = False) -> Tensor:
-        """With `shorten` no frames are padded, so that a kernel of three frames leaves n - 2."""
+        """With `shorten`, time is not padded: a kernel of three frames leaves n - 2."""
         time, height, width = (size // 2 for size in self.weight.shape[2:])
         padding = (0 if shorten else time, height, width)
         return functional.conv3d(x, self.weight * self.scale, self.bias, self.stride, padding)
 
 
 class EqualizedLinear(nn.Module):
-    """[N, C] -> [N, C']"""
+    """Linear layer with an equalized learning rate: [N, C] -> [N, C']."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -149,18 +149,19 @@ class EqualizedLinear(nn.Module):
         return functional.linear(x, self.weight * self.scale, self.bias)
 
 
-def with_deviation(x: Tensor, largest: int) -> Tensor:
-    """[N, C, ...] -> [N, C + 1, ...]: one more channel, the standard deviation within a group of samples, averaged over
-    channels and places (Karras et al. 2018, section 3). Groups are as large as divides N, at most `largest`.
+def append_deviation(x: Tensor) -> Tensor:
+    """[N, C, ...] -> [N, C + 1, ...]: appends the minibatch standard deviation, that within a group of samples averaged
+    over channels and positions (Karras et al. 2018, section 3). The size of groups is the largest divisor of N up to
+    DEVIATION_GROUP.
     """
-    size = next(size for size in range(min(largest, len(x)), 0, -1) if len(x) % size == 0)
+    size = next(size for size in range(min(DEVIATION_GROUP, len(x)), 0, -1) if len(x) % size == 0)
     grouped = x.unflatten(0, (size, -1))  # sample i is in group i mod (N / size)
     deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)  # one number for each group
     channel = deviation.repeat(size).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
     return torch.cat([x, channel], 1)
 
 
-def _by_frame(blur: Blur, x: Tensor) -> Tensor:
+def _blur_frames(blur: Blur, x: Tensor) -> Tensor:
     """[B, C, n, H, W] -> [B, C, n, H', W']"""
-    blurred: Tensor = blur(x.flatten(1, 2))  # every channel is blurred on its own
+    blurred: Tensor = blur(x.flatten(1, 2))  # channels are blurred independently
     return blurred.unflatten(1, x.shape[1:3])

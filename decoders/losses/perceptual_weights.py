@@ -1,6 +1,6 @@
-"""Weights of a perceptual network: a safetensors file, local or on the Hub, whose hash the configuration states.
+"""Weights of a perceptual network: a safetensors file, local or on the Hub, whose hash is in the configuration.
 
-Nothing is unpickled, and nothing is used whose hash is not the one that was asked for. It knows no training.
+Nothing is unpickled, and a file with another hash is rejected.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class PerceptualConfig:
-    """Which network judges, where its weights are, and how much it counts."""
+    """The network, the source of its weights, and the weight of the loss."""
 
-    network: Literal["vgg16", "tabletop"] = "vgg16"  # tabletop: the small one that was trained on Tabletop
-    file: str | None = None  # a .safetensors file here, with torchvision's names (features.0.weight, ...)
+    network: Literal["vgg16", "tabletop"] = "vgg16"  # tabletop: small, trained on Tabletop
+    file: str | None = None  # a local .safetensors file with torchvision's names (features.0.weight, ...)
     repo: str | None = None  # or a repository on the Hub, OWNER/NAME
-    filename: str = "model.safetensors"  # in the repository
+    filename: str = "model.safetensors"  # of the file in the repository
     revision: str | None = None  # of the repository: branch, tag or commit
-    sha256: str | None = None  # of the file; loading refuses any other
+    sha256: str | None = None  # of the file; required for loading
     weight: float = 1.0  # of the loss
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.repo is None):
             raise ConfigError(
-                f"perceptual: give either file (={self.file}), a {SUFFIX} file with the weights of {self.network}, or "
-                f"repo (={self.repo}), a repository on the Hub that holds one"
+                f"perceptual: set either file (={self.file}), a {SUFFIX} file with the weights of {self.network}, or "
+                f"repo (={self.repo}), a repository on the Hub that contains one"
             )
         name = self.file or self.filename
         if not name.endswith(SUFFIX):
             raise ConfigError(
-                f"perceptual: {name} is no {SUFFIX} file, and nothing else is read: it would be unpickled. Convert it "
+                f"perceptual: {name} is not a {SUFFIX} file, and other formats may execute code when read. Convert it "
                 f"once: safetensors.torch.save_file(torch.load({name!r}, weights_only=True), 'weights{SUFFIX}')"
             )
         if self.weight <= 0:
-            raise ConfigError(f"perceptual.weight (={self.weight}) must be positive; leave perceptual out for none")
+            raise ConfigError(f"perceptual.weight (={self.weight}) must be positive; omit perceptual to disable it")
 
 
 def load_perceptual(config: PerceptualConfig) -> PerceptualNetwork:
-    """The configured network, frozen. Other tensors in the file, such as a classifier's, are left where they are.
+    """The configured network, frozen. Other tensors in the file, such as a classifier's, are ignored.
 
-    Raises ConfigError for a file that is missing, damaged, of another hash or of another network, and HubError where
-    the Hub refuses or cannot be reached.
+    Raises ConfigError for a file that is missing, damaged, of another hash or of another network, and HubError if the
+    Hub refuses access or cannot be reached.
     """
-    path = _find(config)
+    path = _locate(config)
     _require_hash(path, config.sha256)
     with torch.device("meta"):
         network = PerceptualNetwork(BLOCKS[config.network])
@@ -66,25 +66,27 @@ def load_perceptual(config: PerceptualConfig) -> PerceptualNetwork:
             names = set(file.keys())
             tensors = {name: file.get_tensor(name).float() for name in shapes if name in names}
     except SafetensorError as error:
-        raise ConfigError(f"perceptual: {path} is not a whole {SUFFIX} file ({error})") from error
+        raise ConfigError(f"perceptual: {path} is not a valid {SUFFIX} file ({error})") from error
     for name, shape in shapes.items():
         found = list(tensors[name].shape) if name in tensors else "missing"
         if found != list(shape):
-            raise ConfigError(f"perceptual: {path} is not of {config.network}: {name} is {found}, not {list(shape)}")
+            raise ConfigError(
+                f"perceptual: {path} does not fit {config.network}: {name} is {found}, expected {list(shape)}"
+            )
     network = PerceptualNetwork(BLOCKS[config.network])
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
 
 
-def _find(config: PerceptualConfig) -> Path:
+def _locate(config: PerceptualConfig) -> Path:
     if config.repo is not None:
         with hub_errors(config.repo, config.revision):
             return Path(hf_hub_download(config.repo, config.filename, revision=config.revision))
     path = Path(str(config.file)).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"perceptual.file (={path}) is not there: give the weights of {config.network} as a {SUFFIX} file, or "
-            "leave perceptual out (training.perceptual=null)"
+            f"perceptual.file (={path}) not found: give the weights of {config.network} as a {SUFFIX} file, or disable "
+            "the perceptual loss (training.perceptual=null)"
         )
     return path
 
@@ -94,7 +96,7 @@ def _require_hash(path: Path, expected: str | None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is None:
         raise ConfigError(
-            f"perceptual.sha256 is not set; that of {path} is {found}: compare it with its publisher's, then set it"
+            f"perceptual.sha256 is not set; {path} has {found}: compare it with the publisher's, then set it"
         )
     if found != expected:
-        raise ConfigError(f"perceptual: {path} has the sha256 {found}, but perceptual.sha256 asks for {expected}")
+        raise ConfigError(f"perceptual: {path} has the sha256 {found}, but perceptual.sha256 is {expected}")

@@ -57,7 +57,7 @@ def run(request: FitControlsRequest) -> dict[str, Any]:
                 f"{request.data} has no clip in its split {request.split!r}: use another --split or data.validation"
             )
         for name in progress(controls.names, "fit", "control"):
-            controls.coder(name).fit([raw[name] for raw in raws.values()])
+            controls.encoder(name).fit([raw[name] for raw in raws.values()])
         described = {name: _figures(plan, controls, name, raws) for name in controls.names}
     controls.about = {"data": plan.sha256, "clips": len(raws), **described}
     controls.save_pretrained(request.out)
@@ -101,8 +101,8 @@ def _read(
 
 def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, ControlClip]) -> dict[str, Any]:
     """How the tokens of these clips are used, and the error of encoding them."""
-    coder = controls.coder(name)
-    counter = CodeCounter(coder.codebook_size, 1)
+    encoder = controls.encoder(name)
+    counter = CodeCounter(encoder.codebook_size, 1)
     sums: Counter[str] = Counter()
     for row, raw in raws.items():
         try:
@@ -110,11 +110,11 @@ def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, Contr
         except DataError as error:
             raise DataError(f"{plan.video_id(row)}: {error}") from error
         counter.update(tokens)
-        sums.update(coder.error(raw[name], coder.decode(tokens)))
-    (use,) = counter.use()
+        sums.update(encoder.error_sums(raw[name], encoder.decode(tokens)))
+    (use,) = counter.usage()
     return {
         "codebook_size": use.codebook_size,
         "in_use": round(use.used * use.codebook_size),
         "perplexity": round(use.perplexity, 2),
-        **{key: float(f"{value:.6g}") for key, value in coder.figures(sums).items()},
+        **{key: float(f"{value:.6g}") for key, value in encoder.error_metrics(sums).items()},
     }

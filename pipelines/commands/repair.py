@@ -81,7 +81,7 @@ def _job(request: RepairRequest, documents: CacheDocuments) -> TokenizeJob:
     found = job.load_tokenizer().code_fingerprint
     require_one_tokenizer({str(path): header.code_fingerprint, f"--tokenizer {tokenizer}": found})
     loaded = job.load_controls()
-    if loaded is not None and [stream.encoder_fingerprint for stream in loaded.tracks(header.spec.frames)] != encoders:
+    if loaded is not None and [stream.encoder_fingerprint for stream in loaded.streams(header.spec.frames)] != encoders:
         raise CacheError(f"{path} was made with other controls than --controls {controls}: give those")
     source = open_source(data)
     Plan.from_json(documents.plan).require_source(source)

@@ -39,7 +39,7 @@ def codebook_usage(counters: Mapping[str, CodeCounter]) -> dict[str, dict[str, A
 
 
 def _usage(counter: CodeCounter) -> dict[str, Any]:
-    codebooks = counter.use()
+    codebooks = counter.usage()
     return {
         "codebook_size": codebooks[0].codebook_size,
         "in_use": (counter.counts > 0).sum(axis=1).tolist(),

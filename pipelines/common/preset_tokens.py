@@ -24,10 +24,10 @@ def preset_spec(sections: Mapping[str, Any]) -> TokenSpec | None:
     if spec is None or not controls:
         return spec
     # imported here because most presets have no controls: training their priors then imports no control encoders
-    from tokenreel.tokenizers.controls.controls import Controls, planned_controls
+    from tokenreel.tokenizers.controls.controls import Controls, resolved_encoders
 
     with torch.device("cpu"):  # not meta: they are small, and their fingerprints are part of the spec
-        planned = planned_controls(controls)
+        planned = resolved_encoders(controls)
         return Controls(planned).added_to(spec) if planned else spec
 
 

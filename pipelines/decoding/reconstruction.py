@@ -14,11 +14,10 @@ from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.tokenizers.base import VideoTokenizer
 
-MEAN_IMAGE_CLIPS = 64  # training clips, enough for the mean image of a fixed camera
 READ_AHEAD = 4  # clips
 
 
@@ -92,7 +91,7 @@ class Scorer:
         `codebook_usage`: the fraction of each level's codebooks in use, and their perplexity.
         """
         usage = {
-            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.use()]
+            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.usage()]
             for name, counter in self.counters.items()
         }
         pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}

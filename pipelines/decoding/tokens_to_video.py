@@ -44,7 +44,7 @@ def require_context(
         raise ConfigError("--end has no effect with --context 0, which decodes frames independently: omit one of them")
     framing = tokenizer.spec.framing
     blank = np.zeros((1, 1, framing.height, framing.width, 3), np.uint8)
-    _new_memory(tokenizer, context, blank if given else None, blank[:, 0] if end else None)
+    _new_context_buffer(tokenizer, context, blank if given else None, blank[:, 0] if end else None)
 
 
 def _clips_of(frames: int) -> str:
@@ -76,9 +76,9 @@ def decode_pieces(
 
     `given` uint8 [B, n, H, W, 3] are true first frames: they are yielded unchanged, and decoding starts after them. The
     context of a frame are up to `context` frames before it (None: the tokenizer's setting) and `end` uint8
-    [B, H, W, 3]. Control streams are ignored. Raises ConfigError as `VideoTokenizer.new_memory`.
+    [B, H, W, 3]. Control streams are ignored. Raises ConfigError as `VideoTokenizer.new_context_buffer`.
     """
-    memory = _new_memory(tokenizer, context, given, end)
+    context_buffer = _new_context_buffer(tokenizer, context, given, end)
     count = 0
     if given is not None:
         count = given.shape[1]
@@ -86,14 +86,14 @@ def decode_pieces(
     levels = tokenizer.spec.levels
     later = {level.name: tokens[level.name][:, tokenizer.spec.steps_of_frames(count, level) :] for level in levels}
     for piece in _pieces(tokenizer, later):
-        yield _decode_piece(tokenizer, piece, memory)
+        yield _decode_piece(tokenizer, piece, context_buffer)
 
 
 @torch.inference_mode()
-def _new_memory(
+def _new_context_buffer(
     tokenizer: VideoTokenizer, context: int | None, given: np.ndarray | None, end: np.ndarray | None
 ) -> Any:
-    return tokenizer.new_memory(
+    return tokenizer.new_context_buffer(
         context,
         None if given is None else _pixels(tokenizer, given),
         None if end is None else _pixels(tokenizer, end[:, None])[:, :, 0],
@@ -116,6 +116,6 @@ def _pieces(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray]) -> Iter
 
 
 @torch.inference_mode()
-def _decode_piece(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], memory: Any) -> np.ndarray:
+def _decode_piece(tokenizer: VideoTokenizer, tokens: Mapping[str, np.ndarray], context_buffer: Any) -> np.ndarray:
     indices = {name: torch.from_numpy(array.astype(np.int64)).to(tokenizer.device) for name, array in tokens.items()}
-    return to_frames(tokenizer.decode(indices, memory))
+    return to_frames(tokenizer.decode(indices, context_buffer))

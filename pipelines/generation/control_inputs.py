@@ -53,7 +53,7 @@ def encode_control_inputs(
     require_controls(priors, given)
     _require_trained_with(priors, controls.added_to(spec), list(given), inputs.controls)
     for name in given:
-        _require_rate(name, controls.coder(name).need, frame_rate)
+        _require_rate(name, controls.encoder(name).need, frame_rate)
     sampled = sampled_controls(priors)
     return encode_given_controls(controls, given, {name: given_frames if name in sampled else frames for name in given})
 
@@ -87,7 +87,7 @@ def _by_name(controls: Controls, inputs: ControlInputs) -> dict[str, str]:
     pairs += inputs.control.items()
     given = dict(pairs)
     for name, value in pairs:
-        controls.coder(name)
+        controls.encoder(name)
         if given[name] != value:
             raise ConfigError(f"the control {name!r} is given twice, as {value} and as {given[name]}: give it once")
     return given
@@ -95,7 +95,7 @@ def _by_name(controls: Controls, inputs: ControlInputs) -> dict[str, str]:
 
 def _one_of_type(controls: Controls, kind: str, value: str) -> str:
     """The name of the control of that type. Raises ConfigError unless there is just one."""
-    types = {name: controls.coder(name).config.type for name in controls.names}
+    types = {name: controls.encoder(name).config.type for name in controls.names}
     names = [name for name in types if types[name] == kind]
     if not names:
         raise ConfigError(

@@ -29,11 +29,11 @@ def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: 
     """
     tokens = {}
     for name, value in given.items():
-        coder = controls.coder(name)
+        encoder = controls.encoder(name)
         try:
-            raw = _read(coder.need, value, frames[name])
-            coder.require_in_range(raw)
-            tokens[name] = torch.from_numpy(coder.encode(raw))[None]
+            raw = _read(encoder.need, value, frames[name])
+            encoder.require_in_range(raw)
+            tokens[name] = torch.from_numpy(encoder.encode(raw))[None]
         except DataError as error:
             raise DataError(f"control {name!r}, {value}: {error}") from error
     return tokens

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tokenreel.metrics.codes import codebook_use
+from tokenreel.metrics.codes import CodebookUsage
 
 TEXT_COLOUR = "#1f2933"
 MAX_MARKED_POINTS = 8  # so few points are hard to see without markers
@@ -52,7 +52,7 @@ def _frequencies(counts: np.ndarray, x_label: str) -> Figure:
     figure, axes = _canvas(x_label, "fraction of all tokens")
     for codebook, (row, colour) in enumerate(zip(counts, COLOURS * len(counts), strict=False)):
         fractions = np.sort(row)[::-1] / row.sum()
-        use = codebook_use(row)
+        use = CodebookUsage.from_counts(row)
         label = f"codebook {codebook}: {use.holding_80_percent} of {use.codebook_size} codes hold 80 %"
         axes.fill_between(np.arange(len(fractions)), fractions, color=colour, alpha=0.35, linewidth=0)
         axes.plot(fractions, color=colour, linewidth=1.2, label=label)

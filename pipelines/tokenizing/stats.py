@@ -63,7 +63,7 @@ def require_no_collapse(path: Path, advice: str) -> None:
     cache = TokenCache.open(path, allow_partial=True)
     rows, counters = count_tokens(cache)
     for level in cache.spec.levels if rows else ():
-        use = min(counters[level.name].use(), key=lambda use: use.entropy)
+        use = min(counters[level.name].usage(), key=lambda use: use.entropy)
         if use.collapsed:
             raise DataError(
                 f"{path} is not sealed: its level {level.name!r} has collapsed. In {rows} rows {use.used:.1%} of its "

@@ -181,8 +181,8 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         if self.perceptual is None or self.config.perceptual is None:
             return {}
         loss = perceptual_loss(self.perceptual, *_pictures(reconstruction, video))
-        if reconstruction.run is not None:
-            decoded, true = (_frames(part[:, :, 1:]) for part in reconstruction.run)
+        if reconstruction.judged_clips is not None:
+            decoded, true = (_frames(part[:, :, 1:]) for part in reconstruction.judged_clips)
             loss = (loss + perceptual_loss(self.perceptual, decoded, true)) / 2
         return {"perceptual": self.config.perceptual.weight * loss}
 
@@ -190,7 +190,7 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         """What each discriminator is shown, decoded and true."""
         pairs = {
             "image_discriminator": _pictures(reconstruction, video),
-            "temporal_discriminator": reconstruction.run or (reconstruction.video, video),
+            "temporal_discriminator": reconstruction.judged_clips or (reconstruction.video, video),
         }
         return {name: pairs[name] for name in self.discriminators}
 
@@ -217,7 +217,7 @@ class AdversarialTokenizerObjective(TokenizerObjective):
 
 
 def _pictures(reconstruction: Reconstruction, video: Tensor) -> FramePair:
-    return reconstruction.pictures or (_frames(reconstruction.video), _frames(video))
+    return reconstruction.judged_frames or (_frames(reconstruction.video), _frames(video))
 
 
 def _frames(video: Tensor) -> Tensor:

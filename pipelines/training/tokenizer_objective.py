@@ -18,14 +18,12 @@ from tokenreel.data.plan import Plan
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image
+from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.tokenizers.base import VideoTokenizer
-
-MEAN_IMAGE_CLIPS = 64  # training clips whose mean image is the baseline
 
 
 class TokenizerObjective(Objective):
@@ -75,7 +73,7 @@ class TokenizerObjective(Objective):
             scores.update(clip, to_frames(self.tokenizer.decode(tokens)))
             for name, counter in counters.items():
                 counter.update(tokens[name].cpu().numpy())
-        worst = {name: min(counter.use(), key=lambda use: use.used) for name, counter in counters.items()}
+        worst = {name: min(counter.usage(), key=lambda use: use.used) for name, counter in counters.items()}
         advice = self.tokenizer.collapse_advice
         self.alarms = tuple(f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
         usage = {f"{name}/codebook_usage": use.used for name, use in worst.items()}

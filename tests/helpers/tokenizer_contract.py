@@ -1,6 +1,6 @@
-"""The truths that every tokenizer keeps, one function each. They know the contract of `tokenizers/base.py`, no model.
+"""Checks of the contract of `tokenizers/base.py`, one function each, for any tokenizer.
 
-A tokenizer's test file builds a small one whose codes are not all equal, and calls `check_contract`.
+A tokenizer's test file builds a small one whose tokens are not all equal, and calls `check_contract`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokenreel.tokenizers.base import Tokens, VideoTokenizer
 def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     """`video` [B, 3, T, H, W] in [-1, 1]: at least two clips, not constant."""
     tokenizer.freeze()
-    check_codes_fit_the_spec(tokenizer, video)
+    check_tokens_fit_the_spec(tokenizer, video)
     check_decoding_is_the_second_half_of_forward(tokenizer, video)
     check_deterministic(tokenizer, video)
     check_no_leak_across_clips(tokenizer, video)
@@ -30,35 +30,33 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     check_code_settings(tokenizer, video)
 
 
-def check_codes_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
+def check_tokens_fit_the_spec(tokenizer: VideoTokenizer, video: Tensor) -> None:
     tokens, names = tokenizer.encode(video), [stream.name for stream in tokenizer.spec.streams]
     assert list(tokens) == [name for name in names if name in tokens], (
-        f"encode: streams {list(tokens)} are not some of the spec's in its order, {names}"
+        f"encode: streams {list(tokens)} must be among the spec's, in its order: {names}"
     )
     for level in tokenizer.spec.levels:
-        assert level.name in tokens, f"encode: gives no codes of the level {level.name!r}"
+        assert level.name in tokens, f"encode: returns no tokens of level {level.name!r}"
     for name, indices in tokens.items():
         stream = tokenizer.spec.stream(name)
         shape = (len(video), *stream.shape)
-        assert indices.dtype == torch.int64, f"encode: codes of {name!r} are {indices.dtype}, not int64"
-        assert indices.shape == shape, (
-            f"encode: codes of {name!r} have shape {tuple(indices.shape)}, by the spec {shape}"
-        )
+        assert indices.dtype == torch.int64, f"encode: tokens of {name!r} are {indices.dtype}, expected int64"
+        assert indices.shape == shape, f"encode: tokens of {name!r} have shape {tuple(indices.shape)}, expected {shape}"
         low, high = int(indices.min()), int(indices.max())
-        assert low >= 0, f"encode: {name!r} has the code {low}, below 0"
+        assert low >= 0, f"encode: {name!r} has token {low}, below 0"
         assert high < stream.codebook_size, (
-            f"encode: {name!r} has the code {high}, but the spec only {stream.codebook_size} codes"
+            f"encode: {name!r} has token {high}, but codebook_size is {stream.codebook_size}"
         )
-        assert low < high, f"encode: all codes of {name!r} are {low}; the test's tokenizer has to use more than one"
+        assert low < high, f"encode: all tokens of {name!r} are {low}; the test's tokenizer must use more than one"
 
 
 def check_decoding_is_the_second_half_of_forward(tokenizer: VideoTokenizer, video: Tensor) -> None:
     decoded = tokenizer.decode(tokenizer.encode(video))
-    assert decoded.shape == video.shape, f"decode: shape {tuple(decoded.shape)} of a video {tuple(video.shape)}"
+    assert decoded.shape == video.shape, f"decode: shape {tuple(decoded.shape)}, expected {tuple(video.shape)}"
     assert decoded.abs().max() <= 1, f"decode: pixels reach {decoded.abs().max():.3g}, outside [-1, 1]"
-    trained = tokenizer(video).video.clamp(-1, 1)  # a training loss may look beyond the range of pixels
-    # x + (e - x), the straight-through estimator, rounds
-    _assert_close(decoded, trained, "decode: not the video that forward gives in evaluation mode")
+    trained = tokenizer(video).video.clamp(-1, 1)  # training losses may use values outside of [-1, 1]
+    # close, not equal: x + (e - x), the straight-through estimator, rounds
+    _assert_close(decoded, trained, "decode: differs from the video of forward in evaluation mode")
 
 
 def check_deterministic(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -67,55 +65,55 @@ def check_deterministic(tokenizer: VideoTokenizer, video: Tensor) -> None:
     tokenizer.encode(video.flip(0))
     tokenizer(video)
     changed = _changed_streams(first, tokenizer.encode(video))
-    assert not changed, f"encode: codes of {changed} differ from call to call"
-    assert torch.equal(pixels, tokenizer.decode(first)), "decode: pixels differ from call to call"
+    assert not changed, f"encode: tokens of {changed} differ between calls"
+    assert torch.equal(pixels, tokenizer.decode(first)), "decode: pixels differ between calls"
     for name, tensor in tokenizer.state_dict().items():
-        assert torch.equal(before[name], tensor), f"encode, decode or forward: moves {name} in evaluation mode"
+        assert torch.equal(before[name], tensor), f"encode, decode or forward: changes {name} in evaluation mode"
 
 
 def check_no_leak_across_clips(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    """A clip's codes and pixels do not depend on its neighbours in the batch, nor on their number."""
+    """A clip's tokens and pixels do not depend on the other clips of the batch, nor on their number."""
     tokens = tokenizer.encode(video)
     alone = {name: torch.cat([tokenizer.encode(clip[None])[name] for clip in video]) for name in tokens}
     changed = _changed_streams(tokens, alone)
-    assert not changed, f"encode: codes of {changed} depend on the other clips of the batch"
+    assert not changed, f"encode: tokens of {changed} depend on the other clips of the batch"
     one = tokenizer.decode({name: indices[:1] for name, indices in tokens.items()})
     _assert_close(one, tokenizer.decode(tokens)[:1], "decode: pixels depend on the other clips of the batch")
 
 
 def check_time(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    """`spec.time` holds as declared: a frame's pixels reach its own code step, and others only where they may."""
+    """`spec.time` holds: a frame's pixels affect its own code step, and others only if they may."""
     spec, tokens = tokenizer.spec, tokenizer.encode(video)
     for frame in range(spec.frames):
         changed = video.clone()
         changed[:, :, frame] = -changed[:, :, frame]
         other = tokenizer.encode(changed)
         for stream in spec.levels:
-            moved = (tokens[stream.name] != other[stream.name]).flatten(2).any(2).any(0)  # [t]
+            affected = (tokens[stream.name] != other[stream.name]).flatten(2).any(2).any(0)  # [t]
             own = next(step for step in range(stream.grid[0]) if frame in spec.frames_of_step(step, stream))
-            assert moved[own], f"encode: frame {frame} does not reach its own code step {own} of {stream.name!r}"
-            for step in _blind_steps(spec.time, stream, own):
-                assert not moved[step], (
-                    f"encode: frame {frame} reaches code step {step} of {stream.name!r}, but spec.time is {spec.time!r}"
+            assert affected[own], f"encode: frame {frame} does not affect its own code step {own} of {stream.name!r}"
+            for step in _independent_steps(spec.time, stream, own):
+                assert not affected[step], (
+                    f"encode: frame {frame} affects code step {step} of {stream.name!r}, but spec.time is {spec.time!r}"
                 )
 
 
-def _blind_steps(time: str, stream: StreamSpec, own: int) -> list[int]:
-    """The code steps that a frame of code step `own` must not reach."""
+def _independent_steps(time: str, stream: StreamSpec, own: int) -> list[int]:
+    """The code steps that a frame of code step `own` must not affect."""
     steps = range(stream.grid[0])
     return {"framewise": [s for s in steps if s != own], "causal": [s for s in steps if s < own], "window": []}[time]
 
 
 def check_code_fingerprint(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    """Each tensor of the state dict is perturbed: where codes change, so does their fingerprint, and neither does for
-    what is listed as decode-only. The preprocessing counts, too.
+    """Perturbs each tensor of the state dict: the code fingerprint changes if tokens do, and neither changes with what
+    is listed as decode-only. The framing is fingerprinted too.
     """
     _check_tensors(tokenizer, video)
     framing = tokenizer.spec.framing
     for change in ({"crop": "none"}, {"resize": "nearest"}):
         twin = type(tokenizer)(tokenizer.config, tokenizer.spec.frames, dataclasses.replace(framing, **change))
         twin.load_state_dict(tokenizer.state_dict())
-        assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: framing {change} leaves it"
+        assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: ignores framing {change}"
 
 
 def _check_tensors(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -125,7 +123,7 @@ def _check_tensors(tokenizer: VideoTokenizer, video: Tensor) -> None:
         assert name in state or name in dict(tokenizer.named_modules()), (
             f"decode_only_modules: there is no submodule or tensor {name!r}"
         )
-    reaching = dict.fromkeys((name.split(".")[0] for name in state if not _is_below(name, listed)), False)
+    used = dict.fromkeys((name.split(".")[0] for name in state if not _is_below(name, listed)), False)
     for name, tensor in state.items():
         saved = tensor.clone()
         tensor.copy_(_perturbed(saved, generator))
@@ -133,11 +131,11 @@ def _check_tensors(tokenizer: VideoTokenizer, video: Tensor) -> None:
         tensor.copy_(saved)
         _check_perturbed(name, _is_below(name, listed), changed, before, after)
         if changed:
-            reaching[name.split(".")[0]] = True
-    assert tokenizer.fingerprints() == before, "fingerprints: differ from call to call"
-    for child, reaches in reaching.items():
-        assert reaches, (
-            f"decode_only_modules: no code depends on {child!r}: list it, so that caches outlive its changes"
+            used[name.split(".")[0]] = True
+    assert tokenizer.fingerprints() == before, "fingerprints: differ between calls"
+    for child, is_used in used.items():
+        assert is_used, (
+            f"decode_only_modules: no token depends on {child!r}: list it, so that caches stay valid when it changes"
         )
 
 
@@ -147,28 +145,28 @@ def _check_perturbed(
     """`before` and `after` are the fingerprints around a change of the tensor `name`."""
     assert after["weights"] != before["weights"], f"weights_fingerprint: does not change with {name}"
     if listed:
-        assert not changed, f"decode_only_modules: {name} is listed, but codes of {changed} depend on it"
+        assert not changed, f"decode_only_modules: {name} is listed, but tokens of {changed} depend on it"
         assert after["codes"] == before["codes"], f"code_fingerprint: changes with {name}, which is listed decode-only"
     assert not changed or after["codes"] != before["codes"], (
-        f"code_fingerprint: does not change with {name}, but codes of {changed} do"
+        f"code_fingerprint: does not change with {name}, but tokens of {changed} do"
     )
 
 
 def _is_below(name: str, modules: Collection[str]) -> bool:
-    """Whether the tensor `name` is one of `modules` or lies in one."""
+    """Whether the tensor `name` is one of `modules` or belongs to one."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _perturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """By far more than its own size, so that whatever depends on it shows."""
+    """Changed by much more than its own magnitude, so that everything that depends on it changes."""
     if tensor.is_floating_point():
         return tensor + 3 * (1 + tensor.abs().max()) * torch.randn(tensor.shape, generator=generator)
     return ~tensor if tensor.dtype == torch.bool else tensor + 1
 
 
 def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
-    """Decode-only settings change neither the codes of the same weights nor their fingerprint, but the release's; all
-    others change both fingerprints.
+    """Decode-only settings change neither the tokens for the same weights nor the code fingerprint, but the weights
+    fingerprint; all others change both fingerprints.
     """
     config, before, tokens = tokenizer.config, tokenizer.fingerprints(), tokenizer.encode(video)
     for name, changed, decode_only in _changes(config, tokenizer.decode_only_settings):
@@ -181,13 +179,13 @@ def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
             f"{'' if decode_only else 'not '}listed decode-only"
         )
         if decode_only:
-            streams = _changed_streams(tokens, _built_otherwise(tokenizer, name, changed).encode(video))
-            assert not streams, f"decode_only_settings: {name} is listed, but codes of {streams} depend on it"
+            streams = _changed_streams(tokens, _rebuilt(tokenizer, name, changed).encode(video))
+            assert not streams, f"decode_only_settings: {name} is listed, but tokens of {streams} depend on it"
 
 
 def _changes(config: Any, decode_only: Collection[str], path: str = "") -> Iterator[tuple[str, Any, bool]]:
-    """Name of a setting, `config` with another value of it, and whether it is listed decode-only; a part without which
-    it cannot be (a quantizer) is changed setting by setting.
+    """Yields the name of a setting, `config` with another value of it, and whether it is listed as decode-only; the
+    settings of a required nested configuration (a quantizer's) are changed one by one.
     """
     hints = typing.get_type_hints(type(config))
     for name in (field.name for field in dataclasses.fields(config)):
@@ -202,13 +200,13 @@ def _changes(config: Any, decode_only: Collection[str], path: str = "") -> Itera
 
 
 def _with_another_value(config: Any, name: str, hint: Any) -> Any:
-    """The first that the configuration's own checks let pass."""
+    """`config` with the first other value that passes its checks."""
     for value in _other_values(hint, getattr(config, name)):
         try:
             return dataclasses.replace(config, **{name: value})
         except ConfigError:
             continue
-    raise AssertionError(f"{type(config).__name__}.{name}: the contract's _other_values has none that it allows")
+    raise AssertionError(f"{type(config).__name__}.{name}: none of the contract's _other_values is valid")
 
 
 def _other_values(hint: Any, value: Any) -> list[Any]:
@@ -223,20 +221,18 @@ def _other_values(hint: Any, value: Any) -> list[Any]:
     return [value + 1, value - 1] if isinstance(value, int) else [value / 2 + 0.1, value / 2]
 
 
-def _built_otherwise(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
-    """Another one of that configuration, which differs in the setting `name`, with the same weights where codes come
-    from.
-    """
+def _rebuilt(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
+    """A tokenizer of `config`, which differs in the setting `name`, with the same weights except decode-only ones."""
     twin, listed = type(tokenizer)(config, tokenizer.spec.frames, tokenizer.spec.framing), tokenizer.decode_only_modules
     weights = {key: tensor for key, tensor in tokenizer.state_dict().items() if not _is_below(key, listed)}
     try:
         missing, unexpected = twin.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # another shape
         raise AssertionError(
-            f"decode_only_settings: {name} is listed, but changes tensors of codes: {error}"
+            f"decode_only_settings: {name} is listed, but changes tensors used by encode: {error}"
         ) from error
     others = [*unexpected, *(key for key in missing if not _is_below(key, listed))]
-    assert not others, f"decode_only_settings: {name} is listed, but adds or removes tensors of codes: {others}"
+    assert not others, f"decode_only_settings: {name} is listed, but adds or removes tensors used by encode: {others}"
     return twin.freeze()
 
 
@@ -244,5 +240,5 @@ def _changed_streams(tokens: Tokens, other: Tokens) -> list[str]:
     return [name for name in tokens if not torch.equal(tokens[name], other[name])]
 
 
-def _assert_close(found: Tensor, expected: Tensor, complaint: str) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text: f"{complaint}. {text}")
+def _assert_close(found: Tensor, expected: Tensor, message: str) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text: f"{message}. {text}")

@@ -1,4 +1,4 @@
-"""Code usage over a data set, with values known beforehand."""
+"""Codebook usage over a data set, with known values."""
 
 from __future__ import annotations
 
@@ -7,67 +7,67 @@ import math
 import numpy as np
 import pytest
 
-from tokenreel.metrics.codes import CodeCounter, codebook_use
+from tokenreel.metrics.codes import CodebookUsage, CodeCounter
 
 
-def test_even_use_has_the_perplexity_of_the_codebook():
-    use = codebook_use(np.full(13, 7))
-    assert (use.used, use.alarm) == (1.0, None)
-    assert use.perplexity == pytest.approx(13)
-    assert use.entropy == pytest.approx(math.log2(13))
+def test_even_usage_has_the_perplexity_of_the_codebook():
+    usage = CodebookUsage.from_counts(np.full(13, 7))
+    assert (usage.used, usage.alarm) == (1.0, None)
+    assert usage.perplexity == pytest.approx(13)
+    assert usage.entropy == pytest.approx(math.log2(13))
 
 
 def test_unused_codes_do_not_count():
-    use = codebook_use(np.array([4, 4, 0, 0, 0, 0, 0]))
-    assert use.used == pytest.approx(2 / 7)
-    assert use.perplexity == pytest.approx(2)
+    usage = CodebookUsage.from_counts(np.array([4, 4, 0, 0, 0, 0, 0]))
+    assert usage.used == pytest.approx(2 / 7)
+    assert usage.perplexity == pytest.approx(2)
 
 
-def test_codes_that_hold_80_percent_are_the_fewest_that_do():
+def test_80_percent_is_made_up_by_the_fewest_codes():
     generator = np.random.default_rng(5)
     for size in (1, 2, 13, 101):
         counts = generator.integers(0, 7, size) ** 3 + (np.arange(size) == 0)
         enough = [n for n in range(1, size + 1) if 5 * sum(sorted(counts.tolist())[-n:]) >= 4 * counts.sum()]
-        assert codebook_use(counts).holding_80_percent == min(enough)
+        assert CodebookUsage.from_counts(counts).holding_80_percent == min(enough)
 
 
-def test_80_percent_to_the_code_is_80_percent():
-    """Eight of ten equal codes hold it exactly; their frequencies add up to a little less in floating point."""
+def test_80_percent_is_exact():
+    """Eight of ten equally frequent codes are exactly 80 %; the sum of their frequencies is less, in floating point."""
     assert sum([0.1] * 8) < 0.8
-    assert codebook_use(np.ones(10, dtype=np.int64)).holding_80_percent == 8
-    assert codebook_use(np.array([0, 1, 4])).holding_80_percent == 1
+    assert CodebookUsage.from_counts(np.ones(10, dtype=np.int64)).holding_80_percent == 8
+    assert CodebookUsage.from_counts(np.array([0, 1, 4])).holding_80_percent == 1
 
 
-def test_the_alarm_tells_collapse_from_health():
-    """And no more: what helps depends on the quantizer."""
-    alarm = codebook_use(np.array([4, 4, 0, 0, 0, 0, 0])).alarm
+def test_the_alarm_reports_few_codes_in_use():
+    """Without advice, which depends on the quantizer."""
+    alarm = CodebookUsage.from_counts(np.array([4, 4, 0, 0, 0, 0, 0])).alarm
     assert alarm == "only 29% of 7 codes are in use, perplexity 2.0"
-    one_does_all = np.ones(101, dtype=np.int64)
-    one_does_all[5] = 10**6
-    assert "perplexity 1.0" in str(codebook_use(one_does_all).alarm)
+    one_dominates = np.ones(101, dtype=np.int64)
+    one_dominates[5] = 10**6
+    assert "perplexity 1.0" in str(CodebookUsage.from_counts(one_dominates).alarm)
 
 
 def test_collapsed_is_less_than_a_quarter_of_the_bits():
-    """Of 16 codes, 4 bits: two that are even are one bit, just enough."""
-    assert not codebook_use(np.array([7, 7] + [0] * 14)).collapsed
-    assert codebook_use(np.array([7, 6] + [0] * 14)).collapsed
-    assert not codebook_use(np.array([5])).collapsed, "a codebook of one code has no bits to lose"
+    """Of 16 codes, 4 bits: two even ones have one bit, the limit."""
+    assert not CodebookUsage.from_counts(np.array([7, 7] + [0] * 14)).collapsed
+    assert CodebookUsage.from_counts(np.array([7, 6] + [0] * 14)).collapsed
+    assert not CodebookUsage.from_counts(np.array([5])).collapsed, "a codebook of one code has no bits"
 
 
-def test_counts_add_up_over_batches_and_books():
+def test_counts_add_up_over_batches_and_codebooks():
     generator = np.random.default_rng(3)
-    codes = generator.integers(0, 11, (5, 2, 3, 2), dtype=np.uint8)
-    counter = CodeCounter(codes=11, codebooks=2)
-    counter.update(codes[:2])
-    counter.update(codes[2:])
-    for book in range(2):
-        expected = [(codes[..., book] == code).sum() for code in range(11)]
-        assert counter.counts[book].tolist() == expected
-        assert counter.use()[book] == codebook_use(np.array(expected))
+    tokens = generator.integers(0, 11, (5, 2, 3, 2), dtype=np.uint8)
+    counter = CodeCounter(codebook_size=11, codebooks=2)
+    counter.update(tokens[:2])
+    counter.update(tokens[2:])
+    for codebook in range(2):
+        expected = [(tokens[..., codebook] == code).sum() for code in range(11)]
+        assert counter.counts[codebook].tolist() == expected
+        assert counter.usage()[codebook] == CodebookUsage.from_counts(np.array(expected))
 
 
-def test_nothing_counted_is_refused():
-    with pytest.raises(ValueError, match="count some codes"):
-        CodeCounter(codes=3, codebooks=1).use()
+def test_no_tokens_are_rejected():
+    with pytest.raises(ValueError, match="count tokens"):
+        CodeCounter(codebook_size=3, codebooks=1).usage()
     with pytest.raises(ValueError, match="codebooks"):
-        CodeCounter(codes=3, codebooks=2).update(np.zeros((5, 3), np.uint8))
+        CodeCounter(codebook_size=3, codebooks=2).update(np.zeros((5, 3), np.uint8))

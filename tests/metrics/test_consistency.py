@@ -12,7 +12,7 @@ def clips(seed: int, values: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, values, (2, 5, 3, 7, 3), dtype=np.uint8)
 
 
-def test_it_is_the_mean_change_where_the_true_video_stands_still() -> None:
+def test_it_is_the_mean_change_where_the_true_video_is_static() -> None:
     real, decoded = clips(0, 2), clips(1, 256)
     changes = []
     for n, t, y, x in np.ndindex(2, 4, 3, 7):
@@ -24,19 +24,19 @@ def test_it_is_the_mean_change_where_the_true_video_stands_still() -> None:
     assert flicker.compute() == pytest.approx(np.mean(changes))
 
 
-def test_the_video_itself_has_none() -> None:
+def test_the_true_video_has_none() -> None:
     real, flicker = clips(0, 2), Flicker()
     flicker.update(real, real)
     assert flicker.compute() == 0
 
 
-def test_where_nothing_stands_still_there_is_no_figure() -> None:
+def test_without_static_pixels_it_is_nan() -> None:
     real = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 5, 7, 3), np.uint8)
     flicker = Flicker()
     flicker.update(real, real)
     assert np.isnan(flicker.compute())
 
 
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(5, 3, 7, 3\).*\(4, 3, 7, 3\)"):
         Flicker().update(clips(0, 2)[0], clips(0, 2)[0, 1:])

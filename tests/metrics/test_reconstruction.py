@@ -13,13 +13,13 @@ from tokenreel.metrics.reconstruction import ReconstructionScores, mean_image, m
 SHAPE = (5, 23, 29, 3)  # T, H, W, C
 
 
-def some_clip(seed: int) -> np.ndarray:
+def random_clip(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(20, 200, SHAPE, dtype=np.uint8)
 
 
 def test_psnr_of_a_constant_error():
     """10 levels off everywhere: 20 log10(255 / 10) dB, for one clip or several at once."""
-    clip = some_clip(3)
+    clip = random_clip(3)
     scores = ReconstructionScores(clip.mean(0))
     scores.update(clip, clip + 10)
     scores.update(np.stack([clip, clip]), np.stack([clip + 10, clip - 10]))
@@ -40,10 +40,10 @@ def test_psnr_is_the_mean_over_frames_and_mse_over_pixels():
 
 
 def test_ssim_is_one_only_for_the_same_video():
-    clip = some_clip(5)
+    clip = random_clip(5)
     same, other = ReconstructionScores(clip.mean(0)), ReconstructionScores(clip.mean(0))
     same.update(clip, clip)
-    other.update(clip, some_clip(7))
+    other.update(clip, random_clip(7))
     assert same.compute()["ssim"] == pytest.approx(1.0)
     assert other.compute()["ssim"] < 0.2
 
@@ -60,7 +60,7 @@ def test_gain_over_the_mean_image_counts_moving_pixels_only():
     scores = ReconstructionScores(background)
     scores.update(clip, reconstruction)
     result = scores.compute()
-    assert result["moving_share"] == pytest.approx(3 * 6 / (23 * 29))
+    assert result["moving_fraction"] == pytest.approx(3 * 6 / (23 * 29))
     assert result["psnr_moving"] == pytest.approx(20 * math.log10(51))
     baseline = 10 * math.log10(255**2 / (100**2 * 2 / 6))  # two of six columns hold the square at any time
     assert result["psnr_moving_mean_image"] == pytest.approx(baseline)
@@ -76,15 +76,15 @@ def test_small_flicker_is_not_motion():
 
 
 def test_mean_image_is_over_all_frames_of_all_clips():
-    clips = [some_clip(1)[:2], some_clip(2)]
+    clips = [random_clip(1)[:2], random_clip(2)]
     np.testing.assert_allclose(mean_image(iter(clips)), np.concatenate(clips).mean(0))
     with pytest.raises(ValueError, match="empty"):
         mean_image([])
 
 
-def test_other_types_and_shapes_are_refused():
-    clip = some_clip(3)
+def test_other_types_and_shapes_are_rejected():
+    clip = random_clip(3)
     scores = ReconstructionScores(clip.mean(0))
     for other in (clip[:4], clip.astype(np.float32)):
-        with pytest.raises(ValueError, match="uint8 of one shape"):
+        with pytest.raises(ValueError, match="uint8 of the same shape"):
             scores.update(clip, other)

@@ -1,4 +1,4 @@
-"""Every registered quantizer works in every registered tokenizer, and so does one that is registered from outside."""
+"""Every registered quantizer works in every registered tokenizer, and so does one that is registered by a user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def some_video(clips: int) -> Tensor:
+def random_video(clips: int) -> Tensor:
     return torch.rand(clips, 3, FRAMES, 12, 20) * 2 - 1
 
 
@@ -37,24 +37,24 @@ def small_tokenizer(name: str, **quantizer: Any) -> VideoTokenizer:
     torch.manual_seed(5)
     tokenizer = build_tokenizer({"type": name, **SIZES[name], "quantizer": quantizer}, FRAMES, FRAMING)
     spread_codes(tokenizer)
-    tokenizer(some_video(11))  # initialises a data-dependent codebook
+    tokenizer(random_video(11))  # initialises a data-dependent codebook
     return tokenizer
 
 
 @pytest.mark.parametrize("quantizer", list(QUANTIZERS))
 @pytest.mark.parametrize("tokenizer", list(TOKENIZERS))
 def test_contract(tokenizer: str, quantizer: str) -> None:
-    """With the quantizer's default settings, so that a new one needs no entry here, but for small codebooks: vectors of
-    which there are more than data make ties, which rounding decides.
+    """With default settings, so that a new quantizer needs no entry here, except for small codebooks: with more
+    codebook vectors than data there are ties, which rounding decides.
     """
     settings = {field.name for field in dataclasses.fields(QUANTIZERS.member(quantizer).config_class)}
     small = {name: value for name, value in {"codebook_size": 13, "codebooks": 2}.items() if name in settings}
-    check_contract(small_tokenizer(tokenizer, type=quantizer, **small), some_video(2))
+    check_contract(small_tokenizer(tokenizer, type=quantizer, **small), random_video(2))
 
 
 @pytest.mark.parametrize("quantizer", list(QUANTIZERS))
-def test_advice_against_collapse_names_settings_that_there_are(quantizer: str) -> None:
-    """A word of it that is some quantizer's setting is this one's; the tokenizer hands it on."""
+def test_advice_against_collapse_names_existing_settings(quantizer: str) -> None:
+    """Every word of it that is a setting of a quantizer is one of this quantizer; the tokenizer returns the same."""
     configs = {name: QUANTIZERS.member(name).config_class for name in QUANTIZERS}
     known = {field.name for config in configs.values() for field in dataclasses.fields(config)}
     named = known & set(re.findall(r"\w+", configs[quantizer].collapse_advice))
@@ -93,14 +93,14 @@ class Threshold(Quantizer):
 
 @pytest.fixture
 def threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registered for the length of a test."""
+    """Registered during a test."""
     monkeypatch.setattr(QUANTIZERS, "_members", dict(QUANTIZERS._members))
     QUANTIZERS.register("threshold", Threshold)
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_quantizer_from_outside_is_built_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
-    tokenizer, video = small_tokenizer("frame-vqvae", type="threshold", threshold=0.1), some_video(2)
+def test_a_users_quantizer_is_built_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
+    tokenizer, video = small_tokenizer("frame-vqvae", type="threshold", threshold=0.1), random_video(2)
     check_contract(tokenizer, video)
     tokenizer.save_pretrained(tmp_path)
     loaded = VideoTokenizer.from_pretrained(tmp_path)
@@ -126,6 +126,6 @@ def test_its_config_survives_the_round_trip_through_plain_data() -> None:
         ({"threshold": 0.1}, r"config\.quantizer: expected a mapping with 'type', one of .*threshold"),
     ],
 )
-def test_what_does_not_name_a_quantizer_or_its_settings_is_refused(quantizer: dict[str, Any], words: str) -> None:
+def test_unknown_quantizers_and_settings_are_rejected(quantizer: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         from_mapping(FrameVQVAEConfig, {"quantizer": quantizer})

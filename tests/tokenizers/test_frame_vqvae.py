@@ -1,4 +1,4 @@
-"""The frame VQ-VAE keeps the tokenizer's contract with every quantizer, and is the paper's where it should be."""
+"""The frame VQ-VAE fulfils the tokenizer contract with every quantizer, and has the paper's sizes."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ def small_tokenizer(quantizer: QuantizerConfig) -> FrameVQVAE:
     config = FrameVQVAEConfig(quantizer, hidden=20, residual=7, blocks=1, downsamplings=2, latent=6)
     tokenizer = FrameVQVAE(config, frames=3, framing=Framing(height=20, width=28))
     spread_codes(tokenizer)
-    tokenizer(some_video(7))  # initialises a data-dependent codebook
+    tokenizer(random_video(7))  # initialises a data-dependent codebook
     return tokenizer
 
 
-def some_video(clips: int) -> torch.Tensor:
+def random_video(clips: int) -> torch.Tensor:
     return torch.rand(clips, 3, 3, 20, 28) * 2 - 1
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
 def test_contract(quantizer):
-    check_contract(small_tokenizer(quantizer), some_video(2))
+    check_contract(small_tokenizer(quantizer), random_video(2))
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
 def test_saved_and_loaded_is_the_same_tokenizer(quantizer, tmp_path):
-    tokenizer, video = small_tokenizer(quantizer).freeze(), some_video(2)
+    tokenizer, video = small_tokenizer(quantizer).freeze(), random_video(2)
     tokenizer.save_pretrained(tmp_path)
     loaded = VideoTokenizer.from_pretrained(tmp_path).freeze()
     assert loaded.weights_fingerprint == tokenizer.weights_fingerprint
     assert torch.equal(loaded.encode(video)["video"], tokenizer.encode(video)["video"])
 
 
-@pytest.mark.parametrize("younger", ["blocks", "revive_below"])
-def test_one_from_before_a_setting_existed_keeps_both_fingerprints(younger, tmp_path):
-    """A setting of the encoder, which its codes depend on, and one of the quantizer's training, both at defaults."""
+@pytest.mark.parametrize("added", ["blocks", "revive_below"])
+def test_settings_added_after_saving_do_not_change_fingerprints(added, tmp_path):
+    """A setting of the encoder, on which tokens depend, and one of the quantizer's training, both at defaults."""
     tokenizer = FrameVQVAE(FrameVQVAEConfig(hidden=20, residual=7, latent=6), 3, Framing(height=20, width=28))
     tokenizer.save_pretrained(tmp_path)
     document = json.loads((tmp_path / "config.json").read_text())
     config, weights = document["config"], tokenizer.state_dict()
-    (config if younger == "blocks" else config["quantizer"]).pop(younger)
+    (config if added == "blocks" else config["quantizer"]).pop(added)
     own = {"config": config, "spec": document["spec"]}
     names = ("type", "hidden", "residual", "blocks", "downsamplings", "latent")
     settings = {name: config[name] for name in names if name in config}
@@ -80,23 +80,23 @@ def test_one_from_before_a_setting_existed_keeps_both_fingerprints(younger, tmp_
     (tmp_path / "config.json").write_text(text)
     loaded = VideoTokenizer.from_pretrained(tmp_path)
     assert loaded.fingerprints() == expected
-    assert (expected["codes"] == tokenizer.code_fingerprint) == (younger == "revive_below")
+    assert (expected["codes"] == tokenizer.code_fingerprint) == (added == "revive_below")
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/config.json").read_text() == text
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS, ids=lambda config: f"{config.type}-q{config.codebooks}")
 def test_every_weight_is_trained(quantizer):
-    """Gradients pass the quantizer: a straight-through estimator that is cut would leave the encoder without any."""
+    """Gradients pass the quantizer: without the straight-through estimator the encoder would have none."""
     tokenizer = small_tokenizer(quantizer).train()
-    sum(tokenizer(some_video(2)).losses.values()).backward()
+    sum(tokenizer(random_video(2)).losses.values()).backward()
     for name, parameter in tokenizer.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
 
 def test_training_lowers_the_reconstruction_error():
-    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)).train(), some_video(2)
+    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)).train(), random_video(2)
     optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
     errors = []
     for _ in range(60):
@@ -109,23 +109,23 @@ def test_training_lowers_the_reconstruction_error():
 
 
 def test_autocast_leaves_the_quantizer_in_full_precision():
-    """The same latents give the same codes in bf16 training as they will in stage two."""
+    """The same latents have the same indices in bf16 training as later in fp32."""
     tokenizer, latents = small_tokenizer(VQConfig(codebook_size=13)).freeze(), torch.randn(2, 6, 3, 5, 7)
     plain = tokenizer.quantizer(latents)
     with torch.autocast("cpu", torch.bfloat16):
         cast = tokenizer.quantizer(latents)
-        assert tokenizer(some_video(2)).video.dtype == torch.float32
+        assert tokenizer(random_video(2)).video.dtype == torch.float32
     assert torch.equal(plain.indices, cast.indices)
     assert torch.equal(plain.latents, cast.latents)
 
 
 def test_encoding_works_without_freezing():
-    """A tokenizer in the middle of training is looked at, too."""
-    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)), some_video(2)
+    """As in the middle of training."""
+    tokenizer, video = small_tokenizer(VQConfig(codebook_size=13)), random_video(2)
     assert torch.equal(tokenizer.encode(video)["video"], tokenizer.freeze().encode(video)["video"])
 
 
-def test_clips_of_any_length_are_coded_frame_by_frame():
+def test_clips_of_any_length_are_encoded_frame_by_frame():
     tokenizer = small_tokenizer(VQConfig(codebook_size=13)).freeze()
     long = torch.rand(2, 3, 7, 20, 28) * 2 - 1
     indices = tokenizer.encode(long)["video"]
@@ -195,6 +195,6 @@ def test_config_round_trip_picks_the_quantizer_by_type():
         (lambda: small_tokenizer(VQConfig(codebook_size=13)).encode(torch.zeros(1, 3, 2, 28, 20)), "must be"),
     ],
 )
-def test_what_does_not_fit_is_refused(make, words):
+def test_what_does_not_fit_is_rejected(make, words):
     with pytest.raises(ConfigError, match=words):
         make()

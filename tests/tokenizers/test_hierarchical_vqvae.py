@@ -1,4 +1,4 @@
-"""The hierarchical 3D VQ-VAE keeps the contract, needs both of its levels, and is the paper's where it should be."""
+"""The hierarchical 3D VQ-VAE fulfils the contract, needs both of its levels, and has the paper's sizes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from untrained import spread_codes
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import VideoTokenizer
-from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, HierarchicalVQVAE, HierarchicalVQVAEConfig
+from tokenreel.tokenizers.hierarchical_vqvae import GIVEN_STREAMS, LEVELS, HierarchicalVQVAE, HierarchicalVQVAEConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
-FRAMES, GIVEN, FRAMING = 8, 4, Framing(height=12, width=20)  # a top code: 4 frames of 6 x 4 pixels
+FRAMES, GIVEN, FRAMING = 8, 4, Framing(height=12, width=20)  # a top token: 4 frames of 6 x 4 pixels
 VQ = VQConfig(codebook_size=13, commitment=0.25, decay=0.9, init="kmeans", revive_below=0.05)
 SMALL = {"hidden": 11, "residual": 7, "blocks": 1, "latent": 5, "bottom_stride": (2, 3, 2), "top_stride": (2, 2, 2)}
 
@@ -64,22 +64,22 @@ def psnr(decoded: Tensor, video: Tensor) -> float:
     return -10 * math.log10(functional.mse_loss(decoded, video).item() / 4)
 
 
-@pytest.mark.parametrize("bottom_sees_top", [True, False])
-def test_contract(bottom_sees_top: bool) -> None:
-    check_contract(small_tokenizer(bottom_sees_top=bottom_sees_top), noise(2))
+@pytest.mark.parametrize("condition_bottom", [True, False])
+def test_contract(condition_bottom: bool) -> None:
+    check_contract(small_tokenizer(condition_bottom=condition_bottom), noise(2))
 
 
-def test_given_frames_know_nothing_of_later_ones() -> None:
-    """The tracks are blind to the pixels after the given frames; the levels are not, which is why there are tracks."""
+def test_given_frames_are_encoded_without_later_ones() -> None:
+    """Control streams do not depend on pixels after the given frames; levels do."""
     tokenizer, video = small_tokenizer().freeze(), noise(3)
     changed = torch.cat([video[:, :, :GIVEN], noise(3)[:, :, GIVEN:]], dim=2)
     tokens, others = tokenizer.encode(video), tokenizer.encode(changed)
-    alone = tokenizer.encode(video[:, :, :GIVEN])
+    given = tokenizer.encode(video[:, :, :GIVEN])
     assert tokenizer.spec.time == "window"
-    for level, track in TRACKS.items():
-        assert torch.equal(tokens[track], others[track])
-        assert torch.equal(tokens[track], alone[level])
-        assert (tokens[level][:, : tokens[track].shape[1]] != others[level][:, : tokens[track].shape[1]]).any()
+    for level, name in GIVEN_STREAMS.items():
+        assert torch.equal(tokens[name], others[name])
+        assert torch.equal(tokens[name], given[level])
+        assert (tokens[level][:, : tokens[name].shape[1]] != others[level][:, : tokens[name].shape[1]]).any()
 
 
 def test_streams_have_the_grids_of_their_strides() -> None:
@@ -101,7 +101,7 @@ def test_both_levels_are_needed(trained: HierarchicalVQVAE, level: str) -> None:
     assert psnr(trained.decode({**tokens, level: shuffled}), video) < psnr(trained.decode(tokens), video) - 0.5
 
 
-def test_the_top_alone_gives_a_coarse_picture(trained: HierarchicalVQVAE) -> None:
+def test_the_top_alone_decodes_to_a_coarse_video(trained: HierarchicalVQVAE) -> None:
     video = blobs(16, seed=1000)
     tokens = trained.encode(video)
     coarse = psnr(trained.decode_top(tokens["top"]), video)
@@ -121,7 +121,7 @@ def test_training_decodes_masked_clips_from_the_top_alone() -> None:
     assert 0 < sum(masked) < 16
 
 
-def test_masking_follows_the_seed_of_the_step() -> None:
+def test_masking_depends_on_the_seed_only() -> None:
     def masked_losses(seed: int) -> Tensor:
         tokenizer = small_tokenizer(mask_bottom=0.5)
         torch.manual_seed(7)
@@ -151,7 +151,7 @@ def test_each_level_has_its_own_codebook_and_counts() -> None:
 
 
 def test_saved_and_loaded_is_the_same_tokenizer(tmp_path: Any) -> None:
-    tokenizer, video = small_tokenizer(bottom_sees_top=False, mask_bottom=0.3).freeze(), noise(2)
+    tokenizer, video = small_tokenizer(condition_bottom=False, mask_bottom=0.3).freeze(), noise(2)
     tokenizer.save_pretrained(tmp_path)
     loaded = VideoTokenizer.from_pretrained(tmp_path).freeze()
     assert loaded.config == tokenizer.config
@@ -160,7 +160,7 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path: Any) -> None:
     assert all(torch.equal(indices[name], again[name]) for name in indices)
 
 
-def test_encoding_in_the_middle_of_training_moves_nothing() -> None:
+def test_encoding_during_training_changes_no_state() -> None:
     tokenizer, video = small_tokenizer().train(), noise(2)
     before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
     indices, frozen = tokenizer.encode(video), tokenizer.freeze().encode(video)
@@ -178,7 +178,7 @@ def test_autocast_trains_and_decodes_in_float32() -> None:
 
 
 def test_shapes_at_the_papers_size() -> None:
-    """Section 3.1 and table 5, through the networks themselves, without memory for what they compute."""
+    """Section 3.1 and table 5, through the networks themselves, on the meta device."""
     with torch.device("meta"):
         tokenizer = VideoTokenizer.from_preset("video-vqvae-kinetics-paper")
         assert isinstance(tokenizer, HierarchicalVQVAE)
@@ -210,9 +210,9 @@ def test_the_paper_saves_more_than_98_percent_of_the_bits() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: small_tokenizer(given=3), r"given \(=3\) must be a multiple of 4.*use 4"),
-        (lambda: small_tokenizer(given=0), r"given \(=0\) must be a multiple of 4.*use 4"),
-        (lambda: small_tokenizer(given=12), r"given \(=12\) frames are more than a clip has \(=8\)"),
+        (lambda: small_tokenizer(given_frames=3), r"given_frames \(=3\) must be a multiple of 4.*use 4"),
+        (lambda: small_tokenizer(given_frames=0), r"given_frames \(=0\) must be a multiple of 4.*use 4"),
+        (lambda: small_tokenizer(given_frames=12), r"given_frames \(=12\) must be at most 8"),
         (lambda: HierarchicalVQVAE(HierarchicalVQVAEConfig(), 18, Framing(64, 64)), r"frames \(=18\).*use 16 or 20"),
         (lambda: HierarchicalVQVAE(HierarchicalVQVAEConfig(), 16, Framing(60, 64)), r"height \(=60\).*use 56 or 64"),
         (lambda: HierarchicalVQVAE(HierarchicalVQVAEConfig(), 16, Framing(64, 5)), r"width \(=5\).*of 8.*use 8"),
@@ -220,9 +220,9 @@ def test_the_paper_saves_more_than_98_percent_of_the_bits() -> None:
         (lambda: HierarchicalVQVAEConfig(mask_bottom=1.5), r"mask_bottom \(=1.5\)"),
         (lambda: small_tokenizer().encode(noise(2)[:, :, :6]), "multiple of 4"),
         (lambda: small_tokenizer().encode(noise(2).mT), "must be"),
-        (lambda: small_tokenizer().decode({"top": torch.zeros(1, 2, 2, 5, 1)}), "lack the level 'bottom'"),
+        (lambda: small_tokenizer().decode({"top": torch.zeros(1, 2, 2, 5, 1)}), "lack level 'bottom'"),
     ],
 )
-def test_what_does_not_fit_is_refused(make: Callable[[], object], words: str) -> None:
+def test_what_does_not_fit_is_rejected(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()

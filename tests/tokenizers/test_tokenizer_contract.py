@@ -1,4 +1,4 @@
-"""The tokenizer contract rejects tokenizers whose code fingerprint misses what their codes depend on."""
+"""The tokenizer contract rejects tokenizers whose code fingerprint omits what their tokens depend on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Misspelt(FrameVQVAE):
 
 
 class OwnFingerprint(FrameVQVAE):
-    """As if what counts were listed, and the quantizer forgotten."""
+    """A fingerprint that omits the quantizer."""
 
     @property
     def code_fingerprint(self) -> str:
@@ -61,7 +61,7 @@ class WidthListed(FrameVQVAE):
 
 
 class Blurred(FrameVQVAE):
-    """A buffer of its own, which the base class has never heard of, and which counts without being named."""
+    """A buffer of a subclass, which is fingerprinted without being listed."""
 
     kernel: Tensor
 
@@ -84,32 +84,32 @@ def small(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig] = FrameVQVAEConf
     return tokenizer
 
 
-def some_video() -> Tensor:
+def random_video() -> Tensor:
     return torch.rand(2, 3, 2, 20, 28) * 2 - 1
 
 
 @pytest.mark.parametrize(
-    ("cls", "config", "complaint"),
+    ("cls", "config", "message"),
     [
-        (QuantizerListed, FrameVQVAEConfig, "decode_only_modules: quantizer.* is listed, but codes .* depend on it"),
-        (WeightListed, FrameVQVAEConfig, r"decode_only_modules: encoder\.layers\.0\.weight is listed, but codes"),
-        (BlurListed, FrameVQVAEConfig, "decode_only_modules: kernel is listed, but codes"),
-        (NothingListed, FrameVQVAEConfig, "decode_only_modules: no code depends on 'decoder'"),
+        (QuantizerListed, FrameVQVAEConfig, "decode_only_modules: quantizer.* is listed, but tokens .* depend on it"),
+        (WeightListed, FrameVQVAEConfig, r"decode_only_modules: encoder\.layers\.0\.weight is listed, but tokens"),
+        (BlurListed, FrameVQVAEConfig, "decode_only_modules: kernel is listed, but tokens"),
+        (NothingListed, FrameVQVAEConfig, "decode_only_modules: no token depends on 'decoder'"),
         (Misspelt, FrameVQVAEConfig, "decode_only_modules: there is no submodule or tensor 'decodr'"),
-        (OwnFingerprint, FrameVQVAEConfig, "code_fingerprint: does not change with quantizer.*, but codes .* do"),
-        (ScaleListed, ScaledConfig, "decode_only_settings: scale is listed, but codes .* depend on it"),
-        (WidthListed, FrameVQVAEConfig, "decode_only_settings: hidden is listed, but changes tensors of codes"),
+        (OwnFingerprint, FrameVQVAEConfig, "code_fingerprint: does not change with quantizer.*, but tokens .* do"),
+        (ScaleListed, ScaledConfig, "decode_only_settings: scale is listed, but tokens .* depend on it"),
+        (WidthListed, FrameVQVAEConfig, "decode_only_settings: hidden is listed, but changes tensors used by encode"),
     ],
 )
-def test_a_wrong_list_is_rejected(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig], complaint: str) -> None:
-    with pytest.raises(AssertionError, match=complaint):
-        check_contract(small(cls, config), some_video())
+def test_a_wrong_list_is_rejected(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_contract(small(cls, config), random_video())
 
 
 @pytest.mark.parametrize(("cls", "config"), [(Blurred, FrameVQVAEConfig), (FrameVQVAE, ScaledConfig)])
-def test_what_is_added_counts_without_being_named(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig]) -> None:
+def test_additions_of_subclasses_are_fingerprinted(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig]) -> None:
     tokenizer = small(cls, config)
-    check_contract(tokenizer, some_video())
+    check_contract(tokenizer, random_video())
     before = tokenizer.code_fingerprint
     if cls is Blurred:
         tokenizer.get_buffer("kernel").mul_(2)

@@ -1,7 +1,7 @@
-"""What every coder of a control is: raw numbers of a clip -> integer codes, a track that steers a prior.
+"""Base class of control encoders: inputs of a control for a clip -> tokens of its control stream.
 
-CCVS section 3.3 (https://arxiv.org/abs/2107.08037): what steers a video is tokens before or between those of its
-frames. Codebooks are fitted in closed form or by Lloyd's iterations, never by gradients. No coder knows files.
+CCVS section 3.3 (https://arxiv.org/abs/2107.08037): controls are tokens before or between those of the frames.
+Codebooks are fitted in closed form or by Lloyd's algorithm, not by gradients.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
 
-CODERS: Registry[ControlEncoder] = Registry(
+CONTROL_ENCODERS: Registry[ControlEncoder] = Registry(
     "control",
     {
         "class": "tokenreel.tokenizers.controls.class_name:ClassEncoder",
@@ -33,16 +33,16 @@ CODERS: Registry[ControlEncoder] = Registry(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a configuration may leave to the data that coders are fitted on."""
+    """Defaults for control encoders, from the data that they are fitted on."""
 
     classes: tuple[str, ...]  # sorted; empty where the data has none
-    frame_rate: float | None  # frames a second of a clip; None where frames carry no times
-    columns: Callable[[str], tuple[str, ...]]  # those of a table; raises DataError where there is no such table
+    frame_rate: float | None  # frames per second of a clip; None if frames carry no times
+    columns: Callable[[str], tuple[str, ...]]  # columns of a table by its name; raises DataError if it is not found
 
 
 class ControlEncoder(nn.Module):
-    """Base of all coders. A member is built of a configuration that leaves nothing open (`settle`), and may have
-    codebooks as buffers that `fit` fills.
+    """Base class of control encoders. A subclass is built from a configuration whose defaults are resolved
+    (`resolve_defaults`), and may have codebooks as buffers that `fit` fills.
     """
 
     config_class: ClassVar[type[Any]]
@@ -51,56 +51,56 @@ class ControlEncoder(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.document = to_mapping(config)  # of a loaded coder what was stored, without settings that are younger
+        self.document = to_mapping(config)  # as saved, for a loaded encoder: without settings added since
 
     @classmethod
-    def settle(cls, config: Any, facts: DatasetInfo) -> Any:
-        """`config` with what it leaves open taken from the data. Raises ConfigError or DataError if it cannot be."""
+    def resolve_defaults(cls, config: Any, dataset: DatasetInfo) -> Any:
+        """`config` with defaults from the data set. Raises ConfigError or DataError if the data set has none."""
         return config
 
     @classmethod
-    def leaves_open(cls, config: Any) -> bool:
-        """Whether `settle` needs the data."""
+    def needs_dataset(cls, config: Any) -> bool:
+        """Whether `config` has defaults that `resolve_defaults` takes from the data set."""
         return False
 
     @property
     @abstractmethod
     def need(self) -> ControlSource:
-        """What `encode` wants to be given."""
+        """The source of the inputs that `encode` takes."""
 
     @property
     @abstractmethod
     def codebook_size(self) -> int:
-        """K"""
+        """K, the number of codes."""
 
     @abstractmethod
     def grid(self, frames: int) -> tuple[int, int, int]:
-        """t, h, w of a clip of that many frames; t is 1 where one code stands for the whole clip, else `frames`."""
+        """t, h, w of a clip of `frames` frames; t is 1 if a token stands for the whole clip, else `frames`."""
 
     @abstractmethod
     def encode(self, raw: ControlInput) -> np.ndarray:
-        """Of one clip -> int64 [t, h, w, 1]. Raises DataError where `raw` is nothing that this coder knows."""
+        """The input of one clip -> tokens int64 [t, h, w, 1]. Raises DataError if `raw` cannot be encoded."""
 
     @abstractmethod
     def decode(self, indices: np.ndarray) -> Any:
-        """Integers [t, h, w, 1] -> what they stand for, as near to `raw` as the codebook comes."""
+        """Tokens [t, h, w, 1] -> the approximation of `raw` by the codebook."""
 
     def fit(self, raws: Sequence[ControlInput]) -> None:
-        """Fills the codebooks; one item for each clip. Deterministic. Coders without codebooks have nothing to do."""
+        """Fits the codebooks to the inputs of clips. Deterministic. Does nothing for encoders without codebooks."""
 
-    def error(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
-        """Sums by which a reconstruction is judged, over one clip: squared errors and counts, see `figures`."""
+    def error_sums(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
+        """Sums over one clip of which `error_metrics` computes metrics: squared errors and counts."""
         return {}
 
-    def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Figures for people, out of the sums of `error` over many clips."""
+    def error_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of reconstruction, from `error_sums` added over clips."""
         return {}
 
     def require_in_range(self, raw: ControlInput) -> None:
-        """Raises DataError where a person gives what no training clip comes near to, which `encode` would bend."""
+        """Raises DataError for an input far outside of the training data, which `encode` would clamp."""
 
     def stream(self, name: str, frames: int) -> StreamSpec:
-        """The track called `name` of a clip of that many frames."""
+        """The control stream `name` of a clip of `frames` frames."""
         grid = self.grid(frames)
         return StreamSpec(
             name,
@@ -114,10 +114,10 @@ class ControlEncoder(nn.Module):
 
     @property
     def code_fingerprint(self) -> str:
-        """What the codes depend on: configuration and codebooks. Hex sha256."""
+        """Hex sha256 of what tokens depend on: configuration and codebooks."""
         return fingerprint(self.document, self.state_dict())
 
 
-def build_coder(config: Any) -> ControlEncoder:
-    """The coder of a settled configuration, its codebooks empty."""
-    return CODERS.member(config.type)(config)
+def build_control_encoder(config: Any) -> ControlEncoder:
+    """The registered control encoder of a configuration with resolved defaults, not fitted."""
+    return CONTROL_ENCODERS.member(config.type)(config)

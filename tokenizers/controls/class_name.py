@@ -1,4 +1,4 @@
-"""The class of a clip: one code that stands for the whole of it (a video-level annotation, CCVS section 3.3)."""
+"""The class of a clip: one token for the whole clip (a video-level annotation, CCVS section 3.3)."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 class ClassConfig:
     type: ClassVar[str] = "class"
 
-    names: tuple[str, ...] = ()  # sorted; empty: those of the data
+    names: tuple[str, ...] = ()  # sorted; empty: those of the data set
 
     def __post_init__(self) -> None:
         if list(self.names) != sorted(set(self.names)):
-            raise ConfigError(f"names (={list(self.names)}) must be sorted, each once")
+            raise ConfigError(f"names (={list(self.names)}) must be sorted and unique")
 
 
 class ClassEncoder(ControlEncoder):
-    """The code of a class is its place among the sorted names."""
+    """The token of a class is its index among the sorted names."""
 
     config_class = ClassConfig
     config: ClassConfig
 
     @classmethod
-    def settle(cls, config: ClassConfig, facts: DatasetInfo) -> ClassConfig:
+    def resolve_defaults(cls, config: ClassConfig, dataset: DatasetInfo) -> ClassConfig:
         if config.names:
             return config
-        if not facts.classes:
-            raise DataError("a control of the type 'class' needs classes, and this data has none: name them in folders")
-        return dataclasses.replace(config, names=tuple(sorted(facts.classes)))
+        if not dataset.classes:
+            raise DataError("a control of type 'class' needs classes, but this data set has none: put each in a folder")
+        return dataclasses.replace(config, names=tuple(sorted(dataset.classes)))
 
     @classmethod
-    def leaves_open(cls, config: ClassConfig) -> bool:
+    def needs_dataset(cls, config: ClassConfig) -> bool:
         return not config.names
 
     @property

@@ -1,6 +1,6 @@
-"""Controls: an ordered set of named coders, fitted once and kept like a tokenizer: saved, loaded, published.
+"""Controls: an ordered set of named control encoders, fitted once and saved, loaded and published like a tokenizer.
 
-Knows no data set and no cache; `pipelines/commands/fit_controls.py` fits one, `tokenize-dataset --controls` uses it.
+`fit-controls` fits one, `tokenize-dataset --controls` and `generate` use it.
 """
 
 from __future__ import annotations
@@ -17,109 +17,107 @@ from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError, DataError, nearest_name
 from tokenreel.hub import PretrainedModel
-from tokenreel.tokenizers.controls.base import CODERS, ControlEncoder, DatasetInfo, build_coder
+from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS, ControlEncoder, DatasetInfo, build_control_encoder
 
 TYPE = "controls"
-RESERVED = frozenset((*COLUMNS, END, END_STEP))  # a cache's own arrays; the end frame, which is derived from the codes
+RESERVED_NAMES = frozenset((*COLUMNS, END, END_STEP))  # arrays of a cache; the end frame, derived from the tokens
 
 
 class Controls(nn.Module, PretrainedModel):
-    """Coders by track, in the order in which a prior is given their codes within a frame."""
+    """Control encoders by name, in the order in which a prior takes their tokens within a frame."""
 
     kind: ClassVar[str] = "controls"
 
-    def __init__(self, coders: Mapping[str, ControlEncoder]) -> None:
+    def __init__(self, encoders: Mapping[str, ControlEncoder]) -> None:
         super().__init__()
-        if not coders:
-            raise ConfigError("controls: at least one is needed, as in controls: {state: {type: state}}")
-        for name in coders:
+        if not encoders:
+            raise ConfigError("controls: expected at least one, as in controls: {state: {type: state}}")
+        for name in encoders:
             if not name.isidentifier() or not name.isascii():
-                raise ConfigError(f"controls.{name}: a control is named by letters, digits and _")
-            if name in RESERVED:
+                raise ConfigError(f"controls.{name}: the name of a control must consist of letters, digits and _")
+            if name in RESERVED_NAMES:
                 raise ConfigError(
-                    f"controls.{name}: none of {', '.join(sorted(RESERVED))} names a control; give it another name"
+                    f"controls.{name}: reserved name (one of {', '.join(sorted(RESERVED_NAMES))}); choose another"
                 )
-        named = {f"{name}_": coder for name, coder in coders.items()}  # `type` is a module's own
-        self.coders = cast(Mapping[str, ControlEncoder], nn.ModuleDict(named))
+        modules = {f"{name}_": encoder for name, encoder in encoders.items()}  # nn.Module has a method `type`
+        self.encoders = cast(Mapping[str, ControlEncoder], nn.ModuleDict(modules))
 
-    def coder(self, name: str) -> ControlEncoder:
-        """Raises ConfigError, with the nearest known name, where there is none of that name."""
-        if f"{name}_" not in self.coders:
+    def encoder(self, name: str) -> ControlEncoder:
+        """The encoder of a control. Raises ConfigError, with the most similar name, if there is none of that name."""
+        if f"{name}_" not in self.encoders:
             raise ConfigError(f"no control is called {name!r}; {nearest_name(name, self.names)}")
-        return self.coders[f"{name}_"]
+        return self.encoders[f"{name}_"]
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name[:-1] for name in self.coders)
+        return tuple(name[:-1] for name in self.encoders)
 
     @property
     def needs(self) -> dict[str, ControlSource]:
-        """What `encode` wants, by track."""
-        return {name: self.coder(name).need for name in self.names}
+        """The sources of the inputs that `encode` takes, by control."""
+        return {name: self.encoder(name).need for name in self.names}
 
     def encode(self, raw: Mapping[str, ControlInput]) -> dict[str, np.ndarray]:
-        """ControlInput controls of one clip -> int64 [t, h, w, q] by track. Raises DataError, naming the control."""
+        """Inputs of one clip by control -> tokens int64 [t, h, w, q]. Raises DataError, naming the control."""
         indices = {}
         for name in raw:
             try:
-                indices[name] = self.coder(name).encode(raw[name])
+                indices[name] = self.encoder(name).encode(raw[name])
             except DataError as error:
                 raise DataError(f"control {name!r}: {error}") from error
         return indices
 
-    def tracks(self, frames: int) -> tuple[StreamSpec, ...]:
-        """The streams of a clip of that many frames."""
-        return tuple(self.coder(name).stream(name, frames) for name in self.names)
+    def streams(self, frames: int) -> tuple[StreamSpec, ...]:
+        """The control streams of a clip of `frames` frames."""
+        return tuple(self.encoder(name).stream(name, frames) for name in self.names)
 
     def added_to(self, spec: TokenSpec) -> TokenSpec:
-        """`spec` with the tracks behind its own streams. Raises ConfigError where a name is taken."""
+        """`spec` with the control streams after its own. Raises ConfigError if a name is in use."""
         streams = [stream.name for stream in spec.streams]
-        taken = {*streams, *map(given_name, streams)} & set(self.names)  # `<level>_given` means another thing
+        taken = {*streams, *map(given_name, streams)} & set(self.names)  # `<level>_given` has another meaning
         if taken:
-            raise ConfigError(
-                f"controls.{min(taken)}: the tokenizer has a stream of that name; give the control another"
-            )
-        return dataclasses.replace(spec, streams=(*spec.streams, *self.tracks(spec.frames)))
+            raise ConfigError(f"controls.{min(taken)}: the tokenizer has a stream of that name; rename the control")
+        return dataclasses.replace(spec, streams=(*spec.streams, *self.streams(spec.frames)))
 
     def extra_repr(self) -> str:
-        """What torch prints above the coders."""
-        return ", ".join(f"{name}: {self.coder(name).codebook_size:,} codes" for name in self.names)
+        """The line that torch prints above the encoders."""
+        return ", ".join(f"{name}: {self.encoder(name).codebook_size:,} codes" for name in self.names)
 
     def to_document(self) -> dict[str, Any]:
-        coders = [{"name": name, **self.coder(name).document} for name in self.names]
-        return {"config": {"type": TYPE, "coders": coders}}  # a list, for JSON of a saved model sorts keys
+        encoders = [{"name": name, **self.encoder(name).document} for name in self.names]
+        return {"config": {"type": TYPE, "encoders": encoders}}  # a list, because saved JSON has sorted keys
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        coders = {}
-        for entry in document["config"]["coders"]:
+        encoders = {}
+        for entry in document["config"]["encoders"]:
             settings = {key: value for key, value in entry.items() if key != "name"}
-            coder = build_coder(CODERS.config(settings, f"controls.{entry['name']}"))
-            coder.document = settings
-            coders[entry["name"]] = coder
-        return cls(coders)
+            encoder = build_control_encoder(CONTROL_ENCODERS.config(settings, f"controls.{entry['name']}"))
+            encoder.document = settings
+            encoders[entry["name"]] = encoder
+        return cls(encoders)
 
 
-def resolve_controls(section: Any, facts: DatasetInfo) -> Controls:
-    """The coders of a `controls:` section, unfitted; what it leaves open is taken from `facts`."""
-    configs = _configs(section)
-    return Controls({name: build_coder(_member(config).settle(config, facts)) for name, config in configs.items()})
+def resolve_controls(section: Any, dataset: DatasetInfo) -> Controls:
+    """The controls of a `controls:` section, not fitted; defaults are taken from the data set."""
+    resolved = {name: _member(config).resolve_defaults(config, dataset) for name, config in _configs(section).items()}
+    return Controls({name: build_control_encoder(config) for name, config in resolved.items()})
+
+
+def resolved_encoders(section: Any) -> dict[str, ControlEncoder]:
+    """The control encoders of a section, not fitted, except those whose defaults need a data set. Their streams are
+    known without one.
+    """
+    configs = {name: config for name, config in _configs(section).items() if not _member(config).needs_dataset(config)}
+    return {name: build_control_encoder(config) for name, config in configs.items()}
 
 
 def _configs(section: Any) -> dict[str, Any]:
-    """By name, as the section has them."""
+    """Configurations by control."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"controls: expected a mapping of names to controls, got {section!r}")
-    return {name: CODERS.config(entry, f"controls.{name}") for name, entry in section.items()}
+    return {name: CONTROL_ENCODERS.config(entry, f"controls.{name}") for name, entry in section.items()}
 
 
 def _member(config: Any) -> type[ControlEncoder]:
-    return CODERS.member(config.type)
-
-
-def planned_controls(section: Any) -> dict[str, ControlEncoder]:
-    """By name those of a section's coders, unfitted, that it leaves nothing open of: what their tracks look like is
-    known before any data.
-    """
-    configs = _configs(section)
-    return {name: build_coder(config) for name, config in configs.items() if not _member(config).leaves_open(config)}
+    return CONTROL_ENCODERS.member(config.type)

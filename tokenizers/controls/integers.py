@@ -1,4 +1,4 @@
-"""Any whole numbers of the user's, one for each frame, which are codes as they are."""
+"""Integers supplied by the user, one for each frame, which are tokens as they are."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tokenreel.data.controls.needs import ControlInput, TableSource
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.tokenizers.controls.base import ControlEncoder
 
-MAX_CODES = 1 << 16  # such numbers come through float32 unchanged, and no prior wants more
+MAX_CODEBOOK_SIZE = 1 << 16  # float32 represents such integers exactly, and no prior needs more
 
 
 @dataclass(frozen=True)
 class IntegerConfig:
     type: ClassVar[str] = "integers"
 
-    file: str  # a CSV below the data's folder: file_name, frame, and the column
+    file: str  # a CSV file in the data's folder, with file_name, frame and the column
     column: str
-    codebook_size: int  # K; the numbers are 0 to K - 1
+    codebook_size: int  # K; integers are from 0 to K - 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.codebook_size <= MAX_CODES:
-            raise ConfigError(f"codebook_size (={self.codebook_size}) must be 1 to {MAX_CODES}")
+        if not 1 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ConfigError(f"codebook_size (={self.codebook_size}) must be from 1 to {MAX_CODEBOOK_SIZE}")
 
 
 class IntegerEncoder(ControlEncoder):
-    """Checks that they are codes."""
+    """Passes integers through, after a check of their range."""
 
     config_class = IntegerConfig
     config: IntegerConfig
@@ -49,7 +49,7 @@ class IntegerEncoder(ControlEncoder):
         bad = np.flatnonzero(~((numbers >= 0) & (numbers < self.codebook_size) & (numbers == np.floor(numbers))))
         if len(bad):
             raise DataError(
-                f"{self.config.column} (={numbers[bad[0]]:g}) in frame {bad[0]} of a clip is no whole number from 0 to "
+                f"{self.config.column} (={numbers[bad[0]]:g}) in frame {bad[0]} of a clip must be an integer from 0 to "
                 f"{self.codebook_size - 1}"
             )
         return numbers.astype(np.int64)[:, None, None, None]

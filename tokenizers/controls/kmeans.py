@@ -1,4 +1,4 @@
-"""A codebook of vectors by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's iterations; deterministic."""
+"""A codebook of vectors by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's algorithm; deterministic."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from torch import Tensor
 
 from tokenreel.tokenizers.quantizers.nearest import nearest_indices
 
-ITERATIONS = 50  # of Lloyd's, at most
-SEED = 0  # of the draws of k-means++
+MAX_ITERATIONS = 50  # of Lloyd's algorithm
+SEED = 0  # of the random numbers of k-means++
 
 
 def kmeans_codebook(vectors: Tensor, codebook_size: int) -> Tensor:
-    """float32 [n, d] -> float32 [K, d]; where fewer vectors are distinct than there are codes, the last is repeated."""
-    book = _seeds(vectors, codebook_size)
-    before = None
-    for _ in range(ITERATIONS):
-        nearest = nearest_indices(vectors, book)
-        if before is not None and torch.equal(nearest, before):
+    """float32 [n, d] -> float32 [K, d]; with fewer than K distinct vectors, the last is repeated."""
+    codebook = _kmeans_plus_plus(vectors, codebook_size)
+    previous = None
+    for _ in range(MAX_ITERATIONS):
+        nearest = nearest_indices(vectors, codebook)
+        if previous is not None and torch.equal(nearest, previous):
             break
-        book, before = _means(vectors, nearest, book), nearest
-    return book
+        codebook, previous = _means(vectors, nearest, codebook), nearest
+    return codebook
 
 
-def _seeds(vectors: Tensor, codebook_size: int) -> Tensor:
-    """Vectors drawn one after the other, each with a probability that grows as the squared distance to those before."""
+def _kmeans_plus_plus(vectors: Tensor, codebook_size: int) -> Tensor:
+    """Samples vectors in turn, each with a probability proportional to its squared distance to those before."""
     generator = np.random.default_rng(SEED)
-    book = vectors[:1].repeat(codebook_size, 1)
-    book[0] = vectors[int(generator.integers(len(vectors)))]
-    distance = (vectors - book[0]).square().sum(1).double()
+    codebook = vectors[:1].repeat(codebook_size, 1)
+    codebook[0] = vectors[int(generator.integers(len(vectors)))]
+    distance = (vectors - codebook[0]).square().sum(1).double()
     for code in range(1, codebook_size):
         total = distance.cumsum(0)
-        if total[-1] == 0:  # every vector is a code by now
-            book[code:] = book[code - 1]
+        if total[-1] == 0:  # every distinct vector is in the codebook
+            codebook[code:] = codebook[code - 1]
             break
-        place = torch.searchsorted(total, float(total[-1]) * generator.random(), right=True)
-        book[code] = vectors[min(int(place), len(vectors) - 1)]
-        distance = torch.minimum(distance, (vectors - book[code]).square().sum(1).double())
-    return book
+        index = torch.searchsorted(total, float(total[-1]) * generator.random(), right=True)
+        codebook[code] = vectors[min(int(index), len(vectors) - 1)]
+        distance = torch.minimum(distance, (vectors - codebook[code]).square().sum(1).double())
+    return codebook
 
 
-def _means(vectors: Tensor, nearest: Tensor, book: Tensor) -> Tensor:
-    """The mean of each code's vectors; a code that none chose stays where it is."""
-    sums = torch.zeros(book.shape, dtype=torch.float64).index_add_(0, nearest, vectors.double())
-    counts = torch.bincount(nearest, minlength=len(book))[:, None]
-    return torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), book)
+def _means(vectors: Tensor, nearest: Tensor, codebook: Tensor) -> Tensor:
+    """The mean of each code's vectors; an unused code is unchanged."""
+    sums = torch.zeros(codebook.shape, dtype=torch.float64).index_add_(0, nearest, vectors.double())
+    counts = torch.bincount(nearest, minlength=len(codebook))[:, None]
+    return torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), codebook)

@@ -1,7 +1,7 @@
-"""The state of what is filmed (a robot's place, say): a few numbers for each frame, each by a codebook of its own.
+"""States (a robot's position, for instance): a few scalars for each frame, each quantized by a codebook of its own.
 
-CCVS section 4, "state-conditioned": two scalars a frame, quantised to 128 by a learned 1-d codebook. The public code
-shares one codebook between the scalars and learns it by gradients; here each scalar has its own, solved outright.
+CCVS section 4, "state-conditioned": two scalars per frame, quantized to 128 values by a learned 1-d codebook. The
+public code shares one codebook between the scalars and learns it by gradients; here each scalar has an optimal one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokenreel.errors import ConfigError, DataError
 from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 from tokenreel.tokenizers.controls.scalar_codebook import nearest_scalars, scalar_codebook
 
-MARGIN = 0.1  # of a codebook's span, by which a person's numbers may lie outside of it
+MARGIN = 0.1  # fraction of a codebook's range by which given values may lie outside of it
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class StateConfig:
     type: ClassVar[str] = "state"
 
     codebook_size: int = 128  # K, for each scalar
-    file: str = STATES  # a CSV below the data's folder: file_name, frame, and columns of numbers
-    columns: tuple[str, ...] = ()  # S of them; empty: all that the table has
+    file: str = STATES  # a CSV file in the data's folder, with file_name, frame and columns of numbers
+    columns: tuple[str, ...] = ()  # S columns; empty: all columns of the table
 
     def __post_init__(self) -> None:
         if self.codebook_size < 2:
             raise ConfigError(f"codebook_size (={self.codebook_size}) must be at least 2")
         if len(set(self.columns)) != len(self.columns):
-            raise ConfigError(f"columns (={list(self.columns)}) must be different")
+            raise ConfigError(f"columns (={list(self.columns)}) must be unique")
 
 
 class StateEncoder(ControlEncoder):
-    """S codes a frame, [T, 1, S, 1]; a number becomes the nearest of its codebook."""
+    """S tokens per frame, [T, 1, S, 1], each the index of the nearest codebook value."""
 
     config_class = StateConfig
     config: StateConfig
@@ -51,11 +51,11 @@ class StateEncoder(ControlEncoder):
         self.register_buffer("codebooks", torch.zeros(len(config.columns), config.codebook_size, dtype=torch.float64))
 
     @classmethod
-    def settle(cls, config: StateConfig, facts: DatasetInfo) -> StateConfig:
-        return config if config.columns else dataclasses.replace(config, columns=facts.columns(config.file))
+    def resolve_defaults(cls, config: StateConfig, dataset: DatasetInfo) -> StateConfig:
+        return config if config.columns else dataclasses.replace(config, columns=dataset.columns(config.file))
 
     @classmethod
-    def leaves_open(cls, config: StateConfig) -> bool:
+    def needs_dataset(cls, config: StateConfig) -> bool:
         return not config.columns
 
     @property
@@ -71,42 +71,43 @@ class StateEncoder(ControlEncoder):
 
     def fit(self, raws: Sequence[ControlInput]) -> None:
         values = np.concatenate([np.asarray(raw) for raw in raws])
-        books = [scalar_codebook(column, self.codebook_size) for column in values.T]
-        self.codebooks.copy_(torch.from_numpy(np.stack(books)))
+        codebooks = [scalar_codebook(column, self.codebook_size) for column in values.T]
+        self.codebooks.copy_(torch.from_numpy(np.stack(codebooks)))
 
     def encode(self, raw: ControlInput) -> np.ndarray:
         values = self._finite(raw)
-        indices = [nearest_scalars(column, book.numpy()) for column, book in zip(values.T, self.codebooks, strict=True)]
+        columns = zip(values.T, self.codebooks, strict=True)
+        indices = [nearest_scalars(column, codebook.numpy()) for column, codebook in columns]
         return np.stack(indices, axis=1)[:, None, :, None]
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
         """float32 [T, S]"""
         columns = zip(indices[:, 0, :, 0].T, self.codebooks, strict=True)
-        return np.stack([book.numpy()[column] for column, book in columns], axis=1).astype(np.float32)
+        return np.stack([codebook.numpy()[column] for column, codebook in columns], axis=1).astype(np.float32)
 
-    def error(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
+    def error_sums(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
         return {"squared": float(np.square(np.asarray(raw) - decoded, dtype=np.float64).sum()), "count": decoded.size}
 
-    def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
+    def error_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"rms_error": math.sqrt(sums["squared"] / sums["count"])}
 
     def require_in_range(self, raw: ControlInput) -> None:
-        for name, column, book in zip(self.config.columns, self._finite(raw).T, self.codebooks, strict=True):
-            low, high = float(book[0]), float(book[-1])
+        for name, column, codebook in zip(self.config.columns, self._finite(raw).T, self.codebooks, strict=True):
+            low, high = float(codebook[0]), float(codebook[-1])
             slack = MARGIN * (high - low)
             bad = np.flatnonzero((column < low - slack) | (column > high + slack))
             if len(bad):
                 raise DataError(
-                    f"{name} (={column[bad[0]]:g}) in frame {bad[0]} is far from what the codebook was fitted on, "
-                    f"{low:g} to {high:g}: give it in the units of the training data"
+                    f"{name} (={column[bad[0]]:g}) in frame {bad[0]} is far outside of the training data's range, "
+                    f"{low:g} to {high:g}: give it in the same units"
                 )
 
     def _finite(self, raw: ControlInput) -> np.ndarray:
-        """float64 [T, S]. Raises DataError for another number of scalars, and for what is no number."""
+        """float64 [T, S]. Raises DataError for another number of scalars, and for values that are not finite."""
         values = np.asarray(raw, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.config.columns) or not np.isfinite(values).all():
             raise DataError(
                 f"a state must be finite numbers for {', '.join(self.config.columns)} in each frame, in this order; "
-                f"got the shape {list(values.shape)}"
+                f"got shape {list(values.shape)}"
             )
         return values

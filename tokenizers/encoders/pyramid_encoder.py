@@ -1,6 +1,6 @@
-"""The frame encoder of CCVS (Le Moing et al. 2021, section 3.2): residual blocks that halve the picture.
+"""The frame encoder of CCVS (Le Moing et al. 2021, section 3.2): residual blocks that downsample.
 
-Besides the latents it gives the features of every resolution on the way, for a decoder of another frame to look at.
+Besides the latents it returns the features of every resolution, which are context in the decoding of other frames.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An encoder of whole clips: a strided 3D conv and residual blocks (Walker et al. 2021, table 3). It knows no codes."""
+"""An encoder of clips: a strided 3D conv and residual blocks (Walker et al. 2021, table 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenreel.decoders.layers.video import Stride, VideoResidualBlock, downsamp
 class VideoEncoder(nn.Module):
     """[B, inputs, T, H, W] -> [B, hidden, t, h, w], each size divided by its stride.
 
-    No ReLU ends the blocks: at high learning rates all of its channels die, and the level's codes become all the same.
+    No ReLU follows the blocks: at high learning rates all of its channels die, and all tokens of the level are equal.
     """
 
     def __init__(self, inputs: int, hidden: int, residual: int, blocks: int, stride: Stride) -> None:

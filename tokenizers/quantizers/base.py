@@ -1,7 +1,7 @@
-"""What every quantizer is: latent vectors -> codes -> latent vectors, with what a training step needs of it.
+"""Base class of quantizers: latent vectors -> indices -> latent vectors.
 
-A quantizer knows nothing of pixels, frames or clips: each of the B x t x h x w vectors is coded on its own. All of it
-runs in float32 whatever the autocast precision, because the code of a vector near a boundary depends on rounding.
+Each of the B x t x h x w vectors is quantized independently. Everything runs in float32 whatever the autocast
+precision, because the index of a vector near a boundary depends on rounding.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ QUANTIZERS: Registry[Quantizer] = Registry(
 
 
 class QuantizerConfig:
-    """Base of the frozen dataclass above each quantizer. `type` is its name in the registry."""
+    """Base class of quantizers' configurations, frozen dataclasses. `type` is the quantizer's name in the registry."""
 
     type: ClassVar[str]
-    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # of decoding and training: no code depends on them
-    collapse_advice: ClassVar[str] = "take fewer codes"  # what helps where few codes are in use, in these settings
+    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields on which no index depends
+    collapse_advice: ClassVar[str] = "take fewer codes"  # what to change if few codes are in use, naming these fields
 
 
 AnyQuantizerConfig = Annotated[QuantizerConfig, QUANTIZERS]  # type of a tokenizer's setting that takes any quantizer
@@ -43,26 +43,24 @@ AnyQuantizerConfig = Annotated[QuantizerConfig, QUANTIZERS]  # type of a tokeniz
 
 @dataclass
 class Quantized:
-    """What a training step needs of a quantizer."""
+    """Output of the training pass of a quantizer."""
 
-    latents: (
-        Tensor  # [B, D, t, h, w]: the codes' vectors, with gradients as if they were the encoder's (straight-through)
-    )
+    latents: Tensor  # [B, D, t, h, w]: quantized vectors, with straight-through gradients to the encoder's
     indices: Tensor  # int64 [B, t, h, w, q]
     losses: dict[str, Tensor]  # scalars by name, already weighted
     code_counts: Tensor  # int64 [q, K]: how often each code was chosen
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers. A member sets `config_class`, `indices` and `codebooks`, and fills in the three methods
-    over rows: N = B x t x h x w vectors. It is constructed as `Member(config, dim)` for latents of `dim` channels, and
-    raises ConfigError where they do not fit.
+    """Base class of quantizers. A subclass sets `config_class`, `codebook_size` and `codebooks`, and implements the
+    three methods over rows: N = B x t x h x w vectors. It is constructed as `Subclass(config, dim)`, for latents of
+    `dim` channels, and raises ConfigError if they do not fit.
     """
 
     config_class: ClassVar[type[QuantizerConfig]]
 
     codebook_size: int  # K, the size of each codebook
-    codebooks: int  # q, codes for each vector
+    codebooks: int  # q, indices per vector
 
     @abstractmethod
     def encode_rows(self, rows: Tensor) -> Tensor:
@@ -74,23 +72,23 @@ class Quantizer(nn.Module):
 
     @abstractmethod
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """float32 [N, D] -> straight-through rows [N, D], codes [N, q], weighted losses by name. In training mode it
-        may move its codebook, once a call.
+        """float32 [N, D] -> straight-through rows [N, D], indices [N, q], weighted losses by name. In training mode it
+        may update its codebook, once per call.
         """
 
     def encode(self, latents: Tensor) -> Tensor:
-        """[B, D, t, h, w] -> codes int64 [B, t, h, w, q]."""
+        """[B, D, t, h, w] -> indices int64 [B, t, h, w, q]."""
         with full_precision(latents):
             return self.encode_rows(_to_rows(latents)).view(*_grid(latents), self.codebooks)
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Codes [B, t, h, w, q] -> float32 [B, D, t, h, w]."""
+        """Indices [B, t, h, w, q] -> float32 [B, D, t, h, w]."""
         with full_precision(indices):
             rows = self.decode_rows(indices.reshape(-1, self.codebooks).long())
         return rows.view(*indices.shape[:-1], -1).movedim(-1, 1)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """[B, D, t, h, w] -> everything a training step needs."""
+        """The training pass over latents [B, D, t, h, w]."""
         with full_precision(latents):
             rows, indices, losses = self.train_rows(_to_rows(latents))
             return Quantized(
@@ -102,26 +100,26 @@ class Quantizer(nn.Module):
 
 
 def build_quantizer(config: QuantizerConfig, dim: int) -> Quantizer:
-    """The registered quantizer of `config`, for latents of `dim` channels. Raises ConfigError where they do not fit."""
+    """The registered quantizer of `config`, for latents of `dim` channels. Raises ConfigError if they do not fit."""
     return QUANTIZERS.member(config.type)(config, dim)
 
 
 @contextmanager
 def full_precision(tensor: Tensor) -> Iterator[None]:
-    """Autocast off on the device of `tensor`."""
+    """Disables autocast on the device of `tensor`."""
     with torch.autocast(tensor.device.type, enabled=False):
         yield
 
 
-def count_codes(indices: Tensor, size: int) -> Tensor:
-    """int64 [N, q] with codes below `size` -> int64 [q, K]: how often each was chosen."""
-    books = indices.shape[1]
-    apart = indices + size * torch.arange(books, device=indices.device)
-    return torch.bincount(apart.flatten(), minlength=books * size).view(books, size)
+def count_codes(indices: Tensor, codebook_size: int) -> Tensor:
+    """Indices int64 [N, q] below K = `codebook_size` -> int64 [q, K]: how often each code was chosen."""
+    codebooks = indices.shape[1]
+    flat = indices + codebook_size * torch.arange(codebooks, device=indices.device)
+    return torch.bincount(flat.flatten(), minlength=codebooks * codebook_size).view(codebooks, codebook_size)
 
 
 def slice_width(dim: int, codebooks: int) -> int:
-    """Channels of one slice when `dim` channels are shared out over the codebooks. ConfigError unless they divide."""
+    """Channels per codebook of latents with `dim` channels. Raises ConfigError unless `codebooks` divides `dim`."""
     if codebooks < 1 or dim % codebooks:
         raise ConfigError(f"latent channels (={dim}) must be a multiple of codebooks (={codebooks})")
     return dim // codebooks

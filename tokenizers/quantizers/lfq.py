@@ -1,6 +1,6 @@
-"""Lookup-free quantization (Yu et al. 2023, MAGVIT-v2 section 3.1, https://arxiv.org/abs/2310.05737): channels' signs.
+"""Lookup-free quantization (Yu et al. 2023, MAGVIT-v2 section 3.1, https://arxiv.org/abs/2310.05737): signs.
 
-K = 2^bits codes without a codebook. An entropy loss makes each choice sure and all codes used.
+K = 2^bits codes without a codebook. An entropy loss makes each choice certain and the use of codes even.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class LFQConfig(QuantizerConfig):
     decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "entropy", "diversity", "temperature")
     collapse_advice: ClassVar[str] = "raise entropy or diversity, or take fewer bits"
 
-    bits: int = 10  # channels of a group; K = 2^bits
+    bits: int = 10  # channels of a group, each replaced by its sign; K = 2^bits
     codebooks: int = 1  # q, groups
     commitment: float = 0.25  # weight of the squared distance to the signs
-    entropy: float = 0.1  # weight of (entropy of a choice) - diversity x (entropy of the average choice), in nats
-    diversity: float = 1.0  # how much more even use counts than sure choices
-    temperature: float = 1.0  # of the softmax over minus squared distances that stands for a choice
+    entropy: float = 0.1  # weight of (mean entropy of a choice) - diversity x (entropy of the mean choice), in nats
+    diversity: float = 1.0  # weight of even use relative to certain choices
+    temperature: float = 1.0  # of the softmax over minus squared distances, the distribution of a choice
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= MAX_BITS:
@@ -45,7 +45,7 @@ class LFQ(Quantizer):
 
     config_class: ClassVar[type[QuantizerConfig]] = LFQConfig
 
-    place: Tensor  # int64 [bits]
+    basis: Tensor  # int64 [bits], powers of 2
 
     def __init__(self, config: LFQConfig, dim: int) -> None:
         super().__init__()
@@ -54,51 +54,51 @@ class LFQ(Quantizer):
         channels = config.bits * config.codebooks
         self.project_in = nn.Linear(dim, channels)
         self.project_out = nn.Linear(channels, dim)
-        self.register_buffer("place", 2 ** torch.arange(config.bits), persistent=False)
+        self.register_buffer("basis", 2 ** torch.arange(config.bits), persistent=False)
 
     def encode_rows(self, rows: Tensor) -> Tensor:
-        return self._codes(self._projected_in(rows))
+        return self._indices(self._project_in(rows))
 
     def decode_rows(self, indices: Tensor) -> Tensor:
-        bits = indices[..., None] // self.place % 2  # [N, q, bits]
+        bits = indices[..., None] // self.basis % 2  # [N, q, bits]
         return self.project_out((2.0 * bits - 1.0).flatten(1))
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        values = self._projected_in(rows)
+        values = self._project_in(rows)
         signs = torch.where(values > 0, 1.0, -1.0)
         losses = {
             "commitment": self.config.commitment * functional.mse_loss(values, signs),
             "entropy": self.config.entropy * self._entropy_loss(values),
         }
         straight = values + (signs - values).detach()
-        return self.project_out(straight.flatten(1)), self._codes(values), losses
+        return self.project_out(straight.flatten(1)), self._indices(values), losses
 
-    def _projected_in(self, rows: Tensor) -> Tensor:
+    def _project_in(self, rows: Tensor) -> Tensor:
         return self.project_in(rows).unflatten(1, (self.codebooks, -1))  # [N, q, bits]
 
-    def _codes(self, values: Tensor) -> Tensor:
-        return ((values > 0) * self.place).sum(-1)
+    def _indices(self, values: Tensor) -> Tensor:
+        return ((values > 0) * self.basis).sum(-1)
 
     def _entropy_loss(self, values: Tensor) -> Tensor:
-        # softmax over -|z - c|^2 / temperature with c in {-1, 1}^bits falls apart into independent bits
+        # softmax over -|z - c|^2 / temperature with c in {-1, 1}^bits factorizes into independent bits
         ones = torch.sigmoid(4.0 * values / self.config.temperature)
-        sure = _entropy(torch.stack([ones, 1.0 - ones])).sum((0, -1)).mean()
-        even = torch.stack([_entropy(_average_choice(ones[:, i])).sum() for i in range(self.codebooks)]).mean()
-        return sure - self.config.diversity * even
+        of_choice = _entropy(torch.stack([ones, 1.0 - ones])).sum((0, -1)).mean()
+        of_mean = torch.stack([_entropy(_mean_choice(ones[:, i])).sum() for i in range(self.codebooks)]).mean()
+        return of_choice - self.config.diversity * of_mean
 
 
-def _average_choice(ones: Tensor) -> Tensor:
-    """[N, bits] probabilities of a set bit -> [2^bits] in some order: each code's probability, averaged over the N.
+def _mean_choice(ones: Tensor) -> Tensor:
+    """Probabilities [N, bits] of set bits -> [2^bits], in no particular order: each code's probability, mean over N.
 
-    A code is a pair (low half, high half) of independent bits, so one matrix product sums over the N and no N x K
-    matrix is needed.
+    A code is a pair (low half, high half) of independent bits, so one matrix product sums over N, without an N x K
+    matrix.
     """
     half = ones.shape[1] // 2
     return (_joint(ones[:, :half]).T @ _joint(ones[:, half:])).flatten() / len(ones)
 
 
 def _joint(ones: Tensor) -> Tensor:
-    """[N, n] -> [N, 2^n], the probabilities of all settings of n independent bits."""
+    """[N, n] -> [N, 2^n]: probabilities of all combinations of n independent bits."""
     joint = ones.new_ones(len(ones), 1)
     for bit in ones.unbind(1):
         joint = torch.cat([joint * bit[:, None], joint * (1.0 - bit)[:, None]], dim=1)
@@ -106,5 +106,5 @@ def _joint(ones: Tensor) -> Tensor:
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    """Terms -p log p in nats; their sum over a distribution is its entropy."""
+    """Terms -p log p in nats, whose sum over a distribution is its entropy."""
     return -probabilities * probabilities.clamp(min=1e-9).log()

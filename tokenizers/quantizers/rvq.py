@@ -1,7 +1,7 @@
 """Residual vector quantization (Zeghidour et al. 2021, SoundStream, section III-C, https://arxiv.org/abs/2107.03312).
 
-q codebooks one after the other: each codes what the codebooks before it left over, and a vector is the sum of its q
-codes' vectors. The search is greedy, one nearest vector at a stage. Quantizer dropout (same section) is not built.
+q codebooks in sequence: each quantizes the residual of those before it, and a vector is the sum of its q codebook
+vectors. The search is greedy, one nearest vector per stage. Quantizer dropout (same section) is not implemented.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
 
 @dataclass(frozen=True)
 class RVQConfig(VQConfig):
-    """VQ's settings, which hold for the codebook of every stage."""
+    """VQ's settings, which apply to every stage's codebook."""
 
     type: ClassVar[str] = "rvq"
     collapse_advice: ClassVar[str] = f"{VQConfig.collapse_advice} or codebooks"
@@ -36,7 +36,7 @@ class RVQConfig(VQConfig):
 
 
 class RVQ(Quantizer):
-    """q stages, each a VQ with one codebook of K vectors of D channels."""
+    """q stages, each a VQ with one codebook of K vectors with D channels."""
 
     config_class: ClassVar[type[QuantizerConfig]] = RVQConfig
 
@@ -59,13 +59,13 @@ class RVQ(Quantizer):
         return torch.stack(parts).sum(0)
 
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The commitment loss is the sum of the stages': each stage's residual is to be near its own code's vector."""
+        """The commitment loss is the sum over stages of the distance of each residual to its codebook vector."""
         residual, indices, parts, distances = rows, [], [], []
         for stage in self.stages:
-            stage_codes, chosen = stage.quantize_rows(residual.detach())
+            stage_indices, chosen = stage.quantize_rows(residual.detach())
             distances.append(functional.mse_loss(residual, chosen))
             residual = residual - chosen
-            indices.append(stage_codes)
+            indices.append(stage_indices)
             parts.append(chosen)
         losses = {"commitment": self.config.commitment * torch.stack(distances).sum()}
         quantized = torch.stack(parts).sum(0)

@@ -14,7 +14,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
-from tokenreel.metrics.likelihood import with_streams_of_others
+from tokenreel.metrics.likelihood import permute_streams
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.generation.cascade import generate_tokens
 from tokenreel.pipelines.generation.config import GenerationConfig
@@ -73,7 +73,7 @@ def bits_by_frame(prior: Prior, cache: TokenCache, rows: np.ndarray, control: st
     found = {"with": _bits(prior, clips, tracks)}
     if tracks:
         found["dropped"] = _bits(prior, [_without(prior, tokens, tracks) for tokens in clips], tracks)
-        found["permuted"] = _bits(prior, with_streams_of_others(clips, tracks), tracks)
+        found["permuted"] = _bits(prior, permute_streams(clips, tracks), tracks)
     return found
 
 

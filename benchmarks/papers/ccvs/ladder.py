@@ -59,7 +59,7 @@ class Rung:
 def rungs(weights: Path) -> list[Rung]:
     """Each has the ingredients of those before it."""
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
-    no_flow, no_views = "tokenizer={flow: null, views: null}", "tokenizer={views: null}"
+    no_flow, no_views = "tokenizer={flow: null, augmented_views: null}", "tokenizer={augmented_views: null}"
     perceptual = f"training.tokenizer.perceptual={{network: tabletop, file: {weights}, sha256: {sha256}, weight: 1.0}}"
     image = f"training.tokenizer.image_discriminator={DISCRIMINATOR}"
     temporal = f"training.tokenizer.temporal_discriminator={DISCRIMINATOR}"

@@ -53,7 +53,7 @@ def _decoded(tokenizer: ContextAutoencoder, true: np.ndarray, context: int) -> n
     video = to_model(true)
     later = {STREAM: tokenizer.encode(video)[STREAM][:, 1:]}
     known = video[:, :, :1] if context else None
-    rest = tokenizer.decode(later, tokenizer.new_memory(context, known))
+    rest = tokenizer.decode(later, tokenizer.new_context_buffer(context, known))
     return np.concatenate([true[:, :1], to_frames(rest)], 1)
 
 

@@ -95,7 +95,7 @@ def hits(found: Tensor, labels: Tensor) -> dict[str, float]:
 def normalise(network: PerceptualNetwork, frames: Tensor) -> None:
     """Scales the last conv of each block until its features have a mean of 1 on `frames`, and the next conv back."""
     convs = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
-    last = [conv for tap in network.taps if isinstance(conv := network.features[tap - 1], nn.Conv2d)]
+    last = [conv for tap in network.outputs if isinstance(conv := network.features[tap - 1], nn.Conv2d)]
     for conv, features in zip(last, network(frames), strict=True):
         scale = features.mean()
         conv.weight /= scale

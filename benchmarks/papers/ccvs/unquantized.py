@@ -146,5 +146,5 @@ def predicted(prior: LatentPrior, tokenizer: ContextAutoencoder, true: np.ndarra
     """uint8 [N, T, H, W, 3]: what follows the first frames of `true`, the first frames as they are."""
     first = to_model(true[:, :1])
     latents = prior.predict(tokenizer.encode(first)[STREAM])
-    rest = tokenizer.decode({STREAM: latents[:, 1:]}, tokenizer.new_memory(known=first))
+    rest = tokenizer.decode({STREAM: latents[:, 1:]}, tokenizer.new_context_buffer(given=first))
     return np.concatenate([true[:, :1], to_frames(rest)], 1)

@@ -140,7 +140,7 @@ class Task:
             )
         )
         _, counters = count_tokens(TokenCache.open(self.cache))
-        return {**_numbers(summary), "frequent_codes": counters["video"].use()[0].holding_80_percent}
+        return {**_numbers(summary), "frequent_codes": counters["video"].usage()[0].holding_80_percent}
 
     def _prior(self, variant: Variant) -> dict[str, float]:
         summary = train_prior.run(

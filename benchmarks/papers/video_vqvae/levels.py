@@ -28,7 +28,7 @@ from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import data_config_of, read_clips
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.tokenizers.base import VideoTokenizer
-from tokenreel.tokenizers.hierarchical_vqvae import LEVELS, TRACKS, HierarchicalDecoder, HierarchicalVQVAE
+from tokenreel.tokenizers.hierarchical_vqvae import GIVEN_STREAMS, LEVELS, HierarchicalDecoder, HierarchicalVQVAE
 
 PRESET = "video-vqvae-tabletop-tiny"
 DATA = "tabletop:?videos=240&frames=16"
@@ -54,7 +54,7 @@ def main(steps: int, seed: int) -> None:
         report_levels(two, video)
         codes = codes_of_one_level(two)
         settings = (
-            "tokenizer={bottom_sees_top: false, mask_bottom: 0.0}",
+            "tokenizer={condition_bottom: false, mask_bottom: 0.0}",
             f"tokenizer.quantizer.codebook_size={codes}",
         )
         with mock.patch("tokenreel.tokenizers.hierarchical_vqvae.HierarchicalDecoder", OneLevelDecoder):
@@ -92,7 +92,7 @@ def report_levels(tokenizer: HierarchicalVQVAE, video: Tensor) -> None:
     tokens = tokenizer.encode(video)
     front = {
         level: torch.cat([tokens[track], tokens[level][:, tokens[track].shape[1] :]], 1)
-        for level, track in TRACKS.items()
+        for level, track in GIVEN_STREAMS.items()
     }
     click.echo(f"as they are: {psnr(tokenizer.decode(tokens), video):.2f} dB")
     click.echo(f"given frames' own tokens in front: {psnr(tokenizer.decode(front), video):.2f} dB")
@@ -108,7 +108,7 @@ def use(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str
     stream = tokenizer.spec.stream(level)
     counter = CodeCounter(stream.codebook_size, stream.codebooks)
     counter.update(tokens[level].numpy())
-    (book,) = counter.use()
+    (book,) = counter.usage()
     return f"{book.used:.0%} of {book.codebook_size} codes in use, perplexity {book.perplexity:.1f}"
 
 

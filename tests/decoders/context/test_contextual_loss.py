@@ -1,4 +1,4 @@
-"""The contextual loss is zero at the truth, grows away from it, and counts levels as brute force does."""
+"""The contextual loss is zero for true flows and masks, positive for others, and equal to brute force."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenreel.decoders.context.augmented_views import View
-from tokenreel.decoders.context.contextual_loss import STILL_WEIGHT, flow_loss, mask_loss
+from tokenreel.decoders.context.augmented_views import AugmentedViews
+from tokenreel.decoders.context.contextual_loss import STATIC_WEIGHT, flow_loss, mask_loss
 
-SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is the view's own
+SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is that of the views
 
 
 def random_truth(seed: int) -> tuple[Tensor, Tensor]:
@@ -27,19 +27,19 @@ def blocks(field: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def truth_at(view_flow: Tensor, occluded: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The flow in the level's own pixels, and logits of the occluded share."""
+    """The flow in the level's own pixels, and logits of the occluded fraction."""
     flow = torch.from_numpy(blocks(view_flow, size)).float() * (size[0] / 12)
-    share = torch.from_numpy(blocks(occluded, size)).float()
-    return flow, torch.logit(share.clamp(1e-7, 1 - 1e-7))
+    fraction = torch.from_numpy(blocks(occluded, size)).float()
+    return flow, torch.logit(fraction.clamp(1e-7, 1 - 1e-7))
 
 
-def view_of(flow: Tensor, occluded: Tensor, moving: Tensor | None = None) -> View:
-    return View(torch.zeros(len(flow), 3, *flow.shape[2:]), flow, occluded, moving)
+def views_of(flow: Tensor, occluded: Tensor, moving: Tensor | None = None) -> AugmentedViews:
+    return AugmentedViews(torch.zeros(len(flow), 3, *flow.shape[2:]), flow, occluded, moving)
 
 
 def contextual(flows: list[Tensor], logits: list[Tensor], view_flow: Tensor, occluded: Tensor) -> dict[str, Tensor]:
     """Equation 7, both of its parts."""
-    return {"flow": flow_loss(flows, view_of(view_flow, occluded)), "mask": mask_loss(logits, occluded)}
+    return {"flow": flow_loss(flows, views_of(view_flow, occluded)), "mask": mask_loss(logits, occluded)}
 
 
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
@@ -49,18 +49,18 @@ def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
     assert exact["flow"] < 1e-9
     assert exact["mask"] < 1e-9
     for level in range(len(SIZES)):
-        last = exact
+        previous = exact
         for off in (0.1, 0.3):
             moved = [flow + off * (i == level) for i, flow in enumerate(flows)]
-            doubted = [logit * (1 - off * (i == level)) for i, logit in enumerate(logits)]
-            loss = contextual(moved, doubted, view_flow, occluded)
-            assert loss["flow"] > last["flow"]
-            assert loss["mask"] > last["mask"]
-            last = loss
+            changed = [logit * (1 - off * (i == level)) for i, logit in enumerate(logits)]
+            loss = contextual(moved, changed, view_flow, occluded)
+            assert loss["flow"] > previous["flow"]
+            assert loss["mask"] > previous["mask"]
+            previous = loss
 
 
 def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
-    """Loops over two levels: errors in pixels of the coarsest grid, weighted by the visible share; masks everywhere."""
+    """Two levels: errors in pixels of the coarsest grid, weighted by the visible fraction; masks everywhere."""
     view_flow, occluded = random_truth(2)
     generator = torch.Generator().manual_seed(3)
     flows = [torch.randn(2, 2, *size, generator=generator) for size in SIZES[:2]]
@@ -71,8 +71,8 @@ def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
         total = weights = mask = 0.0
         for n, y, x in np.ndindex(2, h, w):
             found = flow[n, :, y, x].double().numpy() / (h / 3)  # its own pixels -> those of the 3x5 grid
-            wanted = truth[n, :, y, x] / 4  # 12x20 -> 3x5
-            total += (1 - hidden[n, 0, y, x]) * ((found - wanted) ** 2).mean()
+            target = truth[n, :, y, x] / 4  # 12x20 -> 3x5
+            total += (1 - hidden[n, 0, y, x]) * ((found - target) ** 2).mean()
             weights += 1 - hidden[n, 0, y, x]
             mask += (1 / (1 + np.exp(-logit[n, 0, y, x].item())) - hidden[n, 0, y, x]) ** 2
         expected_flow += total / weights
@@ -82,15 +82,15 @@ def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
     assert loss["mask"].item() == pytest.approx(expected_mask, rel=1e-5)
 
 
-def test_parts_that_move_on_their_own_have_a_mean_of_their_own() -> None:
+def test_moving_parts_have_a_mean_of_their_own() -> None:
     view_flow, occluded = random_truth(5)
     moving = torch.zeros(2, 1, 12, 20)
     moving[..., 4:8, 8:16] = 1
     flow = torch.zeros(2, 2, 12, 20)
-    found = flow_loss([flow], view_of(view_flow, occluded, moving))
+    found = flow_loss([flow], views_of(view_flow, occluded, moving))
     error, visible = view_flow.square().mean(1, keepdim=True), occluded == 0
     parts, rest = error[visible & (moving > 0)].mean(), error[visible & (moving == 0)].mean()
-    assert found.item() == pytest.approx((parts + STILL_WEIGHT * rest).item(), rel=1e-5)
+    assert found.item() == pytest.approx((parts + STATIC_WEIGHT * rest).item(), rel=1e-5)
 
 
 def test_flow_counts_nowhere_where_all_is_occluded() -> None:

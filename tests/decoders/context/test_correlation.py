@@ -1,4 +1,4 @@
-"""The local correlation against brute force, place by place."""
+"""The local correlation against brute force, position by position."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from tokenreel.decoders.context.warp import warp
 def test_an_integer_flow_is_exact() -> None:
     torch.manual_seed(0)
     features, (height, width) = torch.randn(2, 3, 11, 13), (11, 13)
-    flow = torch.randint(-17, 18, (2, 2, height, width))  # also out of the picture
+    flow = torch.randint(-17, 18, (2, 2, height, width))  # also beyond the frame
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = (y + flow[:, 1]).clamp(0, height - 1), (x + flow[:, 0]).clamp(0, width - 1)
-    expected = torch.stack([picture[:, r, c] for picture, r, c in zip(features, rows, columns, strict=True)])
+    expected = torch.stack([frame[:, r, c] for frame, r, c in zip(features, rows, columns, strict=True)])
     torch.testing.assert_close(warp(features, flow.float()), expected, rtol=0, atol=1e-5)  # coordinates round
 
 

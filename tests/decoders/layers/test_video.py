@@ -1,4 +1,4 @@
-"""The 3D layers make exact sizes, have the filters of table 3, and keep their skips."""
+"""The 3D layers have exact output sizes, the kernels of table 3, and skip connections."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def test_sizes_are_exact_for_any_stride(stride: Stride) -> None:
     assert downsampling(11, 5, stride)(large).shape == small.shape
 
 
-def test_filters_are_those_of_table_3() -> None:
+def test_kernels_are_those_of_table_3() -> None:
     for stride, kernel in (((2, 4, 4), (4, 8, 8)), ((2, 2, 2), (4, 4, 4))):
         assert downsampling(3, 5, stride).kernel_size == upsampling(5, 3, stride).kernel_size == kernel
 
 
 @pytest.mark.parametrize("stride", [(2, 4, 4), (3, 1, 5)])
-def test_a_code_looks_as_far_to_either_side(stride: Stride) -> None:
-    """The pixels that the middle one of three codes sees lie around its own, mirrored."""
+def test_a_receptive_field_is_symmetric(stride: Stride) -> None:
+    """The receptive field of the middle one of three outputs is symmetric around its own pixels."""
     video = torch.zeros(1, 1, *(3 * s for s in stride), requires_grad=True)
     layer = downsampling(1, 1, stride)
     nn.init.ones_(layer.weight)
     layer(video)[0, 0, 1, 1, 1].backward()
     assert video.grad is not None
-    seen = video.grad[0, 0]
-    assert torch.equal(seen, seen.flip(0, 1, 2))
-    assert seen[tuple(slice(s, 2 * s) for s in stride)].all()
+    gradient = video.grad[0, 0]
+    assert torch.equal(gradient, gradient.flip(0, 1, 2))
+    assert gradient[tuple(slice(s, 2 * s) for s in stride)].all()
 
 
 def test_a_block_without_weights_is_the_identity() -> None:

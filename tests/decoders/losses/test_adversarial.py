@@ -26,7 +26,7 @@ def test_logistic_losses_are_the_formulas_of_the_paper_for_minus_the_score() -> 
     assert adversarial_loss(torch.tensor(fake)).item() == pytest.approx(printed_6)
 
 
-def test_a_discriminator_learns_to_score_the_truth_higher() -> None:
+def test_a_discriminator_learns_to_score_true_samples_higher() -> None:
     torch.manual_seed(0)
     discriminator = ImageDiscriminator(DiscriminatorConfig(width=3, multipliers=(1,)), 8, 8)
     optimizer = torch.optim.Adam(discriminator.parameters(), 0.01, (0.0, 0.99))
@@ -39,14 +39,14 @@ def test_a_discriminator_learns_to_score_the_truth_higher() -> None:
 
 
 class Linear(nn.Module):
-    """score = <weight, picture>, so that the gradient is the weight at every picture."""
+    """score = <weight, frame>, so that the gradient is the weight for every frame."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return (pictures * self.weight).flatten(1).sum(1)
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return (frames * self.weight).flatten(1).sum(1)
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
@@ -61,9 +61,9 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
 
 def test_r1_is_the_mean_over_samples_and_in_fp32_under_autocast() -> None:
     class Squares(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            assert pictures.dtype == torch.float32
-            return pictures.square().flatten(1).sum(1)
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            assert frames.dtype == torch.float32
+            return frames.square().flatten(1).sum(1)
 
     real = torch.randn(5, 3, 2, 7)
     with torch.autocast("cpu", torch.bfloat16):

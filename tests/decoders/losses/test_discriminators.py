@@ -1,4 +1,4 @@
-"""Discriminators take pictures and runs of any size, look at every pixel, and halve as StyleGAN2's do."""
+"""Discriminators take frames and clips of any size, depend on every pixel, and downsample as StyleGAN2's do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenreel.decoders.losses.discriminators import (
     ImageDiscriminator,
     TemporalBlock,
     TemporalDiscriminator,
-    with_deviation,
+    append_deviation,
 )
 from tokenreel.errors import ConfigError
 
@@ -22,58 +22,58 @@ CONFIG = DiscriminatorConfig(width=3, multipliers=(1, 2))
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (12, 20), (5, 7)])  # three levels; two; odd: none
-def test_an_image_discriminator_scores_each_picture_and_looks_at_every_pixel(height: int, width: int) -> None:
+def test_an_image_discriminator_scores_each_frame_and_depends_on_every_pixel(height: int, width: int) -> None:
     torch.manual_seed(0)
-    pictures = torch.randn(5, 3, height, width, requires_grad=True)
-    scores = ImageDiscriminator(CONFIG, height, width)(pictures)
+    frames = torch.randn(5, 3, height, width, requires_grad=True)
+    scores = ImageDiscriminator(CONFIG, height, width)(frames)
     assert scores.shape == (5,)
-    (gradient,) = torch.autograd.grad(scores[2], pictures)
+    (gradient,) = torch.autograd.grad(scores[2], frames)
     assert (gradient[2] != 0).all()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
-def test_a_temporal_discriminator_scores_runs_of_any_length_and_looks_at_every_frame(frames: int) -> None:
+def test_a_temporal_discriminator_scores_clips_of_any_length_and_depends_on_every_frame(frames: int) -> None:
     torch.manual_seed(0)
-    run = torch.randn(2, 3, frames, 16, 24, requires_grad=True)
-    scores = TemporalDiscriminator(CONFIG, 16, 24)(run)
+    clips = torch.randn(2, 3, frames, 16, 24, requires_grad=True)
+    scores = TemporalDiscriminator(CONFIG, 16, 24)(clips)
     assert scores.shape == (2,)
-    (gradient,) = torch.autograd.grad(scores[1], run)
+    (gradient,) = torch.autograd.grad(scores[1], clips)
     assert (gradient[1] != 0).all()
 
 
-def test_a_temporal_discriminator_tells_a_run_from_its_reverse() -> None:
+def test_a_temporal_discriminator_distinguishes_a_clip_from_its_reverse() -> None:
     torch.manual_seed(0)
-    run = torch.randn(1, 3, 5, 16, 16)
+    clip = torch.randn(1, 3, 5, 16, 16)
     discriminator = TemporalDiscriminator(CONFIG, 16, 16)
-    assert (discriminator(run) - discriminator(run.flip(2))).abs() > 1e-3
+    assert (discriminator(clip) - discriminator(clip.flip(2))).abs() > 1e-3
 
 
-def test_gradients_of_a_run_that_shrinks_to_two_frames_are_those_of_fp32_under_autocast() -> None:
+def test_gradients_of_a_clip_that_shrinks_to_two_frames_are_those_of_fp32_under_autocast() -> None:
     """In bf16 on a CPU they would be uninitialised memory."""
     torch.manual_seed(0)
-    discriminator, run = TemporalDiscriminator(DiscriminatorConfig(16, (1, 2)), 16, 16), torch.randn(2, 3, 4, 16, 16)
+    discriminator, clips = TemporalDiscriminator(DiscriminatorConfig(16, (1, 2)), 16, 16), torch.randn(2, 3, 4, 16, 16)
     gradients = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            score = discriminator(run).sum()
+            score = discriminator(clips).sum()
         gradients.append(torch.autograd.grad(score, list(discriminator.parameters())))
     for exact, under_autocast in zip(*gradients, strict=True):
         torch.testing.assert_close(under_autocast, exact)
 
 
-def test_a_temporal_block_takes_two_frames_off_while_there_are_more_than_two() -> None:
+def test_a_temporal_block_removes_two_frames_while_there_are_more_than_two() -> None:
     block = TemporalBlock(2, 3)
     shapes = [block(torch.zeros(1, 2, frames, 8, 12)).shape for frames in (5, 3, 2, 1)]
     assert shapes == [(1, 3, 3, 4, 6), (1, 3, 1, 4, 6), (1, 3, 2, 4, 6), (1, 3, 1, 4, 6)]
 
 
-def test_levels_end_at_four_pixels_and_the_last_multiplier_goes_on() -> None:
+def test_levels_end_at_four_pixels_and_the_last_multiplier_is_repeated() -> None:
     assert CONFIG.widths(256, 256) == [3, 6, 6, 6, 6, 6, 6]
     assert CONFIG.widths(24, 36) == [3, 6, 6], "9 pixels cannot be halved"
     assert DiscriminatorConfig(8, (1, 1, 2, 2, 4, 4)).widths(256, 256) == [8, 8, 16, 16, 32, 32, 32], "as CCVS on BAIR"
 
 
-def test_a_3d_conv_of_equalized_weights_is_torchs_with_weights_scaled() -> None:
+def test_an_equalized_3d_conv_is_torchs_with_scaled_weights() -> None:
     torch.manual_seed(0)
     conv, x = EqualizedConv3d(2, 3, (3, 3, 3), stride=2), torch.randn(1, 2, 5, 6, 8)
     weight = conv.weight / math.sqrt(2 * 27)
@@ -85,7 +85,7 @@ def test_a_3d_conv_of_equalized_weights_is_torchs_with_weights_scaled() -> None:
 def test_the_deviation_is_that_of_each_group_by_brute_force(number: int, size: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(number, 5, 2, 3)
-    channel = with_deviation(x, 4)[:, 5]
+    channel = append_deviation(x)[:, 5]
     groups = number // size
     for sample in range(number):
         group = x[sample % groups :: groups].double()
@@ -93,6 +93,6 @@ def test_the_deviation_is_that_of_each_group_by_brute_force(number: int, size: i
         torch.testing.assert_close(channel[sample], expected.float().expand(2, 3))
 
 
-def test_nonsense_is_refused() -> None:
+def test_an_invalid_configuration_is_rejected() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         DiscriminatorConfig(multipliers=())

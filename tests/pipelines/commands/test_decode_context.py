@@ -46,7 +46,7 @@ DATA = f"tabletop:?videos=3&frames={LENGTH}&size={SIZE}"
 QUANTIZER = {"type": "vq", "codebook_size": 13, "commitment": 0.25, "init": "kmeans"}
 TOKENIZER: dict[str, Any] = {
     "type": "context-autoencoder", "quantizer": QUANTIZER, "width": 5, "multipliers": [1, 2, 3], "latent": 6,
-    "flow": {"widths": [7, 5]}, "context": 3, "run": 3,
+    "flow": {"widths": [7, 5]}, "context": 3, "autoregressive_frames": 3,
 }  # fmt: skip
 PLAIN = {"type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsamplings": 2, "latent": 6}
 
@@ -88,13 +88,13 @@ class Folder:
     def expected(self, context: int | None, known: np.ndarray | None, end: np.ndarray | None) -> np.ndarray:
         """What the tokenizer itself makes of known frames [rows, n, H, W, 3] and end frames [rows, H, W, 3]."""
         count = 0 if known is None else known.shape[1]
-        memory = self.model.new_memory(
+        context_buffer = self.model.new_context_buffer(
             context,
             None if known is None else to_model(known),
             None if end is None else to_model(end[:, None])[:, :, 0],
         )
         codes = torch.from_numpy(self.codes[:, count:].astype(np.int64))
-        decoded = to_frames(self.model.decode({"video": codes}, memory))
+        decoded = to_frames(self.model.decode({"video": codes}, context_buffer))
         return decoded if known is None else np.concatenate([known, decoded], axis=1)
 
 
@@ -354,11 +354,11 @@ def test_tokenizers_without_context_refuse_it(
 
 def test_frames_of_another_size_are_refused_in_python(folder: Folder) -> None:
     right, wrong = torch.zeros(1, 3, 2, SIZE, SIZE), torch.zeros(1, 3, 2, SIZE, SIZE + 4)
-    folder.model.new_memory(2, right, right[:, :, 0])
-    with pytest.raises(ConfigError, match=re.escape(f"known (shape (1, 3, 2, {SIZE}, {SIZE + 4})) must be [B, 3, T, ")):
-        folder.model.new_memory(2, wrong)
+    folder.model.new_context_buffer(2, right, right[:, :, 0])
+    with pytest.raises(ConfigError, match=re.escape(f"given (shape (1, 3, 2, {SIZE}, {SIZE + 4})) must be [B, 3, T, ")):
+        folder.model.new_context_buffer(2, wrong)
     with pytest.raises(ConfigError, match=r"^end, .* must be \[B, 3, T, "):
-        folder.model.new_memory(2, right, wrong[:, :, 0])
+        folder.model.new_context_buffer(2, right, wrong[:, :, 0])
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.npy"])

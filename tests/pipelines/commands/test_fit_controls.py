@@ -50,7 +50,7 @@ CONFIG = """
 data: {frames: 5, framing: {height: 16, width: 16}}
 controls:
   class: {type: class}
-  sound: {type: sound, codebook_size: 13, bands: 4, slices: 2, moments: 1, rate: 2000, window: 128}
+  sound: {type: sound, codebook_size: 13, bands: 4, slices: 2, spectra: 1, rate: 2000, window: 128}
   state: {type: state, codebook_size: 11}
 """
 
@@ -133,7 +133,7 @@ def test_rows_hold_the_codes_of_their_controls(reference: Path, fitted: Path) ->
             np.testing.assert_array_equal(codes[name][row], made)
     assert [stream.name for stream in cache.spec.streams] == ["video", "class", "sound", "state"]
     assert [stream.encoder_fingerprint for stream in cache.spec.streams[1:]] == [
-        s.encoder_fingerprint for s in controls.tracks(FRAMES)
+        s.encoder_fingerprint for s in controls.streams(FRAMES)
     ]
 
 
@@ -180,13 +180,13 @@ def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str
     assert files(tmp_path / "x", "c") == files(tmp_path / "y", "c")
     cache, controls = TokenCache.open(tmp_path / "x"), Controls.from_pretrained(tmp_path / "controls")
     codes = cache.read(cache.rows())
-    states = controls.coder("state").decode(codes["state"][7])
+    states = controls.encoder("state").decode(codes["state"][7])
     expected = 2 * (states[:, 1] > 0.5) + (states[:, 0] > 0.5)
     sure = (np.abs(states - 0.5) > 0.05).all(axis=1)
     assert sure.any()
     np.testing.assert_array_equal(codes["quarter"][7][sure, 0, 0, 0], expected[sure])
     labels = [cache.classes[label] for label in cache.labels(cache.rows())]
-    assert [controls.coder("class").decode(code) for code in codes["class"]] == labels
+    assert [controls.encoder("class").decode(code) for code in codes["class"]] == labels
 
 
 def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, tokenizer: str, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) ->
     """Through AAC and back: 95 % of the frames in which something is touched have other codes than silence."""
     fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=str(folder), out=tmp_path / "x"))
     controls = Controls.from_pretrained(tmp_path / "x")
-    silence = controls.coder("sound").encode(np.zeros((1, 200), np.float32))[0]
+    silence = controls.encoder("sound").encode(np.zeros((1, 200), np.float32))[0]
     heard = []
     contacts = [line.split(",") for line in (folder / "contacts.csv").read_text().splitlines()[1:]]
     for name in {row[0] for row in contacts}:
@@ -258,7 +258,7 @@ def test_an_integer_out_of_range_is_refused(folder: Path, tmp_path: Path) -> Non
     text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codebook_size: 3}\n"
     with pytest.raises(
         DataError,
-        match=r"\d\.mp4: control 'quarter': quarter \(=3\) in frame \d of a clip is no whole number from 0 to 2",
+        match=r"\d\.mp4: control 'quarter': quarter \(=3\) in frame \d of a clip must be an integer from 0 to 2",
     ):
         fit_controls.run(
             FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls")
@@ -333,7 +333,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
         "sound": (1, 23, 4, 2, 1),
     }
     np.testing.assert_array_equal(codes["state"][0], controls.encode({"state": clip.state})["state"])
-    assert controls.coder("class").decode(codes["class"][0].numpy()) == clip.class_name
+    assert controls.encoder("class").decode(codes["class"][0].numpy()) == clip.class_name
     with pytest.raises(DataError, match=r"control 'state', .*it has 23 frames, but 22 are needed"):
         encode_given_controls(controls, {"state": given["state"]}, {"state": 22})
     with pytest.raises(DataError, match=r"control 'sound', .*lasts 2\.\d+ s, its frames need 2\.90 s"):
@@ -343,7 +343,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
     with pytest.raises(DataError, match="its sound cannot be read: unreadable"):
         encode_given_controls(controls, {"sound": given["state"]}, {"sound": 23})
     (tmp_path / "pixels.csv").write_text("\n".join(["frame,y,x", *[f"{i},30,30" for i in range(23)]]))
-    with pytest.raises(DataError, match=r"x \(=30\) in frame 0 is far from what the codebook was fitted on"):
+    with pytest.raises(DataError, match=r"x \(=30\) in frame 0 is far outside of the training data's range"):
         encode_given_controls(controls, {"state": str(tmp_path / "pixels.csv")}, {"state": 23})
     with pytest.raises(ConfigError, match="no control is called 'sounds'"):
         encode_given_controls(controls, {"sounds": "x"}, {"sounds": 23})

@@ -42,7 +42,7 @@ data: {frames: 5, framing: {height: 16, width: 16}}
 controls:
   class: {type: class}
   state: {type: state, codebook_size: 11}
-  sound: {type: sound, codebook_size: 7, bands: 2, slices: 1, moments: 1, rate: 2000, window: 64}
+  sound: {type: sound, codebook_size: 7, bands: 2, slices: 1, spectra: 1, rate: 2000, window: 64}
 """
 
 
@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     quarter = IntegerEncoder(
         IntegerConfig("quarters.csv", "quarter", codebook_size=4)
     )  # a track of a user's, beside the fitted
-    Controls({name: fitted.coder(name) for name in fitted.names} | {"quarter": quarter}).save_pretrained(
+    Controls({name: fitted.encoder(name) for name in fitted.names} | {"quarter": quarter}).save_pretrained(
         root / "controls"
     )
     stages = {"tokenizer": str(root / "tokenizer"), "controls": str(root / "fitted")}

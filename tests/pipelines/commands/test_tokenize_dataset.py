@@ -140,7 +140,7 @@ def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: 
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference, clip_stride=2))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(CacheError, match="already holds something that is no token cache"):
+    with pytest.raises(CacheError, match="already exists and is not a token cache"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "full"))
     with pytest.raises(CacheError, match="cannot be written: Not a directory"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "full" / "notes.txt" / "x"))

@@ -21,7 +21,7 @@ from tokenreel.pipelines.training.run_folder import read_metrics
 DATA = "tabletop:?videos=9&frames=8&size=16"
 TOKENIZER = [
     "data={frames: 8, framing: {height: 16, width: 16}, validation: 0.3}",
-    "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, given: 4}",
+    "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, given_frames: 4}",
     "tokenizer.quantizer={type: vq, codebook_size: 13, init: kmeans}",
 ]
 SIZES = "embedding: 8, hidden: 12, residual: 12, layers: 1, heads: 2, kernel: 3, attention_every: 1"

@@ -14,7 +14,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
-from tokenreel.metrics.likelihood import bits_per_code, with_streams_of_others
+from tokenreel.metrics.likelihood import bits_per_code, permute_streams
 from tokenreel.pipelines.commands import sample, train_prior
 from tokenreel.pipelines.generation.given_tokens import given_tokens
 from tokenreel.pipelines.requests.generation import SampleRequest
@@ -78,7 +78,7 @@ def test_bits_with_the_state_are_fewer_than_without_and_than_with_anothers(
     found = bits_per_code(prior, [codes], given)
     assert found.bits_per_code == pytest.approx(scores["bits_per_code"], rel=1e-4)
     assert set(found.by_stream) == {"video"}
-    others = bits_per_code(prior, with_streams_of_others([codes], ["state"]), given)
+    others = bits_per_code(prior, permute_streams([codes], ["state"]), given)
     assert others.bits_per_code > scores["bits_per_code_without_controls"]
 
 

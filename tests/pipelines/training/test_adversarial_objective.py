@@ -158,7 +158,7 @@ def test_perceptual_losses_judge_pictures_and_the_decoded_frames_of_a_run(
     own = objective.tokenizer(batch.video)
     of_pictures = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
     torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_pictures)
-    own.run = (own.video[:, :, :2], batch.video[:, :, :2])
+    own.judged_clips = (own.video[:, :, :2], batch.video[:, :, :2])
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
     of_run = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
     torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run) / 2)

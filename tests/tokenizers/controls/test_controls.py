@@ -1,4 +1,4 @@
-"""A set of coders: saved and loaded as it was, and what its tracks look like in a spec."""
+"""Controls: saved and loaded unchanged, and their streams in a spec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, DataError, HubError
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.base import DatasetInfo
-from tokenreel.tokenizers.controls.controls import Controls, planned_controls, resolve_controls
+from tokenreel.tokenizers.controls.controls import Controls, resolve_controls, resolved_encoders
 
 SECTION = {
     "state": {"type": "state", "codebook_size": 5, "columns": ["x", "y"]},
@@ -32,46 +32,46 @@ SPEC = TokenSpec((StreamSpec("video", (11, 2, 3), 13),), 11, Framing(8, 12))
 
 @pytest.fixture(scope="module")
 def controls() -> Controls:
-    made = Controls(planned_controls(SECTION))
+    fitted = Controls(resolved_encoders(SECTION))
     generator = np.random.default_rng(0)
-    made.coder("state").fit([generator.random((11, 2), dtype=np.float32)])
-    made.coder("sound").fit([generator.normal(size=(11, 50)).astype(np.float32)])
-    return made
+    fitted.encoder("state").fit([generator.random((11, 2), dtype=np.float32)])
+    fitted.encoder("sound").fit([generator.normal(size=(11, 50)).astype(np.float32)])
+    return fitted
 
 
-def test_it_comes_back_from_its_folder_with_the_order_of_its_tracks(controls: Controls, tmp_path: Path) -> None:
+def test_saved_and_loaded_controls_are_equal_in_the_same_order(controls: Controls, tmp_path: Path) -> None:
     controls.save_pretrained(tmp_path / "x")
     back = Controls.from_pretrained(tmp_path / "x")
     assert back.names == tuple(SECTION)
-    assert back.tracks(11) == controls.tracks(11)
+    assert back.streams(11) == controls.streams(11)
     assert back.weights_fingerprint == controls.weights_fingerprint
     raw = {"state": np.random.default_rng(1).random((11, 2), dtype=np.float32), "class": "bee"}
     for name, indices in controls.encode(raw).items():
         np.testing.assert_array_equal(back.encode(raw)[name], indices)
     assert "from tokenreel import Controls" in (tmp_path / "x/README.md").read_text()
-    with pytest.raises(HubError, match="holds a controls, not a tokenizer"):
+    with pytest.raises(HubError, match="expected a saved tokenizer, got a saved controls"):
         VideoTokenizer.from_pretrained(tmp_path / "x")
 
 
-def test_a_setting_that_is_younger_than_the_saved_one_does_not_change_its_tracks(controls: Controls) -> None:
-    """Left out of the stored document, as an older version would have written it, it has its default."""
+def test_a_setting_added_after_saving_does_not_change_the_streams(controls: Controls) -> None:
+    """Absent from the saved document, as an older version would have written it, it has its default."""
     document = controls.to_document()
-    stored = [dict(entry) for entry in document["config"]["coders"]]
+    stored = [dict(entry) for entry in document["config"]["encoders"]]
     del stored[2]["floor_db"]
-    older = Controls.from_document({"config": {**document["config"], "coders": stored}})
+    older = Controls.from_document({"config": {**document["config"], "encoders": stored}})
     older.load_state_dict(controls.state_dict())
-    assert older.coder("sound").config == controls.coder("sound").config
-    assert older.to_document()["config"]["coders"] == stored
-    assert older.tracks(11)[2].encoder_fingerprint != controls.tracks(11)[2].encoder_fingerprint
+    assert older.encoder("sound").config == controls.encoder("sound").config
+    assert older.to_document()["config"]["encoders"] == stored
+    assert older.streams(11)[2].encoder_fingerprint != controls.streams(11)[2].encoder_fingerprint
     assert Controls.from_document(older.to_document()).to_document() == older.to_document()
 
 
-def test_coders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
-    Controls(planned_controls({"class": SECTION["class"]})).save_pretrained(tmp_path / "x")
+def test_encoders_without_codebooks_are_saved_too(tmp_path: Path) -> None:
+    Controls(resolved_encoders({"class": SECTION["class"]})).save_pretrained(tmp_path / "x")
     assert Controls.from_pretrained(tmp_path / "x").encode({"class": "ant"})["class"].tolist() == [[[[0]]]]
 
 
-def test_tracks_stand_behind_the_levels_and_name_their_coder(controls: Controls) -> None:
+def test_control_streams_follow_the_levels_and_identify_their_encoder(controls: Controls) -> None:
     spec = controls.added_to(SPEC)
     assert spec.levels == SPEC.levels
     assert [(s.name, s.grid, s.codebook_size, s.unconditional_token, s.stride) for s in spec.streams[1:]] == [
@@ -82,46 +82,48 @@ def test_tracks_stand_behind_the_levels_and_name_their_coder(controls: Controls)
     ]
     assert len({stream.encoder_fingerprint for stream in spec.streams}) == 5
     assert TokenSpec.from_json(spec.to_json()) == spec
-    assert "coder" not in SPEC.to_json()["streams"][0]  # caches and tokenizers from before hash to what they did
+    assert "encoder_fingerprint" not in SPEC.to_json()["streams"][0], (
+        "fingerprints of caches without controls depend on it"
+    )
 
 
-def test_a_wrong_control_is_named(controls: Controls) -> None:
+def test_errors_name_the_control(controls: Controls) -> None:
     with pytest.raises(DataError, match="control 'class': class 'cat' is not known"):
         controls.encode({"class": "cat"})
     with pytest.raises(ConfigError, match="no control is called 'stat'; did you mean 'state'"):
-        controls.coder("stat")
+        controls.encoder("stat")
     for name in ("video", "video_given"):
         with pytest.raises(ConfigError, match=rf"controls\.{name}: the tokenizer has a stream of that name"):
-            Controls(planned_controls({name: SECTION["class"]})).added_to(SPEC)
+            Controls(resolved_encoders({name: SECTION["class"]})).added_to(SPEC)
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({}, "at least one is needed"),
+        ({}, "expected at least one"),
         ([], "expected a mapping of names"),
-        ({"a b": SECTION["class"]}, "named by letters, digits"),
+        ({"a b": SECTION["class"]}, "must consist of letters, digits"),
         ({"state": {"type": "stat"}}, r"controls\.state\.type: no control is called 'stat'; did you mean 'state'"),
         (
             {"state": {"type": "state", "codebook_siz": 5}},
             r"controls\.state\.codebook_siz: unknown key; did you mean 'codebook_size'",
         ),
-        ({"label": SECTION["class"]}, r"controls\.label: none of end, end_step, .*valid names a control"),
-        ({"end": SECTION["class"]}, r"controls\.end: none of"),
+        ({"label": SECTION["class"]}, r"controls\.label: reserved name \(one of end, end_step, .*valid\)"),
+        ({"end": SECTION["class"]}, r"controls\.end: reserved name"),
     ],
 )
-def test_a_section_that_cannot_be_built_is_refused(section: object, message: str) -> None:
+def test_an_invalid_section_is_rejected(section: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Controls(planned_controls(section))
+        Controls(resolved_encoders(section))
 
 
-def test_the_data_fills_what_a_section_leaves_open() -> None:
-    facts = DatasetInfo(("bee", "ant"), 20.0, lambda file: ("x", "y"))
+def test_defaults_of_a_section_come_from_the_data_set() -> None:
+    dataset = DatasetInfo(("bee", "ant"), 20.0, lambda file: ("x", "y"))
     open_section = {
         "state": {"type": "state", "codebook_size": 5},
         "class": {"type": "class"},
         "sound": {key: value for key, value in SECTION["sound"].items() if key != "frame_rate"},  # type: ignore[attr-defined]
         "type": SECTION["type"],
     }
-    assert list(planned_controls(open_section)) == ["type"]
-    assert resolve_controls(open_section, facts).tracks(11) == Controls(planned_controls(SECTION)).tracks(11)
+    assert list(resolved_encoders(open_section)) == ["type"]
+    assert resolve_controls(open_section, dataset).streams(11) == Controls(resolved_encoders(SECTION)).streams(11)

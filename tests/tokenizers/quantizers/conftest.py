@@ -1,4 +1,4 @@
-"""What two processes hold after training the same quantizers; run once for the tests of all of them."""
+"""The state of two processes after training the same quantizers; run once for all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("replica_script.py")
 
 @pytest.fixture(scope="session")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    """What two gloo processes, each with data of its own, hold after some steps; see replica_script.py."""
+    """The state of two gloo processes, each with data of its own, after some steps; see replica_script.py."""
     folder = tmp_path_factory.mktemp("replicas")
     commands = [[sys.executable, str(SCRIPT), str(folder), str(rank)] for rank in range(2)]
     processes = [subprocess.Popen(command) for command in commands]

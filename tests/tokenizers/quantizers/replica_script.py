@@ -21,7 +21,7 @@ def main(folder: Path, rank: int) -> None:
     alive = VQ(VQConfig(codebook_size=23, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
     residual = RVQ(RVQConfig(codebook_size=11, codebooks=3, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
     start = {f"start.{name}": tensor.clone() for name, tensor in plain.state_dict().items()}
-    torch.manual_seed(rank)  # other data, other draws
+    torch.manual_seed(rank)  # other data and random numbers
     latents = torch.randn(3, 2, 3, 1, 5, 7) + rank
     for step in latents:
         plain(step)

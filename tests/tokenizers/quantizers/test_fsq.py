@@ -22,8 +22,8 @@ def bare_fsq(levels: tuple[int, ...], codebooks: int = 1) -> FSQ:
 
 
 @pytest.mark.parametrize("codebooks", [1, 2])
-def test_every_code_is_a_different_point_and_is_found_again(codebooks):
-    """All K codes; a channel x is squashed by tanh, so the point v comes from about atanh(v / half)."""
+def test_every_code_is_a_different_point_and_is_encoded_again(codebooks):
+    """All K codes; a channel x is bounded by tanh, so the point v results from about atanh(v / half)."""
     fsq = bare_fsq(LEVELS, codebooks)
     indices = torch.arange(fsq.codebook_size)[:, None].repeat(1, codebooks)
     values = fsq.decode_rows(indices)
@@ -37,8 +37,8 @@ def test_every_code_is_a_different_point_and_is_found_again(codebooks):
 
 def test_each_channel_goes_to_its_nearest_level():
     fsq, latents = bare_fsq((5,)), torch.linspace(-4, 4, 101)[:, None]
-    squashed, grid = torch.tanh(latents) * 2 * 1.001, torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]])
-    assert torch.equal(fsq.encode_rows(latents)[:, 0], (squashed - grid).abs().argmin(1))
+    bounded, grid = torch.tanh(latents) * 2 * 1.001, torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]])
+    assert torch.equal(fsq.encode_rows(latents)[:, 0], (bounded - grid).abs().argmin(1))
 
 
 def test_gradients_pass_the_rounding():
@@ -52,6 +52,6 @@ def test_gradients_pass_the_rounding():
 
 
 @pytest.mark.parametrize("levels", [(), (5, 1)])
-def test_bad_levels_are_refused(levels):
+def test_invalid_levels_are_rejected(levels):
     with pytest.raises(ConfigError, match="levels"):
         FSQConfig(levels)

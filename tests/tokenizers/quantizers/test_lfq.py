@@ -21,7 +21,7 @@ def bare_lfq(config: LFQConfig) -> LFQ:
 
 
 @pytest.mark.parametrize("codebooks", [1, 2])
-def test_every_code_is_a_corner_and_is_found_again(codebooks):
+def test_every_code_is_a_corner_and_is_encoded_again(codebooks):
     lfq = bare_lfq(LFQConfig(bits=5, codebooks=codebooks))
     indices = torch.arange(32)[:, None].repeat(1, codebooks)
     corners = lfq.decode_rows(indices)
@@ -36,7 +36,7 @@ def test_a_code_is_the_nearest_corner():
 
 
 def test_losses_against_brute_force():
-    """Softmax over all 2^bits corners, which the code never writes down."""
+    """Softmax over all 2^bits corners, which the implementation does not compute."""
     config = LFQConfig(bits=5, codebooks=2, entropy=0.3, diversity=0.7, temperature=2.0, commitment=0.5)
     lfq, rows = bare_lfq(config), torch.randn(13, 10)
 
@@ -53,7 +53,7 @@ def test_losses_against_brute_force():
     torch.testing.assert_close(losses["commitment"], 0.5 * ((rows - rows.sign()) ** 2).mean())
 
 
-def test_entropy_is_lowest_for_sure_choices_that_use_all_codes():
+def test_entropy_is_lowest_for_certain_choices_that_use_all_codes():
     lfq = bare_lfq(LFQConfig(bits=5, entropy=1.0))
     corners = lfq.decode_rows(torch.arange(32)[:, None])
     _, _, losses = lfq.train_rows(9.0 * corners)
@@ -61,6 +61,6 @@ def test_entropy_is_lowest_for_sure_choices_that_use_all_codes():
 
 
 @pytest.mark.parametrize("fields", [{"bits": 0}, {"bits": 21}, {"temperature": 0.0}, {"codebooks": 0}])
-def test_bad_fields_are_refused(fields):
+def test_invalid_fields_are_rejected(fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         LFQConfig(**fields)

@@ -1,4 +1,4 @@
-"""The streaming look-up finds what brute force finds, row by row, without the N x K matrix."""
+"""The chunked look-up against brute force, without the N x K matrix."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_a_row_does_not_depend_on_the_others():
     assert torch.equal(together, alone)
 
 
-def test_the_matrix_of_distances_never_exists():
+def test_the_matrix_of_distances_is_never_stored():
     largest = 0
 
-    class Watch(TorchDispatchMode):
+    class AllocationMode(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             output = func(*args, **(kwargs or {}))
@@ -45,6 +45,6 @@ def test_the_matrix_of_distances_never_exists():
             return output
 
     vectors, codebook = torch.randn(7 * CHUNK, 3), torch.randn(211, 3)
-    with Watch():
+    with AllocationMode():
         nearest_indices(vectors, codebook)
     assert largest <= 4 * CHUNK * 211

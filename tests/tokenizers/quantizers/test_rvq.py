@@ -1,4 +1,4 @@
-"""Residual VQ searches stage by stage, each stage a VQ of what is left over, and is one quantizer in every process."""
+"""Residual VQ: each stage is a VQ of the residual, and all processes have the same codebooks."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def rows_of(latents: Tensor) -> Tensor:
 def test_codes_against_a_greedy_search_by_hand() -> None:
     """Row by row and code by code, in float64."""
     rvq, latents = random_rvq(), torch.randn(LATENTS)
-    books = [stage.codebook[0].double().numpy() for stage in rvq.stages]
+    codebooks = [stage.codebook[0].double().numpy() for stage in rvq.stages]
     expected, sums = [], []
     for row in rows_of(latents).double().numpy():
-        left, chosen = row, []
-        for book in books:
-            chosen.append(min(range(CODES), key=lambda code: ((left - book[code]) ** 2).sum()))
-            left = left - book[chosen[-1]]
+        residual, chosen = row, []
+        for codebook in codebooks:
+            chosen.append(min(range(CODES), key=lambda code: ((residual - codebook[code]) ** 2).sum()))
+            residual = residual - codebook[chosen[-1]]
         expected.append(chosen)
-        sums.append(row - left)
+        sums.append(row - residual)
     indices = rvq.encode(latents)
     assert indices.shape == (2, 3, 7, 11, STAGES)
     assert indices.view(-1, STAGES).tolist() == expected
@@ -55,13 +55,13 @@ def test_codes_against_a_greedy_search_by_hand() -> None:
 
 
 def test_codes_survive_decoding() -> None:
-    """Where later stages only refine; else another code may come nearer to a sum than the one that it was made of."""
+    """If later stages only refine; else another code may be nearer to a sum than the one that it was made of."""
     rvq = random_rvq(scale=1e-2)
     indices = torch.randint(0, CODES, (2, 3, 5, 7, STAGES))
     assert torch.equal(rvq.encode(rvq.decode(indices)), indices)
 
 
-def test_each_stage_brings_the_reconstruction_nearer() -> None:
+def test_each_stage_reduces_the_error() -> None:
     """On vectors that it was not trained on."""
     rvq, errors = RVQ(RVQConfig(CODES, 5, init="kmeans"), 5).train(), []
     for _ in range(20):
@@ -74,8 +74,8 @@ def test_each_stage_brings_the_reconstruction_nearer() -> None:
     assert all(later < 0.9 * earlier for earlier, later in pairwise(errors))
 
 
-def test_a_stage_is_a_vq_trained_on_what_is_left_over() -> None:
-    """Codebooks, counts and codes of stages are those of single VQs that are handed the residuals in turn."""
+def test_a_stage_is_a_vq_trained_on_the_residual() -> None:
+    """Codebooks, counts and indices of stages are those of single VQs on the residuals in turn."""
     settings = {"codebook_size": CODES, "decay": 0.8, "init": "uniform"}
     rvq = RVQ(RVQConfig(**settings, codebooks=STAGES), 5).train()
     singles = [VQ(VQConfig(**settings), 5).train() for _ in range(STAGES)]
@@ -85,11 +85,11 @@ def test_a_stage_is_a_vq_trained_on_what_is_left_over() -> None:
             vq.average_sum.copy_(vq.codebook)
     for _ in range(3):
         latents = torch.randn(LATENTS)
-        quantized, left = rvq(latents), latents
+        quantized, residual = rvq(latents), latents
         for i, single in enumerate(singles):
-            book = single.codebook[0].clone()  # of before it moves
-            indices = single(left).indices
-            left = left - functional.embedding(indices[..., 0], book).movedim(-1, 1)
+            codebook = single.codebook[0].clone()  # before its update
+            indices = single(residual).indices
+            residual = residual - functional.embedding(indices[..., 0], codebook).movedim(-1, 1)
             assert torch.equal(quantized.indices[..., i : i + 1], indices)
             assert torch.equal(quantized.code_counts[i], torch.bincount(indices.flatten(), minlength=CODES))
     for single, stage in zip(singles, rvq.stages, strict=True):
@@ -97,22 +97,22 @@ def test_a_stage_is_a_vq_trained_on_what_is_left_over() -> None:
 
 
 def test_gradients_pass_straight_through_and_every_stage_is_committed_to() -> None:
-    """The output's gradient reaches the input as it is; stage i adds 2 (what is left after it) / numel, weighted."""
+    """The output's gradient reaches the input unchanged; stage i adds 2 residual / numel, weighted."""
     rvq, latents = random_rvq(), torch.randn(LATENTS, requires_grad=True)
     rvq.config = RVQConfig(CODES, STAGES, commitment=0.7)
     weights, quantized = torch.randn(LATENTS), rvq(latents)
     ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
-    left, pull, losses = latents.detach(), torch.zeros(LATENTS), 0.0
+    residual, pull, losses = latents.detach(), torch.zeros(LATENTS), 0.0
     for i, stage in enumerate(rvq.stages):
-        left = left - stage.decode(quantized.indices[..., i : i + 1])
-        pull += 0.7 * 2 * left / left.numel()
-        losses += 0.7 * left.square().mean()
+        residual = residual - stage.decode(quantized.indices[..., i : i + 1])
+        pull += 0.7 * 2 * residual / residual.numel()
+        losses += 0.7 * residual.square().mean()
     torch.testing.assert_close(quantized.losses["commitment"].detach(), losses)
     torch.testing.assert_close(latents.grad, weights + pull)
-    torch.testing.assert_close(quantized.latents.detach(), latents.detach() - left)
+    torch.testing.assert_close(quantized.latents.detach(), latents.detach() - residual)
 
 
-def test_nothing_moves_in_evaluation() -> None:
+def test_nothing_changes_in_evaluation_mode() -> None:
     rvq, latents = RVQ(RVQConfig(CODES, STAGES, init="kmeans", revive_below=0.5), 5), torch.randn(LATENTS)
     rvq.train()(latents)
     before = {name: tensor.clone() for name, tensor in rvq.state_dict().items()}
@@ -120,7 +120,7 @@ def test_nothing_moves_in_evaluation() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in rvq.state_dict().items())
 
 
-def test_two_processes_hold_one_codebook_at_every_stage(replicas: list[dict[str, Tensor]]) -> None:
+def test_two_processes_have_the_same_codebook_at_every_stage(replicas: list[dict[str, Tensor]]) -> None:
     names = [name for name in replicas[0] if name.startswith("residual.")]
     assert len(names) == 3 * 4  # stages, each with the buffers of a VQ
     for name in names:
@@ -134,6 +134,6 @@ def test_settings_are_read_by_name() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"codebooks": 0}, {"codebook_size": 1}, {"decay": 1.0}])
-def test_bad_fields_are_refused(fields: dict[str, float]) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         RVQConfig(**fields)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The EMA codebook does what its definition says, and is one codebook in every process."""
+"""The EMA codebook follows its definition, and all processes have the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_slices_are_independent_quantizers():
 
 
 def test_gradients_pass_straight_through():
-    """The output's gradient reaches the input as it is; the commitment loss adds 2 (x - e) / numel, weighted."""
+    """The output's gradient reaches the input unchanged; the commitment loss adds 2 (x - e) / numel, weighted."""
     vq, latents = VQ(VQConfig(codebook_size=13, commitment=0.7), 6).eval(), torch.randn(LATENTS, requires_grad=True)
     weights, quantized = torch.randn(LATENTS), vq(latents)
     ((quantized.latents * weights).sum() + quantized.losses["commitment"]).backward()
@@ -46,21 +46,21 @@ def test_gradients_pass_straight_through():
 
 def test_moving_averages_against_numpy():
     vq = VQ(VQConfig(codebook_size=5, decay=0.9, smoothing=0.01, init="uniform"), 3).train()
-    count, total, book = np.ones(5), vq.codebook[0].double().numpy().copy(), vq.codebook[0].double().numpy()
+    count, total, codebook = np.ones(5), vq.codebook[0].double().numpy().copy(), vq.codebook[0].double().numpy()
     for _ in range(3):
         latents = torch.randn(2, 3, 1, 5, 7)
         rows = latents.movedim(1, -1).reshape(-1, 3).double().numpy()
-        indices = ((rows[:, None] - book[None]) ** 2).sum(-1).argmin(1)
+        indices = ((rows[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
         chosen = np.eye(5)[indices]
         count = 0.9 * count + 0.1 * chosen.sum(0)
         total = 0.9 * total + 0.1 * chosen.T @ rows
-        book = total / ((count + 0.01) * count.sum() / (count.sum() + 5 * 0.01))[:, None]
+        codebook = total / ((count + 0.01) * count.sum() / (count.sum() + 5 * 0.01))[:, None]
         quantized = vq(latents)
         assert quantized.code_counts.tolist() == [chosen.sum(0).tolist()]
-    np.testing.assert_allclose(vq.codebook[0].numpy(), book, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(vq.codebook[0].numpy(), codebook, rtol=1e-4, atol=1e-6)
 
 
-def test_nothing_moves_in_evaluation():
+def test_nothing_changes_in_evaluation_mode():
     vq, latents = VQ(VQConfig(codebook_size=13, revive_below=0.5, init="kmeans"), 6), torch.randn(LATENTS)
     vq.train()(latents)
     before = {name: tensor.clone() for name, tensor in vq.state_dict().items()}
@@ -92,8 +92,8 @@ def test_kmeans_fits_the_first_batch_better_than_random_vectors():
     assert errors["kmeans"] < 0.9 * errors["data"]
 
 
-def test_a_revived_code_stays_where_it_was_put():
-    """Its moving averages are reset with it: with the old ones it would be back at once where nobody chose it."""
+def test_a_revived_code_stays_in_use():
+    """Its moving averages are reset with it: the old ones would move it back in the next step."""
     vq, latents = (
         VQ(VQConfig(codebook_size=7, init="uniform", revive_below=0.2, decay=0.5), 6).train(),
         torch.randn(LATENTS),
@@ -109,7 +109,7 @@ def test_a_revived_code_stays_where_it_was_put():
     assert (vq.codebook[0, 3] - moved).norm() < 3
 
 
-def test_dead_codes_come_to_life():
+def test_dead_codes_are_revived():
     latents = torch.randn(LATENTS) * 0.1 + 5.0
     used = {}
     for revive_below in (0.0, 0.1):
@@ -124,19 +124,19 @@ def test_dead_codes_come_to_life():
     ("fields", "words"),
     [({"codebook_size": 1}, "codebook_size"), ({"decay": 1.0}, "decay"), ({"revive_below": 1.5}, "revive_below")],
 )
-def test_bad_fields_are_refused(fields, words):
+def test_invalid_fields_are_rejected(fields, words):
     with pytest.raises(ConfigError, match=words):
         VQConfig(**fields)
 
 
-def test_two_processes_hold_one_codebook_through_initialisation_and_revival(replicas):
+def test_two_processes_have_the_same_codebook_after_initialisation_and_revival(replicas):
     assert replicas[0]["alive.codebook"].abs().max() < 100, "the code put out of reach was not revived"
     for name in ("alive.codebook", "alive.average_count", "alive.average_sum"):
         assert torch.equal(replicas[0][name], replicas[1][name]), name
 
 
-def test_two_processes_are_one_with_both_batches(replicas):
-    """Without random draws, the codebook is that of one process that saw the data of both."""
+def test_two_processes_equal_one_with_both_batches(replicas):
+    """Without random numbers, the codebook is that of one process with the data of both."""
     vq = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
     vq.load_state_dict({name: replicas[0][f"start.{name}"] for name in vq.state_dict()})
     for step in range(3):
