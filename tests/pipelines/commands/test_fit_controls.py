@@ -352,7 +352,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
 def test_a_data_set_without_what_is_wanted_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((7, 16, 16, 3), np.uint8), 10.0)
     flags: dict[str, Any] = {"config": settings(tmp_path), "data": str(tmp_path / "a.mp4"), "out": tmp_path / "x"}
-    with pytest.raises(DataError, match="needs classes, and this data has none"):
+    with pytest.raises(DataError, match="needs classes, but this data set has none"):
         fit_controls.run(FitControlsRequest(**flags))
     assert not (tmp_path / "x").exists()
     (tmp_path / "none.yaml").write_text("data: {frames: 5, framing: {height: 16, width: 16}}\n")
