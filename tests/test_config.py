@@ -128,7 +128,7 @@ def test_a_class_is_registered_by_its_name() -> None:
         ("path", Other, r"register 'path': os:path has this name; give .*:Other another"),
         ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
         ("mine", Vq, r"register 'mine': .*:Vq needs config_class, a frozen dataclass of type 'mine'"),
-        ("mine", Other(), r"register 'mine': <.*> is no class derived from object"),
+        ("mine", Other(), r"register 'mine': <.*> is not a class derived from object"),
     ],
 )
 def test_what_cannot_be_a_member_is_refused(name: str, member: Any, message: str) -> None:

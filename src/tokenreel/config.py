@@ -182,11 +182,11 @@ class Registry(Generic[M]):
 
         Registering a class twice changes nothing. One of the same module and qualified name replaces the earlier one: a
         notebook cell that runs again defines a new class. Raises ConfigError where another class has the name, where
-        `member` is no subclass of the registry's base, and where its `config_class` is missing or of another `type`.
+        `member` is not a subclass of the registry's base, and where its `config_class` is missing or of another `type`.
         """
         base = object if self._base is None else _imported(self._base)
         if not isinstance(member, type) or not issubclass(member, base):
-            raise ConfigError(f"register {name!r}: {member!r} is no class derived from {self._base or 'object'}")
+            raise ConfigError(f"register {name!r}: {member!r} is not a class derived from {self._base or 'object'}")
         known, own = self._members.get(name), _import_path(member)
         if known is not None and _import_path(known) != own:
             raise ConfigError(f"register {name!r}: {_import_path(known)} has this name; give {own} another")
