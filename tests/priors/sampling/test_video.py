@@ -13,7 +13,8 @@ from tokenreel.errors import CheckpointError, ConfigError, DataError
 from tokenreel.priors.base import raster_order
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
-from tokenreel.priors.sampling.video import SamplingConfig, StreamSampling, sample, sample_video, sample_windows
+from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
+from tokenreel.priors.sampling.video import sample, sample_video, sample_windows
 
 
 def toy(order: str = "raster") -> ToyPrior:
