@@ -43,6 +43,7 @@ import click
 import tokenreel
 
 PACKAGE = Path(tokenreel.__file__).parent
+BENCHMARKS = PACKAGE / "benchmarks"
 CORE = {  # command -> (its core loop, its arithmetic), as functions are named within their modules
     "tokenize-dataset": ("ShardFiller._fill_shard", "nearest_indices"),
     "train-prior": ("Trainer._train_step", "Block.forward"),
@@ -60,9 +61,10 @@ BRANCHES = (
 
 
 def product_files() -> list[Path]:
-    """Of the package, whose folders may be links."""
+    """Those of the package, whose folders may be links; the benchmarks are not part of the product."""
     folders = os.walk(PACKAGE, followlinks=True)
-    return sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py"))
+    files = (Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py"))
+    return sorted(path for path in files if not path.is_relative_to(BENCHMARKS))
 
 
 def line_count(path: Path) -> int:
@@ -179,7 +181,8 @@ class Trace:
 
 
 def _is_ours(code: CodeType) -> bool:
-    return code.co_filename.startswith(str(PACKAGE))
+    path = Path(code.co_filename)
+    return path.is_relative_to(PACKAGE) and not path.is_relative_to(BENCHMARKS)
 
 
 def _module(frame: FrameType) -> str:
