@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from tokenreel.config import TYPE_KEY, Registry, from_mapping, load_preset, to_mapping
+from tokenreel.config import TYPE_KEY, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel
+from tokenreel.registry import Registry
 
 Tokens = Mapping[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
 

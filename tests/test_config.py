@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytest
 
 from tokenreel.config import (
-    Registry,
     from_mapping,
     load_preset,
     load_yaml,
@@ -84,58 +83,6 @@ def test_a_whole_number_stands_for_a_float_and_nothing_else_is_converted() -> No
     assert from_mapping(Model, {"width": 3, "rate": 2}).rate == 2.0
     assert isinstance(from_mapping(Model, {"width": 3, "rate": 2}).rate, float)
     assert from_mapping(Model, {"width": 3, "rate": None}).rate is None
-
-
-def test_a_registry_knows_its_members_only() -> None:
-    registry: Registry[Any] = Registry("tokenizer", {"frame-vqvae": "os:path"})
-    with pytest.raises(ConfigError, match="no tokenizer is called 'frame-vqae'; did you mean 'frame-vqvae'"):
-        registry.member("frame-vqae")
-    with pytest.raises(ConfigError, match="expected a mapping with 'type'"):
-        registry.config({"width": 3})
-    with pytest.raises(ConfigError, match="no tokenizer is called 'os:system'"):
-        registry.config({"type": "os:system"})
-    with pytest.raises(ConfigError, match=r"no tokenizer is called \['frame-vqvae'\]"):
-        registry.config({"type": ["frame-vqvae"]})
-
-
-@dataclass(frozen=True)
-class OtherConfig:
-    type: ClassVar[str] = "other"
-    size: int = 3
-
-
-class Other:
-    config_class = OtherConfig
-
-
-def test_a_class_is_registered_by_its_name() -> None:
-    registry: Registry[Any] = Registry("tokenizer", {"path": "os:path"})
-    registry.register("other", Other)
-    assert list(registry) == ["path", "other"]
-    assert registry.member("other") is Other
-    assert registry.config({"type": "other", "size": 5}) == OtherConfig(5)
-    registry.register("other", Other)
-    again = type("Other", (), {"config_class": OtherConfig, "__module__": __name__})
-    registry.register("other", again)  # the same cell of a notebook, run once more
-    assert registry.member("other") is again
-    with pytest.raises(ConfigError, match=r"no tokenizer is called 'othr'; did you mean 'other'\? .*import that code"):
-        registry.member("othr")
-
-
-@pytest.mark.parametrize(
-    ("name", "member", "message"),
-    [
-        ("path", Other, r"register 'path': os:path has this name; give .*:Other another"),
-        ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
-        ("mine", Vq, r"register 'mine': .*:Vq needs config_class, a frozen dataclass of type 'mine'"),
-        ("mine", Other(), r"register 'mine': <.*> is not a class derived from object"),
-    ],
-)
-def test_what_cannot_be_a_member_is_refused(name: str, member: Any, message: str) -> None:
-    registry: Registry[Any] = Registry("tokenizer", {"path": "os:path"})
-    with pytest.raises(ConfigError, match=message):
-        registry.register(name, member)
-    assert list(registry) == ["path"]
 
 
 def test_later_settings_lie_over_earlier_ones() -> None:

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from tokenreel.config import Registry, from_mapping, load_preset, to_mapping
+from tokenreel.config import from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import PretrainedModel, fingerprint
+from tokenreel.registry import Registry
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
 Tokens = dict[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]

@@ -13,6 +13,7 @@ from tokenreel.data.decoding.messages import ConnectionLost, TimedOut, receive, 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
+from tokenreel.registry import registrations
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _DYING_S = 1.0  # seconds that a process may take to end once it has hung up
@@ -35,7 +36,6 @@ class WorkerProcess:
     """Starts a worker on `source`. Raises WorkerLost, and DataError where the worker sees other videos than we do."""
 
     def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
-        kinds = SOURCES.to_message()
         self._limits = limits
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
         command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", source.location, str(limits.memory_gb)]
@@ -43,7 +43,7 @@ class WorkerProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, env=os.environ | _ONE_THREAD
         )
         try:
-            greeting, _ = self.ask(kinds)
+            greeting, _ = self.ask(registrations([SOURCES]))
             if greeting["digest"] != source.digest:
                 raise DataError(f"{source.location}: its videos changed while they were being read; start again")
         except BaseException:

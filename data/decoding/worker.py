@@ -23,7 +23,8 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, UserError
+from tokenreel.registry import register_again
 
 Answer = tuple[dict[str, Any], np.ndarray]
 _NEEDS: dict[str, type[TableSource] | type[SoundSource]] = {need.type: need for need in (TableSource, SoundSource)}
@@ -40,14 +41,14 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up among the answers
     try:
-        kinds, _ = receive(0)
-        SOURCES.take_message(kinds)
+        registered, _ = receive(0)
+        register_again([SOURCES], registered)
         # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         source = open_source(location)
     except ConnectionLost:
         return
-    except DataError as error:
+    except UserError as error:
         send(answers, {"kind": "error", "message": str(error)})
         return
     send(answers, {"kind": "ready", "digest": source.digest})

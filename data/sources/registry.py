@@ -1,16 +1,13 @@
-"""The kinds of sources, and how those that were added in Python reach the processes that we start."""
+"""The kinds of sources: ours, and those that were added in Python."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.location import Location
-from tokenreel.errors import ConfigError, DataError
+from tokenreel.errors import ConfigError
 
 Opener = Callable[[Location], VideoSource | None]  # None: what is there is of another kind; raises DataError
 
@@ -26,6 +23,8 @@ class SourceKind:
 
 class SourceRegistry:
     """The kinds that are known; those that were added are tried before ours, in the order in which they came."""
+
+    kind = "source"
 
     def __init__(self, ours: Iterable[SourceKind]) -> None:
         self._ours = tuple(ours)
@@ -60,30 +59,5 @@ class SourceRegistry:
             raise ConfigError(f"a kind of source is called {name!r} already; register this one by another name")
         self._added.append(kind)
 
-    def to_message(self) -> dict[str, Any]:
-        """Plain data by which a process that we start knows the kinds that were added.
-
-        Raises DataError for one that it could not import.
-        """
-        added = [_to_fields(kind) for kind in self._added]
-        return {"added": added, "path": sys.path if added else []}
-
-    def take_message(self, message: Mapping[str, Any]) -> None:
-        """Adds what `to_message` of the process that started this one says. Raises DataError where that fails."""
-        sys.path.extend(entry for entry in message["path"] if entry not in sys.path)  # last: they hide nothing of ours
-        for fields in message["added"]:
-            try:
-                module = importlib.import_module(fields["module"])
-            except ImportError as error:
-                raise DataError(f"source {fields['name']!r}: {fields['module']} cannot be imported: {error}") from error
-            self.register(fields["name"], getattr(module, fields["function"]), fields["expects"])
-
-
-def _to_fields(kind: SourceKind) -> dict[str, str]:
-    module, function = kind.open.__module__, getattr(kind.open, "__name__", "")
-    if module == "__main__" or getattr(sys.modules.get(module), function, None) is not kind.open:
-        raise DataError(
-            f"source {kind.name!r}: other processes cannot import {function or kind.open} from {module}: register a "
-            "function at the top of a module of its own"
-        )
-    return {"name": kind.name, "expects": kind.expects, "module": module, "function": function}
+    def registered(self) -> list[tuple[str, Opener, str]]:
+        return [(kind.name, kind.open, kind.expects) for kind in self._added]

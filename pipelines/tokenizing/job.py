@@ -23,17 +23,23 @@ from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
+from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import TokenSpec
 from tokenreel.hub import resolve
 from tokenreel.pipelines.common.device import cpu_threads
-from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.registry import Extendable
+from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer
+from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS
 from tokenreel.tokenizers.controls.controls import Controls
+from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 
 Precision = Literal["fp32", "bf16"]
 BATCH_PIXELS = {
     "cpu": 1 << 17,
     "cuda": 1 << 24,
 }  # per device type: 32 (fits a CPU cache) or 4,096 frames of 64 x 64
+
+REGISTRIES: tuple[Extendable, ...] = (SOURCES, TOKENIZERS, QUANTIZERS, CONTROL_ENCODERS)  # whose members a job may name
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
-from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, tokenize_shards
+from tokenreel.pipelines.tokenizing.job import REGISTRIES, TokenizeJob, tokenize_shards
+from tokenreel.registry import registrations
 
 Message = dict[str, Any] | None  # a line of a worker's output; None: end of output
 
@@ -55,14 +55,14 @@ def fill_shards(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterat
 def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tokenreel.pipelines.tokenizing.worker"],
+        [sys.executable, "-P", "-m", "tokenreel.pipelines.tokenizing.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     )
     assert process.stdin is not None
-    order = {"job": to_mapping(job), "shards": list(shards), "sources": SOURCES.to_message()}
+    order = {"job": to_mapping(job), "shards": list(shards), "registered": registrations(REGISTRIES)}
     process.stdin.write(json.dumps(order) + "\n")
     process.stdin.flush()  # and left open: its end tells the worker that we are gone
     return process

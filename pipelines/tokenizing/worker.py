@@ -14,9 +14,9 @@ import threading
 from typing import TextIO
 
 from tokenreel.config import from_mapping
-from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import UserError
-from tokenreel.pipelines.tokenizing.job import TokenizeJob, tokenize_shards
+from tokenreel.pipelines.tokenizing.job import REGISTRIES, TokenizeJob, tokenize_shards
+from tokenreel.registry import register_again
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, args=(sys.stdin,), daemon=True).start()
     try:
-        SOURCES.take_message(request["sources"])
+        register_again(REGISTRIES, request["registered"])
         for filled in tokenize_shards(from_mapping(TokenizeJob, request["job"], "job"), request["shards"]):
             _send(dataclasses.asdict(filled))
     except UserError as error:

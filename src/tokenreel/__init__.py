@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PRIORS",
     "QUANTIZERS",
+    "SOURCES",
     "TOKENIZERS",
     "Controls",
     "DecodeRequest",
@@ -51,6 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from tokenreel.data.cache.reader import TokenCache
     from tokenreel.data.pixels import to_frames, to_model
+    from tokenreel.data.sources.open import SOURCES
     from tokenreel.data.spec import TokenSpec
     from tokenreel.data.video.reader import read_video
     from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
@@ -71,6 +73,7 @@ else:
     _MODULES = {
         "PRIORS": "tokenreel.priors.base",
         "QUANTIZERS": "tokenreel.tokenizers.quantizers.base",
+        "SOURCES": "tokenreel.data.sources.open",
         "TOKENIZERS": "tokenreel.tokenizers.base",
         "Controls": "tokenreel.tokenizers.controls.controls",
         "DecodeRequest": "tokenreel.pipelines.requests.decoding",

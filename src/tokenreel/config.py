@@ -1,14 +1,13 @@
-"""Configuration: mappings <-> frozen dataclasses, strictly, and the registries that short names select from.
+"""Configuration: mappings <-> frozen dataclasses, strictly.
 
-A configuration is data. It names members of a registry and never carries an import path, so loading one runs no code
-that this process has not imported already. This module knows no model, no cache and no command.
+A configuration is data. It names members of a registry (`tokenreel.registry`) and never carries an import path, so
+loading one runs no code that this process has not imported already.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import re
 import types
@@ -16,7 +15,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import yaml
 
@@ -34,7 +33,6 @@ class Config(Protocol):
 
 
 C = TypeVar("C", bound=Config)
-M = TypeVar("M")  # the base class of a registry's members
 
 
 def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
@@ -159,71 +157,6 @@ def canonical_json(document: Any) -> bytes:
 
 def sha256_json(document: Any) -> str:
     return hashlib.sha256(canonical_json(document)).hexdigest()
-
-
-class Registry(Generic[M]):
-    """Classes by short name: ours, and those that `register` adds. Ours are imported when asked for, so listing them
-    costs nothing.
-
-    Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name. `base` is the class,
-    as "module:Class", that `register` requires a member to be derived from.
-    """
-
-    def __init__(self, kind: str, members: Mapping[str, str], base: str | None = None) -> None:
-        self.kind = kind
-        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", written in our own code only
-        self._base = base
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
-
-    def register(self, name: str, member: type[M]) -> None:
-        """Adds a class of your own, in this process: presets, configurations and saved models may name it from now on.
-
-        Registering a class twice changes nothing. One of the same module and qualified name replaces the earlier one: a
-        notebook cell that runs again defines a new class. Raises ConfigError where another class has the name, where
-        `member` is not a subclass of the registry's base, and where its `config_class` is missing or of another `type`.
-        """
-        base = object if self._base is None else _imported(self._base)
-        if not isinstance(member, type) or not issubclass(member, base):
-            raise ConfigError(f"register {name!r}: {member!r} is not a class derived from {self._base or 'object'}")
-        known, own = self._members.get(name), _import_path(member)
-        if known is not None and _import_path(known) != own:
-            raise ConfigError(f"register {name!r}: {_import_path(known)} has this name; give {own} another")
-        config = getattr(member, "config_class", None)
-        if not dataclasses.is_dataclass(config):
-            raise ConfigError(f"register {name!r}: {own} needs config_class, a frozen dataclass of {TYPE_KEY} {name!r}")
-        if (found := getattr(config, TYPE_KEY, None)) != name:
-            raise ConfigError(f"register {name!r}: the {TYPE_KEY} in config_class of {own} is {found!r}, not {name!r}")
-        self._members[name] = member
-
-    def member(self, name: Any, path: str = "config") -> type[M]:
-        """The class of that short name; ConfigError, with the nearest known one, if there is none."""
-        if not isinstance(name, str) or name not in self._members:
-            raise ConfigError(
-                f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}. "
-                "If code of your own registers it, import that code first"
-            )
-        member = self._members[name]
-        return _imported(member) if isinstance(member, str) else member
-
-    def config(self, mapping: Any, path: str = "config") -> Any:
-        """The configuration dataclass of the member that `mapping` names, filled from it."""
-        if not isinstance(mapping, Mapping) or TYPE_KEY not in mapping:
-            raise ConfigError(
-                f"{path}: expected a mapping with {TYPE_KEY!r}, one of {', '.join(self)}; got {mapping!r}"
-            )
-        member: Any = self.member(mapping[TYPE_KEY], path)
-        return from_mapping(member.config_class, mapping, path)
-
-
-def _import_path(member: str | type[Any]) -> str:
-    return member if isinstance(member, str) else f"{member.__module__}:{member.__qualname__}"
-
-
-def _imported(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

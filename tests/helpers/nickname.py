@@ -1,10 +1,17 @@
-"""A kind of source to be registered: `nick:` for `tabletop:`. Worker processes import it from here."""
+"""A source and a tokenizer to be registered under names that only this module knows; worker processes import it.
+
+`nick:` is `tabletop:`, "nickname" is "frame-vqvae".
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.tabletop import open_tabletop
+from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
 
 
 def open_nickname(location: Location) -> VideoSource | None:
@@ -14,3 +21,12 @@ def open_nickname(location: Location) -> VideoSource | None:
     assert source is not None
     source.location = location.text
     return source
+
+
+@dataclass(frozen=True)
+class NicknameConfig(FrameVQVAEConfig):
+    type: ClassVar[str] = "nickname"
+
+
+class Nickname(FrameVQVAE):
+    config_class = NicknameConfig

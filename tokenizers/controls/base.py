@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from tokenreel.config import Registry, to_mapping
+from tokenreel.config import to_mapping
 from tokenreel.data.controls.needs import ControlInput, ControlSource
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
+from tokenreel.registry import Registry
 
 CONTROL_ENCODERS: Registry[ControlEncoder] = Registry(
     "control",

@@ -15,8 +15,8 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenreel.config import Registry
 from tokenreel.errors import ConfigError
+from tokenreel.registry import Registry
 
 QUANTIZERS: Registry[Quantizer] = Registry(
     "quantizer",

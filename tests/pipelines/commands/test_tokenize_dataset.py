@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from nickname import open_nickname
+from nickname import Nickname, open_nickname
 from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
@@ -26,7 +26,7 @@ from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.commands import repair, tokenize_dataset, verify
 from tokenreel.pipelines.requests.artifacts import InspectRequest, VerifyRequest
 from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
-from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
 
 DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
@@ -35,9 +35,9 @@ FRAMES = 5  # of a clip: 4 clips a video, 124 rows in 4 shards
 TOKENIZER = {"type": "frame-vqvae", "hidden": 16, "residual": 8, "blocks": 1, "downsamplings": 2, "latent": 4}
 
 
-def save_tokenizer(path: Path, seed: int) -> str:
+def save_tokenizer(path: Path, seed: int, kind: str = "frame-vqvae") -> str:
     torch.manual_seed(seed)
-    section = {**TOKENIZER, "quantizer": {"type": "fsq", "levels": [7, 5, 5, 5]}}
+    section = {**TOKENIZER, "type": kind, "quantizer": {"type": "fsq", "levels": [7, 5, 5, 5]}}
     spread_codes(build_tokenizer(section, FRAMES, Framing(16, 16))).save_pretrained(path)
     return str(path)
 
@@ -83,12 +83,18 @@ def test_rows_hold_the_codes_of_their_clips(reference: Path, tokenizer: str) -> 
 
 
 def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    """Out of a kind of source that was registered in this process alone."""
-    with patch.object(SOURCES, "_added", []):
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2))
+    assert_same_cache(tmp_path / "x", reference)
+
+
+def test_workers_know_a_source_and_a_tokenizer_that_were_registered_here(reference: Path, tmp_path: Path) -> None:
+    with patch.object(SOURCES, "_added", []), patch.object(TOKENIZERS, "_members", dict(TOKENIZERS._members)):
         SOURCES.register("nickname", open_nickname, "nick:")
+        TOKENIZERS.register("nickname", Nickname)
+        tokenizer = save_tokenizer(tmp_path / "tokenizer", seed=0, kind="nickname")
         data = DATA.replace("tabletop:", "nick:")
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=data, out=tmp_path / "x", workers=2))
-    assert_same_cache(tmp_path / "x", reference)
+    assert arrays(tmp_path / "x") == arrays(reference)
 
 
 def test_two_halves_make_the_same_bytes_and_the_last_one_seals(reference: Path, tokenizer: str, tmp_path: Path) -> None:
