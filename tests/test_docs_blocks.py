@@ -1,4 +1,4 @@
-"""The Python in docs/concepts.md and docs/python.md is run, page by page, on a small project in a temporary folder.
+"""The Python in README, docs/concepts.md and docs/python.md is run, page by page, on a small project.
 
 A page's blocks share their names, as in one session. What a `pycon` block shows is what Python prints. What scripts in
 docs/ make is what they make now.
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_project import make_project
+from small_project import SIZE, make_project
 
 import tokenreel
 from tokenreel import PRIORS, TOKENIZERS
@@ -63,6 +63,20 @@ def test_python_in_a_page_runs(page: str, project: Path, tmp_path: Path, monkeyp
             exec(compile("\n" * line + text, page, "exec"), names)
         else:
             _run_session(text, names, f"{page}, block {number}", line)
+
+
+def test_python_in_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On models of SIZE x SIZE pixels, where the demo's have 64 x 64."""
+    shutil.copytree(project / "runs", tmp_path / "demo")
+    shutil.copy(next((project / "videos").rglob("*.mp4")), tmp_path / "start.mp4")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    shapes = re.findall(r"^(\w+) = .*# uint8 \[(.*)\]$", block, flags=re.MULTILINE)
+    assert [name for name, _ in shapes] == ["start", "video"]
+    for name, shape in shapes:
+        assert list(names[name].shape) == [int(size) for size in shape.replace("64", str(SIZE)).split(", ")]
 
 
 def _run_session(text: str, names: dict[str, Any], name: str, line: int) -> None:
