@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from tokenreel.config import ABSENT_IF_NONE, from_mapping, to_mapping
+from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError, nearest_name
 
 Time = Literal["framewise", "causal", "window"]
@@ -49,7 +49,7 @@ class StreamSpec:
     stride: int = 1  # frames for each code step
     role: Literal["level", "control"] = "level"  # level: the video's own, coarse first; control: conditions it
     unconditional_token: int | None = None  # means "not given"; beyond the codebook, so K if there is one
-    encoder_fingerprint: str | None = field(default=None, metadata=ABSENT_IF_NONE)  # of a control's encoder
+    encoder_fingerprint: str | None = None  # of a control's encoder
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1 or self.codebook_size < 1 or self.codebooks < 1 or self.stride < 1:

@@ -12,7 +12,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -23,7 +23,6 @@ from tokenreel.errors import ConfigError, nearest_name
 
 BASE_KEY = "base"  # the key of a preset that says which other one it changes
 TYPE_KEY = "type"  # the key that says which member of a registry or union a mapping configures
-ABSENT_IF_NONE = {"absent_if_none": True}  # metadata of a field that is younger than documents whose hashes must hold
 
 
 class Config(Protocol):
@@ -64,15 +63,8 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The inverse of `from_mapping`: plain data with lists for tuples, and `type` where the dataclass carries one."""
-    data = {field.name: _plain(getattr(config, field.name)) for field in _written_fields(config)}
+    data = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
     return {TYPE_KEY: config.type, **data} if hasattr(config, TYPE_KEY) else data
-
-
-def _written_fields(config: Any) -> Iterator[dataclasses.Field[Any]]:
-    for field in dataclasses.fields(config):
-        absent = field.metadata.get("absent_if_none") and getattr(config, field.name) is None
-        if field.init and not absent:
-            yield field
 
 
 def _plain(value: Any) -> Any:
