@@ -13,7 +13,6 @@ from typing import Any
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
 from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
-from tokenreel.pipelines.requests.exporting import ExportRequest
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
 from tokenreel.pipelines.requests.program import (
@@ -23,7 +22,7 @@ from tokenreel.pipelines.requests.program import (
     ShowPresetRequest,
     TabletopRequest,
 )
-from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
+from tokenreel.pipelines.requests.tokenizing import ExportRequest, RepairRequest, TokenizeRequest
 from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tokenreel.data.cache.export import export_webdataset
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.common.progress import Progress
-from tokenreel.pipelines.requests.exporting import ExportRequest
+from tokenreel.pipelines.requests.tokenizing import ExportRequest
 
 
 def run(request: ExportRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests that write or rewrite token caches of videos: tokenize-dataset, repair."""
+"""Requests that write, rewrite or export token caches: tokenize-dataset, repair, export."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Literal
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, argument, option, request
-from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN
+from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
 
+ExportFormat = Literal["webdataset"]
 WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
 
 
@@ -91,3 +92,17 @@ class RepairRequest(Request):
     data: str | None = option("--data", "Where the videos are now. Default: where they were.", default=None)
     device: str | None = option(*DEVICE, default=None)
     workers: int = option(*WORKERS, default=1, minimum=1)
+
+
+@request
+class ExportRequest(Request):
+    """Export a token cache as WebDataset shards.
+
+    There is one sample per valid row.
+    """
+
+    cache: Path = option("--cache", "Sealed token cache or token file.")
+    out: Path = option(*OUT)
+    format: ExportFormat = option("--format", "Format of the shards.", default="webdataset")
+    split: Split | None = option(SPLIT[0], "Split to export. Default: all rows.", default=None)
+    shard_rows: int = option("--shard-rows", "Maximum number of samples per shard.", default=10_000, minimum=1)

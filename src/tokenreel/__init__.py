@@ -57,10 +57,9 @@ if TYPE_CHECKING:
     from tokenreel.data.video.reader import read_video
     from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
     from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
-    from tokenreel.pipelines.requests.exporting import ExportRequest
     from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
     from tokenreel.pipelines.requests.program import DemoRequest, TabletopRequest
-    from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
+    from tokenreel.pipelines.requests.tokenizing import ExportRequest, RepairRequest, TokenizeRequest
     from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
     from tokenreel.pipelines.run import run
     from tokenreel.priors.base import PRIORS, Prior
@@ -78,7 +77,7 @@ else:
         "Controls": "tokenreel.tokenizers.controls.controls",
         "DecodeRequest": "tokenreel.pipelines.requests.decoding",
         "DemoRequest": "tokenreel.pipelines.requests.program",
-        "ExportRequest": "tokenreel.pipelines.requests.exporting",
+        "ExportRequest": "tokenreel.pipelines.requests.tokenizing",
         "FitControlsRequest": "tokenreel.pipelines.requests.training",
         "GenerateRequest": "tokenreel.pipelines.requests.generation",
         "InspectRequest": "tokenreel.pipelines.requests.artifacts",

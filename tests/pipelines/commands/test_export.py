@@ -15,7 +15,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.pipelines.cli.program import run_command
-from tokenreel.pipelines.requests.exporting import ExportRequest
+from tokenreel.pipelines.requests.tokenizing import ExportRequest
 
 SPEC = TokenSpec((StreamSpec("video", (3, 5, 7), 509),), 3, Framing(11, 13))
 ROWS = 23
