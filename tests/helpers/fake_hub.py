@@ -23,7 +23,7 @@ LFS_SUFFIXES = (".safetensors", ".bin")
 
 @dataclass
 class Repo:
-    """Commits by hash, and the branches that point at them."""
+    """Commits by hash, and the branches and tags that point at them."""
 
     name: str
     commits: dict[str, Files] = field(default_factory=dict)
@@ -156,6 +156,13 @@ def _lfs_put(request: _Handler, oid: str) -> None:
     return request.send(200, {})
 
 
+def _create_tag(request: _Handler, kind: str, name: str, revision: str) -> None:
+    if found := request.find(kind, name, revision):
+        repo, sha = found
+        repo.branches[json.loads(request.body)["tag"]] = sha
+        request.send(200, {})
+
+
 def _commit(request: _Handler, kind: str, name: str, branch: str) -> None:
     found = request.find(kind, name, branch)
     if found is None:
@@ -222,6 +229,7 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"POST /api/repos/create", _create_repo),
     (r"POST /api/validate-yaml", lambda request: request.send(200, {"errors": [], "warnings": []})),
     (rf"POST {_REPO}/branch/(?P<branch>.+)", _create_branch),
+    (rf"POST {_REPO}/tag/(?P<revision>.+)", _create_tag),
     (rf"POST {_REPO}/preupload/.+", _preupload),
     (rf"POST {_REPO}/commit/(?P<branch>.+)", _commit),
     (r"POST .+\.git/info/lfs/objects/batch", _lfs_batch),
