@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -91,6 +91,8 @@ class TokenSpec:
     time: Time = "framewise"
 
     def __post_init__(self) -> None:
+        if self.time not in get_args(Time):  # also where a class of a user builds its spec
+            raise ConfigError(f"time (={self.time!r}) must be one of {', '.join(get_args(Time))}")
         names = [stream.name for stream in self.streams]
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"streams (={names}) must have at least one member and different names")
@@ -159,15 +161,17 @@ class TokenSpec:
         step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], unconditional_token=level.grid[0], **whole)
         return dataclasses.replace(self, streams=(*self.streams, end, step))
 
-    def steps_of_frames(self, frames: int, stream: StreamSpec) -> int:
-        """How many code steps the first `frames` frames make. Raises ConfigError where the stride does not divide."""
+    def steps_of_frames(self, frames: int, stream: StreamSpec, what: str = "frames") -> int:
+        """How many code steps the first `frames` frames make. Raises ConfigError, which begins with `what`, where the
+        stride does not divide them.
+        """
         if frames == 0:
             return 0
         first = 1 if self.time == "causal" else 0  # a causal tokenizer codes frame 0 alone
         if (frames - first) % stream.stride:
             raise ConfigError(
-                f"frames (={frames}) do not fill whole code steps of stream {stream.name!r}: "
-                f"use {first or stream.stride} plus a multiple of its stride (={stream.stride})"
+                f"{what} (={frames}) do not fill whole code steps of stream {stream.name!r}: use "
+                f"{'1 plus ' if first else ''}a multiple of its stride (={stream.stride})"
             )
         return first + (frames - first) // stream.stride
 

@@ -16,6 +16,7 @@ class Location:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.options_read = False  # whether somebody asked for the options, and so refused those that are not known
 
     @property
     def written(self) -> str:
@@ -33,6 +34,7 @@ class Location:
 
     def options(self, *known: str) -> Mapping[str, str]:
         """The options as they are written. Raises DataError for one that is not `known`."""
+        self.options_read = True
         options = self._parts[1]
         for name in options:
             if name not in known:

@@ -47,13 +47,27 @@ def open_source(location: str) -> VideoSource:
     Raises DataError, which says what was found, where there are no videos.
     """
     place = Location(location)
-    source = next(filter(None, (kind.open(place) for kind in SOURCES)), None)
+    source = _open(place)
     if source is None:
-        raise DataError(f"{location}: {_found(place)}; expected {SOURCES.expected}")
+        raise DataError(
+            f"{location}: {_found(place)}; expected {SOURCES.expected}. If code of your own registers another kind of "
+            "source, import that code first"
+        )
     if not source.entries:
         raise DataError(f"{location}: it holds no videos; expected {SOURCES.expected}")
-    _require_ids(source)
+    _require_entries(source)
     return source
+
+
+def _open(place: Location) -> VideoSource | None:
+    for kind in SOURCES:
+        place.options_read = False
+        source = kind.open(place)
+        if source is not None:
+            if not place.options_read:
+                place.options()  # raises if there are any, as this kind takes none
+            return source
+    return None
 
 
 def _found(place: Location) -> str:
@@ -70,10 +84,14 @@ def _found(place: Location) -> str:
     return f"no such file or folder{f'; did you mean {near[0]!r}?' if near else ''}"
 
 
-def _require_ids(source: VideoSource) -> None:
+def _require_entries(source: VideoSource) -> None:
     """Raises DataError unless ids are sorted, each there once, and relative: they divide the videos by hash, stand in
-    caches, and may come out of a file that somebody else made.
+    caches, and may come out of a file that somebody else made. Labels and splits are names.
     """
+    for entry in source.entries:
+        for what, value in (("label", entry.label), ("split", entry.split)):
+            if value is not None and not isinstance(value, str):
+                raise DataError(f"{source.location}: the {what} of {entry.id!r} is {value!r}; expected a str or None")
     ids = [entry.id for entry in source.entries]
     for name in ids:
         path = PurePosixPath(name)

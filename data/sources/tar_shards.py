@@ -107,7 +107,6 @@ def open_tar_shards(location: Location) -> VideoSource | None:
         shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
     if not shards:
         return None
-    location.options()  # there are none: a container states its own times
     return TarShards(location.text, shards)
 
 

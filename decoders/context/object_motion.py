@@ -37,7 +37,7 @@ class ObjectMotionConfig:
         limits = {"fraction": 1, "zoom": 0.5, "rotation": 180, "translation": 1}
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
-                raise ConfigError(f"object_motion.{name} (={getattr(self, name)}) must be from 0 to {limit:g}")
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be from 0 to {limit:g}")
 
 
 def sample_parts(frames: Tensor, background: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:

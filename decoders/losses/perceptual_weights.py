@@ -37,17 +37,17 @@ class PerceptualConfig:
     def __post_init__(self) -> None:
         if (self.file is None) == (self.repo is None):
             raise ConfigError(
-                f"perceptual: set either file (={self.file}), a {SUFFIX} file with the weights of {self.network}, or "
+                f"set either file (={self.file}), a {SUFFIX} file with the weights of {self.network}, or "
                 f"repo (={self.repo}), a repository on the Hub that contains one"
             )
         name = self.file or self.filename
         if not name.endswith(SUFFIX):
             raise ConfigError(
-                f"perceptual: {name} is not a {SUFFIX} file, and other formats may execute code when read. Convert it "
+                f"{name} is not a {SUFFIX} file, and other formats may execute code when read. Convert it "
                 f"once: safetensors.torch.save_file(torch.load({name!r}, weights_only=True), 'weights{SUFFIX}')"
             )
         if self.weight <= 0:
-            raise ConfigError(f"perceptual.weight (={self.weight}) must be positive; omit perceptual to disable it")
+            raise ConfigError(f"weight (={self.weight}) must be positive; omit perceptual to disable it")
 
 
 def load_perceptual(config: PerceptualConfig) -> PerceptualNetwork:

@@ -97,7 +97,7 @@ def _encoded_alone(priors: Sequence[Prior], tokens: Mapping[str, np.ndarray]) ->
 def _given_levels(prior: Prior, tokens: Mapping[str, np.ndarray], given_frames: int) -> dict[str, np.ndarray]:
     streams = map(prior.spec.stream, prior.predicts)
     return {
-        stream.name: tokens[stream.name][:, : prior.spec.steps_of_frames(given_frames, stream)]
+        stream.name: tokens[stream.name][:, : prior.spec.steps_of_frames(given_frames, stream, "given frames")]
         for stream in streams
         if stream.role == "level"
     }

@@ -46,9 +46,9 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         if self.weight <= 0 or self.cap <= 0 or (self.learning_rate is not None and self.learning_rate <= 0):
-            raise ConfigError(f"adversarial: weight, cap and learning_rate must be positive, got {self}")
+            raise ConfigError(f"weight, cap and learning_rate must be positive, got {self}")
         if self.start_step < 0 or self.r1 < 0 or self.r1_every < 1:
-            raise ConfigError(f"adversarial: start_step and r1 must be 0 or more, r1_every at least 1, got {self}")
+            raise ConfigError(f"start_step and r1 must be 0 or more, r1_every at least 1, got {self}")
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class AdversarialTrainingConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guard is not None and self.guard <= 1:
-            raise ConfigError(f"training.guard (={self.guard}) must be greater than 1, or null")
+            raise ConfigError(f"guard (={self.guard}) must be greater than 1, or null")
         defaults = dataclasses.asdict(AdversarialConfig())  # not an error: a resolved section holds all of them
         changed = sorted(dataclasses.asdict(self.adversarial).items() - defaults.items())
         if changed and not self.discriminators:
             raise ConfigError(
-                f"training.adversarial.{changed[0][0]} (={changed[0][1]}) has no effect without a discriminator: set "
-                "training.image_discriminator or training.temporal_discriminator, or omit it"
+                f"adversarial.{changed[0][0]} (={changed[0][1]}) has no effect without a discriminator: set "
+                "image_discriminator or temporal_discriminator, or omit it"
             )
 
     @property

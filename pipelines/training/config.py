@@ -65,4 +65,4 @@ class TrainingConfig:
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
-        raise ConfigError(f"training.{name} (={value}) must be {expected}")
+        raise ConfigError(f"{name} (={value}) must be {expected}")

@@ -47,7 +47,7 @@ class PriorTrainingConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.drop_controls < 1:
-            raise ConfigError(f"training.drop_controls (={self.drop_controls}) must be in [0, 1)")
+            raise ConfigError(f"drop_controls (={self.drop_controls}) must be in [0, 1)")
 
 
 class PriorObjective(Objective):
@@ -65,7 +65,10 @@ class PriorObjective(Objective):
         has_held_out = any(video.get("split") == "validation" for video in cache.plan["videos"])
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
-        self.given = prior.given_frames(config.given_frames)
+        try:
+            self.given = prior.given_frames(config.given_frames)
+        except ConfigError as error:
+            raise ConfigError(f"training.given_frames: {error}") from error
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
         if (self.given | prior.given_streams(self.control_streams)).all():

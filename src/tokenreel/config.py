@@ -53,11 +53,10 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
         if required and name not in values:
             raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
     hints = typing.get_type_hints(cls, include_extras=True)
+    converted = {key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()}
     try:
-        return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
-    except ConfigError:
-        raise
-    except ValueError as error:  # a range that the dataclass checks in its own __post_init__
+        return cls(**converted)
+    except ValueError as error:  # what the dataclass checks in its own __post_init__, in the names of its fields
         raise ConfigError(f"{path}: {error}") from error
 
 

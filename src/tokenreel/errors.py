@@ -31,8 +31,7 @@ class HubError(UserError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Ends an error message about an unknown name: the nearest known one if there is one, and the known ones."""
+    """What ends a message about an unknown name: the nearest known one, if there is one, and all known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known: {', '.join(names)}"
+    return f"did you mean {near[0]!r}? Known: {', '.join(names)}" if near else f"known: {', '.join(names)}"

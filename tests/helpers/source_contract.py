@@ -137,7 +137,9 @@ def check_workers(location: str) -> None:
 
 def check_damage(location: str, folder: Path, open_at: OpenAt = open_source) -> None:
     """Whatever becomes of a file below `folder`, before or after opening, it is frames or a DataError."""
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert files, f"{folder}: there is no file in it to damage"
+    for file in files:
         whole = file.read_bytes()
         middle = len(whole) // 2
         damaged = (b"", whole[:middle], bytes(100) + whole[100:], whole[:middle] + bytes(100) + whole[middle + 100 :])

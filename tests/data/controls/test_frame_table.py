@@ -27,7 +27,7 @@ def test_each_video_has_its_lines_in_the_order_of_its_frames(tmp_path: Path) -> 
     np.testing.assert_array_equal(tables.numbers("deep/a.mp4", "states.csv", ("y", "x")), [[8, 7]])
     with pytest.raises(DataError, match=r"c\.mp4: states\.csv has no line for it; did you mean"):
         tables.numbers("c.mp4", "states.csv", ("x",))
-    with pytest.raises(DataError, match=r"no column 'z'.*Known: x, y"):
+    with pytest.raises(DataError, match=r"no column 'z'.*known: x, y"):
         tables.numbers("a.mp4", "states.csv", ("z",))
 
 

@@ -123,5 +123,5 @@ def test_a_source_without_a_control_says_so(tmp_path: Path) -> None:
         read(array, {"sound": SoundSource(16000, 1600, 10.0)})
     with pytest.raises(DataError, match=r"no table 'states\.csv'"):
         read(array, {"state": TableSource(STATES, ("x",))})
-    with pytest.raises(DataError, match=r"no column 'z'; Known: x, y"):
+    with pytest.raises(DataError, match=r"no column 'z'; known: x, y"):
         read("tabletop:?videos=1&frames=5&size=16", {"state": TableSource(STATES, ("z",))})

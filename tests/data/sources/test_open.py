@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -83,7 +85,7 @@ def test_a_registered_source_is_asked_before_ours(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", 3)
     opened = open_source(str(tmp_path / "a.mp4"))
     SOURCES.register("mine", lambda location: opened, "what I say")
-    assert open_source("tabletop:?videos=1") is opened
+    assert open_source("tabletop:") is opened
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,26 @@ def test_options_that_mean_nothing_are_refused(listed: str, options: str) -> Non
 def test_settings_of_tabletop_are_checked(location: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(location)
+
+
+class Labelled(VideoList):
+    """Not the names that entries are to have."""
+
+    def __init__(self, location: str, path: Path, **wrong: Any) -> None:
+        super().__init__(location, path)
+        self.entries = tuple(replace(entry, **wrong) for entry in self.entries)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"label": 3}, "label of 'a.mp4' is 3"), ({"split": 0}, "split of .* is 0")]
+)
+def test_labels_and_splits_are_names(listed: str, wrong: dict[str, Any], message: str) -> None:
+    SOURCES.register("labelled", lambda location: Labelled(location.text, location.path, **wrong), "a list")
+    with pytest.raises(DataError, match=message):
+        open_source(listed)
+
+
+def test_an_option_that_no_opener_asked_for_is_refused(listed: str) -> None:
+    SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
+    with pytest.raises(DataError, match=r"option 'fpss' is not known; videos of this kind take none"):
+        open_source(f"{listed}?fpss=3")

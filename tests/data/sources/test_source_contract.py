@@ -199,7 +199,8 @@ def test_contract(write: Callable[[Path], Written], tmp_path: Path) -> None:
     location, videos, frame_rate = write(tmp_path)
     check_contract(location, videos, frame_rate)
     check_workers(location)
-    check_damage(location, tmp_path)
+    if list(tmp_path.iterdir()):  # Tabletop has no files
+        check_damage(location, tmp_path)
 
 
 class Absolute(VideoList):

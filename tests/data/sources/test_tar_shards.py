@@ -27,6 +27,7 @@ from tokenreel.data.sources.tar_shards import expand_shards, index_shard
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
+from tokenreel.registry import registrations
 
 AS_IS = Framing(HEIGHT, WIDTH)
 
@@ -205,7 +206,7 @@ def test_a_decode_worker_reads_shards_without_torch(tmp_path: Path, video: bytes
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
-        send(worker.stdin.fileno(), SOURCES.to_message())
+        send(worker.stdin.fileno(), registrations([SOURCES]))
         ready, _ = receive(worker.stdout.fileno(), 60.0)
         mapped = Path(f"/proc/{worker.pid}/maps").read_text()
         worker.stdin.close()

@@ -263,7 +263,7 @@ def test_an_end_frame_may_be_the_last_one_of_a_video(folder: Folder, tmp_path: P
     [
         ("state", "--states 4.csv", 1, r"control 'state', .*4.csv: it has 4 frames, but 5 are needed"),
         ("state", "--states far.csv", 1, r"control 'state', .*: x \(=30\) .* is far outside of .* 0\.\d+ to 0\.\d+"),
-        ("state", "--states quarters.csv", 1, r"has no column 'x'; Known: quarter"),
+        ("state", "--states quarters.csv", 1, r"has no column 'x'; known: quarter"),
         ("state", "--states none.csv", 1, r"none.csv cannot be read"),
         ("state", "--states states.csv --frames 7", 1, "it has 5 frames, but 7 are needed"),
         ("sound", "--sound short.wav", 1, r"control 'sound', .*: .*its sound lasts 0\.25 s, its frames need 0\.40 s"),
