@@ -18,7 +18,7 @@ from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.splits import SPLITS, select_validation, split_of_name
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
 TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are not the fault of a video's file
@@ -201,7 +201,7 @@ def _plan_video(
 ) -> PlannedVideo:
     if isinstance(probe, DecodeFailure):
         return PlannedVideo(entry.id, reason=probe.reason, detail=probe.detail)
-    shown = shown_frames(probe.frame_times, config.framing.frame_rate)
+    shown = resample_indices(probe.frame_times, config.framing.frame_rate)
     if len(shown) < config.frames:
         detail = f"{len(shown)} frames, a clip has {config.frames}"
         return PlannedVideo(entry.id, reason=TOO_SHORT, detail=detail)
