@@ -41,7 +41,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not end up among the answers
     try:
         kinds, _ = receive(0)
-        SOURCES.take_message(kinds)
+        SOURCES.register_from(kinds)
         # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         source = open_source(location)

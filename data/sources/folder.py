@@ -40,7 +40,7 @@ def open_videos(location: Location) -> VideoSource | None:
     videos, video = location.files_below(*SUFFIXES), location.file(*SUFFIXES)
     if not videos and video is None:
         return None
-    location.options()  # there are none: a container states its own times
+    location.options()  # none are allowed: a container states its own times
     if video is not None:
         return SingleVideo(location.text, video)
     return VideoFolder(location.text, location.path, videos, metadata_files(location))

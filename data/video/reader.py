@@ -93,8 +93,8 @@ def resample_indices(frame_times: np.ndarray, frame_rate: float | None) -> np.nd
 
 
 def require_frames(indices: np.ndarray, frames: int) -> None:
-    """Raises ValueError unless `indices` are ascending frame numbers, at least one, and DecodeFailure if the video is too
-    short for them; it has `frames` frames.
+    """Raises ValueError unless `indices` are ascending frame numbers, at least one, and DecodeFailure where a video of
+    `frames` frames is too short for them.
     """
     if len(indices) == 0 or indices[0] < 0 or np.any(np.diff(indices) < 0):
         raise ValueError(f"indices (={indices}) must be ascending frame numbers, at least one of them")

@@ -24,7 +24,7 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, args=(sys.stdin,), daemon=True).start()
     try:
-        SOURCES.take_message(request["sources"])
+        SOURCES.register_from(request["sources"])
         for filled in tokenize_shards(from_mapping(TokenizeJob, request["job"], "job"), request["shards"]):
             _send(dataclasses.asdict(filled))
     except UserError as error:

@@ -119,7 +119,7 @@ def test_a_source_without_a_control_says_so(tmp_path: Path) -> None:
         read(str(tmp_path), {"class": ClassSource()})
     np.save(tmp_path / "a.npy", np.zeros((5, 16, 16, 3), np.uint8))
     array = f"{tmp_path / 'a.npy'}?fps=10"
-    with pytest.raises(DataError, match="this kind of source has no sound"):
+    with pytest.raises(DataError, match="sources of this kind have no sound"):
         read(array, {"sound": SoundSource(16000, 1600, 10.0)})
     with pytest.raises(DataError, match=r"no table 'states\.csv'"):
         read(array, {"state": TableSource(STATES, ("x",))})

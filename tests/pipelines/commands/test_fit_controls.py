@@ -235,7 +235,7 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
     write_video(tmp_path / "videos" / name, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": str(tmp_path / "videos")}
     with pytest.raises(
-        DataError, match=r"--max-bad-fraction \(=0\.05\), such as .*000.*no-sound \(it has no sound stream\)"
+        DataError, match=r"--max-bad-fraction \(=0\.05\), such as .*000.*no-sound \(the file has no sound stream\)"
     ):
         tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))
     summary = tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x", max_bad_fraction=0.1))
