@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from tokenreel.data.controls.needs import STATES
+from tokenreel.data.controls.inputs import STATES
 from tokenreel.data.controls.sound import resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.location import Location

@@ -16,7 +16,7 @@ from typing import Any
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.layout import CacheHeader, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import codes_to_cache
+from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, Plan
@@ -74,7 +74,7 @@ def import_tokens(tokens: Path, out: Path) -> dict[str, Any]:
         raise DataError(f"--data {tokens} is not an .npy file of tokens: give one, or a --tokenizer for videos")
     array = read_foreign_tokens(tokens)
     framing = Framing(*array.shape[2:4])  # the videos are unknown: one pixel per token
-    cache_id = codes_to_cache(out, array, framing)
+    cache_id = write_foreign_tokens(out, array, framing)
     return {"rows": len(array), "tokens": int(array.size), "out": str(out), "cache_id": cache_id, "sealed": True}
 
 

@@ -245,7 +245,7 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
     bad = np.setdiff1d(np.arange(cache.row_count), cache.rows())
     for name, layout in cache.header.streams.items():
         stored = np.asarray(cache._streams[name].read(bad.tolist()))
-        assert (stored == layout.fill).all()
+        assert (stored == layout.fill_value).all()
     for path in (tmp_path / "videos").rglob("*.mp4"):
         write_video(path, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
     with pytest.raises(DataError, match=r"no-sound.* clips lack their controls"):
