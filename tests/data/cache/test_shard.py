@@ -115,7 +115,7 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     layout = ArrayLayout("x", np.dtype("uint8"), ROWS, (3,), 8, 1)
     with pytest.raises(CacheError, match="do not fit uint8"):
         encode_shard(layout, 0, np.full((8, 3), 256))
-    with pytest.raises(CacheError, match=r"has rows \(8, 3\)"):
+    with pytest.raises(CacheError, match=r"must be \(8, 3\)"):
         encode_shard(layout, 0, np.zeros((7, 3), np.uint8))
 
 
