@@ -125,7 +125,7 @@ def test_a_class_is_registered_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "member", "message"),
     [
-        ("path", Other, r"register 'path': os:path has this name; give .*:Other another"),
+        ("path", Other, r"register 'path': os:path has this name; register .*:Other under another"),
         ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
         ("mine", Vq, r"register 'mine': .*:Vq needs config_class, a frozen dataclass of type 'mine'"),
         ("mine", Other(), r"register 'mine': <.*> is not a class derived from object"),

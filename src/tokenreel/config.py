@@ -1,7 +1,7 @@
 """Configuration: mappings <-> frozen dataclasses, strictly, and the registries that short names select from.
 
 A configuration is data. It names members of a registry and never carries an import path, so loading one runs no code
-that this process has not imported already. This module knows no model, no cache and no command.
+that this process has not imported already.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import yaml
 
 from tokenreel.errors import ConfigError, nearest_name
 
-BASE_KEY = "base"  # the key of a preset that says which other one it changes
-TYPE_KEY = "type"  # the key that says which member of a registry or union a mapping configures
-ABSENT_IF_NONE = {"absent_if_none": True}  # metadata of a field that is younger than documents whose hashes must hold
+BASE_KEY = "base"  # the key of a preset that names the preset it modifies
+TYPE_KEY = "type"  # the key that names the member of a registry or union that a mapping configures
+ABSENT_IF_NONE = {"absent_if_none": True}  # metadata of a field added after documents whose hashes must not change
 
 
 class Config(Protocol):
-    """A frozen dataclass; `type` is set where a registry or a union has to tell it from its siblings."""
+    """A frozen dataclass; `type` identifies it in a registry or a union."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -38,11 +38,11 @@ M = TypeVar("M")  # the base class of a registry's members
 
 
 def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
-    """Builds the dataclass `cls` out of plain data (YAML, JSON), however deeply nested.
+    """Builds the dataclass `cls` from plain data (YAML, JSON), nested to any depth.
 
-    `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
-    one), a missing key, or a value of another type; a whole number stands for a float, nothing else is converted.
-    A field annotated `Annotated[..., REGISTRY]` takes the configuration of any member of that registry.
+    `path` is the key in the file, for messages. Raises ConfigError on an unknown key (naming the nearest known
+    one), a missing key, or a value of another type; an integer is accepted as a float, nothing else is converted.
+    A field annotated `Annotated[..., REGISTRY]` accepts the configuration of any member of that registry.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
@@ -54,7 +54,7 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
+            raise ConfigError(f"{path}.{name}: missing; {cls.__name__} requires it")
     hints = typing.get_type_hints(cls, include_extras=True)
     try:
         return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
@@ -65,7 +65,7 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The inverse of `from_mapping`: plain data with lists for tuples, and `type` where the dataclass carries one."""
+    """The inverse of `from_mapping`: plain data with lists for tuples, and `type` if the dataclass has one."""
     data = {field.name: _plain(getattr(config, field.name)) for field in _written_fields(config)}
     return {TYPE_KEY: config.type, **data} if hasattr(config, TYPE_KEY) else data
 
@@ -153,7 +153,7 @@ def _convert_first(members: tuple[Any, ...], value: Any, path: str) -> Any:
 
 
 def canonical_json(document: Any) -> bytes:
-    """The bytes of a JSON document that its hash is taken over."""
+    """The bytes of a JSON document that are hashed."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -162,8 +162,8 @@ def sha256_json(document: Any) -> str:
 
 
 class Registry(Generic[M]):
-    """Classes by short name: ours, and those that `register` adds. Ours are imported when asked for, so listing them
-    costs nothing.
+    """Classes by short name: built-in ones, and those that `register` adds. Built-in ones are imported on first use, so
+    that listing them is cheap.
 
     Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name. `base` is the class,
     as "module:Class", that `register` requires a member to be derived from.
@@ -171,25 +171,25 @@ class Registry(Generic[M]):
 
     def __init__(self, kind: str, members: Mapping[str, str], base: str | None = None) -> None:
         self.kind = kind
-        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", written in our own code only
+        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", for built-in classes only
         self._base = base
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
     def register(self, name: str, member: type[M]) -> None:
-        """Adds a class of your own, in this process: presets, configurations and saved models may name it from now on.
+        """Adds a class of your own in this process, so that presets, configurations and saved models can name it.
 
-        Registering a class twice changes nothing. One of the same module and qualified name replaces the earlier one: a
-        notebook cell that runs again defines a new class. Raises ConfigError where another class has the name, where
-        `member` is not a subclass of the registry's base, and where its `config_class` is missing or of another `type`.
+        Registering a class again has no effect. One with the same module and qualified name replaces the earlier one,
+        as a notebook cell that runs again defines a new class. Raises ConfigError if another class has the name, if
+        `member` is not a subclass of the registry's base, or if its `config_class` is missing or has another `type`.
         """
         base = object if self._base is None else _imported(self._base)
         if not isinstance(member, type) or not issubclass(member, base):
             raise ConfigError(f"register {name!r}: {member!r} is not a class derived from {self._base or 'object'}")
         known, own = self._members.get(name), _import_path(member)
         if known is not None and _import_path(known) != own:
-            raise ConfigError(f"register {name!r}: {_import_path(known)} has this name; give {own} another")
+            raise ConfigError(f"register {name!r}: {_import_path(known)} has this name; register {own} under another")
         config = getattr(member, "config_class", None)
         if not dataclasses.is_dataclass(config):
             raise ConfigError(f"register {name!r}: {own} needs config_class, a frozen dataclass of {TYPE_KEY} {name!r}")
@@ -227,7 +227,7 @@ def _imported(path: str) -> Any:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as plain data. Raises ConfigError where it is missing, is not YAML, or is not a mapping."""
+    """A YAML file as plain data. Raises ConfigError if it is missing, is not YAML, or is not a mapping."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -241,7 +241,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only. As in YAML 1.2, 1e-4 is a number; YAML 1.1, which PyYAML follows, takes it for text."""
+    """Plain data only. As in YAML 1.2, 1e-4 is a number; in YAML 1.1, which PyYAML follows, it is a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -250,13 +250,13 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, complaint: str) -> Any:
-    """Raises ConfigError, which begins with `complaint` and says where, for what is no YAML."""
+    """YAML as plain data. Raises ConfigError, with `complaint` and the line, if the text is not YAML."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{complaint}: {error.problem}{place}") from error
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{complaint}: {error.problem}{where}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{complaint}: {' '.join(str(error).split())}") from error
 
@@ -268,7 +268,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The sections of a shipped preset as plain data; `base: NAME` in it names the preset that it is laid over.
+    """The sections of a shipped preset as plain data; `base: NAME` in it names the preset that it modifies.
 
     Raises ConfigError, with the nearest name, for an unknown one.
     """
@@ -281,7 +281,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` laid over `base`, section by section; a mapping of another `type` replaces instead of mixing."""
+    """`base` updated recursively with `override`; a mapping with another `type` replaces the old one entirely."""
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)

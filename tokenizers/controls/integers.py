@@ -55,5 +55,5 @@ class IntegerEncoder(ControlEncoder):
         return numbers.astype(np.int64)[:, None, None, None]
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
-        """float32 [T, 1]"""
+        """The integers, float32 [T, 1]."""
         return indices.reshape(-1, 1).astype(np.float32)

@@ -81,7 +81,7 @@ class StateEncoder(ControlEncoder):
         return np.stack(indices, axis=1)[:, None, :, None]
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
-        """float32 [T, S]"""
+        """The quantized states, float32 [T, S]."""
         columns = zip(indices[:, 0, :, 0].T, self.codebooks, strict=True)
         return np.stack([codebook.numpy()[column] for column, codebook in columns], axis=1).astype(np.float32)
 
