@@ -67,7 +67,7 @@ class Location:
 
     @cached_property
     def _by_suffix(self) -> Mapping[str, list[Path]]:
-        """The visible files below the path; hidden are, for example, the ._x.mp4 that macOS writes beside x.mp4."""
+        """The visible files below the path by suffix; not, for example, the ._x.mp4 that macOS writes with x.mp4."""
         found = defaultdict[str, list[Path]](list)
         if self.path.is_dir():
             try:

@@ -16,12 +16,12 @@ LEVEL = 0.3  # of a single tone; full scale is 1
 def sound_track(config: TabletopConfig, scene: Scene, contacts: tuple[Contact, ...]) -> np.ndarray:
     """float32 [samples] in [-1, 1], as long as the video; the tone of a contact starts with its frame."""
     samples = round(config.frames / config.frame_rate * config.sample_rate)
-    track = np.zeros(samples)
+    soundtrack = np.zeros(samples)
     for contact in contacts:
         first = round(contact.frame / config.frame_rate * config.sample_rate)
         tone = _tone(scene.kinds[contact.object].pitch, config.sample_rate)[: samples - first]
-        track[first : first + len(tone)] += tone
-    return np.clip(track, -1, 1).astype(np.float32)
+        soundtrack[first : first + len(tone)] += tone
+    return np.clip(soundtrack, -1, 1).astype(np.float32)
 
 
 def _tone(pitch: float, sample_rate: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from tokenreel.errors import DataError
 from tokenreel.pipelines.commands import tabletop
 from tokenreel.pipelines.requests.program import TabletopRequest
 
-FRAMES = 17  # of a video, 10 a second
+FRAMES = 17  # of a video, at 10 frames per second
 SOURCES: dict[str, ControlSource] = {
     "sound": SoundSource(16000, 1600, 10.0),
     "class": ClassSource(),
