@@ -75,7 +75,7 @@ class TabletopClip:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """uint8 [T, H, W, 3]"""
+        """The rendered frames, uint8 [T, H, W, 3]."""
         return draw(tray(self.config), self._figures, self.config.frames)
 
     @property
@@ -85,7 +85,7 @@ class TabletopClip:
 
     @property
     def occluded(self) -> np.ndarray:
-        """bool [T-1, H, W]: where that point is covered or outside in frame t + 1, so that warping cannot find it."""
+        """bool [T-1, H, W]: whether the point at a pixel of frame t is covered or out of the picture in frame t + 1."""
         return self._flow[1]
 
     @cached_property
