@@ -368,15 +368,15 @@ def test_a_run_that_breaks_off_in_its_controls_goes_on(
     reference: Path, tokenizer: str, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}
-    read = ShardFiller._raws
+    read = ShardFiller._control_inputs
 
     def breaks(self: ShardFiller, *args: Any) -> Iterator[list[ControlClip] | DecodeFailure]:
-        for number, raw in enumerate(read(self, *args)):
+        for number, inputs in enumerate(read(self, *args)):
             if number == 13:
                 raise Cut
-            yield raw
+            yield inputs
 
-    monkeypatch.setattr(ShardFiller, "_raws", breaks)
+    monkeypatch.setattr(ShardFiller, "_control_inputs", breaks)
     with pytest.raises(Cut):
         tokenize_dataset.run(TokenizeRequest(**flags))
     assert TokenCache.open(tmp_path / "x", allow_partial=True).shards
