@@ -61,7 +61,7 @@ def test_tokens_are_introduced_by_their_shapes(tmp_path: Path) -> None:
     tokens = {stream.name: np.zeros((17, *stream.shape), np.int64) for stream in SPEC.streams}
     write_token_file(tmp_path / "tokens", SPEC, tokens, "0123456789abcdef", [{"id": f"{i}"} for i in range(17)])
     shown = repr(TokenCache.open(tmp_path / "tokens"))
-    assert shown == f"<TokenCache {tmp_path / 'tokens'}: 17 rows of samples; {SPEC.summary}; tokens of 01234567>"
+    assert shown == f"<TokenCache {tmp_path / 'tokens'}: 17 rows of samples; {SPEC.summary}; codes of 01234567>"
     codes = {"video": torch.zeros(2, *SPEC.streams[0].shape, dtype=torch.long)}
     samples = Samples(codes, {name: torch.zeros_like(value) for name, value in codes.items()}, 105.5, 1260)
     assert repr(samples) == "Samples(video [2, 3, 5, 7, 2]; forwards=105.5, tokens_sampled=1,260)"

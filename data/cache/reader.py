@@ -65,7 +65,7 @@ class TokenCache:
         state = "" if self.cache_id is not None else f"; not sealed, {len(self.shards)} of {self.header.shards} shards"
         return (
             f"<TokenCache {self.path}: {self.row_count:,} rows of {self.kind}; {self.spec.summary}; "
-            f"tokens of {self.code_fingerprint[:8]}{state}>"
+            f"codes of {self.code_fingerprint[:8]}{state}>"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ class HubError(UserError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the most similar known name, if any, and all known names."""
+    """Ends an error message about an unknown name: the nearest known one if there is one, and the known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""

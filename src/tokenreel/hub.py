@@ -139,7 +139,7 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         _load_weights(model, folder / WEIGHTS_FILE)
         if document["fingerprints"] != model.fingerprints():
             raise HubError(
-                f"{folder}: the weights are not those with which {CONFIG_FILE} was saved: download both again"
+                f"{folder}: the weights are not those that {CONFIG_FILE} was saved with: download both again"
             )
         model.about = document["about"]
         return model.to(device).eval()  # type: ignore[attr-defined]

@@ -53,7 +53,7 @@ def test_clips_cover_a_video_and_never_reach_beyond_it(clip_stride: int | None, 
 
 
 def test_clips_follow_time_where_the_frame_rate_varies() -> None:
-    """Resampled to 10 frames per second: frames of the slow half are repeated, frames of the fast half are skipped."""
+    """Frames shown at 10 a second: those of the slow half are repeated, those of the fast half are passed over."""
     times = [0, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
     plan = make_plan(NamedVideos(names(1)), config(frames=3, frame_rate=10.0), [probe(times)])
     assert plan.indices(0).tolist() == [0, 0, 1]

@@ -40,7 +40,7 @@ def write_numbered(
     options: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> None:
-    """Writes a video of `count` numbered frames, shown at `times` seconds, or at 24 frames per second."""
+    """Writes a video of `count` numbered frames, shown at `times` seconds, or 24 a second."""
     with av.open(str(path), "w", container_options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as file:
         stream = file.add_stream(codec, rate=24, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt

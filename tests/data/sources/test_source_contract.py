@@ -35,10 +35,10 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 
 T, H, W = 5, 7, 11
-RATE = 5.0  # frames per second of the sources that state one
+RATE = 5.0  # frames a second of the sources that state one
 
 Videos = dict[str, np.ndarray]
-Written = tuple[str, Videos, float | None]  # location, what it holds, frames per second
+Written = tuple[str, Videos, float | None]  # location, what it holds, frames a second
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

@@ -290,7 +290,7 @@ def test_every_subset_of_controls_is_dropped_alike(members: int) -> None:
 
 
 def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
-    """Equation 8 has frame-level control streams in the loss; an unconditional token is not predicted."""
+    """Equation 8 has frame-level tracks in the loss; a null code is no prediction."""
     made = objective(cache, ("state",), drop_controls=0.5)
     generator = torch.Generator()
     batch = made.batch(np.arange(4), np.arange(4))
