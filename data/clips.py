@@ -1,4 +1,4 @@
-"""Clips by row of a plan, read ahead through a decode pool: pixels for training, and inputs of controls."""
+"""Clips by row of a plan, read ahead through a decode pool: pixels for training, and the inputs of controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from tokenreel.data.controls.needs import (
+from tokenreel.data.controls.inputs import (
     ClassSource,
     ControlInput,
     ControlRequest,
@@ -36,27 +36,27 @@ class ClipReader:
         self._pool = pool
         framing, frames = plan.config.framing, plan.config.frames
         clip_bytes = frames * framing.height * framing.width * 3
-        self._capacity = max(1, int(memory_gb * 2**30) // clip_bytes)  # clips, decoded or on their way
-        self._clips: OrderedDict[int, np.ndarray] = OrderedDict()  # the one read longest ago comes first
-        self._coming: dict[int, Future[ReadResult]] = {}
+        self._capacity = max(1, int(memory_gb * 2**30) // clip_bytes)  # clips, decoded or in flight
+        self._clips: OrderedDict[int, np.ndarray] = OrderedDict()  # least recently read first
+        self._in_flight: dict[int, Future[ReadResult]] = {}
 
     def prefetch(self, rows: np.ndarray) -> None:
-        """Has the clips of these rows decoded meanwhile, as far as memory goes; without worker processes, nothing."""
+        """Starts to decode the clips of these rows, as far as memory allows; does nothing without worker processes."""
         if self._pool.workers:
             for row in rows.tolist():
-                if len(self._coming) < self._capacity:
-                    self._ask(row)
+                if len(self._in_flight) < self._capacity:
+                    self._submit(row)
             self._make_room()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """int64 [n] rows of the plan -> uint8 [n, T, H, W, 3].
 
-        Raises DataError where too many rows do not decode, or the source itself fails.
+        Raises DataError if too many rows do not decode, or the source itself fails.
         """
         self.prefetch(rows)
-        return np.stack([self._clip_or_stand_in(row) for row in rows.tolist()])
+        return np.stack([self._clip_or_substitute(row) for row in rows.tolist()])
 
-    def _clip_or_stand_in(self, row: int) -> np.ndarray:
+    def _clip_or_substitute(self, row: int) -> np.ndarray:
         while (clip := self._clip(row)) is None:
             row = self._next_of_split(row)
         return clip
@@ -68,8 +68,8 @@ class ClipReader:
             return self._clips[row]
         if row in self.failures:
             return None
-        self._ask(row)
-        result = self._coming.pop(row).result()
+        self._submit(row)
+        result = self._in_flight.pop(row).result()
         if result.frames is None:
             assert result.failure is not None
             self._note_failure(row, result.failure)
@@ -79,12 +79,12 @@ class ClipReader:
         return result.frames
 
     def _make_room(self) -> None:
-        while self._clips and len(self._clips) + len(self._coming) > self._capacity:
+        while self._clips and len(self._clips) + len(self._in_flight) > self._capacity:
             self._clips.popitem(last=False)
 
-    def _ask(self, row: int) -> None:
-        if row not in self._clips and row not in self._coming and row not in self.failures:
-            self._coming[row] = self._pool.submit(self.plan.request(row))
+    def _submit(self, row: int) -> None:
+        if row not in self._clips and row not in self._in_flight and row not in self.failures:
+            self._in_flight[row] = self._pool.submit(self.plan.request(row))
 
     def _next_of_split(self, row: int) -> int:
         rows = self.plan.rows(str(self.plan.videos[self.plan.video[row]].split))
@@ -105,49 +105,52 @@ class ClipReader:
 ControlClip = dict[str, ControlInput]  # by control stream
 
 
-def read_raw_spans(
-    plan: Plan, pool: DecodePool, needs: Mapping[str, ControlSource], spans: Iterable[range], ahead: int
+def read_control_inputs(
+    plan: Plan, pool: DecodePool, sources: Mapping[str, ControlSource], spans: Iterable[range], ahead: int
 ) -> Iterator[list[ControlClip] | DecodeFailure]:
-    """For each span (rows of one video) the control inputs of each row, or why those rows have none.
+    """For each span (rows of one video) the control inputs of each row, or why these rows have none.
 
-    At most `ahead` spans are in flight. Raises DataError if the data lacks what is needed.
+    At most `ahead` spans are in flight. Raises DataError if the data lacks an input.
     """
-    from_pool = {name: need for name, need in needs.items() if not isinstance(need, ClassSource)}
-    asked: deque[tuple[range, np.ndarray]] = deque()
+    from_pool = {name: source for name, source in sources.items() if not isinstance(source, ClassSource)}
+    requested: deque[tuple[range, np.ndarray]] = deque()
 
     def requests() -> Iterator[ControlRequest]:
         for span in spans:
-            wanted = np.stack([plan.ticks(row) for row in span])
-            ticks, places = np.unique(wanted, return_inverse=True)
-            asked.append((span, places.reshape(wanted.shape)))
-            for need in from_pool.values():
-                yield _raw_request(plan, int(plan.video[span.start]), need, ticks)
+            row_ticks = np.stack([plan.ticks(row) for row in span])
+            ticks, inverse = np.unique(row_ticks, return_inverse=True)
+            requested.append((span, inverse.reshape(row_ticks.shape)))
+            for source in from_pool.values():
+                yield _control_request(plan, int(plan.video[span.start]), source, ticks)
 
     if not from_pool:
-        yield from ([_with_classes(plan, needs, row, {}) for row in span] for span in spans)
+        yield from ([_with_classes(plan, sources, row, {}) for row in span] for span in spans)
         return
     results = pool.read_controls(requests(), ahead * len(from_pool))
     for first in results:
         answers = [first, *(next(results) for _ in range(len(from_pool) - 1))]
-        span, places = asked.popleft()
+        span, inverse = requested.popleft()
         failure = next((answer.failure for answer in answers if answer.failure is not None), None)
         if failure is not None:
             yield failure
             continue
-        raws = [answer.values for answer in answers if answer.values is not None]
-        clips = ({name: raw[place] for name, raw in zip(from_pool, raws, strict=True)} for place in places)
-        yield [_with_classes(plan, needs, row, clip) for row, clip in zip(span, clips, strict=True)]
+        arrays = [answer.values for answer in answers if answer.values is not None]
+        clips = ({name: array[ticks] for name, array in zip(from_pool, arrays, strict=True)} for ticks in inverse)
+        yield [_with_classes(plan, sources, row, clip) for row, clip in zip(span, clips, strict=True)]
 
 
 def _with_classes(
-    plan: Plan, needs: Mapping[str, ControlSource], row: int, read: Mapping[str, np.ndarray]
+    plan: Plan, sources: Mapping[str, ControlSource], row: int, read: Mapping[str, np.ndarray]
 ) -> ControlClip:
-    """The inputs that were read, in the order of `needs`, and the class, which the plan knows."""
-    return {name: plan.class_name(row) if isinstance(need, ClassSource) else read[name] for name, need in needs.items()}
+    """The inputs that were read and the class, which the plan has, in the order of `sources`."""
+    return {
+        name: plan.class_name(row) if isinstance(source, ClassSource) else read[name]
+        for name, source in sources.items()
+    }
 
 
-def _raw_request(plan: Plan, video: int, need: TableSource | SoundSource, ticks: np.ndarray) -> ControlRequest:
+def _control_request(plan: Plan, video: int, source: TableSource | SoundSource, ticks: np.ndarray) -> ControlRequest:
     """The request to a decode pool for a control of `video` at these ticks."""
     frames = plan.videos[video].source_frames
     assert frames is not None  # an excluded video has no rows
-    return ControlRequest(video, need, ticks, frames[ticks], plan.config.framing.frame_rate)
+    return ControlRequest(video, source, ticks, frames[ticks], plan.config.framing.frame_rate)

@@ -2,8 +2,8 @@
 
 Sample g of the endless stream is row p(g mod n) of epoch g div n, where p is a Feistel permutation keyed by (seed,
 epoch). Nothing depends on the number of processes, on the batch or on what was read before, so one integer resumes a
-run in the middle of an epoch on any number of processes. Why a Feistel network and no linear congruence: orders made by
-the latter were seen to look like unshuffled data (Levanter issue 932).
+run in the middle of an epoch on any number of processes. A Feistel network, not a linear congruence: orders of the
+latter were found to resemble unshuffled data (Levanter issue 932).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WORD = (1 << 64) - 1
 
 
 class SampleOrder:
-    """The endless stream of rows: every epoch holds each of `rows` (int64 [n]) once, in an order of its own."""
+    """The endless stream of rows: every epoch holds each of `rows` (int64 [n]) once, in its own order."""
 
     def __init__(self, rows: np.ndarray, seed: int) -> None:
         if len(rows) == 0:
-            raise ValueError("rows must hold at least one row to draw from")
+            raise ValueError("rows (=[]) must have at least one row")
         self._rows = np.ascontiguousarray(rows, dtype=np.int64)
         self._seed = seed
 
@@ -42,12 +42,12 @@ class SampleOrder:
         epochs, positions = np.divmod(samples, len(self._rows))
         picked = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            picked[here] = permute(positions[here], len(self._rows), _key(self._seed, epoch))
+            in_epoch = epochs == epoch
+            picked[in_epoch] = permute(positions[in_epoch], len(self._rows), _key(self._seed, epoch))
         return self._rows[picked]
 
     def state(self, consumed: int) -> dict[str, Any]:
-        """What a checkpoint has to hold; `consumed` counts the samples that were trained on, not those fetched."""
+        """The state for a checkpoint; `consumed` counts the samples used in training, not those prefetched."""
         return {
             "algorithm": ALGORITHM,
             "seed": self._seed,
@@ -57,21 +57,21 @@ class SampleOrder:
         }
 
     def resume(self, state: Mapping[str, Any]) -> int:
-        """The samples consumed so far. Raises CheckpointError if `state` is of another data set, seed or algorithm."""
+        """The number of samples consumed. Raises CheckpointError for a state of another data set, seed or algorithm."""
         consumed = state["consumed"]
         for key, value in self.state(consumed).items():
             if state.get(key) != value:
                 raise CheckpointError(
                     f"order.{key} of the checkpoint (={state.get(key)!r}) is not that of this run (={value!r}): "
-                    "resume with the data and the seed that the run was started with"
+                    "resume with the data and the seed with which the run was started"
                 )
         return int(consumed)
 
 
 def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where a permutation of 0..n-1 sends `positions` (integers [m] in 0..n-1). int64 [m].
+    """int64 [m]: the images of `positions` (integers [m] in 0..n-1) under a permutation of 0..n-1.
 
-    Eight Feistel rounds over the smallest even power of two that holds n; what falls beyond n goes round again.
+    Eight Feistel rounds over the smallest even power of two from n on; values from n on are permuted again.
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -94,7 +94,7 @@ def _key(seed: int, epoch: int) -> int:
 
 def _mix(value: Any) -> Any:
     """splitmix64's finaliser, elementwise on uint64."""
-    with np.errstate(over="ignore"):  # multiplication modulo 2^64 is meant
+    with np.errstate(over="ignore"):  # multiplication modulo 2^64 is intended
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

@@ -1,6 +1,6 @@
-"""The plan: which clip of which video is which row, and which videos are for training. Made before anything is decoded.
+"""The plan: the clips of the videos, by row, and the split of each video. Made before anything is decoded.
 
-It is a pure function of the source's videos, of their packets' times and of the configuration, so every worker and
+It is a pure function of the source's videos, their packets' times and the configuration, so every worker and
 every restart sees the same rows. A plan does not promise that a row decodes.
 """
 
@@ -18,10 +18,10 @@ from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.splits import SPLITS, select_validation, split_of_name
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe, shown_frames
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
-TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that are not the fault of a video's file
+TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that do not mean an unreadable file
 NO_LABEL = -1
 
 
@@ -47,8 +47,8 @@ class PlannedVideo:
     def from_json(cls, line: Mapping[str, Any]) -> PlannedVideo:
         if "excluded" in line:
             return cls(line["id"], reason=line["excluded"], detail=line["detail"])
-        stated = "source_frames" in line
-        source_frames = np.asarray(line["source_frames"], dtype=np.int64) if stated else np.arange(line["frames"])
+        resampled = "source_frames" in line
+        source_frames = np.asarray(line["source_frames"], dtype=np.int64) if resampled else np.arange(line["frames"])
         return cls(line["id"], line["label"], line["split"], source_frames)
 
 
@@ -69,35 +69,35 @@ class Plan:
 
     @cached_property
     def video(self) -> np.ndarray:
-        """int32 [N]"""
+        """int32 [N]: index into `videos`."""
         return np.repeat(np.arange(len(self.videos), dtype=np.int32), self._clips)
 
     @cached_property
     def first(self) -> np.ndarray:
-        """int64 [N]"""
+        """int64 [N]: the tick of the resampled timeline at which the clip begins."""
         stride = self.config.clip_stride or self.config.frames
         return np.concatenate([np.arange(n, dtype=np.int64) * stride for n in self._clips])
 
     @cached_property
     def label(self) -> np.ndarray:
-        """int32 [N]"""
+        """int32 [N]: index into `classes`, or -1."""
         return np.array([video.label for video in self.videos], dtype=np.int32)[self.video]
 
     @cached_property
     def split(self) -> np.ndarray:
-        """int8 [N]"""
+        """int8 [N]: index into SPLITS."""
         return np.array([SPLITS.index(video.split) for video in self.videos], dtype=np.int8)[self.video]
 
     @cached_property
     def _clips(self) -> np.ndarray:
-        """int64 [videos]: how many clips each video gives."""
+        """int64 [videos]: the number of clips of each video."""
         stride, frames = self.config.clip_stride or self.config.frames, self.config.frames
         ticks = np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
         return np.where(ticks < frames, 0, (ticks - frames) // stride + 1)
 
     @property
     def excluded(self) -> list[tuple[str, str, str]]:
-        """(id, reason, detail) of the videos that give no row."""
+        """(id, reason, detail) of the videos without rows."""
         return [(v.id, v.reason, v.detail) for v in self.videos if v.reason is not None]
 
     @property
@@ -116,7 +116,7 @@ class Plan:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     def indices(self, row: int) -> np.ndarray:
-        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source is slower."""
+        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source has a lower rate."""
         frames = self.videos[self.video[row]].source_frames
         assert frames is not None  # an excluded video has no rows
         return frames[self.first[row] : self.first[row] + self.config.frames]
@@ -126,7 +126,7 @@ class Plan:
         return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
 
     def ticks(self, row: int) -> np.ndarray:
-        """int64 [T]: where the row's frames lie on its video's resampled timeline."""
+        """int64 [T]: the ticks of the row's frames on its video's resampled timeline."""
         return self.first[row] + np.arange(self.config.frames)
 
     def video_id(self, row: int) -> str:
@@ -137,11 +137,11 @@ class Plan:
         """The class of the row's clip. Raises DataError if its video has none."""
         video = self.videos[self.video[row]]
         if video.label == NO_LABEL:
-            raise DataError(f"{video.id}: it has no class; name one in metadata.csv, or exclude its video")
+            raise DataError(f"{video.id}: it has no class; give one in metadata.csv, or exclude the video")
         return self.classes[video.label]
 
     def require_source(self, source: VideoSource) -> None:
-        """Raises DataError unless `source` still holds the videos that were planned."""
+        """Raises DataError unless `source` has the videos of the plan."""
         now, then = [entry.id for entry in source.entries], [video.id for video in self.videos]
         changed = sorted(set(now) ^ set(then))
         if changed:
@@ -175,14 +175,14 @@ def make_plan(
 
     Raises DataError if no video gives a clip; its message says why the first ones were excluded.
     """
-    unwanted = set(exclude)
-    unknown = unwanted - {entry.id for entry in source.entries}
+    excluded = set(exclude)
+    unknown = excluded - {entry.id for entry in source.entries}
     if unknown:
         name = min(unknown)
         raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, (e.id for e in source.entries))}")
     videos = [
         PlannedVideo(entry.id, reason=BY_REQUEST)
-        if entry.id in unwanted
+        if entry.id in excluded
         else _plan_video(entry, probe, config, source.classes)
         for entry, probe in zip(source.entries, probes, strict=True)
     ]
@@ -201,18 +201,18 @@ def _plan_video(
 ) -> PlannedVideo:
     if isinstance(probe, DecodeFailure):
         return PlannedVideo(entry.id, reason=probe.reason, detail=probe.detail)
-    shown = shown_frames(probe.frame_times, config.framing.frame_rate)
-    if len(shown) < config.frames:
-        detail = f"{len(shown)} frames, a clip has {config.frames}"
+    source_frames = resample_indices(probe.frame_times, config.framing.frame_rate)
+    if len(source_frames) < config.frames:
+        detail = f"{len(source_frames)} frames, a clip has {config.frames}"
         return PlannedVideo(entry.id, reason=TOO_SHORT, detail=detail)
     label = NO_LABEL if entry.label is None else classes.index(entry.label)
-    return PlannedVideo(entry.id, label, source_frames=shown)
+    return PlannedVideo(entry.id, label, source_frames=source_frames)
 
 
 def _divide(
     videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
 ) -> tuple[PlannedVideo, ...]:
-    """Sets the split of each video: the source's own where it has one, else by hash of (seed, id)."""
+    """Sets the split of each video: that of the source if it has one, else by a hash of (seed, id)."""
     declared = {
         entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
         for video, entry in zip(videos, entries, strict=True)

@@ -1,4 +1,4 @@
-"""What a plan is made with, and its identity: all that caches and priors know of a plan, without sources of videos."""
+"""The configuration and the identity of a plan: all that caches and priors use of it, without sources of videos."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tokenreel.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a clip is, and how the videos are split."""
+    """Framing and length of clips, and how the videos are split."""
 
     framing: Framing
     frames: int  # T of a clip
     clip_stride: int | None = None  # frames between the starts of consecutive clips; None: `frames`, no overlap
-    validation: float = 0.1  # fraction of the videos, where the source does not state splits itself
+    validation: float = 0.1  # fraction of the videos, used if the source does not state splits
     seed: int = 0  # of the split
 
     def __post_init__(self) -> None:
@@ -30,7 +30,7 @@ class DataConfig:
 
 
 def plan_sha256(plan: Mapping[str, Any]) -> str:
-    """A plan's identity: all of it except the explanations (`detail`) of why videos are excluded."""
+    """A plan's identity: a hash of all but the explanations (`detail`) of exclusions."""
     plan = copy.deepcopy(dict(plan))
     for video in plan["videos"]:
         video.pop("detail", None)

@@ -1,7 +1,7 @@
-"""TokenSpec: the contract between the stages. It says what tokens a tokenizer makes and what a prior may expect.
+"""TokenSpec: the contract between the stages. It describes the tokens that a tokenizer makes and a prior may expect.
 
-Plain data with a JSON round trip, no torch: it lies in a tokenizer's config, in every cache and in every prior.
-Letters here as everywhere: T H W frames and pixels, t h w token grid, q codebooks at a position, K codes in a codebook.
+Plain data with a JSON round trip, no torch: it is part of a tokenizer's config, of every cache and of every prior.
+Letters as everywhere: T H W frames and pixels, t h w token grid, q codebooks at a position, K codes in a codebook.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ END, END_STEP = "end", "end_step"  # the control streams of `TokenSpec.with_end_
 
 @dataclass(frozen=True)
 class Framing:
-    """How frames of any size and rate become frames of one size and rate; part of what the codes depend on."""
+    """How frames of any size and rate become frames of one size and rate; part of what tokens depend on."""
 
     height: int  # pixels
     width: int  # pixels
@@ -35,7 +35,7 @@ class Framing:
         if self.height < 1 or self.width < 1:
             raise ConfigError(f"height x width (={self.height}x{self.width}) must be at least 1x1")
         if self.frame_rate is not None and not 0 < self.frame_rate < float("inf"):
-            raise ConfigError(f"frame_rate (={self.frame_rate}) must be positive; leave it out to keep the source's")
+            raise ConfigError(f"frame_rate (={self.frame_rate}) must be positive; omit it to keep the source's")
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class StreamSpec:
     name: str
     grid: tuple[int, int, int]  # t, h, w
     codebook_size: int  # K, the size of each codebook
-    codebooks: int = 1  # q, slices at one position
-    stride: int = 1  # frames for each code step
+    codebooks: int = 1  # q, codebooks at one position
+    stride: int = 1  # frames per code step
     role: Literal["level", "control"] = "level"  # level: the video's own, coarse first; control: conditions it
     unconditional_token: int | None = None  # means "not given"; beyond the codebook, so K if there is one
     encoder_fingerprint: str | None = None  # of a control's encoder
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1 or self.codebook_size < 1 or self.codebooks < 1 or self.stride < 1:
-            raise ConfigError(f"stream {self.name!r}: every size must be at least 1, got {self}")
+            raise ConfigError(f"stream {self.name!r}: all sizes must be at least 1, got {self}")
         if self.unconditional_token not in (None, self.codebook_size):
             raise ConfigError(
                 f"stream {self.name!r}: unconditional_token (={self.unconditional_token}) must be codebook_size "
@@ -62,7 +62,7 @@ class StreamSpec:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """[t, h, w, q]"""
+        """[t, h, w, q]."""
         return (*self.grid, self.codebooks)
 
     @property
@@ -73,7 +73,7 @@ class StreamSpec:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type that holds every code, the null code and a fill value (its maximum)."""
+        """The smallest unsigned type for every token, the unconditional token and a fill value (its maximum)."""
         return np.min_scalar_type(self.codebook_size + 1)
 
 
@@ -81,8 +81,8 @@ class StreamSpec:
 class TokenSpec:
     """The streams of a clip, the clip itself, and how code steps and frames correspond.
 
-    `time` says what a code step may know: `framewise` (its own frames only), `causal` (its own and earlier ones; step 0
-    is frame 0 alone), `window` (the whole clip: the future leaks, so given frames are encoded alone).
+    `time` states what a code step may depend on: `framewise` (its own frames only), `causal` (its own and earlier
+    ones; step 0 is frame 0 alone), `window` (the whole clip: the future leaks, so given frames are encoded alone).
     """
 
     streams: tuple[StreamSpec, ...]
@@ -95,7 +95,7 @@ class TokenSpec:
             raise ConfigError(f"time (={self.time!r}) must be one of {', '.join(get_args(Time))}")
         names = [stream.name for stream in self.streams]
         if not names or len(set(names)) != len(names):
-            raise ConfigError(f"streams (={names}) must have at least one member and different names")
+            raise ConfigError(f"streams (={names}) must be at least one, with different names")
         for stream in self.streams:
             if stream.role == "level" and self.steps_of_frames(self.frames, stream) != stream.grid[0]:
                 raise ConfigError(
@@ -116,18 +116,18 @@ class TokenSpec:
 
     @property
     def bits(self) -> float:
-        """Of the levels' codes of one clip, where nothing is known of how often each code comes."""
+        """Bits of the levels' tokens of one clip, if all tokens are equally likely."""
         return sum(level.positions * math.log2(level.codebook_size) for level in self.levels)
 
     @property
     def compression(self) -> float:
-        """The part of a clip's bits, 8 for each of 3 channels of a pixel, that its levels' codes save."""
+        """The fraction of a clip's bits, 8 for each of 3 channels of a pixel, that its levels' tokens save."""
         return 1 - self.bits / (self.frames * self.framing.height * self.framing.width * 24)
 
     @property
     def frames_encoded_alone(self) -> int:
-        """The first frames that a `window` tokenizer also encodes without those after them, as streams `<level>_given`:
-        all that a prior may be given. 0 where there are none.
+        """The number of first frames that a `window` tokenizer also encodes without the later ones, as streams
+        `<level>_given`: the only frames that can be given to a prior. 0 if there are none.
         """
         streams = (self.given_stream(level) for level in self.levels)
         return min((stream.grid[0] * stream.stride for stream in streams if stream is not None), default=0)
@@ -139,26 +139,26 @@ class TokenSpec:
 
     def with_end_frame(self) -> TokenSpec:
         """This spec with the control streams of an end frame: `end`, the tokens of the step at which the clip is to
-        arrive, and `end_step`, which step that is. They are derived from
-        the level (`data/controls/end_frame.py`); no cache holds them.
+        arrive, and `end_step`, the number of that step. They are derived from the level
+        (`data/controls/end_frame.py`); no cache contains them.
 
-        Raises ConfigError where there are several levels.
+        Raises ConfigError if there are several levels.
         """
         if {END, END_STEP} <= {stream.name for stream in self.streams}:
             return self
         if len(self.levels) != 1:
-            raise ConfigError(f"an end frame needs tokens of one level; these have {[s.name for s in self.levels]}")
+            raise ConfigError(f"an end frame requires tokens of one level; these have {[s.name for s in self.levels]}")
         (level,) = self.levels
-        whole: dict[str, Any] = {"stride": self.frames, "role": "control"}
+        fields: dict[str, Any] = {"stride": self.frames, "role": "control"}
         end = StreamSpec(
             END,
             (1, *level.grid[1:]),
             level.codebook_size,
             level.codebooks,
             unconditional_token=level.codebook_size,
-            **whole,
+            **fields,
         )
-        step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], unconditional_token=level.grid[0], **whole)
+        step = StreamSpec(END_STEP, (1, 1, 1), level.grid[0], unconditional_token=level.grid[0], **fields)
         return dataclasses.replace(self, streams=(*self.streams, end, step))
 
     def steps_of_frames(self, frames: int, stream: StreamSpec, what: str = "frames") -> int:
@@ -167,7 +167,7 @@ class TokenSpec:
         """
         if frames == 0:
             return 0
-        first = 1 if self.time == "causal" else 0  # a causal tokenizer codes frame 0 alone
+        first = 1 if self.time == "causal" else 0  # a causal tokenizer encodes frame 0 alone
         if (frames - first) % stream.stride:
             raise ConfigError(
                 f"{what} (={frames}) do not fill whole code steps of stream {stream.name!r}: use "
@@ -182,12 +182,12 @@ class TokenSpec:
         return range(step * stream.stride, (step + 1) * stream.stride)
 
     def runs_with_video(self, stream: StreamSpec) -> bool:
-        """Whether its steps follow the frames (levels, states, sound); those of others (a class) hold for all."""
+        """Whether the stream has steps along the frames (levels, states, sound), not one for all of them (a class)."""
         return stream.role == "level" or (stream.grid[0] > 1 and stream.grid[0] * stream.stride == self.frames)
 
     @property
     def summary(self) -> str:
-        """One line for people: each stream with its shape [t, h, w, q] and its codebook."""
+        """One line for people: each stream with its shape [t, h, w, q] and codebook size."""
         return ", ".join(
             f"{stream.name} {list(stream.shape)} of {stream.codebook_size:,} codes" for stream in self.streams
         )
@@ -197,7 +197,7 @@ class TokenSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TokenSpec:
-        """Raises ConfigError for unknown keys, missing ones and values out of range."""
+        """The spec of a JSON document. Raises ConfigError for unknown or missing keys and values out of range."""
         return from_mapping(cls, data, "spec")
 
 

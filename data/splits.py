@@ -1,4 +1,4 @@
-"""Splits: which of train, validation and test a video, or a row of imported tokens, belongs to, by its name."""
+"""Splits: assigns videos, or rows of imported tokens, to train, validation and test by their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tokenreel.errors import DataError, nearest_name
 
 SPLITS = ("train", "validation", "test")
-_NAMES = {  # how data sets call them
+_NAMES = {  # in data sets
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -21,16 +21,16 @@ _NAMES = {  # how data sets call them
 
 
 def split_of_name(name: str, what: str) -> str:
-    """The member of SPLITS that a data set calls `name`. Raises DataError, naming `what`, for an unknown one."""
+    """The member of SPLITS for a data set's `name` of it. Raises DataError, naming `what`, for an unknown one."""
     if name.lower() not in _NAMES:
         raise DataError(f"{what}: split {name!r} is not known; {nearest_name(name, _NAMES)}")
     return _NAMES[name.lower()]
 
 
 def select_validation(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """The ids held out: about `fraction` of them, chosen by a hash of (seed, id), so that videos added later move none.
+    """The ids held out: about `fraction` of them, chosen by a hash of (seed, id), so that added videos move none.
 
-    Of two or more ids at least one is held out and one is not; with a fraction of 0 none is.
+    Of two or more ids, at least one is held out and one is not; with a fraction of 0, none is.
     """
     if fraction == 0 or len(ids) < 2:
         return set()

@@ -115,7 +115,7 @@ def test_a_class_loads_its_own_models_only(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_members_are_of_their_registrys_kind() -> None:
-    with pytest.raises(ConfigError, match=r"not a class derived from tokenreel\.priors\.base:Prior"):
+    with pytest.raises(ConfigError, match=r"not a subclass of tokenreel\.priors\.base:Prior"):
         PRIORS.register("brightness", Brightness)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"tokenreel\.priors\.gpt\.model:GPT has this name"):
         PRIORS.register("gpt", MyFrequency)

@@ -53,10 +53,10 @@ def test_a_class_is_registered_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "member", "message"),
     [
-        ("path", Other, r"register 'path': os:path has this name; give .*:Other another"),
+        ("path", Other, r"register 'path': os:path has this name; register .*:Other under another"),
         ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
         ("mine", NoConfig, r"register 'mine': .*:NoConfig needs config_class, a frozen dataclass of type 'mine'"),
-        ("mine", Other(), r"register 'mine': <.*> is not a class derived from object"),
+        ("mine", Other(), r"register 'mine': <.*> is not a subclass of object"),
     ],
 )
 def test_what_cannot_be_a_member_is_refused(name: str, member: Any, message: str) -> None:

@@ -65,7 +65,7 @@ class VideoTokenizer(nn.Module, PretrainedModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the tokenizer computes; videos and tokens for it lie there too."""
+        """The device that the tokenizer computes on; its videos and tokens must be there too."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @abstractmethod

@@ -242,7 +242,7 @@ class ContextAutoencoder(VideoTokenizer):
     def _contextual_losses(
         self, flows: list[Flow], views: AugmentedViews, config: AugmentedViewConfig
     ) -> dict[str, Tensor]:
-        """Equation 7."""
+        """The losses of equation 7, by name."""
         losses = {"flow": flow_loss([flow.displacement[:, 0] for flow in flows], views)}
         if not config.flow_only:
             losses["mask"] = mask_loss([flow.logits[:, 0] for flow in flows], views.occluded)

@@ -1,4 +1,4 @@
-"""The documents of a cache: root metadata, plan, sources and origin, written before any array, read strictly."""
+"""The documents of a cache: root metadata, plan, sources and origin, written before any array, strictly validated."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.config import canonical_json
-from tokenreel.data.cache.files import parse_json, read_bytes, read_json, readable
+from tokenreel.data.cache.files import parse_json, read_bytes, read_json, readable_json
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.plan_config import plan_sha256
 from tokenreel.errors import CacheError, ConfigError
 
 ROOT = "zarr.json"
 PLAN = "plan.json"
-SOURCES = "sources.jsonl"  # one line for each video (or sample): strings stay out of Zarr, where they are no standard
-ORIGIN = "origin.json"  # where data and tokenizer were found: used by repair, outside of what is hashed
+SOURCES = "sources.jsonl"  # one line for each video (or sample), as Zarr has no standard for strings
+ORIGIN = "origin.json"  # locations of data and tokenizer, used by repair; not hashed
 ATTRIBUTES = "tokenreel"
 
 
 @dataclass(frozen=True)
 class CacheDocuments:
-    """What a cache says of itself besides its arrays."""
+    """All of a cache except its arrays."""
 
     header: CacheHeader
     plan: Mapping[str, Any]  # with `videos`, the lines of sources.jsonl
@@ -31,44 +31,44 @@ class CacheDocuments:
     cache_id: str | None = None  # None until it is sealed
 
     def files(self) -> dict[str, bytes]:
-        """Every file of an unsealed cache's skeleton, by key."""
-        rest = {key: value for key, value in self.plan.items() if key != "videos"}
-        arrays = {f"{array.name}/zarr.json": readable(array.zarr_json()) for array in self.header.arrays}
+        """The files of an unsealed cache without its shards, by key."""
+        plan = {key: value for key, value in self.plan.items() if key != "videos"}
+        arrays = {f"{array.name}/zarr.json": readable_json(array.zarr_json()) for array in self.header.arrays}
         return {
             **arrays,
-            PLAN: readable(rest),
+            PLAN: readable_json(plan),
             SOURCES: b"".join(canonical_json(video) + b"\n" for video in self.plan["videos"]),
-            ORIGIN: readable(self.origin),
-            ROOT: readable(root_json(self.header, None)),
+            ORIGIN: readable_json(self.origin),
+            ROOT: readable_json(root_json(self.header, None)),
         }
 
     @classmethod
     def load(cls, root: Path) -> CacheDocuments:
-        """Raises CacheError, naming the file, where anything is missing, damaged or not as the header asks."""
+        """Reads the documents. Raises CacheError, naming the file, if one is missing, damaged or contradictory."""
         header, cache_id = load_root(root)
         for array in header.arrays:
             path = root / array.name / "zarr.json"
             if read_json(path) != array.zarr_json():
-                raise CacheError(f"{path} is not the metadata that the cache's header asks for; the cache is not read")
+                raise CacheError(f"{path} does not match the header of the cache: it is damaged or was edited")
         plan = {**read_json(root / PLAN), "videos": _read_lines(root / SOURCES)}
         if plan_sha256(plan) != header.plan_sha256:
-            raise CacheError(f"{root / PLAN} or {root / SOURCES} is damaged: they do not hash to {header.plan_sha256}")
+            raise CacheError(f"{root / PLAN} or {root / SOURCES} is damaged: their hash is not {header.plan_sha256}")
         return cls(header, plan, read_json(root / ORIGIN), cache_id)
 
     def require_same(self, other: CacheDocuments, path: Path) -> None:
-        """Raises CacheError, saying what differs, unless both describe the same cache."""
+        """Raises CacheError, naming the difference, unless both describe the same cache."""
         ours, theirs = self.header.to_json(), other.header.to_json()
         different = [key for key in theirs if ours.get(key) != theirs[key]]
         if different:
             key = "code_fingerprint" if "code_fingerprint" in different else different[0]
             raise CacheError(
                 f"{path} holds another token cache: its {key} is {_short(ours.get(key))}, this one's is "
-                f"{_short(theirs[key])}. Give a new folder, or the data, tokenizer and flags that it was started with"
+                f"{_short(theirs[key])}. Give a new folder, or the data, tokenizer and flags with which it was started"
             )
 
 
 def load_root(root: Path) -> tuple[CacheHeader, str | None]:
-    """The header and the cache_id (None while it is not sealed). Raises CacheError if `root` is not a token cache."""
+    """The header and the cache_id (None if it is not sealed). Raises CacheError if `root` is not a token cache."""
     path = root / ROOT
     if not path.is_file():
         found = f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
@@ -79,14 +79,14 @@ def load_root(root: Path) -> tuple[CacheHeader, str | None]:
         header = CacheHeader.from_json(attributes["header"])
         cache_id = attributes["cache_id"]
     except (ConfigError, KeyError, TypeError) as error:
-        raise CacheError(f"{path} does not describe a token cache that can be read: {error}") from error
+        raise CacheError(f"{path} does not describe a readable token cache: {error}") from error
     if document != root_json(header, cache_id):
-        raise CacheError(f"{path} does not describe a token cache that can be read: it says more than its header")
+        raise CacheError(f"{path} does not describe a readable token cache: it contains more than its header")
     return header, cache_id
 
 
 def root_json(header: CacheHeader, cache_id: str | None) -> dict[str, Any]:
-    """The Zarr v3 group metadata of the whole cache."""
+    """The Zarr v3 group metadata of the cache."""
     state = "building" if cache_id is None else "sealed"
     attributes = {"state": state, "cache_id": cache_id, "header": header.to_json()}
     return {"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTES: attributes}}

@@ -1,9 +1,9 @@
-"""Token caches as WebDataset shards, for training code that reads those instead of Zarr.
+"""Exports token caches as WebDataset shards, for training code that reads these instead of Zarr.
 
 tokens-000000.tar ...   one sample per row: KEY.STREAM.npy, integers [t, h, w, q], for each stream; KEY.json (COLUMNS)
-dataset.json            what the samples are: spec, columns, fingerprint of the tokenizer, cache_id, the shards
+dataset.json            describes the samples: spec, columns, fingerprint of the tokenizer, cache_id, shards
 
-Every byte follows from the cache and the arguments: no time, host or user is in the files.
+The bytes depend on the cache and the arguments alone: the files contain no time, host or user.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tokenreel.config import canonical_json
-from tokenreel.data.cache.files import durable_put, flush, readable
+from tokenreel.data.cache.files import durable_put, flush, readable_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import CacheError, ConfigError
 
 FORMAT, VERSION = "tokenreel-webdataset", 1
 DESCRIPTION = "dataset.json"
-SHARD_NAME = "tokens-%06d.tar"  # of the shard's number
+SHARD_NAME = "tokens-%06d.tar"  # with the shard's number
 SHARD_ROWS = 10_000
-COLUMNS = {  # of KEY.json; null where the cache does not say
+COLUMNS = {  # of KEY.json; null where unknown
     "row": "row of the cache",
     "source": "id of the video or sample",
     "first_frame": "frame of the resampled video with which the clip begins",
@@ -44,12 +44,12 @@ def export_webdataset(
     shard_rows: int = SHARD_ROWS,
     advance: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """Writes the valid rows of `split`, or all, to the folder `out`; returns what `dataset.json` holds.
+    """Writes the valid rows of `split`, or all, to the folder `out`; returns the content of `dataset.json`.
 
-    `shard_rows`: samples of one shard at most; `advance` is called with the number of rows written since the last call.
-    Where videos are kept whole, samples are windows that do not overlap, as `cache.rows(split)` gives them. `out`
-    appears when it is complete. Raises CacheError where it is not empty, for a cache that is not sealed, is damaged or
-    has no valid row or split of that name; OSError where `out` cannot be written.
+    `shard_rows`: maximum samples per shard; `advance` is called with the number of rows written since the last call.
+    For caches of whole videos, samples are windows without overlap, as `cache.rows(split)` returns. `out` appears when
+    it is complete. Raises CacheError if it is not empty, for a cache that is not sealed, is damaged or has no valid row
+    or split of that name; OSError if `out` cannot be written.
     """
     if shard_rows < 1:
         raise ConfigError(f"shard_rows (={shard_rows}) must be at least 1")
@@ -58,7 +58,7 @@ def export_webdataset(
     with _staged(out) as staging:
         shards = _write_shards(cache, rows, staging, shard_rows, advance or (lambda count: None))
         description = _describe(cache, split, len(rows), shards)
-        durable_put(staging / DESCRIPTION, readable(description))
+        durable_put(staging / DESCRIPTION, readable_json(description))
     return description
 
 
@@ -66,17 +66,19 @@ def _require_exportable(cache: TokenCache, out: Path, rows: np.ndarray, split: s
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CacheError(f"--out {out} already exists and is not empty: give a new folder, or remove it first")
     if cache.cache_id is None:
-        raise CacheError(f"{cache.path} is not sealed: finish it first, by the tokenize-dataset command that began it")
+        raise CacheError(f"{cache.path} is not sealed: finish it with the tokenize-dataset command that started it")
     if len(rows) == 0:
         raise CacheError(f"{cache.path} has no valid row{'' if split is None else f' in its split {split!r}'}")
     names = [stream.name for stream in cache.spec.streams]
     if len({name.lower() for name in names}) < len(names):
-        raise CacheError(f"{cache.path}: WebDataset ignores case, by which alone some of the streams {names} differ")
+        raise CacheError(
+            f"{cache.path}: WebDataset ignores case, but the streams {names} include two that differ in case only"
+        )
 
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place at the end, unless an error is raised."""
+    """A temporary folder next to `out` that is renamed to it at the end, unless an error is raised."""
     staging = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
     try:
         staging.mkdir(parents=True)
@@ -90,13 +92,13 @@ def _staged(out: Path) -> Iterator[Path]:
 def _write_shards(
     cache: TokenCache, rows: np.ndarray, folder: Path, shard_rows: int, advance: Callable[[int], object]
 ) -> dict[str, int]:
-    """Returns the number of samples of each shard, by name."""
+    """Writes the shards; returns the number of samples of each, by name."""
     from webdataset.writer import ShardWriter  # imports torch
 
     shards: dict[str, int] = {}
-    opened = ExitStack()  # of the one shard that is being written
+    opened = ExitStack()  # of the shard that is being written
 
-    def open_shard(name: str) -> BinaryIO:  # not by webdataset, which would take a folder pipe:x for a command
+    def open_shard(name: str) -> BinaryIO:  # not by webdataset, which would run a folder pipe:x as a command
         shards[name] = 0
         return opened.enter_context((folder / name).open("xb"))
 
@@ -125,12 +127,12 @@ def _samples(cache: TokenCache, rows: np.ndarray) -> Iterator[dict[str, Any]]:
 
     tokens = cache.read(rows)
     for i, values in enumerate(_column_values(cache, rows)):
-        arrays = {f"{name}.npy": numpy_dumps(codes[i]) for name, codes in tokens.items()}
+        arrays = {f"{name}.npy": numpy_dumps(indices[i]) for name, indices in tokens.items()}
         yield {"__key__": f"{rows[i]:08d}", **arrays, "json": canonical_json(dict(zip(COLUMNS, values, strict=True)))}
 
 
 def _column_values(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    """For each row the values of COLUMNS."""
+    """The values of COLUMNS for each row."""
     columns = (cache.column(name)[rows].tolist() for name in ("source", "first_frame", "label"))
     for row, source, first_frame, label in zip(rows.tolist(), *columns, strict=True):
         video = cache.plan["videos"][source]

@@ -12,15 +12,15 @@ from typing import Any
 
 from tokenreel.errors import CacheError
 
-MAX_JSON_BYTES = 1 << 30  # a plan of some million videos; more than that is hostile or a mistake
-PARTIAL = ".partial"  # the end of the name of a file that is being written
+MAX_JSON_BYTES = 1 << 30  # a plan of a few million videos; a larger file is hostile or a mistake
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 def durable_put(path: Path, data: bytes) -> None:
-    """Makes `path` hold `data`, and survive a power loss, or leaves it as it was.
+    """Writes `data` to `path` so that it survives a power loss, or leaves `path` unchanged.
 
-    Temporary name in the same folder, flush, rename, flush of the folder; zarr's own store leaves out both flushes.
-    Raises CacheError where the disk is full or the folder cannot be written.
+    Temporary name in the same folder, flush, rename, flush of the folder; zarr's own store omits both flushes. Raises
+    CacheError if the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
@@ -28,21 +28,21 @@ def durable_put(path: Path, data: bytes) -> None:
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> CacheError:
-    """The same words for a full disk, a read-only folder and the like, wherever they are met."""
+    """The error for a full disk, a read-only folder and the like."""
     return CacheError(
-        f"{path} cannot be written: {error.strerror}. What is committed is kept: "
-        "make room or give a folder that can be written, and run the same command again"
+        f"{path} cannot be written: {error.strerror}. Committed shards are kept: "
+        "free disk space or make the folder writable, and run the same command again"
     )
 
 
 def sweep_partials(folder: Path) -> None:
-    """Removes what killed writers of this machine left half written. Those of living ones, or of others, stay."""
+    """Removes partial files of killed writers of this machine; those of running writers and other machines remain."""
     for partial in folder.rglob(f".*~{socket.gethostname()}~*{PARTIAL}"):
         if not _alive(int(partial.name.split("~")[2])):
             partial.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's, so it lives
+    except PermissionError:  # another user's process, so it is running
         return True
     return True
 
@@ -66,7 +66,7 @@ def _write_flushed(path: Path, data: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """fsync of a file, or of a folder: a rename is durable only then."""
+    """fsyncs a file or a folder; only then is a rename in the folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,29 +74,29 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def readable(document: Any) -> bytes:
-    """The bytes of a JSON document for people; as deterministic as `canonical_json`."""
+def readable_json(document: Any) -> bytes:
+    """An indented JSON document, as deterministic as `canonical_json`."""
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises CacheError, naming the file, where it is missing, too large or no JSON object."""
+    """A JSON object in a file. Raises CacheError, naming the file, if it is missing, too large or anything else."""
     return parse_json(path, read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file of bounded size. Raises CacheError, naming it, where it is missing or too large."""
+    """The content of a file of bounded size. Raises CacheError, naming it, if it is missing or too large."""
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
-            raise CacheError(f"{path} has {size} bytes; no file of this kind has more than {MAX_JSON_BYTES}")
+            raise CacheError(f"{path} has {size} bytes; files of this kind have at most {MAX_JSON_BYTES}")
         return path.read_bytes()
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:
-    """`text` out of `path`. Raises CacheError, naming the file, if it is not a JSON object."""
+    """The JSON object in `text`, read from `path`. Raises CacheError, naming the file, if it is anything else."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,9 +1,9 @@
-"""Where the bytes of a token cache lie: the arrays, their shards and chunks, and the Zarr v3 metadata that says so.
+"""The layout of a token cache: the arrays, their shards and chunks, and the Zarr v3 metadata that describes them.
 
-Everything follows from the header, so metadata is generated and compared, never interpreted: a file that says anything
-else is refused before one byte of data is read. There is no compression, only a checksum for each chunk: the size and
-the index of every shard are known before it is read, nothing can unpack to more than the file's size, and a chunk can
-be used where it lies in memory. Nothing here touches a disk.
+Everything follows from the header, so metadata is generated and compared, never interpreted: files with any other
+metadata are refused before data is read. There is no compression, only a checksum for each chunk: the size and the
+index of every shard are known before it is read, nothing can unpack to more than the file's size, and a chunk can be
+used in place. No file is read or written here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tokenreel.errors import ConfigError
 
 FORMAT = "tokenreel-cache"
 VERSION = 1
-CHECKSUM_BYTES = 4  # crc32c, little-endian, behind every chunk and behind the index
+CHECKSUM_BYTES = 4  # crc32c, little-endian, after every chunk and after the index
 INDEX_ENTRY_BYTES = 16
-CHUNK_BYTES = 2 << 10  # rows smaller than this share a chunk; one that is larger has its own: fastest for random rows
-CHUNKS_IN_SHARD = 4096  # an index of 64 KiB at most, one small request where the cache is remote
+CHUNK_BYTES = 2 << 10  # rows smaller than this share a chunk, larger ones have their own: fastest for random rows
+CHUNKS_IN_SHARD = 4096  # an index of at most 64 KiB, one small request if the cache is remote
 MAX_ROWS = np.iinfo(np.int32).max
 SHARD_BYTES = 32 << 20
-SHARD_PIXELS = 1 << 28  # 65,536 frames of 64 x 64: about two minutes of one writer, which is what a crash loses
-SHARDS_WANTED = 16  # of a small data set, so that several workers have something to do
-SHARD_FRAMES = 256  # at least, so that a shard fills a few batches
+SHARD_PIXELS = 1 << 28  # 65,536 frames of 64 x 64: about two minutes of one writer, which a crash loses
+TARGET_SHARDS = 16  # of a small data set, so that several workers can share it
+MIN_SHARD_FRAMES = 256  # so that a shard fills a few batches
 
-COLUMNS: dict[str, type[np.integer[Any]]] = {  # arrays of one number a row, beside the streams
+COLUMNS: dict[str, type[np.integer[Any]]] = {  # arrays of one number per row, in addition to the streams
     "valid": np.uint8, "label": np.int32, "source": np.int32, "first_frame": np.int64
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ Kind = Literal["clips", "videos", "samples", "codes"]
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """One sharded array: `dtype` [rows, *row_shape], `shard_rows` rows a file, `chunk_rows` rows under one checksum."""
+    """One sharded array: `dtype` [rows, *row_shape], `shard_rows` rows per file, `chunk_rows` rows per checksum."""
 
     name: str  # path below the cache's root
     dtype: np.dtype[Any]
@@ -61,23 +61,23 @@ class ArrayLayout:
 
     @property
     def chunk_bytes(self) -> int:
-        """Of one stored chunk, its checksum included."""
+        """Bytes of one stored chunk, including its checksum."""
         return self.chunk_rows * self.row_bytes + CHECKSUM_BYTES
 
     @property
     def chunks(self) -> int:
-        """Chunk places of one shard."""
+        """Chunks of a full shard."""
         return self.shard_rows // self.chunk_rows
 
     def stored_chunks(self, shard: int) -> int:
-        """Chunks that the shard holds: those with at least one row, fewer than `chunks` in the last shard."""
+        """Number of chunks in the shard: those with at least one row, fewer than `chunks` in the last shard."""
         return math.ceil(len(self.rows_of(shard)) / self.chunk_rows)
 
     def shard_bytes(self, shard: int) -> int:
         return self.stored_chunks(shard) * self.chunk_bytes + self.chunks * INDEX_ENTRY_BYTES + CHECKSUM_BYTES
 
     def index(self, shard: int) -> bytes:
-        """The shard's end: (offset, size) of each chunk as little-endian u64, all ones for none; then its checksum."""
+        """The shard's end: (offset, size) of each chunk as little-endian u64, all ones if absent; then its checksum."""
         stored = self.stored_chunks(shard)
         table = np.full((self.chunks, 2), np.iinfo(np.uint64).max, dtype="<u8")
         table[:stored, 0] = np.arange(stored) * self.chunk_bytes
@@ -86,12 +86,12 @@ class ArrayLayout:
         return index + google_crc32c.value(index).to_bytes(CHECKSUM_BYTES, "little")
 
     @property
-    def fill(self) -> int:
-        """What no row holds, so that a hole can never look like a code."""
+    def fill_value(self) -> int:
+        """The value of missing data, which is never a token."""
         return int(np.iinfo(self.dtype).max)
 
     def key(self, shard: int) -> str:
-        """The shard's file, below the cache's root."""
+        """The path of the shard's file, relative to the cache's root."""
         return "/".join([self.name, "c", str(shard), *["0"] * len(self.row_shape)])
 
     def rows_of(self, shard: int) -> range:
@@ -114,7 +114,7 @@ class ArrayLayout:
             "data_type": self.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": grid},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": self.fill,
+            "fill_value": self.fill_value,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {},
             "storage_transformers": [],
@@ -126,11 +126,11 @@ _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 
 @dataclass(frozen=True)
 class CacheHeader:
-    """What a cache is. All of it is hashed into the cache's identity, so no host, time or path belongs in it."""
+    """The description of a cache. All of it is hashed into the cache's identity, so it has no host, time or path."""
 
-    kind: Kind  # clips of videos; videos: rows are steps of whole videos; samples of a prior; codes made elsewhere
+    kind: Kind  # clips of videos; videos: rows are steps of whole videos; samples of a prior; codes: imported tokens
     spec: TokenSpec
-    row_frames: int  # frames that one row stands for: the clip's, or those of one step where videos are kept whole
+    row_frames: int  # frames of one row: those of the clip, or of one code step in a cache of whole videos
     rows: int
     shard_rows: int
     code_fingerprint: str  # of the tokenizer; see VideoTokenizer.code_fingerprint
@@ -142,29 +142,30 @@ class CacheHeader:
             raise ConfigError(f"rows, shard_rows and row_frames must be from 1 to {MAX_ROWS}, got {self}")
         for stream in self.spec.streams:
             if not stream.name.isidentifier() or not stream.name.isascii():
-                raise ConfigError(f"stream {stream.name!r}: a stream of a cache is named by letters, digits and _")
+                raise ConfigError(f"stream {stream.name!r}: a stream's name must consist of letters, digits and _")
             if stream.name in COLUMNS:
-                raise ConfigError(f"stream {stream.name!r}: a cache has a column of that name; give it another")
-        for array in self.arrays:  # an index is made in memory before anything is read
+                raise ConfigError(f"stream {stream.name!r}: a cache has a column of that name; rename the stream")
+        for array in self.arrays:  # an index is built in memory before anything is read
             if array.shard_rows % array.chunk_rows or array.chunks > CHUNKS_IN_SHARD:
                 raise ConfigError(
-                    f"shard_rows (={self.shard_rows}) makes {array.chunks} chunks of {array.name} a shard"
+                    f"shard_rows (={self.shard_rows}) gives {array.chunks} chunks of {array.name} per shard; use a "
+                    f"multiple of {array.chunk_rows}, with at most {CHUNKS_IN_SHARD} chunks"
                 )
 
     def row_shape(self, stream: StreamSpec) -> tuple[int, int, int, int]:
-        """[t, h, w, q] of one row; t differs from the stream's grid only where videos are kept whole."""
+        """[t, h, w, q] of one row; t differs from the stream's grid only in a cache of whole videos."""
         if self.row_frames == self.spec.frames:
             return stream.shape
         return (self.spec.steps_of_frames(self.row_frames, stream), *stream.shape[1:])
 
     @cached_property
     def streams(self) -> dict[str, ArrayLayout]:
-        """The arrays of codes, by stream."""
+        """The arrays of tokens, by stream."""
         return {stream.name: self._stream(stream) for stream in self.spec.streams}
 
     @cached_property
     def columns(self) -> dict[str, ArrayLayout]:
-        """The arrays of one number a row, each shard one chunk."""
+        """The arrays of one number per row, each shard one chunk."""
         return {
             name: ArrayLayout(name, np.dtype(dtype), self.rows, (), self.shard_rows, self.shard_rows)
             for name, dtype in COLUMNS.items()
@@ -179,7 +180,7 @@ class CacheHeader:
         return math.ceil(self.rows / self.shard_rows)
 
     def bytes_of(self, shard: int) -> int:
-        """Of all files of a shard."""
+        """Bytes of all files of a shard."""
         return sum(array.shard_bytes(shard) for array in self.arrays)
 
     def _stream(self, stream: StreamSpec) -> ArrayLayout:
@@ -201,15 +202,15 @@ class CacheHeader:
 
 
 def chunk_rows_of(row_bytes: int) -> int:
-    """Rows under one checksum: a power of two, so that it divides every shard."""
+    """Rows of a chunk, which has one checksum: a power of two, so that it divides every shard."""
     return 1 << max(0, (CHUNK_BYTES // row_bytes).bit_length() - 1)
 
 
 def choose_shard_rows(spec: TokenSpec, row_frames: int, rows: int) -> int:
-    """Rows of a shard, the unit of work: a power of two, from the plan and the spec alone, whoever does the work."""
+    """Rows of a shard, the unit of work: a power of two that depends on the plan and the spec alone."""
     row_bytes = [s.positions * s.dtype.itemsize * row_frames // spec.frames for s in spec.streams]
     pixels = row_frames * spec.framing.height * spec.framing.width
     limits = [CHUNKS_IN_SHARD * chunk_rows_of(max(1, size)) for size in row_bytes]
-    wanted = max(math.ceil(rows / SHARDS_WANTED), SHARD_FRAMES // row_frames)
-    limits += [SHARD_BYTES // max(1, max(row_bytes)), SHARD_PIXELS // pixels, wanted, rows]
+    target = max(math.ceil(rows / TARGET_SHARDS), MIN_SHARD_FRAMES // row_frames)
+    limits += [SHARD_BYTES // max(1, max(row_bytes)), SHARD_PIXELS // pixels, target, rows]
     return 1 << max(0, min(limits).bit_length() - 1)

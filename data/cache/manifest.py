@@ -1,8 +1,8 @@
-"""Commits and the manifest: what was written for each shard, and the identity of the whole.
+"""Commits and the manifest: the files of each shard, and the identity of the cache.
 
-A commit is one shard's record, written after all of the shard's files. The manifest is made of the header and of the
-commits once all are there; its hash, `cache_id`, covers every byte of every array. Neither holds a host, a time or a
-path in what is hashed.
+A commit is one shard's record, written after all of the shard's files. The manifest consists of the header and
+the commits once all exist; its hash, `cache_id`, covers every byte of every array. What is hashed contains no
+host, time or path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COMMITS = "commits"
 class StoredFile:
     """One shard file of one array."""
 
-    key: str  # path below the cache's root
+    key: str  # path relative to the cache's root
     nbytes: int
     sha256: str
 
@@ -35,12 +35,12 @@ class StoredFile:
         return cls(key, len(data), hashlib.sha256(data).hexdigest())
 
     def present(self, root: Path) -> bool:
-        """Whether the file is there in full size; its content is left to `matches` and to every read."""
+        """Whether the file exists with its full size; `matches` and every read check its content."""
         path = root / self.key
         return path.is_file() and path.stat().st_size == self.nbytes
 
     def matches(self, root: Path) -> bool:
-        """Whether the file holds the very bytes that were committed."""
+        """Whether the file contains exactly the bytes that were committed."""
         if not self.present(root):
             return False
         with (root / self.key).open("rb") as file:
@@ -49,16 +49,16 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class InvalidRow:
-    """A row whose clip did not decode; its codes are fill."""
+    """A row whose clip could not be decoded; its tokens are fill_value."""
 
     row: int
     reason: str  # one of DecodeFailure's reasons
-    detail: str = ""  # for people; may hold a path, so it stays outside the cache's identity
+    detail: str = ""  # for people; may contain a path, so it is not part of the cache's identity
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What one writer wrote for one shard."""
+    """The record of one shard, by the writer that wrote it."""
 
     header_sha256: str
     shard: int
@@ -71,7 +71,7 @@ class Commit:
 
     @classmethod
     def load(cls, root: Path, shard: int) -> Commit:
-        """Raises CacheError, naming the file, where it is missing or damaged."""
+        """Reads a commit. Raises CacheError, naming the file, if it is missing or damaged."""
         path = root / commit_key(shard)
         try:
             return from_mapping(cls, read_json(path), "commit")
@@ -95,7 +95,7 @@ def committed_shards(root: Path) -> list[int]:
 
 
 def build_manifest(header: CacheHeader, commits: Iterable[Commit]) -> dict[str, Any]:
-    """The manifest of a whole cache, from the commits of all its shards in order."""
+    """The manifest of a cache, from the commits of all its shards in order."""
     commits = list(commits)
     document = {
         "header": header.to_json(),
@@ -107,7 +107,7 @@ def build_manifest(header: CacheHeader, commits: Iterable[Commit]) -> dict[str, 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A sealed cache's manifest as read back."""
+    """The manifest of a sealed cache."""
 
     header: CacheHeader
     files: tuple[StoredFile, ...]
@@ -116,7 +116,7 @@ class Manifest:
 
     @classmethod
     def load(cls, root: Path) -> Manifest:
-        """Raises CacheError where it is missing, damaged, or lists other files than its own header asks for."""
+        """Reads the manifest. Raises CacheError if it is missing or damaged, or its files do not match its header."""
         path = root / MANIFEST
         document = read_json(path)
         try:
@@ -126,9 +126,9 @@ class Manifest:
             raise CacheError(f"{path} is damaged: {error}") from error
         hashed: Mapping[str, Any] = {key: value for key, value in document.items() if key != "cache_id"}
         if sha256_json(hashed) != found.cache_id:
-            raise CacheError(f"{path} is damaged: it does not hash to its cache_id {found.cache_id}")
+            raise CacheError(f"{path} is damaged: its hash is not its cache_id {found.cache_id}")
         if [file.key for file in found.files] != expected_keys(header):
-            raise CacheError(f"{path} does not list the files that its header asks for: it was not made here")
+            raise CacheError(f"{path} does not list the files of its header: it was not written by tokenreel")
         return cls(header, found.files, found.invalid, found.cache_id)
 
 
@@ -140,5 +140,5 @@ class _Listing:
 
 
 def expected_keys(header: CacheHeader) -> list[str]:
-    """Every shard file of a cache, in the manifest's order."""
+    """The keys of all shard files of a cache, in the manifest's order."""
     return [array.key(shard) for shard in range(header.shards) for array in header.arrays]

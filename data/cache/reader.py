@@ -1,6 +1,6 @@
-"""TokenCache: random rows out of a token cache, every checksum verified. Knows the codes and nothing of pixels.
+"""TokenCache reads random rows of a token cache and verifies every checksum.
 
-`zarr.open` reads the same files; this reader is for training, which wants small random rows, hundreds of times faster.
+`zarr.open` reads the same files; for the small random rows of training, this reader is hundreds of times faster.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from tokenreel.errors import CacheError, nearest_name
 
 
 class TokenCache:
-    """A cache, token file or imported set of codes, opened for reading.
+    """A token cache, token file or set of imported tokens, opened for reading.
 
-    A row is a clip. Where videos are kept whole (`kind` "videos") a row is the first code step of a window that lies in
-    one video, so windows overlap, and every reader sees clips of one length all the same.
+    A row is a clip. In a cache of whole videos (`kind` "videos") a row is the first code step of a window within one
+    video, so windows overlap; readers get clips of one length in either case.
     """
 
     def __init__(self, path: Path, documents: CacheDocuments, shards: frozenset[int]) -> None:
         self.path = path
         self.header = documents.header
-        self.plan = documents.plan  # JSON document: what each row is, `videos` one for each source
+        self.plan = documents.plan  # JSON document that describes the rows; `videos` has an entry for each source
         self.origin = documents.origin
-        self.cache_id = documents.cache_id  # None where the cache is not sealed
-        self.shards = shards  # those that may be read
+        self.cache_id = documents.cache_id  # None if the cache is not sealed
+        self.shards = shards  # that can be read
         self._streams = {name: ShardedArray(path, layout) for name, layout in self.header.streams.items()}
-        self.row_steps = self.spec.frames // self.header.row_frames  # rows of a clip: 1, unless videos are kept whole
-        self._codes = {stream.name: stream.codebook_size for stream in self.header.spec.streams}
+        self.row_steps = self.spec.frames // self.header.row_frames  # rows of a clip: 1, except for whole videos
+        self._codebook_sizes = {stream.name: stream.codebook_size for stream in self.header.spec.streams}
 
     @classmethod
     def open(cls, path: str | Path, allow_partial: bool = False) -> Self:
-        """Reads and checks all metadata, and that every file is there in full size; codes are checked as they are read.
+        """Checks all metadata and the size of every file; tokens are checked when they are read.
 
-        `allow_partial` opens a cache that is not sealed, with the rows committed by now. Raises CacheError where the
-        folder is not a token cache, is damaged, is not sealed, or contains anything that this format does not have.
+        `allow_partial` opens a cache that is not sealed, with the rows committed so far. Raises CacheError if the
+        folder is not a token cache, is damaged, is not sealed, or contains anything that is not in this format.
         """
         root = Path(path)
         documents = CacheDocuments.load(root)
         if documents.cache_id is not None:
             manifest = Manifest.load(root)
             if (manifest.header, manifest.cache_id) != (documents.header, documents.cache_id):
-                raise CacheError(f"{root / MANIFEST} is of another cache than {root / 'zarr.json'}")
+                raise CacheError(f"{root / MANIFEST} belongs to another cache than {root / 'zarr.json'}")
             _require_files(root, documents.header)
             return cls(root, documents, frozenset(range(documents.header.shards)))
         committed = frozenset(s for s in committed_shards(root) if Commit.load(root, s).complete(root))
@@ -69,7 +69,10 @@ class TokenCache:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenCache.open, (self.path, self.cache_id is None)  # so that a data loader's worker maps files itself
+        return TokenCache.open, (
+            self.path,
+            self.cache_id is None,
+        )  # so that a data loader's worker maps the files itself
 
     @property
     def spec(self) -> TokenSpec:
@@ -81,7 +84,7 @@ class TokenCache:
 
     @property
     def code_fingerprint(self) -> str:
-        """Of the tokenizer whose codes these are."""
+        """The fingerprint of the tokenizer that made the tokens."""
         return self.header.code_fingerprint
 
     @property
@@ -94,14 +97,14 @@ class TokenCache:
 
     @property
     def row_count(self) -> int:
-        """Rows of the plan, those included that are invalid or not there yet."""
+        """Number of rows of the plan, including invalid ones and those not yet written."""
         return self.header.rows
 
     def rows(self, split: str | None = None, stride: int | None = None) -> np.ndarray:
-        """int64 [n], ascending: the rows of a split that can be read, or all of them.
+        """int64 [n], ascending: the readable rows of a split, or of all.
 
-        `stride` matters only where videos are kept whole: the rows between the starts of two windows, 1 for every
-        possible one (training), None for windows without overlap. Raises CacheError for a split that is not there.
+        `stride` matters only in caches of whole videos: the number of rows from the start of a window to the next, 1
+        for all windows (training), None for windows without overlap. Raises CacheError for an unknown split.
         """
         usable = self.column("valid") == 1
         if split is not None:
@@ -121,56 +124,59 @@ class TokenCache:
     def read(
         self, rows: np.ndarray | Sequence[int], streams: Iterable[str] | None = None, steps: int | None = None
     ) -> dict[str, np.ndarray]:
-        """`rows` [n], in any order -> by stream, unsigned [n, t, h, w, q].
+        """`rows` [n], in any order -> tokens by stream, unsigned [n, t, h, w, q].
 
-        `streams`: all if None. `steps`: where videos are kept whole, the rows that make a window, `row_steps` if None.
-        Raises CacheError naming the file and the rows where anything is damaged or no code.
+        `streams`: all if None. `steps`: in caches of whole videos, the rows of a window, `row_steps` if None. Raises
+        CacheError, naming the file and the rows, for damaged or invalid tokens.
         """
         count = self.row_steps if steps is None else steps
         if count > 1:
             rows = (np.asarray(rows)[:, None] + np.arange(count)).reshape(-1)
-        wanted = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
-        self._require_rows(wanted)
+        indices = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
+        self._require_rows(indices)
         return {
-            name: self._read_stream(name, wanted, count) for name in (self._streams if streams is None else streams)
+            name: self._read_stream(name, indices, count) for name in (self._streams if streams is None else streams)
         }
 
     def _read_stream(self, name: str, rows: list[int], steps: int) -> np.ndarray:
         if name not in self._streams:
             raise CacheError(f"{self.path} has no stream {name!r}; {nearest_name(name, self._streams)}")
-        codes = self._streams[name].read(rows)
-        if rows and codes.max() >= self._codes[name]:
-            self._refuse_codes(name, np.array(rows), codes)
-        return codes if steps == 1 else codes.reshape(-1, steps * codes.shape[1], *codes.shape[2:])
+        tokens = self._streams[name].read(rows)
+        if rows and tokens.max() >= self._codebook_sizes[name]:
+            self._refuse_tokens(name, np.array(rows), tokens)
+        return tokens if steps == 1 else tokens.reshape(-1, steps * tokens.shape[1], *tokens.shape[2:])
 
-    def _refuse_codes(self, name: str, rows: np.ndarray, codes: np.ndarray) -> None:
-        bad = rows[(codes >= self._codes[name]).reshape(len(rows), -1).any(axis=1)]
+    def _refuse_tokens(self, name: str, rows: np.ndarray, tokens: np.ndarray) -> None:
+        bad = rows[(tokens >= self._codebook_sizes[name]).reshape(len(rows), -1).any(axis=1)]
         invalid = bad[self.column("valid")[bad] != 1]
         if len(invalid):
-            raise CacheError(f"row {invalid[0]} of {self.path} did not decode and holds no codes; use rows()")
+            raise CacheError(f"row {invalid[0]} of {self.path} is invalid, its clip did not decode; use rows()")
         key = self.header.streams[name].key(int(bad[0]) // self.header.shard_rows)
-        raise CacheError(f"{self.path / key}: row {bad[0]} holds codes beyond the codebook (={self._codes[name]})")
+        size = self._codebook_sizes[name]
+        raise CacheError(f"{self.path / key}: row {bad[0]} has tokens outside the codebook of {size}")
 
     def _require_rows(self, rows: list[int]) -> None:
         if rows and not (min(rows) >= 0 and max(rows) < self.header.rows):
-            raise CacheError(f"rows {min(rows)} to {max(rows)} are asked for; {self.path} has {self.header.rows}")
+            raise CacheError(
+                f"rows (={min(rows)} to {max(rows)}) must be from 0 to {self.header.rows - 1}, the last of {self.path}"
+            )
         if len(self.shards) < self.header.shards:
             absent = [row for row in rows if row // self.header.shard_rows not in self.shards]
             if absent:
                 raise CacheError(f"row {absent[0]} of {self.path} is not written yet")
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """int32 [n]: index into `classes`; -1 where the source gave no label."""
+        """int32 [n]: index into `classes`; -1 if the source has no label."""
         return self.column("label")[rows]
 
     def source_ids(self, rows: np.ndarray) -> list[str]:
-        """The video, or sample, that each row is of."""
+        """The id of the video, or sample, of each row."""
         return [self.plan["videos"][source]["id"] for source in self.column("source")[rows].tolist()]
 
     def column(self, name: str) -> np.ndarray:
-        """A whole array of one number a row: valid, label, source (index into plan["videos"]), first_frame.
+        """An array of one number per row: valid, label, source (index into plan["videos"]) or first_frame.
 
-        Rows that are not written yet have valid 0. Raises CacheError where the array is damaged.
+        Rows that are not written yet have valid = 0. Raises CacheError if the array is damaged.
         """
         return self._columns[name]
 
@@ -184,7 +190,7 @@ class TokenCache:
             columns[name] = values
         source = columns["source"]
         if source.min() < 0 or source.max() >= len(self.plan["videos"]):
-            raise CacheError(f"{self.path}/source names videos that the plan does not have; the cache is damaged")
+            raise CacheError(f"{self.path}/source contains videos that are not in the plan; the cache is damaged")
         return columns
 
 
@@ -198,16 +204,16 @@ def _require_files(root: Path, header: CacheHeader) -> None:
                 state = "is missing" if size is None else f"has {size} bytes instead of {array.shard_bytes(shard)}"
                 raise CacheError(
                     f"{path} (rows {rows.start} to {rows.stop - 1}) {state}. "
-                    f"`tokenreel repair {root}` makes damaged shards anew"
+                    f"`tokenreel repair {root}` rewrites damaged shards"
                 )
 
 
 def _runs(usable: np.ndarray, source: np.ndarray) -> list[tuple[int, int]]:
-    """[start, stop) of each longest run of usable rows of one video."""
+    """[start, stop) of each maximal run of usable rows of one video."""
     tag = np.where(usable, source, -1)
     edges = np.flatnonzero(np.diff(tag, prepend=-2, append=-2))
     return [(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True) if usable[a]]
 
 
-def _window_starts(run: tuple[int, int], length: int, hop: int) -> np.ndarray:
-    return np.arange(run[0], run[1] - length + 1, hop, dtype=np.int64)
+def _window_starts(run: tuple[int, int], length: int, stride: int) -> np.ndarray:
+    return np.arange(run[0], run[1] - length + 1, stride, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""Putting a cache's documents back where they are damaged, from those that are not: what repair does before shards.
+"""Restores damaged documents of a cache from intact ones: the first step of repair, before the shards.
 
-The header lies in the root's metadata and in the manifest, so one restores the other; the arrays' metadata follow from
+The header is in the root's metadata and in the manifest, so each restores the other; the arrays' metadata follow from
 it. A damaged plan cannot be restored.
 """
 
@@ -9,38 +9,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenreel.data.cache.documents import ROOT, load_root, root_json
-from tokenreel.data.cache.files import durable_put, readable
+from tokenreel.data.cache.files import durable_put, readable_json
 from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, commit_key, committed_shards
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.errors import CacheError
 
 
-def mend_documents(root: Path) -> list[str]:
-    """Writes damaged metadata anew and removes damaged commits. Returns the keys of the files; [] if all were whole.
+def repair_documents(root: Path) -> list[str]:
+    """Rewrites damaged metadata and removes damaged commits; returns the keys of these files.
 
-    Raises CacheError where neither the root's metadata nor the manifest can be read.
+    Raises CacheError if neither the root's metadata nor the manifest can be read.
     """
-    mended = _mend_root(root)
+    repaired = _repair_root(root)
     header, cache_id = load_root(root)
     for array in header.arrays:
-        data = readable(array.zarr_json())
+        data = readable_json(array.zarr_json())
         path = root / array.name / "zarr.json"
         if not path.is_file() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             durable_put(path, data)
-            mended.append(f"{array.name}/zarr.json")
+            repaired.append(f"{array.name}/zarr.json")
     for shard in committed_shards(root):
-        if not _readable(root, shard):
+        if not _commit_is_intact(root, shard):
             (root / commit_key(shard)).unlink()
-            mended.append(commit_key(shard))
-    if cache_id is not None and not _whole_manifest(root):
+            repaired.append(commit_key(shard))
+    if cache_id is not None and not _manifest_is_intact(root):
         (root / MANIFEST).unlink(missing_ok=True)
-        CacheWriter(root, header).seal(expected=cache_id)  # does nothing while shards are missing; repair seals later
-        mended.append(MANIFEST)
-    return mended
+        CacheWriter(root, header).seal(expected=cache_id)  # no effect while shards are missing; repair seals later
+        repaired.append(MANIFEST)
+    return repaired
 
 
-def _mend_root(root: Path) -> list[str]:
+def _repair_root(root: Path) -> list[str]:
     try:
         load_root(root)
         return []
@@ -48,18 +48,18 @@ def _mend_root(root: Path) -> list[str]:
         if not (root / MANIFEST).is_file():
             raise
         manifest = Manifest.load(root)
-        durable_put(root / ROOT, readable(root_json(manifest.header, manifest.cache_id)))
+        durable_put(root / ROOT, readable_json(root_json(manifest.header, manifest.cache_id)))
         return [ROOT]
 
 
-def _readable(root: Path, shard: int) -> bool:
+def _commit_is_intact(root: Path, shard: int) -> bool:
     try:
         return Commit.load(root, shard).shard == shard
     except CacheError:
         return False
 
 
-def _whole_manifest(root: Path) -> bool:
+def _manifest_is_intact(root: Path) -> bool:
     try:
         return Manifest.load(root).cache_id == load_root(root)[1]
     except CacheError:

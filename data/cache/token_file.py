@@ -1,6 +1,6 @@
-"""Token files: codes that are in memory already, samples of a prior or codes made elsewhere, in the cache's own format.
+"""Token files: tokens from memory, samples of a prior or imported tokens, in the format of a cache.
 
-The plan of such a cache holds no videos but what each row is: a sample with its seed, a row of a foreign array.
+The plan of such a cache describes rows, not videos: a sample with its seed, a row of an imported array.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def write_token_file(
 ) -> str:
     """Writes `tokens` (by stream [N, t, h, w, q], any t) as a sealed cache and returns its cache_id.
 
-    `sources`: for each row what it is, with an `id`, and where it matters `seed`, `split`, `label` (an index into
-    `plan["classes"]`). `spec` is the tokenizer's; its clip length becomes that of `tokens`. Raises CacheError where a
-    code is beyond its codebook or `path` holds something else.
+    `sources`: a description of each row, with an `id` and optionally `seed`, `split`, `label` (an index into
+    `plan["classes"]`). `spec` is the tokenizer's; its clip length becomes that of `tokens`. Raises CacheError if a
+    token is outside its codebook or `path` contains anything else.
     """
     spec = spec_of_tokens(spec, tokens)
     rows = len(sources)
-    _require_codes(spec, tokens, rows)
+    _require_tokens(spec, tokens, rows)
     document = {**(plan or {}), "videos": [dict(source) for source in sources]}
     header = CacheHeader(
         kind=kind,
@@ -65,13 +65,13 @@ def write_token_file(
         writer.put(shard, {name: values[part.start : part.stop] for name, values in arrays.items()})
     cache_id = writer.seal()
     if cache_id is None:
-        raise CacheError(f"{path} is damaged as soon as it is written: check the disk")
+        raise CacheError(f"{path} is damaged immediately after it was written: check the disk")
     return cache_id
 
 
 def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """The `sources` of samples, of which number i continues the clip `rows[i]` (int64 [n]) of `cache`: the seed it was
-    sampled with, and the video and first frame of that clip.
+    """The `sources` of samples that continue the clips `rows` (int64 [n]) of `cache`, one each: the seed, and the video
+    and first frame of the clip.
     """
     videos, first_frames = cache.source_ids(rows), cache.column("first_frame")[rows].tolist()
     return [
@@ -81,53 +81,53 @@ def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[
 
 
 def spec_of_tokens(spec: TokenSpec, tokens: Mapping[str, np.ndarray]) -> TokenSpec:
-    """`spec` with the streams and the clip length that `tokens` has. Raises CacheError for other shapes."""
+    """`spec` with the streams and the clip length of `tokens`. Raises CacheError for other shapes."""
     streams = []
-    for name, codes in tokens.items():
+    for name, indices in tokens.items():
         stream = spec.stream(name)
-        if codes.ndim != 5 or codes.shape[2:] != stream.shape[1:]:
-            raise CacheError(f"stream {name!r}: codes are [N, t, *{stream.shape[1:]}], got {codes.shape}")
-        streams.append(dataclasses.replace(stream, grid=(codes.shape[1], *stream.grid[1:])))
+        if indices.ndim != 5 or indices.shape[2:] != stream.shape[1:]:
+            raise CacheError(f"stream {name!r}: tokens must be [N, t, *{stream.shape[1:]}], got {indices.shape}")
+        streams.append(dataclasses.replace(stream, grid=(indices.shape[1], *stream.grid[1:])))
     levels = [stream for stream in streams if stream.role == "level"]
     frames = spec.frames_of_step(levels[0].grid[0] - 1, levels[0]).stop if levels else spec.frames
     return dataclasses.replace(spec, streams=tuple(streams), frames=frames)
 
 
-def codes_to_cache(
+def write_foreign_tokens(
     path: Path,
-    codes: np.ndarray,
+    tokens: np.ndarray,
     framing: Framing,
-    codebook: int | None = None,
+    codebook_size: int | None = None,
     stride: int = 1,
     validation: float = 0.1,
     seed: int = 0,
 ) -> str:
-    """Writes codes of another program, integers [N, t, h, w] or [N, t, h, w, q], as a cache; returns its cache_id.
+    """Writes tokens of another program, integers [N, t, h, w] or [N, t, h, w, q], as a cache; returns its cache_id.
 
-    `codebook` is K, one more than the largest code if None; `stride` frames a code step. What made the codes is not
-    known: their fingerprint is their own hash, and a split draws single rows. Raises DataError for anything else.
+    `codebook_size` is K, one more than the largest token if None; `stride`: frames per code step. The tokenizer is
+    unknown: the fingerprint is the tokens' own hash, and splits are of single rows. Raises DataError for other arrays.
     """
-    codes = codes[..., None] if codes.ndim == 4 else codes
-    if codes.ndim != 5 or codes.dtype.kind not in "iu" or codes.size == 0 or codes.min() < 0:
+    tokens = tokens[..., None] if tokens.ndim == 4 else tokens
+    if tokens.ndim != 5 or tokens.dtype.kind not in "iu" or tokens.size == 0 or tokens.min() < 0:
         raise DataError(
-            f"codes must be integers [N, t, h, w] or [N, t, h, w, q], >= 0; got {codes.dtype} {codes.shape}"
+            f"tokens must be integers [N, t, h, w] or [N, t, h, w, q], >= 0; got {tokens.dtype} {tokens.shape}"
         )
-    _, t, h, w, q = codes.shape
-    stream = StreamSpec("video", (t, h, w), codebook or int(codes.max()) + 1, q, stride)
-    digest = hashlib.sha256(np.ascontiguousarray(codes, dtype="<i8").tobytes()).hexdigest()
-    ids = [f"row-{row:08d}" for row in range(len(codes))]
+    _, t, h, w, q = tokens.shape
+    stream = StreamSpec("video", (t, h, w), codebook_size or int(tokens.max()) + 1, q, stride)
+    digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()
+    ids = [f"row-{row:08d}" for row in range(len(tokens))]
     held_out = select_validation(ids, validation, seed)
     sources = [{"id": name, "split": "validation" if name in held_out else "train"} for name in ids]
     spec = TokenSpec((stream,), t * stride, framing)
-    return write_token_file(path, spec, {"video": codes}, f"foreign-{digest}", sources, kind="codes")
+    return write_token_file(path, spec, {"video": tokens}, f"foreign-{digest}", sources, kind="codes")
 
 
-def _require_codes(spec: TokenSpec, tokens: Mapping[str, np.ndarray], rows: int) -> None:
-    for name, codes in tokens.items():
-        if len(codes) != rows:
-            raise CacheError(f"stream {name!r} has {len(codes)} rows, the sources are {rows}")
-        if rows and (codes.min() < 0 or codes.max() >= spec.stream(name).codebook_size):
+def _require_tokens(spec: TokenSpec, tokens: Mapping[str, np.ndarray], rows: int) -> None:
+    for name, indices in tokens.items():
+        if len(indices) != rows:
+            raise CacheError(f"stream {name!r} has {len(indices)} rows, expected {rows}, one for each source")
+        if rows and (indices.min() < 0 or indices.max() >= spec.stream(name).codebook_size):
             raise CacheError(
-                f"stream {name!r} has tokens from {codes.min()} to {codes.max()}, its codebook only "
-                f"{spec.stream(name).codebook_size}"
+                f"stream {name!r} has tokens from {indices.min()} to {indices.max()}, expected 0 to "
+                f"{spec.stream(name).codebook_size - 1}"
             )

@@ -1,4 +1,4 @@
-"""Whether a cache is whole: every document, every file's hash, every chunk's checksum, every code in its codebook."""
+"""Checks that a cache is intact: all documents, file hashes and chunk checksums, and every token's codebook."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.shard import ShardedArray
 from tokenreel.errors import CacheError
 
-SHOWN = 10  # damaged files named in the message
+MAX_LISTED = 10  # damaged files named in the message
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One file of a shard that is not what was written."""
+    """A damaged file of a shard."""
 
     file: str
     shard: int
@@ -33,7 +33,7 @@ class Damage:
 
 
 def find_damage(cache: TokenCache) -> list[Damage]:
-    """Reads every byte of the arrays; empty if they are what the manifest (or, unsealed, the commits) says."""
+    """The damaged files: reads every byte of the arrays and compares with the manifest (unsealed: the commits)."""
     arrays = {array.key(shard): (array, shard) for array in cache.header.arrays for shard in range(array.shards)}
     found = [damage for file in _stored_files(cache) for damage in _check_file(cache, *arrays[file.key], file)]
     return found or list(_check_rows(cache))
@@ -55,37 +55,37 @@ def _check_file(cache: TokenCache, array: ArrayLayout, shard: int, file: StoredF
         yield Damage(file.key, shard, rows.start, rows.stop - 1, str(error))
         return
     for chunk in chunks:
-        first = min(rows.start + chunk * array.chunk_rows, rows.stop - 1)  # chunks beyond the last row are fill
+        first = min(rows.start + chunk * array.chunk_rows, rows.stop - 1)  # chunks after the last row are fill_value
         last = min(first + array.chunk_rows, rows.stop) - 1
         yield Damage(file.key, shard, first, last, "do not match their checksum")
     if not chunks and not file.matches(cache.path):
-        yield Damage(file.key, shard, rows.start, rows.stop - 1, "is whole but not what was committed")
+        yield Damage(file.key, shard, rows.start, rows.stop - 1, "is intact but differs from what was committed")
 
 
 def _check_rows(cache: TokenCache) -> Iterator[Damage]:
-    """Codes within their codebooks, fill where a row is invalid: what checksums cannot know."""
+    """What checksums cannot detect: tokens outside their codebook, or tokens in invalid rows."""
     valid = cache.column("valid")
     for stream in cache.spec.streams:
         array = cache.header.streams[stream.name]
         reader = ShardedArray(cache.path, array)
         for shard in sorted(cache.shards):
             rows = np.array(array.rows_of(shard))
-            codes = reader.read(rows.tolist()).reshape(len(rows), -1)
-            limit = np.where(valid[rows] == 1, stream.codebook_size - 1, array.fill)
-            bad = rows[codes.max(axis=1) > limit]
+            tokens = reader.read(rows.tolist()).reshape(len(rows), -1)
+            limit = np.where(valid[rows] == 1, stream.codebook_size - 1, array.fill_value)
+            bad = rows[tokens.max(axis=1) > limit]
             if len(bad):
-                problem = f"codes beyond the codebook (={stream.codebook_size})"
+                problem = f"tokens outside the codebook of {stream.codebook_size}"
                 yield Damage(array.key(shard), shard, int(bad[0]), int(bad[-1]), problem)
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
-    """Raises CacheError, naming files and rows, where a byte of the cache is not what was written."""
+    """A summary of an intact cache. Raises CacheError, naming files and rows, if any byte has changed."""
     cache = TokenCache.open(path, allow_partial=True)
     damage = find_damage(cache)
     if damage:
-        more = f"\n  and {len(damage) - SHOWN} more" if len(damage) > SHOWN else ""
-        listing = "".join(f"\n  {one}" for one in damage[:SHOWN])
-        raise CacheError(f"{path} is damaged:{listing}{more}\n`tokenreel repair {path}` makes damaged shards anew")
+        more = f"\n  and {len(damage) - MAX_LISTED} more" if len(damage) > MAX_LISTED else ""
+        listing = "".join(f"\n  {one}" for one in damage[:MAX_LISTED])
+        raise CacheError(f"{path} is damaged:{listing}{more}\n`tokenreel repair {path}` rewrites damaged shards")
     return {
         "path": str(path),
         "intact": True,

@@ -1,7 +1,7 @@
-"""Writing a token cache: plan -> shards -> commits -> seal. Correct for any number of writers and through any crash.
+"""Writes a token cache: plan -> shards -> commits -> seal. Safe for any number of writers and after any crash.
 
-A shard of rows, the same rows in every array, is encoded in memory by one writer, put in place durably, and then
-committed. Two writers of the same shard write the same bytes, so nothing is locked. What rows hold is the caller's.
+A shard of rows, the same rows in every array, is encoded in memory by one writer, written durably, and then committed.
+Two writers of the same shard write the same bytes, so nothing is locked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, CacheDocuments, root_json
-from tokenreel.data.cache.files import cannot_write, durable_put, readable, sweep_partials
+from tokenreel.data.cache.files import cannot_write, durable_put, readable_json, sweep_partials
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import (
     COMMITS,
@@ -37,7 +37,7 @@ from tokenreel.errors import CacheError
 
 
 def holds_cache(path: Path) -> bool:
-    """Whether `path` holds a cache; False for an empty or absent folder. Raises CacheError for anything else."""
+    """Whether `path` is a cache; False for an empty or absent folder. Raises CacheError for anything else."""
     if (path / ROOT).is_file():
         return True
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -46,7 +46,7 @@ def holds_cache(path: Path) -> bool:
 
 
 class CacheWriter:
-    """Fills a cache whose header and plan are on disk. Several may write at once, here and on other machines."""
+    """Writes shards of a cache whose header and plan are on disk. Several may write at once, on several machines."""
 
     def __init__(self, path: Path, header: CacheHeader) -> None:
         self.path = path
@@ -55,21 +55,21 @@ class CacheWriter:
 
     @classmethod
     def create(cls, path: Path, header: CacheHeader, plan: Mapping[str, Any], origin: Mapping[str, Any]) -> CacheWriter:
-        """Makes the cache's skeleton, or joins the one that is there if header and plan are the same.
+        """Creates the cache without shards, or opens the existing one if header and plan are the same.
 
         `plan`: a JSON document with `videos`, one mapping for each source of rows, that hashes to the header's
-        plan_sha256. `origin`: where the data and the tokenizer were found, outside the identity. Raises CacheError
-        where `path` holds anything else or cannot be written.
+        plan_sha256. `origin`: locations of the data and the tokenizer, not part of the identity. Raises CacheError if
+        `path` contains anything else or cannot be written.
         """
         documents = CacheDocuments(header, plan, origin)
         if not holds_cache(path):
-            _place_skeleton(path, documents)
+            _create_skeleton(path, documents)
         found = CacheDocuments.load(path)
         found.require_same(documents, path)
         return cls(path, found.header)
 
     def pending(self) -> list[int]:
-        """The shards without a commit whose files are there. Raises CacheError for a commit of another cache."""
+        """The shards without a commit or with missing files. Raises CacheError for a commit of another cache."""
         return [shard for shard in range(self.header.shards) if not self._is_committed(shard)]
 
     def _is_committed(self, shard: int) -> bool:
@@ -81,7 +81,7 @@ class CacheWriter:
         return commit.complete(self.path)
 
     def invalid_rows(self) -> list[InvalidRow]:
-        """Of all committed shards, in order."""
+        """The invalid rows of all committed shards, in order."""
         commits = (Commit.load(self.path, shard) for shard in committed_shards(self.path))
         return [bad for commit in commits for bad in commit.invalid]
 
@@ -92,10 +92,10 @@ class CacheWriter:
         invalid: Sequence[InvalidRow] = (),
         seconds: float = 0.0,
     ) -> Commit:
-        """Writes one shard of every array (`arrays` by stream or column name, [rows of the shard, ...]), commits it."""
+        """Writes and commits a shard of every array (`arrays` by stream or column name, [rows of the shard, ...])."""
         expected = {**self.header.streams, **self.header.columns}
         if set(arrays) != set(expected):
-            raise CacheError(f"a shard has the arrays {sorted(expected)}, got {sorted(arrays)}")
+            raise CacheError(f"a shard must have the arrays {sorted(expected)}, got {sorted(arrays)}")
         files = []
         for name, layout in expected.items():
             data = encode_shard(layout, shard, arrays[name])
@@ -103,7 +103,7 @@ class CacheWriter:
             files.append(StoredFile.of(layout.key(shard), data))
         writer = {"host": socket.gethostname(), "process": os.getpid(), "seconds": round(seconds, 3)}
         commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid), writer)
-        self._put(commit_key(shard), readable(commit.to_json()))
+        self._put(commit_key(shard), readable_json(commit.to_json()))
         return commit
 
     def _put(self, key: str, data: bytes) -> None:
@@ -115,11 +115,11 @@ class CacheWriter:
         durable_put(path, data)
 
     def seal(self, expected: str | None = None, approve: Callable[[], None] | None = None) -> str | None:
-        """Writes the manifest and returns the cache_id, or None while shards are missing. May be done again.
+        """Writes the manifest and returns the cache_id, or None while shards are missing. May be called again.
 
-        Every file is hashed once more; a shard that is not what was committed loses its commit, to be made again.
-        Raises CacheError where the identity is not the `expected` one, and what `approve` raises, which is called once
-        all shards are found sound; nothing is written then.
+        Every file is hashed again; a shard that differs from what was committed loses its commit, so that it is written
+        again. `approve` is called once all shards are found intact; if it raises, nothing is written. Raises CacheError
+        if the identity is not the `expected` one.
         """
         if self.pending():
             return None
@@ -132,26 +132,26 @@ class CacheWriter:
         manifest = build_manifest(self.header, commits)
         if expected not in (None, manifest["cache_id"]):
             raise CacheError(
-                f"{self.path} was sealed as {expected}, but its shards now make {manifest['cache_id']}: those made "
-                "anew differ, as on another device, precision or version they may (see provenance in zarr.json)"
+                f"{self.path} was sealed as {expected}, but its shards now give {manifest['cache_id']}: rewritten "
+                "shards differ, as they may on another device, precision or version (see provenance in zarr.json)"
             )
         if approve is not None:
             approve()
-        durable_put(self.path / MANIFEST, readable(manifest))
-        durable_put(self.path / "zarr.json", readable(root_json(self.header, manifest["cache_id"])))
+        durable_put(self.path / MANIFEST, readable_json(manifest))
+        durable_put(self.path / "zarr.json", readable_json(root_json(self.header, manifest["cache_id"])))
         sweep_partials(self.path)
         return str(manifest["cache_id"])
 
 
-def _place_skeleton(path: Path, documents: CacheDocuments) -> None:
-    """All documents under a temporary name, then one rename: a cache folder never lacks a part of its skeleton."""
+def _create_skeleton(path: Path, documents: CacheDocuments) -> None:
+    """Writes all documents under a temporary name, then renames: a cache folder never lacks a document."""
     staging = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         (staging / COMMITS).mkdir(parents=True)
         for key, data in documents.files().items():
             (staging / key).parent.mkdir(parents=True, exist_ok=True)
             durable_put(staging / key, data)
-        with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares what it placed
+        with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares its documents
             _rename_folder(staging, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -160,7 +160,7 @@ def _place_skeleton(path: Path, documents: CacheDocuments) -> None:
 
 
 def _rename_folder(source: Path, target: Path) -> None:
-    """Replaces an empty folder. Raises FileExistsError where the target holds something."""
+    """Renames `source`, replacing an empty folder. Raises FileExistsError if the target is not empty."""
     try:
         source.rename(target)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Numbers for each frame of each video, from CSV files: `file_name`, `frame` and columns of numbers.
+"""Per-frame tables: numbers for each frame of each video, in CSV files with `file_name`, `frame` and numeric columns.
 
 `file_name` is relative to the CSV's own folder, as in metadata.csv; `frame` counts a video's own frames from 0, and
-each must have exactly one line. Opens no video.
+each must have exactly one row. No video is opened here.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ FILE_NAME, FRAME = "file_name", "frame"
 
 
 class FrameTables:
-    """The tables of a folder of videos, each read once. `root` is what the videos' names are relative to: the folder
-    itself where left out.
+    """The tables of a folder of videos, each read once. The videos' names are relative to `root`, by default the
+    folder itself.
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
         self._folder = folder
         self._root = folder if root is None else root
-        self._held: dict[tuple[str, tuple[str, ...]], dict[str, np.ndarray]] = {}
+        self._tables: dict[tuple[str, tuple[str, ...]], dict[str, np.ndarray]] = {}
 
     def columns(self, file: str) -> tuple[str, ...]:
-        """Those of the first file of that name. Raises DataError where there is none."""
+        """The numeric columns of the first file of that name. Raises DataError if there is none."""
         return columns_of(find_tables(self._folder, file)[0])
 
     def numbers(self, name: str, file: str, columns: tuple[str, ...]) -> np.ndarray:
-        """float32 [frames, S] of the video `name`. Raises DataError where the table does not have it."""
-        if (file, columns) not in self._held:
-            self._held[file, columns] = read_tables(find_tables(self._folder, file), self._root, columns)
-        tables = self._held[file, columns]
+        """float32 [frames, S] of the video `name`. Raises DataError if the table lacks it."""
+        if (file, columns) not in self._tables:
+            self._tables[file, columns] = read_tables(find_tables(self._folder, file), self._root, columns)
+        tables = self._tables[file, columns]
         if name not in tables:
-            raise DataError(f"{name}: {file} has no line for it; {nearest_name(name, list(tables)[:50])}")
+            raise DataError(f"{name}: {file} has no row for it; {nearest_name(name, list(tables)[:50])}")
         return tables[name]
 
     def sha256(self, file: str) -> str:
-        """Hex sha256 of all files of that name and their places. Raises DataError where there is none."""
+        """Hex sha256 of all files of that name and their paths. Raises DataError if there is none."""
         digest = hashlib.sha256()
         for path in find_tables(self._folder, file):
             with path.open("rb") as table:
@@ -55,39 +55,38 @@ class FrameTables:
 
 
 def find_tables(root: Path, file: str) -> list[Path]:
-    """The CSV files called `file` below `root`, except hidden ones. Raises DataError if there is none."""
+    """The CSV files named `file` below `root`, except hidden ones. Raises DataError if there is none."""
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
-        raise DataError(f"the table {file!r} leads out of the folder {root}: put it beside the metadata")
+        raise DataError(f"the table {file!r} leads out of the folder {root}: put it next to the metadata")
     found = sorted(path for path in root.rglob(file) if not _hidden(path.relative_to(root)))
     if not found:
         raise DataError(
-            f"{root} holds no {file}: write one with the columns {FILE_NAME}, {FRAME} and a number for each control"
+            f"{root} contains no {file}: write one with the columns {FILE_NAME}, {FRAME} and a number for each control"
         )
     return found
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """The columns of numbers, in their order. Raises DataError where the first line does not name the frame."""
+    """The numeric columns, in their order. Raises DataError if the header is invalid."""
     with _opened(path) as lines:
         header = next(csv.reader(lines), [])
     columns = tuple(name for name in header if name not in (FILE_NAME, FRAME))
     if FRAME not in header or not columns or len(set(header)) != len(header):
         raise DataError(
-            f"{path}: its first line names the columns {', '.join(header) or 'none'}; needed are {FRAME} and at least "
-            "one more, each once"
+            f"{path}: its columns are {', '.join(header) or 'none'}; expected {FRAME} and at least one more, each once"
         )
     return columns
 
 
 def read_tables(paths: Iterable[Path], root: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """By video (its path below `root`) float32 [frames, S]. Raises DataError naming the line that is wrong."""
+    """float32 [frames, S] by video (its path below `root`). Raises DataError, naming the invalid line."""
     rows: dict[str, dict[int, list[float]]] = {}
     for path in paths:
         folder = PurePosixPath(path.parent.relative_to(root).as_posix())
-        for place, name, frame, numbers in _lines(path, columns, named=True):
+        for where, name, frame, numbers in _lines(path, columns, named=True):
             video = rows.setdefault((folder / name).as_posix(), {})
             if frame in video:
-                raise DataError(f"{place}: frame {frame} of {name} comes twice")
+                raise DataError(f"{where}: frame {frame} of {name} appears twice")
             video[frame] = numbers
     return {name: _in_order(name, frames) for name, frames in rows.items()}
 
@@ -95,36 +94,36 @@ def read_tables(paths: Iterable[Path], root: Path, columns: tuple[str, ...]) -> 
 def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
     """The table of a single clip, without `file_name` -> float32 [frames, S]. Raises DataError as `read_tables`."""
     frames: dict[int, list[float]] = {}
-    for place, _, frame, numbers in _lines(path, columns, named=False):
+    for where, _, frame, numbers in _lines(path, columns, named=False):
         if frame in frames:
-            raise DataError(f"{place}: frame {frame} comes twice")
+            raise DataError(f"{where}: frame {frame} appears twice")
         frames[frame] = numbers
     return _in_order(str(path), frames)
 
 
 def _lines(path: Path, columns: tuple[str, ...], named: bool) -> Iterator[tuple[str, str, int, list[float]]]:
-    """(place in words, file_name, frame, numbers) for each line."""
+    """("path, line number", file_name, frame, numbers) for each row."""
     known = columns_of(path)
     for name in columns:
         if name not in known:
             raise DataError(f"{path} has no column {name!r}; {nearest_name(name, known)}")
     with _opened(path) as lines:
         for number, row in enumerate(csv.DictReader(lines), start=2):
-            place = f"{path}, line {number}"
+            where = f"{path}, line {number}"
             name = row.get(FILE_NAME) or ""
             if named and not name:
-                raise DataError(f"{place}: no {FILE_NAME}")
-            yield place, name, int(_number(place, row, FRAME)), [_number(place, row, column) for column in columns]
+                raise DataError(f"{where}: no {FILE_NAME}")
+            yield where, name, int(_number(where, row, FRAME)), [_number(where, row, column) for column in columns]
 
 
-def _number(place: str, row: Mapping[str, str | None], column: str) -> float:
+def _number(where: str, row: Mapping[str, str | None], column: str) -> float:
     try:
         value = float(row[column] or "")
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (column == FRAME and (value < 0 or not value.is_integer())):
-        wanted = "a frame number" if column == FRAME else "a number"
-        raise DataError(f"{place}: {column} (={row[column]!r}) is not {wanted}")
+        expected = "a frame number" if column == FRAME else "a number"
+        raise DataError(f"{where}: {column} (={row[column]!r}) is not {expected}")
     return value
 
 
@@ -132,8 +131,8 @@ def _in_order(name: str, frames: Mapping[int, list[float]]) -> np.ndarray:
     missing = next((frame for frame in range(len(frames)) if frame not in frames), None)
     if missing is not None or not frames:
         raise DataError(
-            f"{name}: its table has no line for frame {missing or 0}, though {len(frames)} lines, up to frame "
-            f"{max(frames, default=0)}: give each frame from 0 on a line"
+            f"{name}: its table has no row for frame {missing or 0}, but {len(frames)} rows, up to frame "
+            f"{max(frames, default=0)}: give a row for each frame from 0 on"
         )
     return np.array([frames[frame] for frame in range(len(frames))], dtype=np.float32)
 
@@ -144,7 +143,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of text: {error}") from error
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
 
 
 def _hidden(path: Path) -> bool:

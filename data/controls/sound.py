@@ -1,6 +1,6 @@
-"""Sound of files and of clips: samples of one channel, resampling, a window for each frame.
+"""Sound of files and clips: samples of one channel, resampling, a window for each frame.
 
-Like frames, samples are read forward without seeking; the stream's timestamps say where its samples belong.
+Like frames, samples are read forward without seeking; the stream's timestamps give their positions.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ import numpy as np
 
 from tokenreel.data.video.reader import MAX_SECONDS, DecodeFailure, av_input
 
-SLACK = 0.1  # seconds that may lack at the end: AAC codes 1,024 samples at a time, and muxers drop what is not whole
+SLACK = 0.1  # seconds that may be missing at the end: AAC codes 1,024 samples at a time; muxers drop partial frames
 MAX_RATE = 384_000  # samples per second
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,wav,mp3,flac,ogg"  # FFmpeg's names; no playlists
 _CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3"))  # and PCM of any kind
 
 
 def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, int]:
-    """The first sound stream as one channel: (float32 [n], samples per second); sample 0 is heard at `start` seconds.
+    """The first sound stream as one channel: (float32 [n], samples per second); sample 0 is at `start` seconds.
 
-    Raises DecodeFailure where there is no sound that can be decoded, DataError where the file cannot be opened.
+    Raises DecodeFailure if there is no sound that can be decoded, DataError if the file cannot be opened.
     """
     with _open(file) as container:
         stream = next(iter(container.streams.audio), None)
         if stream is None:
-            raise DecodeFailure("no-sound", "it has no sound stream")
+            raise DecodeFailure("no-sound", "the file has no sound stream")
         _require_decodable(stream)
         try:
             pieces = list(_pieces(container, stream, start))
         except av.FFmpegError as error:
-            raise DecodeFailure("corrupt", f"its sound does not decode ({error.strerror})") from error
+            raise DecodeFailure("corrupt", f"its sound cannot be decoded ({error.strerror})") from error
         return _joined(pieces), int(stream.rate)
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """float32 [n] at `rate` samples per second -> float32 [m] at `wanted`, low-pass filtered if that is lower."""
-    if rate == wanted or len(samples) == 0:
+def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """float32 [n] at `rate` samples per second -> float32 [m] at `new_rate`, low-pass filtered if that is lower."""
+    if rate == new_rate or len(samples) == 0:
         return samples
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")
     frame.sample_rate = rate
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=wanted)
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=new_rate)
     pieces = [*resampler.resample(frame), *resampler.resample(None)]
     return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
 
 
 def windows(samples: np.ndarray, rate: int, times: np.ndarray, length: int) -> np.ndarray:
-    """float32 [n] at `rate` and the times [T] at which frames appear, in seconds -> float32 [T, length].
+    """float32 [n] at `rate` samples per second, and the times [T] of frames in seconds -> float32 [T, length].
 
-    A sound that ends up to SLACK seconds early is filled with silence. Raises DecodeFailure where it ends before that.
+    A sound that ends up to SLACK seconds early is padded with silence. Raises DecodeFailure if it ends before that.
     """
     first = np.round(times * rate).astype(np.int64)
-    lacking = int(first.max()) + length - len(samples)
-    if lacking > SLACK * rate:
+    missing = int(first.max()) + length - len(samples)
+    if missing > SLACK * rate:
         raise DecodeFailure(
             "too-short", f"its sound lasts {len(samples) / rate:.2f} s, its frames need {first.max() / rate:.2f} s and "
             f"{length / rate:.2f} s for the last one"
         )  # fmt: skip
-    filled = np.pad(samples, (0, max(0, lacking)))
-    return filled[first[:, None] + np.arange(length)]
+    padded = np.pad(samples, (0, max(0, missing)))
+    return padded[first[:, None] + np.arange(length)]
 
 
 def _open(file: Path | BinaryIO) -> Any:
@@ -69,7 +69,7 @@ def _open(file: Path | BinaryIO) -> Any:
     try:
         return av.open(av_input(file), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise DecodeFailure("unreadable", f"no container of sound of a known kind ({error.strerror})") from error
+        raise DecodeFailure("unreadable", f"not a container of a known sound format ({error.strerror})") from error
 
 
 def _require_decodable(stream: Any) -> None:
@@ -83,25 +83,25 @@ def _require_decodable(stream: Any) -> None:
 
 
 def _pieces(container: Any, stream: Any, start: float) -> Iterator[tuple[int, np.ndarray]]:
-    """(place of its first sample, samples) of each stretch of sound, in order of decoding."""
+    """(position of the first sample, samples) of each piece of sound, in order of decoding."""
     to_float = av.AudioResampler(format="fltp")
-    place = 0
+    position = 0
     for frame in container.decode(stream):
         if frame.pts is not None:
-            place = round((float(frame.pts * frame.time_base) - start) * stream.rate)
-        if place > MAX_SECONDS * stream.rate:
+            position = round((float(frame.pts * frame.time_base) - start) * stream.rate)
+        if position > MAX_SECONDS * stream.rate:
             raise DecodeFailure("bad-timestamps", f"its sound lasts more than {MAX_SECONDS / 3600:g} hours")
-        frame.pts = None  # or the resampler would fill gaps by itself
+        frame.pts = None  # otherwise the resampler fills gaps itself
         for planes in to_float.resample(frame):
-            samples = planes.to_ndarray().mean(axis=0)  # FFmpeg's own way to one channel makes two like ones louder
-            yield place, samples
-            place += len(samples)
+            samples = planes.to_ndarray().mean(axis=0)  # FFmpeg's own downmix makes two equal channels louder
+            yield position, samples
+            position += len(samples)
 
 
 def _joined(pieces: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    """Every sample at its place, silence where there is none; what comes before place 0 is dropped."""
-    joined = np.zeros(max((place + len(samples) for place, samples in pieces), default=0), np.float32)
-    for place, samples in pieces:
-        kept = samples[max(0, -place) :]
-        joined[max(0, place) : max(0, place) + len(kept)] = kept
+    """The samples at their positions, with silence in gaps; samples before position 0 are dropped."""
+    joined = np.zeros(max((position + len(samples) for position, samples in pieces), default=0), np.float32)
+    for position, samples in pieces:
+        kept = samples[max(0, -position) :]
+        joined[max(0, position) : max(0, position) + len(kept)] = kept
     return joined

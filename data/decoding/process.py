@@ -1,4 +1,4 @@
-"""One decode worker as the pool sees it: a process that answers questions about a source, or is lost."""
+"""The pool's side of a decode worker: a process that answers questions about a source."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from tokenreel.errors import DataError
 from tokenreel.registry import registrations
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-_DYING_S = 1.0  # seconds that a process may take to end once it has hung up
-_WORDS_LIMIT = 4096  # bytes of its standard error that are looked at
+_EXIT_S = 1.0  # seconds that a process may take to exit once it has closed the connection
+_STDERR_BYTES = 4096  # of the end of its standard error
 
 
 class WorkerLost(Exception):
-    """The process is gone or was given up; the text says how, with the last line that it wrote."""
+    """The process has exited or timed out; the message says how, with the last line that it wrote."""
 
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """What one worker may use."""
+    """Limits of time and memory of one worker."""
 
-    timeout_s: float  # seconds for one answer, and for starting
+    timeout_s: float  # seconds for one answer, and for the start
     memory_gb: float  # GiB of address space
 
 
 class WorkerProcess:
-    """Starts a worker on `source`. Raises WorkerLost, and DataError where the worker sees other videos than we do."""
+    """A worker process on `source`. Raises WorkerLost, and DataError if the worker finds other videos in it."""
 
     def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
         self._limits = limits
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
         command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", source.location, str(limits.memory_gb)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, env=os.environ | _ONE_THREAD
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=os.environ | _ONE_THREAD
         )
         try:
             greeting, _ = self.ask(registrations([SOURCES]))
@@ -55,12 +55,12 @@ class WorkerProcess:
         return self._process.pid
 
     def ask(self, question: dict[str, Any]) -> tuple[dict[str, Any], bytearray]:
-        """Header and payload of the answer. Raises WorkerLost; DataError where the source itself fails."""
+        """Header and payload of the answer. Raises WorkerLost; DataError if the source itself fails."""
         assert self._process.stdin is not None
         try:
             send(self._process.stdin.fileno(), question)
         except ConnectionLost as error:
-            raise WorkerLost(self._how(error)) from error
+            raise WorkerLost(self._describe(error)) from error
         return self._answer()
 
     def kill(self) -> None:
@@ -69,28 +69,28 @@ class WorkerProcess:
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
-        self._words.close()
+        self._stderr.close()
 
     def _answer(self) -> tuple[dict[str, Any], bytearray]:
         assert self._process.stdout is not None
         try:
             header, payload = receive(self._process.stdout.fileno(), self._limits.timeout_s)
         except ConnectionLost as error:
-            raise WorkerLost(self._how(error)) from error
+            raise WorkerLost(self._describe(error)) from error
         if header["kind"] == "error":
             raise DataError(header["message"])
         return header, payload
 
-    def _how(self, error: ConnectionLost) -> str:
-        """How the process was lost, in words."""
-        how = str(error)
+    def _describe(self, error: ConnectionLost) -> str:
+        """What happened to the process, in words."""
+        problem = str(error)
         if not isinstance(error, TimedOut):
             try:
-                code = self._process.wait(_DYING_S)
-                how = f"died (signal {-code})" if code < 0 else f"died (exit code {code})"
+                code = self._process.wait(_EXIT_S)
+                problem = f"died (signal {-code})" if code < 0 else f"died (exit code {code})"
             except subprocess.TimeoutExpired:
-                how = "hung up"
-        self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, self._words.tell() - _WORDS_LIMIT))
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        return f"{how}: {lines[-1]}" if lines else how
+                problem = "closed the connection"
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - _STDERR_BYTES))
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return f"{problem}: {lines[-1]}" if lines else problem

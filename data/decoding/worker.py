@@ -1,8 +1,8 @@
 """The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB`.
 
-The first message on its standard input says which kinds of sources were added in Python; then it answers questions
-until that is closed. It holds no torch, so it starts quickly, and whatever a
-hostile file does to a decoder happens here, under a memory limit.
+The first message on its standard input lists the kinds of sources added in Python; then it answers questions until
+standard input is closed. It does not import torch, so that it starts quickly, and whatever a hostile file does to a
+decoder happens here, under a memory limit.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
-from tokenreel.data.controls.needs import ControlRequest, SoundSource, TableSource
+from tokenreel.data.controls.inputs import ControlRequest, SoundSource, TableSource
+from tokenreel.data.decoding.control_inputs import read_control_input
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
-from tokenreel.data.decoding.raw_controls import read_raw
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
@@ -27,19 +27,19 @@ from tokenreel.errors import DataError, UserError
 from tokenreel.registry import register_again
 
 Answer = tuple[dict[str, Any], np.ndarray]
-_NEEDS: dict[str, type[TableSource] | type[SoundSource]] = {need.type: need for need in (TableSource, SoundSource)}
+_SOURCES: dict[str, type[TableSource] | type[SoundSource]] = {cls.type: cls for cls in (TableSource, SoundSource)}
 _NOTHING = np.empty(0, np.uint8)
 
 
 def main() -> None:
-    """Serves until the pool hangs up."""
+    """Answers questions until the pool closes the connection."""
     location, memory_gb = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may want to finish its step
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may first finish its step
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = int(float(memory_gb) * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    os.dup2(2, 1)  # keeps what a library prints out of the answers
     try:
         registered, _ = receive(0)
         register_again([SOURCES], registered)
@@ -62,15 +62,15 @@ def main() -> None:
 
 
 def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
-    """The header and the payload that answer one question: `probe`, `raw` or `read`."""
+    """The header and payload of the answer to one question: `probe`, `control` or `read`."""
     try:
         if question["kind"] == "probe":
             probe = source.probe(question["video"])
             header = {"kind": "probe", "height": probe.height, "width": probe.width, "codec": probe.codec}
             return header, probe.frame_times
-        if question["kind"] == "raw":
-            raw = read_raw(source, _raw_request(question))
-            return {"kind": "raw", "shape": raw.shape}, raw
+        if question["kind"] == "control":
+            values = read_control_input(source, _control_request(question))
+            return {"kind": "control", "shape": values.shape}, values
         framing = from_mapping(Framing, question["framing"], "framing")
         indices = np.array(question["indices"], dtype=np.int64)
         frames = source.read(question["video"], indices, framing)
@@ -81,10 +81,10 @@ def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
         return {"kind": "error", "message": str(error)}, _NOTHING
 
 
-def _raw_request(question: dict[str, Any]) -> ControlRequest:
-    need = from_mapping(_NEEDS[question["need"]["type"]], question["need"], "need")
+def _control_request(question: dict[str, Any]) -> ControlRequest:
+    source = from_mapping(_SOURCES[question["source"]["type"]], question["source"], "source")
     ticks, frames = (np.array(question[name], dtype=np.int64) for name in ("ticks", "source_frames"))
-    return ControlRequest(question["video"], need, ticks, frames, question["frame_rate"])
+    return ControlRequest(question["video"], source, ticks, frames, question["frame_rate"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""What every source of videos is: a list of named videos, each of which can be probed and read by frame number.
+"""The interface of sources: a list of named videos, each of which can be probed and read by frame number.
 
-A source knows nothing of clips, splits by hash, or tokens; those are the plan's. It holds no torch, so that a decode
-worker starts quickly.
+Clips and splits by hash belong to the plan. Nothing here imports torch, so that decode workers start quickly.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from tokenreel.errors import DataError
 class VideoEntry:
     """One video of a source."""
 
-    id: str  # unique in the source, the same on every machine: a path below the location, never absolute, without ..
+    id: str  # unique and the same on every machine: a path relative to the location, without ..
     label: str | None = None  # name of its class
-    split: str | None = None  # as the source calls it (train, val, test, ...); None where it does not say
+    split: str | None = None  # the source's name for it (train, val, test, ...); None if it has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,60 +38,60 @@ class ReadRequest:
 
 
 class VideoSource(ABC):
-    """A set of videos in a fixed order, for as long as the files stay as they are.
+    """A set of videos in a fixed order, as long as the files do not change.
 
-    Decode workers open it again by its `location`, and splits are drawn by hash of the ids; so neither ids nor labels
+    Decode workers open it again by its `location`, and splits follow from a hash of the ids; so neither ids nor labels
     may depend on the working directory, on the order in which a file system lists files, or on what was read before.
-    Whatever is in a file, what goes wrong is a DataError: DecodeFailure where the video is to blame, every time anew.
+    Whatever a file contains, every error is a DataError, and a DecodeFailure, each time, if the video causes it.
     """
 
-    location: str  # what `open_source` was given
+    location: str  # the argument of `open_source`
     entries: tuple[VideoEntry, ...]  # sorted by id
 
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:
-        """What the video's container says; nothing is decoded. Raises DecodeFailure where it cannot be read at all."""
+        """What the video's container states; nothing is decoded. Raises DecodeFailure if it cannot be read."""
 
     @abstractmethod
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         """int64 [n] ascending source frame numbers -> uint8 [n, H, W, 3], framed. Calls may come in any order.
 
-        Raises DecodeFailure where one of these frames does not come out whole, and as `require_frames`.
+        Raises DecodeFailure if one of these frames cannot be decoded correctly, and as `require_frames`.
         """
 
     def columns(self, file: str) -> tuple[str, ...]:
-        """The names of the numbers that the table `file` has for each frame. Raises DataError where there is none."""
-        raise DataError(f"{self.location}: this kind of source has no table {file!r} of numbers for each frame")
+        """The names of the columns of numbers in the per-frame table `file`. Raises DataError if there is none."""
+        raise DataError(f"{self.location}: sources of this kind have no per-frame tables, so {file!r} cannot be read")
 
     def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
         """float32 [source frames, S]: these columns of the table `file` for a video. Raises DataError as `columns`."""
-        raise DataError(f"{self.location}: this kind of source has no table {file!r} of numbers for each frame")
+        raise DataError(f"{self.location}: sources of this kind have no per-frame tables, so {file!r} cannot be read")
 
     def table_sha256(self, file: str) -> str | None:
-        """Hex sha256 of the table `file`; None where no file holds it. Raises DataError as `columns`."""
+        """Hex sha256 of the table `file`; None if the table is not a file. Raises DataError as `columns`."""
         return None
 
     def sound(self, index: int, rate: int) -> np.ndarray:
-        """float32 [n] in [-1, 1], `rate` samples a second; sample 0 is heard when the video's first frame appears.
+        """float32 [n] in [-1, 1], at `rate` samples per second; sample 0 coincides with the video's first frame.
 
-        Raises DataError where this kind of source has no sound, DecodeFailure where this video's does not decode.
+        Raises DataError if this kind of source has no sound, DecodeFailure if this video's cannot be decoded.
         """
-        raise DataError(f"{self.location}: this kind of source has no sound")
+        raise DataError(f"{self.location}: sources of this kind have no sound")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, sorted; empty where the source has no labels."""
+        """The names of the classes, sorted; empty if the source has no labels."""
         return tuple(sorted({entry.label for entry in self.entries if entry.label is not None}))
 
     @cached_property
     def digest(self) -> str:
-        """Hex sha256 of the entries: two processes that opened the same location compare what they see."""
+        """Hex sha256 of the entries, by which two processes that opened the same location check that they agree."""
         lines = [[entry.id, entry.label, entry.split] for entry in self.entries]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
 class TableFileSource(VideoSource):
-    """Its member sets `_tables`; a video goes by its id in them."""
+    """A source with per-frame tables in files. A subclass sets `_tables`, which name videos by their ids."""
 
     _tables: FrameTables
 

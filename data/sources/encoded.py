@@ -1,4 +1,4 @@
-"""What sources of compressed videos share: a reader that stays open from one clip of a video to its next."""
+"""The base class of sources of compressed videos; its reader stays open from one clip of a video to the next."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import VideoFile, VideoProbe, VideoReader
 
-PROBES_HELD = 16
+MAX_PROBES = 16  # kept in memory
 
 
 class EncodedSource(VideoSource):
-    """Videos that FFmpeg decodes. A member says only where the bytes of each one are."""
+    """Videos that FFmpeg decodes. A subclass only locates the bytes of each one."""
 
     def __init__(self, location: str, entries: Iterable[VideoEntry]) -> None:
         self.location = location
         self.entries = tuple(sorted(entries, key=lambda entry: entry.id))
         self._open: tuple[int, VideoReader] | None = None
-        self._probes: dict[int, VideoProbe] = {}  # of the videos opened last: sound is read while another one is open
-        self._heard: tuple[tuple[int, int], np.ndarray] | None = None  # (video, rate) and the sound asked for last
+        self._probes: dict[int, VideoProbe] = {}  # of recent videos, as sound is read while another video is open
+        self._last_sound: tuple[tuple[int, int], np.ndarray] | None = None  # (video, rate) and its sound
 
     @abstractmethod
     def _file(self, index: int) -> VideoFile:
-        """The bytes of a video."""
+        """The file that contains a video."""
 
     def probe(self, index: int) -> VideoProbe:
         return self._probes[index] if index in self._probes else self._reader(index).probe
@@ -36,11 +36,11 @@ class EncodedSource(VideoSource):
         return self._reader(index).read(indices, framing)
 
     def sound(self, index: int, rate: int) -> np.ndarray:
-        if self._heard is None or self._heard[0] != (index, rate):
-            self._heard = None
+        if self._last_sound is None or self._last_sound[0] != (index, rate):
+            self._last_sound = None
             samples, own_rate = read_sound(self._file(index), float(self.probe(index).frame_times[0]))
-            self._heard = (index, rate), resample(samples, own_rate, rate)
-        return self._heard[1]
+            self._last_sound = (index, rate), resample(samples, own_rate, rate)
+        return self._last_sound[1]
 
     def _reader(self, index: int) -> VideoReader:
         if self._open is None or self._open[0] != index:
@@ -49,6 +49,6 @@ class EncodedSource(VideoSource):
                 self._open = None
             self._open = index, VideoReader(self._file(index))
             self._probes[index] = self._open[1].probe
-            if len(self._probes) > PROBES_HELD:
+            if len(self._probes) > MAX_PROBES:
                 del self._probes[next(iter(self._probes))]
         return self._open[1]

@@ -1,4 +1,4 @@
-"""A stretch of a file, as a file of its own: a video inside a tar shard is read where it lies."""
+"""A part of a file as a file of its own, by which a video inside a tar shard is read in place."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class FileSlice(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fills `buffer` as far as the slice reaches; 0 at its end."""
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(0, self._size - self._position))
-        count = os.preadv(self._descriptor, [view[:wanted]], self._start + self._position) if wanted else 0
+        size = min(len(view), max(0, self._size - self._position))
+        count = os.preadv(self._descriptor, [view[:size]], self._start + self._position) if size else 0
         self._position += count
         return count
 

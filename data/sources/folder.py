@@ -36,7 +36,7 @@ class SingleVideo(EncodedSource):
 
 
 def open_videos(location: Location) -> VideoSource | None:
-    """A folder with videos in it (pictures beside them are thumbnails), or one video file."""
+    """A folder with videos in it (images next to them count as thumbnails), or one video file."""
     videos, video = location.files_below(*SUFFIXES), location.file(*SUFFIXES)
     if not videos and video is None:
         return None

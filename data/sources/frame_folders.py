@@ -1,4 +1,4 @@
-"""Folders of frames: every folder that holds pictures is a video, its pictures in the natural order of their names."""
+"""Folders of frames: every folder that contains images is a video, with them in the natural order of their names."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tokenreel.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of the suffixes above; Pillow opens nothing else
-_DAMAGE = (OSError, SyntaxError, ValueError)  # Pillow's ways to say that a picture is broken
+_DAMAGE = (OSError, SyntaxError, ValueError)  # what Pillow raises for a damaged image
 
 
 class FrameFolders(TableFileSource, PixelSource):
-    """Ids are the folders' paths; for pictures that lie in the location itself, the location's name."""
+    """Videos in folders of frames. Ids are the folders' paths, or the location's name for images directly in it."""
 
     def __init__(
         self, location: str, root: Path, pictures: list[Path], metadata: list[Path], frame_rate: float | None
@@ -54,7 +54,7 @@ class FrameFolders(TableFileSource, PixelSource):
 
 
 def open_frame_folders(location: Location) -> VideoSource | None:
-    """A folder with pictures in it and no video."""
+    """A folder that contains images and no video."""
     pictures = location.files_below(*SUFFIXES)
     if not pictures:
         return None
@@ -64,25 +64,25 @@ def open_frame_folders(location: Location) -> VideoSource | None:
 def _opened(path: Path) -> Image.Image:
     try:
         data = io.BytesIO(path.read_bytes())
-    except OSError as error:  # says nothing about the picture
+    except OSError as error:  # says nothing about the image itself
         raise DataError(f"{path}: {error.strerror}") from error
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             picture = Image.open(data, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeFailure("too-large", f"{path.name}: {error}") from error
-    except UnidentifiedImageError as error:  # its words name the bytes in memory
+    except UnidentifiedImageError as error:  # its message names the buffer in memory
         kinds = ", ".join(_FORMATS)
-        raise DecodeFailure("unreadable", f"{path.name} is no picture that can be read (known: {kinds})") from error
+        raise DecodeFailure("unreadable", f"{path.name} is not a readable image (known: {kinds})") from error
     except _DAMAGE as error:
-        raise DecodeFailure("unreadable", f"{path.name} is no picture that can be read ({error})") from error
+        raise DecodeFailure("unreadable", f"{path.name} is not a readable image ({error})") from error
     if picture.width * picture.height > MAX_PIXELS:
         size = f"{picture.width}x{picture.height}"
         picture.close()
-        raise DecodeFailure("too-large", f"{path.name} has {size} pixels; the limit is {MAX_PIXELS}")
+        raise DecodeFailure("too-large", f"{path.name} has {size} pixels; a frame has at most {MAX_PIXELS}")
     return picture
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
+    """A sort key that puts frame2 before frame10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.name)]

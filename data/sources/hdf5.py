@@ -1,4 +1,4 @@
-"""Videos in the uint8 datasets of an HDF5 file. Nothing is followed out of the file, and no filter plugin is loaded."""
+"""Videos in the uint8 datasets of an HDF5 file. No link out of the file is followed, no filter plugin loaded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tokenreel.errors import DataError
 
 _FILTERS = frozenset(
     (1, 2, 3, 4, 5, 6, 32000)
-)  # built into HDF5, and h5py's own LZF; others are found in plugin folders
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for broken files
+)  # built into HDF5, and h5py's own LZF; others would be loaded from plugin folders
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for damaged files
 _DEPTH = 16  # of nested groups
 
 
 class Hdf5Source(StackSource):
-    """Every uint8 dataset with three axes or more is a video or a stack; others, such as actions, are passed over."""
+    """Videos in an HDF5 file: each uint8 dataset with three axes or more. Others, such as actions, are ignored."""
 
     def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
         try:
@@ -35,7 +35,7 @@ class Hdf5Source(StackSource):
         except DataError:
             raise
         except _DAMAGE as error:
-            raise DataError(f"{path} is no HDF5 file that can be read: {error}") from error
+            raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
         super().__init__(location, shapes, labels, frame_rate)
 
     def _array(self, name: str) -> Any:
@@ -49,7 +49,7 @@ def open_hdf5(location: Location) -> VideoSource | None:
 
 
 class _Sliced:
-    """A dataset whose damage is a DecodeFailure."""
+    """A dataset that raises DecodeFailure where it is damaged."""
 
     def __init__(self, file: Any, name: str) -> None:
         self._file, self._name = file, name
@@ -65,16 +65,16 @@ def _open(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path}: reading HDF5 needs h5py; pip install 'tokenreel[hdf5]'") from error
+        raise DataError(f"{path}: reading HDF5 requires h5py; pip install 'tokenreel[hdf5]'") from error
     return h5py.File(path, "r", locking=False)
 
 
 def _datasets(path: Path, group: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(path in the file, dataset) below `group`, in order of names. Raises DataError for any link but hard ones."""
+    """(path in the file, dataset) below `group`, in order of names. Raises DataError for soft and external links."""
     import h5py
 
-    if depth > _DEPTH:  # a group may be linked into itself
-        raise DataError(f"{path}: groups are nested deeper than {_DEPTH}: {group.name}")
+    if depth > _DEPTH:  # a group may contain itself
+        raise DataError(f"{path}: group {group.name} is nested deeper than {_DEPTH} groups; move its data up")
     for key in sorted(group):
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise DataError(f"{path}: {group.name}/{key} is a soft or external link; copy the data into the file")
@@ -86,7 +86,7 @@ def _datasets(path: Path, group: Any, depth: int = 0) -> Iterator[tuple[str, Any
 
 
 def _require_plain(path: Path, dataset: Any) -> None:
-    """Raises DataError where the dataset's bytes lie in other files or need a filter that is not built in."""
+    """Raises DataError if the dataset's bytes are in other files or use a filter that is not built in."""
     if dataset.external or dataset.is_virtual:
         raise DataError(f"{path}: dataset {dataset.name} keeps its data in other files; copy the data into the file")
     properties = dataset.id.get_create_plist()
@@ -98,5 +98,5 @@ def _require_plain(path: Path, dataset: Any) -> None:
 def _labels(path: Path, dataset: Any) -> list[str]:
     _require_plain(path, dataset)
     if dataset.ndim != 1 or dataset.dtype.kind not in "iuSO":
-        raise DataError(f"{path}: dataset {LABELS!r} must be a list of whole numbers or names")
+        raise DataError(f"{path}: dataset {LABELS!r} must be a list of integers or names")
     return [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in dataset[:]]

@@ -1,4 +1,4 @@
-"""What a user gives as `--data`, taken apart: a path or another name, and the options behind its `?`."""
+"""Parses the value of `--data`: a path or another name, and the options after `?`."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from tokenreel.errors import DataError, nearest_name
 
 
 class Location:
-    """`frames/?fps=10` is the path `frames` with the option `fps`. Nothing is looked up before it is asked for."""
+    """`frames/?fps=10` is the path `frames` with the option `fps`. Nothing is read before it is used."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.options_read = False  # whether somebody asked for the options, and so refused those that are not known
 
     @property
-    def written(self) -> str:
-        """The text without options, unchanged. Raises DataError if what follows `?` cannot be read."""
+    def without_options(self) -> str:
+        """The text before the options. Raises DataError if the options cannot be parsed."""
         return self._parts[0]
 
     @cached_property
     def path(self) -> Path:
-        """The text without options; it has a name, as . and .. become the folder that they stand for.
+        """The text before the options as a path; . and .. are resolved, so that it has a name.
 
-        Raises DataError where what follows `?` cannot be read.
+        Raises DataError if the options cannot be parsed.
         """
-        path = Path(self.written)
+        path = Path(self.without_options)
         return path.resolve() if path.name in ("", "..") else path
 
     def options(self, *known: str) -> Mapping[str, str]:
-        """The options as they are written. Raises DataError for one that is not `known`."""
+        """The options by name, as text. Raises DataError for one that is not in `known`."""
         self.options_read = True
         options = self._parts[1]
         for name in options:
             if name not in known:
-                hint = nearest_name(name, known) if known else "videos of this kind take none"
+                hint = nearest_name(name, known) if known else "videos of this kind have no options"
                 raise DataError(f"{self.text}: option {name!r} is not known; {hint}")
         return options
 
     def frame_rate(self) -> float | None:
-        """The option `fps` of frames that carry no times, in frames a second; None where it is not given."""
+        """The option `fps` of frames without times, in frames per second; None if it is not given."""
         text = self.options("fps").get("fps")
         if text is None:
             return None
@@ -52,24 +52,24 @@ class Location:
         except ValueError:
             rate = 0.0
         if not 0 < rate < float("inf"):
-            raise DataError(f"{self.text}: fps (={text}) must be a positive number of frames a second")
+            raise DataError(f"{self.text}: fps (={text}) must be a positive number of frames per second")
         return rate
 
     def file(self, *suffixes: str) -> Path | None:
-        """The path, where it is a file with one of these suffixes in any case."""
+        """The path if it is a file with one of these suffixes, in any case; else None."""
         return self.path if self.path.suffix.lower() in suffixes and self.path.is_file() else None
 
     def files_below(self, *suffixes: str) -> list[Path]:
-        """Where the path is a folder, the visible files below it with one of these suffixes in any case, sorted."""
+        """The visible files below the folder with one of these suffixes, in any case, sorted; none if it is a file."""
         return sorted(path for suffix in suffixes for path in self._by_suffix.get(suffix, ()))
 
     def count_files(self) -> Counter[str]:
-        """By suffix, how many visible files there are below the path."""
+        """The number of visible files below the path, by suffix."""
         return Counter({suffix: len(files) for suffix, files in self._by_suffix.items()})
 
     @cached_property
     def _by_suffix(self) -> Mapping[str, list[Path]]:
-        """Hidden files are left out, such as the ._x.mp4 that macOS writes beside x.mp4."""
+        """The visible files below the path by suffix; not, for example, the ._x.mp4 that macOS writes with x.mp4."""
         found = defaultdict[str, list[Path]](list)
         if self.path.is_dir():
             try:
@@ -85,11 +85,11 @@ class Location:
 
     @cached_property
     def _parts(self) -> tuple[str, Mapping[str, str]]:
-        """A path that exists as it is written has no options."""
+        """The text before the options, and the options: none if the text is an existing path, which may contain ?."""
         path, mark, query = self.text.partition("?")
         if not mark or Path(self.text).exists():
             return self.text, {}
         pairs = parse_qsl(query, keep_blank_values=True)
         if not pairs or len(dict(pairs)) != len(pairs):
-            raise DataError(f"{self.text}: write what follows ? as name=value&name=value, each name once")
+            raise DataError(f"{self.text}: write the options after ? as name=value&name=value, each name once")
         return path, dict(pairs)

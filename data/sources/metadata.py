@@ -1,8 +1,8 @@
-"""What folders and metadata files say of the videos in them, by the conventions of Hugging Face's VideoFolder.
+"""Classes and splits of videos from folder names and metadata files, as in Hugging Face's VideoFolder.
 
-`metadata.csv` or `metadata.jsonl` has a row for each video: `file_name`, relative to the metadata's own folder, and, if
-there are such columns, `label` and `split`. Without one, a top folder named after a split is one, and the next folder
-is the class. This module opens no video.
+`metadata.csv` or `metadata.jsonl` has a row for each video: `file_name`, relative to the metadata's own folder, and
+optionally `label` and `split`. Without metadata, a top folder named after a split is a split, and the next folder is
+the class. No video is opened here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "d
 
 
 def metadata_files(location: Location) -> list[Path]:
-    """Those below a folder."""
+    """The metadata files below a folder."""
     return [file for file in location.files_below(".csv", ".jsonl") if file.name in NAMES]
 
 
@@ -34,10 +34,10 @@ def describe(root: Path, paths: list[Path], metadata: list[Path]) -> list[VideoE
         return list(entries.values())
     listed: dict[str, VideoEntry] = {}
     for file in metadata:
-        for place, row in _rows(file):
-            entry = _by_row(root, file, place, row, entries)
+        for where, row in _rows(file):
+            entry = _by_row(root, file, where, row, entries)
             if entry.id in listed:
-                raise DataError(f"{place}: {entry.id} is listed twice")
+                raise DataError(f"{where}: {entry.id} is listed twice")
             listed[entry.id] = entry
     return list(listed.values())
 
@@ -50,15 +50,15 @@ def _by_folders(ids: list[str]) -> Iterator[VideoEntry]:
         yield VideoEntry(name, classes[0] if classes else None, split)
 
 
-def _by_row(root: Path, file: Path, place: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
+def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
-        raise DataError(f"{place}: no file_name; columns: {', '.join(map(str, row))}")
+        raise DataError(f"{where}: no file_name; columns: {', '.join(map(str, row))}")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError(f"{place}: file_name {name!r} leads out of the folder")
+        raise DataError(f"{where}: file_name {name!r} leads out of the folder; give a path below it")
     key = (PurePosixPath(file.parent.relative_to(root).as_posix()) / name).as_posix()
     if key not in entries:
-        raise DataError(f"{place}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
+        raise DataError(f"{where}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
     found = entries[key]
     label, split = row.get("label"), row.get("split")
     return VideoEntry(
@@ -67,7 +67,7 @@ def _by_row(root: Path, file: Path, place: str, row: dict[str, Any], entries: di
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place in words, row) for each row of the metadata file."""
+    """("file, line number", row) for each row of the metadata file."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Videos in npz and npy files of numpy. Headers are read first; arrays of Python objects are refused, not unpickled."""
+"""Videos in .npz and .npy files. Headers are read first; arrays of Python objects are refused, not unpickled."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 class NpySource(StackSource):
-    """One array, mapped into memory and not loaded."""
+    """Videos in the array of an .npy file, which is memory-mapped."""
 
     def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
         self._mapped = load_npy(path)
         if self._mapped.dtype != np.uint8:
-            raise DataError(f"{path}: videos must be uint8, these are {self._mapped.dtype}")
+            raise DataError(f"{path}: videos must be uint8, got {self._mapped.dtype}")
         super().__init__(location, {path.stem: self._mapped.shape}, None, frame_rate)
 
     def _array(self, name: str) -> np.ndarray:
@@ -40,7 +40,7 @@ class NpySource(StackSource):
 
 
 class NpzSource(StackSource):
-    """Named arrays in a zip file; the one that was read last stays in memory."""
+    """Videos in the named arrays of an .npz file; the array read last stays in memory."""
 
     def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
         self._path = path
@@ -50,7 +50,7 @@ class NpzSource(StackSource):
                 headers = {name: _member_header(archive, name) for name in names}
                 labels = [str(label) for label in _load(archive, LABELS)] if LABELS in headers else None
         except _DAMAGE as error:
-            raise DataError(f"{path} is no npz file that can be read safely: {error}") from error
+            raise DataError(f"{path} is not an .npz file that can be read safely: {error}") from error
         shapes = {n: shape for n, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) >= 3}
         super().__init__(location, shapes, labels, frame_rate)
         self._loaded: tuple[str, np.ndarray] | None = None
@@ -59,7 +59,7 @@ class NpzSource(StackSource):
         if self._loaded is None or self._loaded[0] != name:
             try:
                 file = self._path.open("rb")
-            except OSError as error:  # says nothing about the array
+            except OSError as error:  # says nothing about the array itself
                 raise DataError(f"{self._path}: {error.strerror}") from error
             try:
                 with file, zipfile.ZipFile(file) as archive:
@@ -79,7 +79,7 @@ def open_numpy_file(location: Location) -> VideoSource | None:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """The array of an npy file, mapped read-only. Raises DataError for anything but plain numbers, whole."""
+    """The array of an .npy file, memory-mapped read-only. Raises DataError unless it is a complete array of numbers."""
     try:
         with path.open("rb") as file:
             _header(file)
@@ -87,7 +87,7 @@ def load_npy(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except _DAMAGE as error:
-        raise DataError(f"{path} is no npy file that can be read safely: {error}") from error
+        raise DataError(f"{path} is not an .npy file that can be read safely: {error}") from error
 
 
 def _member_header(archive: zipfile.ZipFile, name: str) -> Header:
@@ -101,25 +101,25 @@ def _load(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _header(file: IO[bytes]) -> Header:
-    """Shape and type. Raises ValueError for what is no array and for an array of Python objects."""
+    """Shape and dtype. Raises ValueError if the file has no array or an array of Python objects."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which only unpickling could read; save plain numbers")
+        raise ValueError("it contains Python objects, which only unpickling could read; save plain numbers")
     return shape, dtype
 
 
-def read_foreign_codes(path: Path) -> np.ndarray:
-    """Codes [N, t, h, w, q] of any integer type, mapped into memory; a file with [N, t, h, w] gets q = 1.
+def read_foreign_tokens(path: Path) -> np.ndarray:
+    """Tokens [N, t, h, w, q] of any integer type, memory-mapped; a file with [N, t, h, w] has q = 1.
 
-    Raises DataError for anything else, for an empty array and for negative codes.
+    Raises DataError for anything else, for an empty array and for negative tokens.
     """
-    codes = load_npy(path)
-    if codes.dtype.kind not in "iu":
-        raise DataError(f"{path}: codes must be whole numbers, these are {codes.dtype}")
-    if codes.ndim not in (4, 5) or 0 in codes.shape:
-        raise DataError(f"{path}: expected codes [N, t, h, w, q] or [N, t, h, w], got {list(codes.shape)}")
-    if codes.dtype.kind == "i" and codes.min() < 0:
-        raise DataError(f"{path}: the smallest code is {codes.min()}; codes start at 0")
-    return codes if codes.ndim == 5 else codes[..., None]
+    tokens = load_npy(path)
+    if tokens.dtype.kind not in "iu":
+        raise DataError(f"{path}: tokens must be integers, got {tokens.dtype}")
+    if tokens.ndim not in (4, 5) or 0 in tokens.shape:
+        raise DataError(f"{path}: expected tokens [N, t, h, w, q] or [N, t, h, w], got {list(tokens.shape)}")
+    if tokens.dtype.kind == "i" and tokens.min() < 0:
+        raise DataError(f"{path}: the smallest token is {tokens.min()}; tokens start at 0")
+    return tokens if tokens.ndim == 5 else tokens[..., None]

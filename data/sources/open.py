@@ -1,6 +1,6 @@
-"""From what a user gives as `--data` to a source of videos: the kinds of sources, in the order in which they are tried.
+"""Opens the source at the value of `--data`: the kinds of sources, in the order in which they are tried.
 
-A configuration names a location and never a kind, so it can run no code of others; from Python, `SOURCES.register` adds
+A configuration names a location and never a kind, so it cannot run foreign code; in Python, `SOURCES.register` adds
 kinds.
 """
 
@@ -37,44 +37,44 @@ SOURCES = SourceRegistry(
     ]
 )
 
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\")  # how an absolute path starts on Windows
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\")  # the start of an absolute path on Windows
 
 
 def open_source(location: str) -> VideoSource:
-    """The videos at `location`, opened by the first of `SOURCES` that knows what is there.
+    """The videos at `location`, opened by the first of `SOURCES` that recognizes it.
 
-    `?fps=10` behind a path states the rate of frames that carry no times (arrays, folders of frames, TFRecords).
-    Raises DataError, which says what was found, where there are no videos.
+    `?fps=10` after a path states the rate of frames without times (arrays, folders of frames, TFRecords). Raises
+    DataError, which says what was found, if there are no videos.
     """
-    place = Location(location)
-    source = _open(place)
+    parsed = Location(location)
+    source = _open(parsed)
     if source is None:
         raise DataError(
-            f"{location}: {_found(place)}; expected {SOURCES.expected}. If code of your own registers another kind of "
+            f"{location}: {_found(parsed)}; expected {SOURCES.expected}. If code of your own registers another kind of "
             "source, import that code first"
         )
     if not source.entries:
-        raise DataError(f"{location}: it holds no videos; expected {SOURCES.expected}")
+        raise DataError(f"{location}: no videos in it; expected {SOURCES.expected}")
     _require_entries(source)
     return source
 
 
-def _open(place: Location) -> VideoSource | None:
+def _open(location: Location) -> VideoSource | None:
     for kind in SOURCES:
-        place.options_read = False
-        source = kind.open(place)
+        location.options_read = False
+        source = kind.open(location)
         if source is not None:
-            if not place.options_read:
-                place.options()  # raises if there are any, as this kind takes none
+            if not location.options_read:
+                location.options()  # raises if there are any, as this kind takes none
             return source
     return None
 
 
-def _found(place: Location) -> str:
-    """What there is instead of videos, in words."""
-    path = place.path
+def _found(location: Location) -> str:
+    """What is at the location instead of videos, in words."""
+    path = location.path
     if path.is_dir():
-        counts = place.count_files().most_common(5)
+        counts = location.count_files().most_common(5)
         found = ", ".join(f"{count} x {suffix or 'no suffix'}" for suffix, count in counts)
         return f"no videos among its files ({found})" if found else "an empty folder"
     if path.exists():
@@ -85,8 +85,8 @@ def _found(place: Location) -> str:
 
 
 def _require_entries(source: VideoSource) -> None:
-    """Raises DataError unless ids are sorted, each there once, and relative: they divide the videos by hash, stand in
-    caches, and may come out of a file that somebody else made. Labels and splits are names.
+    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative: splits depend on
+    ids, caches contain them, and they may come from an untrusted file.
     """
     for entry in source.entries:
         for what, value in (("label", entry.label), ("split", entry.split)):
@@ -96,9 +96,9 @@ def _require_entries(source: VideoSource) -> None:
     for name in ids:
         path = PurePosixPath(name)
         if not path.name or path.is_absolute() or ".." in path.parts or _DRIVE.match(name) or "\0" in name:
-            raise DataError(f"{source.location}: the video {name!r} is named by no path below the source")
+            raise DataError(f"{source.location}: the video id {name!r} must be a relative path without ..")
     for before, name in itertools.pairwise(ids):
         if name == before:
-            raise DataError(f"{source.location}: the video {name!r} comes twice")
+            raise DataError(f"{source.location}: the video id {name!r} appears twice")
         if name < before:
-            raise DataError(f"{source.location}: the video {name!r} is not in the order of ids, after {before!r}")
+            raise DataError(f"{source.location}: the video ids are not sorted: {name!r} after {before!r}")

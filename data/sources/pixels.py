@@ -1,4 +1,4 @@
-"""What sources of uncompressed frames share. Their frames carry no times unless somebody states a rate."""
+"""The base class of sources of uncompressed frames, which have no times unless the user states a rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenreel.data.video.reader import DecodeFailure, VideoProbe, require_frame
 
 
 class PixelSource(VideoSource):
-    """Videos whose frames can be had one by one. `frame_rate` is what the user states, frames a second, or None."""
+    """Videos whose frames can be read one by one. `frame_rate`: stated by the user, in frames per second, or None."""
 
     def __init__(self, location: str, entries: Iterable[VideoEntry], frame_rate: float | None) -> None:
         self.location = location
@@ -38,11 +38,11 @@ class PixelSource(VideoSource):
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         require_frames(indices, self.probe(index).frames)
-        numbers, place = np.unique(indices, return_inverse=True)
-        framed = [frame_into(framing, _in_colour(frame)) for frame in self._frames(index, numbers)]
-        return np.stack(framed)[place]
+        numbers, inverse = np.unique(indices, return_inverse=True)
+        framed = [frame_into(framing, _to_rgb(frame)) for frame in self._frames(index, numbers)]
+        return np.stack(framed)[inverse]
 
 
-def _in_colour(frame: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 1 or 3] -> [H, W, 3]"""
+def _to_rgb(frame: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 1 or 3] -> [H, W, 3]."""
     return np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else np.ascontiguousarray(frame)

@@ -1,4 +1,4 @@
-"""The embedded data as a source, drawn when it is read: `tabletop:?videos=200&seed=3&frames=32&size=64`."""
+"""Synthetic Tabletop data as a source, rendered when it is read: `tabletop:?videos=200&seed=3&frames=32&size=64`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from tokenreel.data.controls.needs import STATES
+from tokenreel.data.controls.inputs import STATES
 from tokenreel.data.controls.sound import resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.location import Location
@@ -16,8 +16,8 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
 PREFIX = "tabletop:"
-STATE_COLUMNS = ("x", "y")  # tip of the arm, as shares of width and height
-VIDEOS = 200  # where the location does not say
+STATE_COLUMNS = ("x", "y")  # tip of the arm, as fractions of width and height
+VIDEOS = 200  # by default
 _CONFIG_KEYS = tuple(field.name for field in fields(TabletopConfig))
 
 
@@ -32,7 +32,7 @@ class TabletopSource(PixelSource):
 
     def columns(self, file: str) -> tuple[str, ...]:
         if file != STATES:
-            raise DataError(f"{self.location}: the embedded data has the table {STATES!r} and no {file!r}")
+            raise DataError(f"{self.location}: Tabletop data has the table {STATES!r}, not {file!r}")
         return STATE_COLUMNS
 
     def numbers(self, index: int, file: str, columns: tuple[str, ...]) -> np.ndarray:
@@ -57,7 +57,7 @@ def open_tabletop(location: Location) -> VideoSource | None:
     if not location.text.startswith(PREFIX):
         return None
     if str(location.path) != PREFIX:
-        raise DataError(f"{location.text}: write {PREFIX}, and settings behind a ?, as in {PREFIX}?videos=200&size=64")
+        raise DataError(f"{location.text}: write {PREFIX} and settings after a ?, as in {PREFIX}?videos=200&size=64")
     options = location.options("videos", "size", *_CONFIG_KEYS)
     numbers = {key: _number(location.text, key, text) for key, text in options.items()}
     videos = int(numbers.pop("videos", VIDEOS))
@@ -73,7 +73,7 @@ def open_tabletop(location: Location) -> VideoSource | None:
 
 
 def _number(location: str, key: str, text: str) -> float:
-    """A whole number as int, but for the rate of frames."""
+    """The value of a setting: an int, except for the frame rate."""
     try:
         value = float(text)
     except ValueError as error:
@@ -81,5 +81,5 @@ def _number(location: str, key: str, text: str) -> float:
     if key == "frame_rate":
         return value
     if not value.is_integer():
-        raise DataError(f"{location}: {key} (={text}) must be a whole number")
+        raise DataError(f"{location}: {key} (={text}) must be an integer")
     return int(value)

@@ -1,10 +1,10 @@
-"""WebDataset tar shards: members of one key are a sample, its video by suffix, its class in `.cls` or `.json`.
+"""WebDataset tar shards: members with one key are a sample, its video by suffix, its class in `.cls` or `.json`.
 
-How shards are named and members grouped is webdataset's: a key ends at the first dot of the file name, so `a.left.mp4`
-and `a.right.mp4` are one sample, which may hold one video only; dots of folders do not count; a name without a dot
-belongs to no sample; members of a sample stand next to each other. Its reader, which reads whole members, runs `pipe:`
-locations and can unpickle, is not used: only headers are read when a shard is opened, videos are later read where they
-lie. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format".
+Names of shards and grouping of members follow webdataset: a key ends at the first dot of the file name, so `a.left.mp4`
+and `a.right.mp4` are one sample, which may contain one video only; dots in folder names are ignored; a name without a
+dot belongs to no sample; members of a sample are adjacent. Its reader, which reads whole members, runs `pipe:`
+locations and can unpickle, is not used: only headers are read when a shard is opened, and videos are later read in
+place. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ from tokenreel.data.sources.location import Location
 from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
 
-_PICKLED = frozenset(
-    (".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill")
-)  # loaders would run what is in them
+_PICKLED = frozenset((".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill"))  # loading them could run code
 _TEXT_LIMIT = 1 << 20  # bytes of a .cls or .json
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # of a URL
 _METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset skips
-_END = bytes(512)  # a tar file ends in blocks of zeros; without one it was cut
+_END = bytes(512)  # a tar file ends in blocks of zeros; without one it is truncated
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of a member lie in its shard."""
+    """The position of a member in its shard."""
 
     name: str
     offset: int  # bytes
@@ -54,7 +52,7 @@ class _Video:
 
 
 class TarShards(EncodedSource):
-    """Ids are shard/key."""
+    """Videos in tar shards. Ids are shard/key."""
 
     def __init__(self, location: str, shards: list[Path]) -> None:
         self._videos: dict[str, _Video] = {}
@@ -62,10 +60,10 @@ class TarShards(EncodedSource):
             for key, video in _videos(shard):
                 name = f"{shard.stem}/{key}"
                 if name in self._videos:
-                    raise DataError(f"{location}: {name} comes twice; shards must have different names")
+                    raise DataError(f"{location}: {name} appears twice; give the shards different names")
                 self._videos[name] = video
         if not self._videos:
-            raise DataError(f"{location}: its {len(shards)} tar shards hold no video ({', '.join(VIDEO_SUFFIXES)})")
+            raise DataError(f"{location}: its {len(shards)} tar shards contain no video ({', '.join(VIDEO_SUFFIXES)})")
         super().__init__(location, (VideoEntry(name, video.label) for name, video in self._videos.items()))
 
     def _file(self, index: int) -> BinaryIO:
@@ -74,9 +72,9 @@ class TarShards(EncodedSource):
 
 
 def expand_shards(pattern: str) -> list[Path]:
-    """webdataset's notation: 'train-{000..002}.tar' -> three paths; also {a,b}, and :: between several patterns.
+    """The paths of a pattern in webdataset's notation: train-{000..002}.tar, {a,b}, and :: between several patterns.
 
-    Raises DataError where a shard is missing, and for URLs and pipes, which webdataset would open.
+    Raises DataError if a shard is missing, and for URLs and pipes, which webdataset would open.
     """
     for part in pattern.split("::"):
         if _SCHEME.match(part):
@@ -85,13 +83,13 @@ def expand_shards(pattern: str) -> list[Path]:
                 "(a local name with a colon is written as ./name)"
             )
         if "${" in part:
-            raise DataError(f"{pattern}: variables are not expanded: write out the path of the shards")
+            raise DataError(f"{pattern}: variables are not expanded: write the full path of the shards")
     from webdataset.shardlists import expand_urls  # imports torch, unless that is hidden as in decode workers
 
     try:
         shards = [Path(name) for name in expand_urls(pattern)]
     except ValueError as error:
-        raise DataError(f"{pattern}: {error}; write a brace in a name as \\{{") from error
+        raise DataError(f"{pattern}: {error}; escape a brace in a name as \\{{") from error
     for shard in shards:
         if not shard.is_file():
             raise DataError(f"{shard}: no such tar shard")
@@ -100,7 +98,7 @@ def expand_shards(pattern: str) -> list[Path]:
 
 def open_tar_shards(location: Location) -> VideoSource | None:
     """One shard, several in webdataset's notation (`train-{000..123}.tar`), or a folder of shards."""
-    pattern = location.written
+    pattern = location.without_options
     if location.path.is_dir():
         shards = location.files_below(".tar")
     else:
@@ -111,9 +109,9 @@ def open_tar_shards(location: Location) -> VideoSource | None:
 
 
 def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
-    """The members of each sample, by key and by what follows the key's dot, in lower case.
+    """The members of each sample, by key and by suffix (all that follows the key's dot), in lower case.
 
-    Raises DataError for a shard that is cut, for hostile members, and where samples cannot be told apart.
+    Raises DataError for a truncated shard, for hostile members, and for ambiguous samples.
     """
     from webdataset.tariterators import group_by_keys  # imports torch, as in expand_shards
 
@@ -127,8 +125,8 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
                 key = sample["__key__"]
                 if key in samples:
                     raise DataError(
-                        f"{shard}: members of the sample {key!r} are not next to each other: write the shard in the "
-                        "order of its names, as `tar --sort=name` does"
+                        f"{shard}: members of the sample {key!r} are not adjacent: write the shard in the "
+                        "order of names, as `tar --sort=name` does"
                     )
                 samples[key] = {suffix: value for suffix, value in sample.items() if isinstance(value, Member)}
             _require_end(shard, file, tar)
@@ -138,12 +136,12 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
 
 
 def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-    """The plain files, as webdataset groups them. Raises DataError for anything that a data set has no use for."""
+    """The plain files, in the form that webdataset groups. Raises DataError for members that no data set needs."""
     for member in tar:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > 255:
-            raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing of it was read")
-        if member.isdir() or path.name.startswith("."):  # hidden, as the ._x.mp4 that macOS adds; it has no key
+            raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing was read")
+        if member.isdir() or path.name.startswith("."):  # hidden, such as the ._x.mp4 that macOS adds; it has no key
             continue
         if _METADATA.match(member.name):
             continue
@@ -152,21 +150,21 @@ def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
         suffixes = {suffix.lower() for suffix in path.suffixes}
         if suffixes & _PICKLED:
             raise DataError(
-                f"{shard}: member {member.name!r} is a pickle, which could run code; take it out of the shard"
+                f"{shard}: member {member.name!r} is a pickle, which could run code; remove it from the shard"
             )
         data = Member(member.name, member.offset_data, member.size)
         yield {"fname": member.name, "data": data, "__url__": str(shard)}
 
 
 def _videos(shard: Path) -> Iterator[tuple[str, _Video]]:
-    """The samples that hold a video, by key. Raises DataError as `index_shard`, and for a label that is no text."""
+    """(key, video) of each sample with a video. Raises DataError as `index_shard`, and if a label is not text."""
     samples = index_shard(shard)
     with shard.open("rb") as file:
         for key, sample in samples.items():
             videos = [member for member in sample.values() if member.suffix in VIDEO_SUFFIXES]
             if len(videos) > 1:
                 raise DataError(
-                    f"{shard}: the sample {key!r} holds several videos, {videos[0].name!r} and {videos[1].name!r}: "
+                    f"{shard}: the sample {key!r} contains several videos, {videos[0].name!r} and {videos[1].name!r}: "
                     "a key ends at the first dot of the file name, so rename one of them"
                 )
             if videos:
@@ -176,7 +174,7 @@ def _videos(shard: Path) -> Iterator[tuple[str, _Video]]:
 
 
 def _label(shard: Path, file: BinaryIO, member: Member) -> str | None:
-    """What a .cls or .json says the class is; None for other members."""
+    """The class that a .cls or .json states; None for other members."""
     if member.suffix not in (".cls", ".json"):
         return None
     if member.size > _TEXT_LIMIT:
@@ -193,9 +191,9 @@ def _label(shard: Path, file: BinaryIO, member: Member) -> str | None:
 
 
 def _require_end(shard: Path, file: BinaryIO, tar: tarfile.TarFile) -> None:
-    """Raises DataError where the shard was cut, which tarfile overlooks between members."""
+    """Raises DataError if the shard is truncated, which tarfile does not notice between members."""
     last = tar.getmembers()[-1] if tar.getmembers() else None
     end = 0 if last is None else last.offset_data + (last.size + 511) // 512 * 512
     file.seek(end)
     if file.read(512) != _END:
-        raise DataError(f"{shard} is cut: it does not end as a tar file does; fetch it again")
+        raise DataError(f"{shard} is truncated: it does not end as a tar file does; download it again")

@@ -1,4 +1,4 @@
-"""BAIR robot pushing as it is distributed: TFRecords of tf.Example with raw 64x64 pictures, read without TensorFlow.
+"""BAIR robot pushing as it is distributed: TFRecords of tf.Example with raw 64x64 images, read without TensorFlow.
 
 Finn et al., Self-Supervised Visual Planning with Temporal Skip Connections (2017). Frames are of the camera `aux1`,
 the view that video prediction papers report; `train` and `test` folders become splits. Checksums are verified.
@@ -29,7 +29,7 @@ _MASK_DELTA = 0xA282EAD8  # TensorFlow, tsl/lib/hash/crc32c.h
 
 
 class BairRecords(PixelSource):
-    """Each record is a video. Ids are path/number."""
+    """Videos in TFRecords, one per record. Ids are path/number."""
 
     def __init__(self, location: str, root: Path, files: list[Path], frame_rate: float | None) -> None:
         self._records: dict[str, tuple[Path, int, int]] = {}  # id -> file, offset and size of the record
@@ -42,7 +42,7 @@ class BairRecords(PixelSource):
                 self._records[name] = file, offset, size
                 entries.append(VideoEntry(name, split=split))
         super().__init__(location, entries, frame_rate)
-        self._held: tuple[int, list[memoryview]] | None = None  # the last record's pictures
+        self._last_read: tuple[int, list[memoryview]] | None = None  # (video, its frames)
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         return len(self._pictures(index)), SIDE, SIDE
@@ -52,9 +52,9 @@ class BairRecords(PixelSource):
         return [np.frombuffer(pictures[number], np.uint8).reshape(SIDE, SIDE, 3) for number in numbers]
 
     def _pictures(self, index: int) -> list[memoryview]:
-        if self._held is None or self._held[0] != index:
-            self._held = index, _pictures(*self._records[self.entries[index].id])
-        return self._held[1]
+        if self._last_read is None or self._last_read[0] != index:
+            self._last_read = index, _pictures(*self._records[self.entries[index].id])
+        return self._last_read[1]
 
 
 def open_bair_records(location: Location) -> VideoSource | None:
@@ -65,7 +65,7 @@ def open_bair_records(location: Location) -> VideoSource | None:
 
 
 def _index(file: Path) -> Iterator[tuple[int, int]]:
-    """Offset and size of each record. Raises DataError where the file does not hold whole records."""
+    """Offset and size of each record. Raises DataError if a record is incomplete or damaged."""
     end = file.stat().st_size
     with file.open("rb") as stream:
         offset = 0
@@ -74,7 +74,7 @@ def _index(file: Path) -> Iterator[tuple[int, int]]:
             head = stream.read(_LENGTH.size)
             size, checksum = _LENGTH.unpack(head) if len(head) == _LENGTH.size else (0, -1)
             if checksum != _masked_crc(head[:8]) or offset + _LENGTH.size + size + _CHECKSUM.size > end:
-                raise DataError(f"{file}: no whole TFRecord at byte {offset}; fetch the file again")
+                raise DataError(f"{file}: incomplete or damaged TFRecord at byte {offset}; download the file again")
             yield offset + _LENGTH.size, size
             offset += _LENGTH.size + size + _CHECKSUM.size
 
@@ -84,20 +84,20 @@ def _pictures(file: Path, offset: int, size: int) -> list[memoryview]:
         with file.open("rb") as stream:
             stream.seek(offset)
             record, checksum = stream.read(size), stream.read(_CHECKSUM.size)
-    except OSError as error:  # says nothing about the record
+    except OSError as error:  # says nothing about the record itself
         raise DataError(f"{file}: {error.strerror}") from error
     if checksum != _CHECKSUM.pack(_masked_crc(record)):
         raise DecodeFailure("corrupt", f"{file.name}: the record at byte {offset} does not match its checksum")
     try:
         features = _features(memoryview(record))
     except (IndexError, ValueError) as error:
-        raise DecodeFailure("unreadable", f"{file.name}: the record at byte {offset} is no tf.Example") from error
+        raise DecodeFailure("unreadable", f"{file.name}: the record at byte {offset} is not a tf.Example") from error
     pictures: list[memoryview] = []
     while (picture := features.get(_KEY.format(len(pictures)))) is not None:
         if len(picture) != SIDE * SIDE * 3:
             raise DecodeFailure(
                 "unreadable",
-                f"{file.name}: a picture has {len(picture)} bytes; raw {SIDE}x{SIDE} pixels have {SIDE * SIDE * 3}",
+                f"{file.name}: an image has {len(picture)} bytes, expected {SIDE * SIDE * 3}: raw {SIDE}x{SIDE} pixels",
             )
         pictures.append(picture)
     return pictures
@@ -115,8 +115,8 @@ def _features(example: memoryview) -> dict[str, memoryview]:
     return found
 
 
-def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The length-delimited fields with number `wanted` of a protocol buffer."""
+def _fields(message: memoryview, number: int) -> Iterator[memoryview]:
+    """The length-delimited fields with that number in a protocol buffer."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -125,7 +125,7 @@ def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
         size, position = _varint(message, position)
         if position + size > len(message):
             raise ValueError("a field reaches beyond its message")
-        if tag >> 3 == wanted:
+        if tag >> 3 == number:
             yield message[position : position + size]
         position += size
 

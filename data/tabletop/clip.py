@@ -1,9 +1,9 @@
-"""Tabletop: robot-pushing clips drawn by code, in the shape of BAIR, with the truth about each of them.
+"""Tabletop: robot-pushing clips drawn by code, in the shape of BAIR, with the ground truth of each.
 
 A fixed camera looks at a tray; a two-link arm runs a motion programme (the clip's class) and pushes coloured objects.
-After the first state the only random things are a few choices among equally likely options at known frames, so the
+After the first state the only randomness is a few choices among equally likely options at known frames, so the
 entropy of a clip's future is counted, not estimated. Tabletop v1 is frozen: tests hold hashes of its pixels.
-The data knows no files and no tokens; `pipelines/commands/tabletop.py` writes it out.
+`pipelines/commands/tabletop.py` writes it to files.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import cached_property
 import numpy as np
 
 from tokenreel.data.tabletop.drawing import draw
-from tokenreel.data.tabletop.draws import Draws
 from tokenreel.data.tabletop.figures import Figure, figures
 from tokenreel.data.tabletop.flow import flow_and_occlusion
 from tokenreel.data.tabletop.motion import Contact, Motion, simulate
 from tokenreel.data.tabletop.programmes import Choice
+from tokenreel.data.tabletop.random_numbers import RandomNumbers
 from tokenreel.data.tabletop.scene import CLASSES, Scene, TabletopConfig, first_state
 from tokenreel.data.tabletop.sound import sound_track
 from tokenreel.data.tabletop.tray import tray
@@ -27,12 +27,12 @@ from tokenreel.errors import DataError
 
 __all__ = ["CLASSES", "CLASS_ENTROPY_BITS", "Choice", "Contact", "TabletopClip", "TabletopConfig", "tabletop_clip"]
 
-CLASS_ENTROPY_BITS = math.log2(len(CLASSES))  # what a prior may need on top where the class is not given
+CLASS_ENTROPY_BITS = math.log2(len(CLASSES))  # what a prior needs in addition where the class is not given
 
 
 @dataclass(frozen=True, eq=False)
 class TabletopClip:
-    """One clip; frames, flow and sound are drawn when first asked for."""
+    """One clip; frames, flow and sound are computed on first access."""
 
     config: TabletopConfig
     index: int
@@ -57,35 +57,35 @@ class TabletopClip:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """All that is random after the first state, in order of their frames."""
+        """Every random choice after the first state, in order of frames."""
         return self.motion.choices
 
     def choice_entropy_bits(self, after_frame: int = 0) -> float:
-        """Bits of the choices that show only in frames after `after_frame`, the last frame given.
+        """Bits of the choices that are visible only in frames after `after_frame`, the last given frame.
 
-        An upper bound on what the codes of those frames cost a perfect prior that knows the state at `after_frame`.
-        A single frame shows neither the class (CLASS_ENTROPY_BITS) nor, inside a stroke, where the stroke is going.
+        An upper bound on the bits that the tokens of those frames cost a perfect prior that knows the state at
+        `after_frame`. A single frame shows neither the class (CLASS_ENTROPY_BITS) nor, within a stroke, its target.
         """
         return sum(choice.entropy_bits for choice in self.choices if choice.frame >= after_frame)
 
     @property
     def state(self) -> np.ndarray:
-        """Tip of the arm, float32 [T, 2]: x as a share of the width, y of the height."""
+        """Tip of the arm, float32 [T, 2]: x as a fraction of the width, y of the height."""
         return (self.motion.tip / np.array(self.config.extent)).astype(np.float32)
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """uint8 [T, H, W, 3]"""
+        """The rendered frames, uint8 [T, H, W, 3]."""
         return draw(tray(self.config), self._figures, self.config.frames)
 
     @property
     def flow(self) -> np.ndarray:
-        """float32 [T-1, H, W, 2]: x and y, in pixels, from what is seen in frame t to where it is in frame t + 1."""
+        """Optical flow, float32 [T-1, H, W, 2]: displacement (x, y) in pixels from frame t to frame t + 1."""
         return self._flow[0]
 
     @property
-    def hidden(self) -> np.ndarray:
-        """bool [T-1, H, W]: where that point is covered or outside in frame t + 1, so that warping cannot find it."""
+    def occluded(self) -> np.ndarray:
+        """bool [T-1, H, W]: whether the point at a pixel of frame t is covered or out of the picture in frame t + 1."""
         return self._flow[1]
 
     @cached_property
@@ -103,12 +103,12 @@ class TabletopClip:
 
 
 def tabletop_clip(config: TabletopConfig, index: int) -> TabletopClip:
-    """Clip `index` of the seed's endless data set; it depends on nothing but the config and the index.
+    """Clip `index` of the seed's endless data set; it depends on the config and the index alone.
 
     Raises DataError for a negative index.
     """
     if not 0 <= index < 2**63:
         raise DataError(f"index (={index}) must be 0 to 2**63 - 1")
-    draws = Draws(config.seed, index)
-    scene = first_state(config, draws)
-    return TabletopClip(config, index, scene, simulate(config, scene, draws))
+    rng = RandomNumbers(config.seed, index)
+    scene = first_state(config, rng)
+    return TabletopClip(config, index, scene, simulate(config, scene, rng))

@@ -1,6 +1,6 @@
-"""What a Tabletop picture shows, as figures that move rigidly: objects, the two links of the arm, its gripper.
+"""The contents of a Tabletop picture as figures that move rigidly: objects, the two links of the arm, its gripper.
 
-A figure gives the signed distance of points to its outline in each frame, and where its points go from one frame to the
+A figure gives the signed distance of points to its outline in each frame, and how its points move from one frame to the
 next; drawing and optical flow both follow from these. Lengths in units of the picture's shorter side, arrays float32.
 """
 
@@ -19,7 +19,7 @@ STEEL, DARK, JOINT, FINGER = (92, 98, 108), (58, 62, 70), (170, 60, 44), (36, 38
 
 @dataclass(frozen=True)
 class Figure(ABC):
-    """A shape of one colour. `centre` [T, 2]; `reach` is how far from the centre its outline can be."""
+    """A shape of one colour. `centre` [T, 2]; `reach` is the largest distance of its outline from the centre."""
 
     centre: np.ndarray
     colour: Colour
@@ -30,10 +30,10 @@ class Figure(ABC):
 
     @abstractmethod
     def distance(self, frames: slice, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Signed distance, negative inside, of points x, y (broadcast against [T, 1, 1]) in those frames."""
+        """Signed distance, negative inside, of points x, y (broadcast against [T, 1, 1]) in these frames."""
 
     def displacement(self, frames: slice, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far the figure's points x, y go from each of those frames to the next one."""
+        """Displacement of the figure's points x, y from each of these frames to the next."""
         step = _columns(self.centre[frames.start + 1 : frames.stop + 1] - self.centre[frames])
         return step[0], step[1]
 
@@ -54,7 +54,7 @@ class Disc(Figure):
 
 @dataclass(frozen=True)
 class Box(Figure):
-    """A square with rounded corners, upright."""
+    """An axis-aligned square with rounded corners."""
 
     half: float  # half of its side
     corner: float  # radius of its corners
@@ -102,19 +102,19 @@ class Link(Figure):
 
 
 def figures(scene: Scene, motion: Motion) -> list[Figure]:
-    """All figures of a clip, the hindmost first: objects, then the arm above them."""
+    """All figures of a clip, back to front: objects, then the arm above them."""
     return [*_objects(scene, motion), *_arm(scene, motion)]
 
 
 def _objects(scene: Scene, motion: Motion) -> list[Figure]:
-    found: list[Figure] = []
+    shapes: list[Figure] = []
     for i, kind in enumerate(scene.kinds):
         centre, r = motion.objects[:, i], kind.radius
         if kind.shape == "disc":
-            found += [Disc(centre, kind.colour, r), Disc(centre, kind.accent, 0.55 * r)]
+            shapes += [Disc(centre, kind.colour, r), Disc(centre, kind.accent, 0.55 * r)]
         else:
-            found += [Box(centre, kind.colour, 0.95 * r, 0.3 * r), Box(centre, kind.accent, 0.5 * r, 0.2 * r)]
-    return found
+            shapes += [Box(centre, kind.colour, 0.95 * r, 0.3 * r), Box(centre, kind.accent, 0.5 * r, 0.2 * r)]
+    return shapes
 
 
 def _arm(scene: Scene, motion: Motion) -> list[Figure]:

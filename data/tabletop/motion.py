@@ -1,8 +1,7 @@
-"""Moves the tip along the strokes of a programme and lets it push the objects: the whole motion of a Tabletop clip.
+"""Simulates a Tabletop clip: moves the tip along the strokes of a programme and lets it push the objects.
 
-Contacts are quasi-static: nothing slides on, overlaps are resolved at each of a few steps in a frame, objects stay on
-the tray. Only + - * / and sqrt on float64 are used, all exactly rounded, so every machine gets the same bits.
-It knows nothing of the arm's links and of pixels.
+Contacts are quasi-static: nothing slides, overlaps are resolved at each of a few steps per frame, objects stay on
+the tray. Only + - * / and sqrt on float64 are used, all correctly rounded, so every machine gets the same bits.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenreel.data.tabletop.draws import Draws
 from tokenreel.data.tabletop.programmes import PROGRAMMES, Choice, Chooser, Situation, Stroke
+from tokenreel.data.tabletop.random_numbers import RandomNumbers
 from tokenreel.data.tabletop.scene import CLASSES, TIP_RADIUS, Point, Scene, TabletopConfig
 
-STEPS = 6  # of contact for each frame; in a square picture the tip then moves less than its radius in each
-PASSES = 3  # over all overlaps in a step; a row of objects settles in about as many passes as it has members
+STEPS = 6  # of contact per frame; in a square picture the tip then moves less than its radius in each
+PASSES = 3  # over all overlaps in a step; a row of n objects takes about n passes
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Contact:
 
 @dataclass(frozen=True)
 class Motion:
-    """Where everything is in each frame."""
+    """The state of the arm and the objects in each frame."""
 
     tip: np.ndarray  # float64 [T, 2], x and y
     opening: np.ndarray  # float64 [T], of the gripper: 0 closed and lowered, 1 open and raised
@@ -39,14 +38,14 @@ class Motion:
     contacts: tuple[Contact, ...]
 
 
-def simulate(config: TabletopConfig, scene: Scene, draws: Draws) -> Motion:
-    """Runs the scene's programme. A longer clip begins with the frames of a shorter one."""
-    table, choose = _Table(scene), Chooser(draws)
+def simulate(config: TabletopConfig, scene: Scene, rng: RandomNumbers) -> Motion:
+    """The motion of the scene's programme. A longer clip begins with the frames of a shorter one."""
+    table, choose = _Table(scene), Chooser(rng)
     programme = PROGRAMMES[CLASSES[scene.class_index]]
     while len(table.tips) < config.frames:
         choose.frame = len(table.tips) - 1
         number = choose.frame // config.stroke
-        stroke, table.aim = programme(Situation(scene, number, table.tip, table.places, table.aim), choose)
+        stroke, table.aim = programme(Situation(scene, number, table.tip, table.positions, table.aim), choose)
         table.run(stroke, config.stroke)
     return table.motion(config.frames, choose.record)
 
@@ -56,12 +55,12 @@ class _Table:
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.tip, self.aim = scene, scene.tip, 0
-        self.places = [list(place) for place in scene.places]
-        self.speed: Point = (0.0, 0.0)  # of the tip, a stroke
+        self.positions = [list(position) for position in scene.positions]
+        self.speed: Point = (0.0, 0.0)  # of the tip, per stroke
         self.opening = 1.0
         self.touched: set[int] = set()
         self.tips, self.openings, self.contacts = [scene.tip], [1.0], list[Contact]()
-        self.layouts = [[list(place) for place in scene.places]]
+        self.layouts = [[list(position) for position in scene.positions]]
 
     def run(self, stroke: Stroke, frames: int) -> None:
         """Adds the frames of one stroke."""
@@ -83,22 +82,22 @@ class _Table:
         self.touched = touched
         self.tips.append(self.tip)
         self.openings.append(self.opening)
-        self.layouts.append([list(place) for place in self.places])
+        self.layouts.append([list(position) for position in self.positions])
 
     def _push(self) -> set[int]:
-        """Resolves overlaps and says which objects the tip touches."""
+        """Resolves overlaps and returns the objects that the tip touches."""
         radii, touched = [kind.radius for kind in self.scene.kinds], set[int]()
         for _ in range(PASSES):
-            for i, place in enumerate(self.places):
-                if _separate(self.tip, place, TIP_RADIUS + radii[i], 1.0):
+            for i, position in enumerate(self.positions):
+                if _separate(self.tip, position, TIP_RADIUS + radii[i], 1.0):
                     touched.add(i)
             if not touched:
                 break
-            for i, place in enumerate(self.places):
+            for i, position in enumerate(self.positions):
                 for j in range(i):
-                    _separate(place, self.places[j], radii[i] + radii[j], 0.5)
-            for i, place in enumerate(self.places):
-                place[:] = self.scene.on_tray((place[0], place[1]), radii[i])
+                    _separate(position, self.positions[j], radii[i] + radii[j], 0.5)
+            for i, position in enumerate(self.positions):
+                position[:] = self.scene.on_tray((position[0], position[1]), radii[i])
         return touched
 
     def motion(self, frames: int, choices: list[Choice]) -> Motion:
@@ -111,8 +110,11 @@ class _Table:
         )
 
 
-def _separate(fixed: Point | list[float], moved: list[float], reach: float, share: float) -> bool:
-    """Moves the second centre away until the two are `reach` apart; the first takes what `share` leaves of the way."""
+def _separate(fixed: Point | list[float], moved: list[float], reach: float, fraction: float) -> bool:
+    """Moves two centres apart to the distance `reach`, the second by `fraction` of the gap, the first by the rest.
+
+    Returns whether they were nearer than that.
+    """
     dx, dy = moved[0] - fixed[0], moved[1] - fixed[1]
     square = dx * dx + dy * dy
     if square >= reach * reach:
@@ -120,11 +122,11 @@ def _separate(fixed: Point | list[float], moved: list[float], reach: float, shar
     distance = math.sqrt(square)
     nx, ny = (dx / distance, dy / distance) if distance > 1e-9 else (0.0, 1.0)
     gap = reach - distance
-    moved[0] += share * gap * nx
-    moved[1] += share * gap * ny
-    if share < 1.0 and isinstance(fixed, list):
-        fixed[0] -= (1.0 - share) * gap * nx
-        fixed[1] -= (1.0 - share) * gap * ny
+    moved[0] += fraction * gap * nx
+    moved[1] += fraction * gap * ny
+    if fraction < 1.0 and isinstance(fixed, list):
+        fixed[0] -= (1.0 - fraction) * gap * nx
+        fixed[1] -= (1.0 - fraction) * gap * ny
     return True
 
 

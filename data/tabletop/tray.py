@@ -6,26 +6,26 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokenreel.data.tabletop.draws import TRAY_STREAM, Draws
+from tokenreel.data.tabletop.random_numbers import TRAY_STREAM, RandomNumbers
 from tokenreel.data.tabletop.scene import RIM, TabletopConfig
 
 WOOD = np.array([202, 184, 156], np.float32)
 EDGE_WOOD = np.array([150, 124, 96], np.float32)
 GROUND = np.array([112, 116, 112], np.float32)
-GRAIN = 7.0  # grey levels, the largest departure of the grain from its mean
+GRAIN = 7.0  # grey levels, the largest deviation of the grain from its mean
 
 
 def tray(config: TabletopConfig) -> np.ndarray:
-    """float32 [3, H, W] in 0 ... 255, to be left unchanged: it is shared by all clips of that seed and size."""
+    """The picture of the tray, float32 [3, H, W] in 0 ... 255; read-only, as all clips of a seed and size share it."""
     return _tray(config.height, config.width, config.seed)
 
 
 @lru_cache(maxsize=8)
 def _tray(height: int, width: int, seed: int) -> np.ndarray:
-    draws, side = Draws(seed, TRAY_STREAM), min(height, width)
+    rng, side = RandomNumbers(seed, TRAY_STREAM), min(height, width)
     x, y = (((np.arange(n) + 0.5) / side).astype(np.float32) for n in (width, height))
-    boards = _noise(draws, y * 7, x * 1.5) + np.float32(0.5) * _noise(draws, y * 17, x * 2)
-    patches = _noise(draws, y * 3, x * 3)
+    boards = _noise(rng, y * 7, x * 1.5) + np.float32(0.5) * _noise(rng, y * 17, x * 2)
+    patches = _noise(rng, y * 3, x * 3)
     light = np.float32(1.05) - np.float32(0.07) * (x / x[-1]) - np.float32(0.06) * (y[:, None] / y[-1])
     edge = np.minimum(np.minimum(x, x[-1] + x[0] - x), np.minimum(y, y[-1] + y[0] - y)[:, None])
     inner = np.clip((edge - np.float32(RIM)) * np.float32(side / 2) + np.float32(0.5), 0, 1)
@@ -40,10 +40,10 @@ def _tray(height: int, width: int, seed: int) -> np.ndarray:
     return texture
 
 
-def _noise(draws: Draws, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Value noise in [-1, 1]: random heights on the whole numbers, smoothly joined. y [H], x [W] -> [H, W]."""
+def _noise(rng: RandomNumbers, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Value noise in [-1, 1]: random heights at the integers, smoothly interpolated. y [H], x [W] -> [H, W]."""
     rows, columns = int(y[-1]) + 2, int(x[-1]) + 2
-    heights = (2 * draws.uniforms(rows * columns) - 1).astype(np.float32).reshape(rows, columns)
+    heights = (2 * rng.uniforms(rows * columns) - 1).astype(np.float32).reshape(rows, columns)
     (i, v), (j, u) = _cell(y), _cell(x)
     v = v[:, None]
     upper = heights[i][:, j] * (1 - u) + heights[i][:, j + 1] * u

@@ -1,6 +1,6 @@
-"""The formats of video files, as `data/video/writer.py` uses them: frames in, a file out.
+"""Encoders of the video file formats, for `data/video/writer.py`, which checks their inputs and cleans up after errors.
 
-.mp4 and .npy hold on to no frame. Nothing here checks what it is given, or cleans up after an error.
+The encoders of .mp4 and .npy keep no frames in memory.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.lib import format as npy
 
-QUALITY = "10"  # x264's crf: its loss (over 40 dB on drawn clips) stays far below a tokenizer's
-SHEET_COLUMNS = 16  # frames side by side in a contact sheet before the next row starts
+QUALITY = "10"  # x264's crf: its loss (over 40 dB PSNR on Tabletop) is far below that of a tokenizer
+SHEET_COLUMNS = 16  # frames per row of a contact sheet
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND  # the default's rounding costs 1 dB
-AUDIO_FRAME = 1024  # samples that AAC codes at a time
-GIF_TICK = 0.01  # seconds; a GIF's times are whole ticks
+AUDIO_FRAME = 1024  # samples per AAC frame
+GIF_TICK = 0.01  # seconds; the durations in a GIF are multiples of it
 
 
 @dataclass(frozen=True)
-class Show:
-    """How frames are shown, and what is heard meanwhile."""
+class EncoderSettings:
+    """Frame rate and quality of a video file, and its sound."""
 
-    frame_rate: float
+    frame_rate: float  # frames per second
     sound: np.ndarray | None  # float32 [samples] in [-1, 1]
-    sample_rate: int
+    sample_rate: int  # samples per second
     lossless: bool
 
 
 class Encoder(ABC):
-    """Writes frames into the file `path`, which it makes with the first ones. All of it may raise OSError."""
+    """Writes frames to the file `path`, created with the first ones. Every method may raise OSError."""
 
-    def __init__(self, path: Path, show: Show) -> None:
-        self.path, self.show = path, show
+    def __init__(self, path: Path, settings: EncoderSettings) -> None:
+        self.path, self.settings = path, settings
 
     @abstractmethod
     def add(self, frames: np.ndarray) -> None:
-        """uint8 [n, H, W, 3], n > 0."""
+        """Writes frames, uint8 [n, H, W, 3] with n > 0."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Writes what is still held back and closes the file; there were frames."""
+        """Writes what is still buffered and closes the file. At least one frame has been added."""
 
     @abstractmethod
     def close(self) -> None:
-        """Closes the file, complete or not. May be called again."""
+        """Closes the file, complete or not. May be called more than once."""
 
 
 class _Mp4(Encoder):
     _container: av.container.OutputContainer | None = None
 
     def add(self, frames: np.ndarray) -> None:
-        frames = frames if self.show.lossless else _even(frames)
+        frames = frames if self.settings.lossless else _even(frames)
         if self._container is None:
             self._open(*frames.shape[1:3])
         for pixels in frames:
@@ -69,12 +69,12 @@ class _Mp4(Encoder):
             self._count += 1
 
     def _open(self, height: int, width: int) -> None:
-        self._rate = Fraction(self.show.frame_rate).limit_denominator(1001)  # 24000/1001 and the like stay as they are
+        self._rate = Fraction(self.settings.frame_rate).limit_denominator(1001)  # keeps 24000/1001 and the like exact
         self._count = 0
         self._container = av.open(self.path, "w", format="mp4", options={"movflags": "+faststart"})
-        self._video = _video_stream(self._container, self._rate, height, width, self.show.lossless)
-        if self.show.sound is not None:
-            self._audio = _audio_stream(self._container, self.show.sample_rate)
+        self._video = _video_stream(self._container, self._rate, height, width, self.settings.lossless)
+        if self.settings.sound is not None:
+            self._audio = _audio_stream(self._container, self.settings.sample_rate)
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         assert self._container is not None
@@ -82,9 +82,9 @@ class _Mp4(Encoder):
 
     def finish(self) -> None:
         self._encode(None)
-        if self.show.sound is not None:
+        if self.settings.sound is not None:
             assert self._container is not None
-            _encode_sound(self._container, self._audio, self.show.sound)
+            _encode_sound(self._container, self._audio, self.settings.sound)
         self.close()
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ def _video_stream(
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
     stream.options = {"qp": "0"} if lossless else {"crf": QUALITY}
-    stream.codec_context.thread_count = 1  # x264's output depends on it: one clip, one file, on any machine
+    stream.codec_context.thread_count = 1  # x264's output depends on it; a clip gives the same file on any machine
     return stream
 
 
@@ -117,14 +117,14 @@ def _encode_sound(container: av.container.OutputContainer, stream: AudioStream, 
 
 
 def _even(frames: np.ndarray) -> np.ndarray:
-    """[T, H, W, C] with its last row and column doubled where their number is odd."""
+    """[T, H, W, C] with its last row and column repeated where their number is odd."""
     height, width = frames.shape[1:3]
     return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
 
 
 class _Npy(Encoder):
-    """The array's header stands before it and says how long it is, so it is written once more at the end; numpy leaves
-    room in it for any length.
+    """A .npy file. Its header states the number of frames, so it is written again at the end; numpy reserves enough
+    space in it for any length.
     """
 
     _file: IO[bytes] | None = None
@@ -134,7 +134,7 @@ class _Npy(Encoder):
             self._file = self.path.open("wb")
             self._shape = (0, *frames.shape[1:])
             self._write_header(self._file)
-        # Not `tofile`, nor `np.save` into the file: of a full disk they would tell without saying so.
+        # Not `tofile` or `np.save`: on a full disk their errors do not give the reason.
         self._file.write(np.ascontiguousarray(frames).data)
         self._shape = (self._shape[0] + len(frames), *self._shape[1:])
 
@@ -153,13 +153,13 @@ class _Npy(Encoder):
 
 
 class _Pillow(Encoder):
-    """Formats that are written as a whole.
+    """Formats that are written at once, at the end.
 
-    Encoded in memory: on a full disk imageio's writer would fail once more when it is collected, and print that.
+    Encoded in memory: on a full disk, imageio's own writer fails again when it is garbage collected and prints that.
     """
 
-    def __init__(self, path: Path, show: Show) -> None:
-        super().__init__(path, show)
+    def __init__(self, path: Path, settings: EncoderSettings) -> None:
+        super().__init__(path, settings)
         self._pieces: list[np.ndarray] = []
 
     def add(self, frames: np.ndarray) -> None:
@@ -173,12 +173,12 @@ class _Pillow(Encoder):
 
     @abstractmethod
     def _encoded(self, frames: np.ndarray) -> bytes:
-        """The whole file."""
+        """The content of the file."""
 
 
 class _Gif(_Pillow):
     def _encoded(self, frames: np.ndarray) -> bytes:
-        tick = max(round(1 / self.show.frame_rate / GIF_TICK), 1) * GIF_TICK
+        tick = max(round(1 / self.settings.frame_rate / GIF_TICK), 1) * GIF_TICK
         return _in_memory(frames, ".gif", duration=1000 * tick, loop=0)
 
 
@@ -193,14 +193,14 @@ def _in_memory(pixels: np.ndarray, extension: str, **options: float) -> bytes:
 
 
 def contact_sheet(frames: np.ndarray) -> np.ndarray:
-    """uint8 [T, H, W, C] -> [rows * H, columns * W, C]: frames from left to right, 16 a row, black after the last."""
+    """uint8 [T, H, W, C] -> [rows * H, columns * W, C]: frames from left to right, 16 per row, black after the last."""
     count, height, width, channels = frames.shape
     columns = min(count, SHEET_COLUMNS)
     rows = -(-count // columns)
-    full = np.zeros((rows * columns, height, width, channels), np.uint8)
-    full[:count] = frames
-    table = full.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return table.reshape(rows * height, columns * width, channels)
+    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
+    cells[:count] = frames
+    sheet = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return sheet.reshape(rows * height, columns * width, channels)
 
 
 ENCODERS: dict[str, type[Encoder]] = {".mp4": _Mp4, ".gif": _Gif, ".png": _Png, ".npy": _Npy}

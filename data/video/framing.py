@@ -1,6 +1,6 @@
-"""One frame of any size -> one frame of the framing's size.
+"""Crops and resizes frames of any size to the size of a framing.
 
-Pixels count as square: a container's sample aspect ratio is not applied.
+Pixels are treated as square: a container's sample aspect ratio is not applied.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FILTERS = {
 
 
 def frame_into(framing: Framing, frame: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] of any size -> uint8 [height, width, 3]. Pixels of a frame that fits already are not touched."""
+    """uint8 [H, W, 3] of any size -> uint8 [height, width, 3]. A frame of that size already is returned unchanged."""
     height, width = frame.shape[:2]
     if (height, width) == (framing.height, framing.width):
         return frame
@@ -29,7 +29,7 @@ def frame_into(framing: Framing, frame: np.ndarray) -> np.ndarray:
 
 
 def centered_box(framing: Framing, height: int, width: int) -> tuple[int, int, int, int]:
-    """The largest centred box (left, top, right, bottom) of the framing's shape in a frame, in whole pixels."""
+    """The largest centred box (left, top, right, bottom) of the framing's shape in a frame, in pixels."""
     box_width = min(width, max(1, round(height * framing.width / framing.height)))
     box_height = min(height, max(1, round(width * framing.height / framing.width)))
     left, top = (width - box_width) // 2, (height - box_height) // 2

@@ -1,9 +1,8 @@
-"""Video files in: what a container says about its frames, and frames by number, decoded forward only.
+"""Reads video files: what a container states about its frames, and frames by number, decoded forward only.
 
-A frame's number is its rank among the presentation times of the container's packets, so it means the same at a constant
-or variable rate, with frames stored out of order, and where the container states no frame count. Nothing is ever
-sought. A rotation by quarter turns that the container asks for is applied; the pixels' aspect ratio is not.
-This module knows nothing of data sets, clips or torch.
+A frame's number is its rank among the presentation times of the container's packets, so it is well defined
+at a constant or variable rate, with frames stored out of order, and where the container states no frame count. The
+reader never seeks. A rotation by quarter turns that the container states is applied; the pixels' aspect ratio is not.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
 from tokenreel.errors import DataError
 
-av.logging.set_level(av.logging.PANIC)  # FFmpeg's own words about broken files; ours name the file and the reason
+av.logging.set_level(av.logging.PANIC)  # FFmpeg logs broken files; our errors name the file and the reason
 
 VideoFile = Path | BinaryIO
 Reason = Literal[
@@ -33,19 +32,19 @@ Reason = Literal[
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 MAX_PIXELS = 4096 * 4096  # of one frame
-MAX_SECONDS = 24 * 3600.0  # of one video; a forged time would otherwise make an endless timeline
-TIME_ROUNDING = 1.5e-3  # seconds; Matroska rounds times to 1 ms, so two of them differ by up to 1 ms too little
+MAX_SECONDS = 24 * 3600.0  # of one video; a forged timestamp would otherwise make an endless timeline
+TIME_ROUNDING = 1.5e-3  # seconds; Matroska rounds times to 1 ms, so a difference of two may be up to 1 ms too small
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif")  # of the containers below
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"  # FFmpeg's names; no playlists, no image patterns
 _END = object()
 _CODECS = frozenset(("h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "gif", "ffv1"))
 
-# The default is four times as fast, 2 levels too dark and, on drawn clips, 4 dB further from what was encoded.
+# The default is four times as fast but 2 levels too dark and, on Tabletop, 4 dB further from what was encoded.
 _TO_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class DecodeFailure(DataError):
-    """A video, or a stretch of it, that does not come out whole; the same every time it is tried."""
+    """A video, or a part of it, that cannot be decoded correctly; retrying gives the same result."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -55,9 +54,9 @@ class DecodeFailure(DataError):
 
 @dataclass(frozen=True, eq=False)
 class VideoProbe:
-    """What a source knows of a video before anything is decoded. No frame is promised to decode."""
+    """What a source states about a video before anything is decoded. Frames may still fail to decode."""
 
-    frame_times: np.ndarray  # float64 [n] seconds, in order of presentation; NaN throughout where frames have no times
+    frame_times: np.ndarray  # float64 [n] seconds, in order of presentation; all NaN where frames have no times
     height: int  # pixels as stored, before a rotation
     width: int
     codec: str  # FFmpeg's name, or "raw" for pixels
@@ -74,18 +73,18 @@ class VideoProbe:
         return float((len(self.frame_times) - 1) / (self.frame_times[-1] - self.frame_times[0]))
 
 
-def shown_frames(frame_times: np.ndarray, frame_rate: float | None) -> np.ndarray:
-    """float64 [n] seconds -> int64 [m]: the frame that each tick of a timeline at `frame_rate` shows.
+def resample_indices(frame_times: np.ndarray, frame_rate: float | None) -> np.ndarray:
+    """float64 [n] seconds -> int64 [m]: the number of the frame shown at each tick of a timeline at `frame_rate`.
 
-    Ticks start with the first frame and end with the last one; a tick shows the last frame that is not after it. None
-    keeps every frame once. Raises DataError where the frames have no times to resample by.
+    Ticks run from the first frame to the last; a tick shows the last frame that is not after it. None keeps every
+    frame once. Raises DataError where the frames have no times to resample by.
     """
     if frame_rate is None:
         return np.arange(len(frame_times), dtype=np.int64)
     if np.isnan(frame_times).any():
         raise DataError(
-            f"frame_rate (={frame_rate:g}): these frames carry no times to resample by; leave frame_rate out, or state "
-            "their rate by adding ?fps=RATE to the data's path"
+            f"frame_rate (={frame_rate:g}): these frames have no times to resample by; omit frame_rate, or state their "
+            "rate by appending ?fps=RATE to the data's path"
         )
     since_first = frame_times - frame_times[0]
     slack = min(TIME_ROUNDING, 0.25 / frame_rate)
@@ -94,17 +93,17 @@ def shown_frames(frame_times: np.ndarray, frame_rate: float | None) -> np.ndarra
 
 
 def require_frames(indices: np.ndarray, frames: int) -> None:
-    """Raises ValueError where `indices` are not ascending frame numbers, at least one, and DecodeFailure where the
-    video, which has `frames`, is too short for them.
+    """Raises ValueError unless `indices` are ascending frame numbers, at least one, and DecodeFailure where a video of
+    `frames` frames is too short for them.
     """
     if len(indices) == 0 or indices[0] < 0 or np.any(np.diff(indices) < 0):
-        raise ValueError(f"indices (={indices}) must be ascending frame numbers, at least one")
+        raise ValueError(f"indices (={indices}) must be ascending frame numbers, at least one of them")
     if indices[-1] >= frames:
-        raise DecodeFailure("too-short", f"frame {indices[-1]} was asked for, there are {frames}")
+        raise DecodeFailure("too-short", f"frame {indices[-1]} was requested, but the video has {frames} frames")
 
 
 def probe_video(file: VideoFile) -> VideoProbe:
-    """Reads the packets of a video file and decodes none. Raises DecodeFailure; DataError where it cannot be opened."""
+    """The probe of a video file; nothing is decoded. Raises DecodeFailure; DataError where it cannot be opened."""
     with VideoReader(file) as reader:
         return reader.probe
 
@@ -121,19 +120,19 @@ def read_video(path: str | Path, framing: Framing, frames: int | None = None) ->
     Raises DecodeFailure where one is damaged, or where the video is shorter; DataError where it cannot be opened.
     """
     with VideoReader(Path(path)) as reader:
-        shown = shown_frames(reader.probe.frame_times, framing.frame_rate)
-        if frames is not None and len(shown) < frames:
-            raise DecodeFailure("too-short", f"{path} has {len(shown)} frames, {frames} are asked for")
-        return reader.read(shown[:frames], framing)
+        indices = resample_indices(reader.probe.frame_times, framing.frame_rate)
+        if frames is not None and len(indices) < frames:
+            raise DecodeFailure("too-short", f"{path} has {len(indices)} frames, expected at least {frames}")
+        return reader.read(indices[:frames], framing)
 
 
 class VideoReader:
     """A video file, open for reading forward; clips read in the order of their frames cost one pass over the file.
 
-    A frame after damage is refused until the next whole keyframe: what is predicted from a damaged frame is damaged,
-    though the decoder marks only the first. Damage that a codec does not notice (few have checksums) is passed on. In
-    AVI, which has no presentation times, frames are counted, so there nothing after damage can be trusted to have its
-    right number.
+    Frames after a damaged one are refused until the next intact keyframe: what is predicted from a damaged frame is
+    damaged, though the decoder marks only the first. Damage that a codec does not detect (few have checksums) goes
+    unnoticed. In AVI, which has no presentation times, frames are counted, so that no frame after a damaged one is
+    certain to have the right number.
     """
 
     def __init__(self, file: VideoFile) -> None:
@@ -145,14 +144,14 @@ class VideoReader:
             context = self._stream.codec_context
             seconds = self._times.astype(np.float64) * float(self._stream.time_base)
             self.probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name)
-            _check_whole(self._container, self._stream, self.probe)
+            _require_complete(self._container, self._stream, self.probe)
         except BaseException:
             self._container.close()
             raise
         self._converter = VideoReformatter()  # keeps its tables between frames, which a frame's own method does not
-        self._numbered: Iterator[tuple[int, Any]] | None = None  # None: not at the start, so the file is opened again
-        self._next = 0  # the lowest frame number that the pass can still reach
-        self._recent: dict[int, np.ndarray] = {}  # framed frames of the last read: clips may overlap
+        self._numbered: Iterator[tuple[int, Any]] | None = None  # None: the file must be opened again
+        self._next = 0  # the lowest frame number that this pass can still reach
+        self._recent: dict[int, np.ndarray] = {}  # framed frames of the last read, as clips may overlap
         self._framing: Framing | None = None
 
     def __enter__(self) -> Self:
@@ -167,19 +166,19 @@ class VideoReader:
     def read(self, indices: np.ndarray, framing: Framing) -> np.ndarray:
         """int64 [n] ascending frame numbers -> uint8 [n, H, W, 3]. Raises DecodeFailure, and as `require_frames`."""
         require_frames(indices, self.probe.frames)
-        wanted = np.unique(indices)
+        numbers = np.unique(indices)
         if framing != self._framing:
             self._framing, self._recent = framing, {}
         known = self._recent
         self._recent = {}
-        if any(number < self._next and number not in known for number in wanted):
+        if any(number < self._next and number not in known for number in numbers):
             self._numbered = None
-        for number in wanted:
+        for number in numbers:
             self._recent[number] = known[number] if number in known else frame_into(framing, self._decode(int(number)))
         return np.stack([self._recent[number] for number in indices])
 
     def _decode(self, number: int) -> np.ndarray:
-        """uint8 [H, W, 3]: the frame of that number, which the pass must not have left behind."""
+        """uint8 [H, W, 3]: the frame of that number, which this pass must not have gone past."""
         if self._numbered is None:
             self._container.close()
             self._container, self._stream = _open(self._file)
@@ -190,13 +189,13 @@ class VideoReader:
                 break
             if found == number:
                 if frame is None:
-                    raise DecodeFailure("corrupt", f"frame {number} is damaged or built on a damaged one")
+                    raise DecodeFailure("corrupt", f"frame {number} is damaged or depends on a damaged one")
                 pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
                 return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
-        raise DecodeFailure("corrupt", f"frame {number} of {self.probe.frames} does not decode")
+        raise DecodeFailure("corrupt", f"frame {number} of {self.probe.frames} cannot be decoded")
 
     def _decode_forward(self) -> Iterator[tuple[int, Any]]:
-        """(frame number, frame) in order of presentation; None in place of a frame that is not to be trusted."""
+        """(frame number, frame) in order of presentation; None in place of a frame that may be damaged."""
         damaged = False
         for count, frame in enumerate(_decoded(self._container, self._stream)):
             if frame is None or frame.is_corrupt:
@@ -211,14 +210,14 @@ class VideoReader:
 
 
 def _open(file: VideoFile) -> tuple[Any, Any]:
-    """The container and its video stream, checked against the limits; one thread, so that damage is always marked."""
+    """The container and its video stream, checked against the limits."""
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     try:
         container = av.open(av_input(file), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         empty = isinstance(file, Path) and not file.stat().st_size
-        found = "the file is empty" if empty else f"no whole video container of a known kind ({error.strerror})"
-        raise DecodeFailure("unreadable", found) from error
+        problem = "the file is empty" if empty else f"not a complete video container of a known kind ({error.strerror})"
+        raise DecodeFailure("unreadable", problem) from error
     try:
         return container, _video_stream(container)
     except BaseException:
@@ -227,9 +226,9 @@ def _open(file: VideoFile) -> tuple[Any, Any]:
 
 
 def av_input(file: Path | BinaryIO) -> str | BinaryIO:
-    """What PyAV opens, from its beginning, and never anything but a file.
+    """The argument for av.open: a file at its beginning, and never a URL or a device.
 
-    Raises DataError where a file is not there or must not be read, which says nothing about what is in it.
+    Raises DataError where the file is missing or may not be read, which says nothing about its content.
     """
     if not isinstance(file, Path):
         file.seek(0)
@@ -244,23 +243,23 @@ def av_input(file: Path | BinaryIO) -> str | BinaryIO:
 def _video_stream(container: Any) -> Any:
     stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
     if stream is None:
-        raise DecodeFailure("no-video", "it has no video stream")
+        raise DecodeFailure("no-video", "the file has no video stream")
     context = stream.codec_context
     if context is None or context.codec.canonical_name not in _CODECS:
         name = "unknown" if context is None else context.codec.canonical_name
         raise DecodeFailure("unsupported-codec", f"codec {name}; known: {', '.join(sorted(_CODECS))}")
     if context.width < 1 or context.height < 1:
-        raise DecodeFailure("unreadable", "its frame size cannot be read")
+        raise DecodeFailure("unreadable", "the frame size cannot be read")
     if context.width * context.height > MAX_PIXELS:
-        raise DecodeFailure("too-large", f"{context.width}x{context.height} pixels; the limit is {MAX_PIXELS} a frame")
-    # A stream may change its size on the way; and a decoder is to give up on damage, not to paint over it.
+        raise DecodeFailure("too-large", f"{context.width}x{context.height} pixels; a frame has at most {MAX_PIXELS}")
+    # A stream may change its size midway; and the decoder must report damage, not conceal it.
     context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "crccheck+explode"}
-    context.thread_count = 1  # with FFmpeg's frame threads the mark of a damaged frame gets lost
+    context.thread_count = 1  # with FFmpeg's frame threads the mark of a damaged frame is lost
     return stream
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets from the first keyframe on; what stands before it, in a recording cut anywhere, cannot be decoded."""
+    """Packets from the first keyframe on; those before it, in a recording cut anywhere, cannot be decoded."""
     started = False
     for packet in container.demux(stream):
         started = started or packet.is_keyframe
@@ -269,7 +268,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _presentation_times(container: Any, stream: Any, counted: bool) -> np.ndarray:
-    """int64 [n], ascending, in the stream's time base: when each frame is shown."""
+    """int64 [n], ascending, in the stream's time base: the presentation time of each frame."""
     times: list[int] = []
     packets, first = 0, None
     try:
@@ -277,24 +276,22 @@ def _presentation_times(container: Any, stream: Any, counted: bool) -> np.ndarra
             packets += 1
             time = packet.dts if counted else packet.pts
             first = time if first is None else first
-            if (
-                time is not None and time >= first and not packet.is_discard
-            ):  # earlier ones need frames that are not there
+            if time is not None and time >= first and not packet.is_discard:  # earlier ones depend on missing frames
                 times.append(time)
     except av.FFmpegError as error:
-        raise DecodeFailure("unreadable", f"its packets end in an error ({error.strerror})") from error
-    shown = np.unique(np.array(times, dtype=np.int64))
+        raise DecodeFailure("unreadable", f"its packets cannot be read to the end ({error.strerror})") from error
+    distinct = np.unique(np.array(times, dtype=np.int64))
     if packets == 0:
-        raise DecodeFailure("unreadable", "it holds no keyframe")
-    if len(shown) < 0.5 * packets:
-        raise DecodeFailure("bad-timestamps", f"{packets} packets have {len(shown)} different times")
-    if (shown[-1] - shown[0]) * float(stream.time_base) > MAX_SECONDS:
+        raise DecodeFailure("unreadable", "the video has no keyframe")
+    if len(distinct) < 0.5 * packets:
+        raise DecodeFailure("bad-timestamps", f"its {packets} packets have only {len(distinct)} different times")
+    if (distinct[-1] - distinct[0]) * float(stream.time_base) > MAX_SECONDS:
         raise DecodeFailure("bad-timestamps", f"its times span more than {MAX_SECONDS / 3600:g} hours")
-    return shown
+    return distinct
 
 
-def _check_whole(container: Any, stream: Any, probe: VideoProbe) -> None:
-    """Raises DecodeFailure where the container states more than there is. MPEG-TS and GIF state nothing to compare."""
+def _require_complete(container: Any, stream: Any, probe: VideoProbe) -> None:
+    """Raises DecodeFailure where a video is shorter than its container states. MPEG-TS and GIF state no length."""
     name = container.format.name
     if name.startswith("mov"):
         end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
@@ -306,9 +303,9 @@ def _check_whole(container: Any, stream: Any, probe: VideoProbe) -> None:
     elif name.startswith("matroska"):
         stated = _clock_seconds(stream.metadata.get("DURATION", ""))
     frame = 1 / (probe.frame_rate or float(stream.average_rate or 1))
-    held = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + frame
-    if stated - held > max(2 * frame, 0.02 * stated):  # honest files round, and drop a frame or two
-        raise DecodeFailure("truncated", f"it states {stated:.2f} s and holds {held:.2f} s")
+    actual = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + frame
+    if stated - actual > max(2 * frame, 0.02 * stated):  # intact files round times and drop a frame or two
+        raise DecodeFailure("truncated", f"the container states {stated:.2f} s, the video has {actual:.2f} s")
 
 
 def _clock_seconds(clock: str) -> float:
@@ -320,13 +317,13 @@ def _clock_seconds(clock: str) -> float:
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames in order of presentation; None where the decoder or the container gave up on something."""
-    packets = chain(_packets(container, stream), (None,))  # None: hand out what is still held back
+    """Frames in order of presentation; None where the decoder or the container reported an error."""
+    packets = chain(_packets(container, stream), (None,))  # None: flush the decoder
     while True:
         try:
             packet = next(packets, _END)
             if packet is _END:
                 return
             yield from stream.codec_context.decode(packet)
-        except av.FFmpegError:  # after an error of the container the generator of packets has ended
+        except av.FFmpegError:  # after a container error the generator of packets has ended
             yield None

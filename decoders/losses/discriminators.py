@@ -27,7 +27,14 @@ class DiscriminatorConfig:
     """Sizes of a discriminator; the number of its levels follows from the size of the frames."""
 
     width: int = 64  # channels at full size
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # of the width by level, fine to coarse; the last one goes on
+    multipliers: tuple[int, ...] = (
+        1,
+        1,
+        2,
+        2,
+        4,
+        4,
+    )  # of the width by level, fine to coarse; the last one repeats
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.width, *self.multipliers) < 1:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.config import from_mapping
-from tokenreel.data.clips import ControlClip, read_raw_spans
+from tokenreel.data.clips import ControlClip, read_control_inputs
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import Plan
@@ -51,19 +51,19 @@ def run(request: FitControlsRequest) -> dict[str, Any]:
         facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)
         controls = resolve_controls(section, facts)
         fresh_folder(request.out)
-        raws, failures = _read(pool, plan, controls, evenly_spaced(plan.rows(request.split), MAX_CLIPS))
-        if not raws:
+        inputs, failures = _read(pool, plan, controls, evenly_spaced(plan.rows(request.split), MAX_CLIPS))
+        if not inputs:
             raise DataError(
                 f"{request.data} has no clip in its split {request.split!r}: use another --split or data.validation"
             )
         for name in progress(controls.names, "fit", "control"):
-            controls.encoder(name).fit([raw[name] for raw in raws.values()])
-        described = {name: _figures(plan, controls, name, raws) for name in controls.names}
-    controls.about = {"data": plan.sha256, "clips": len(raws), **described}
+            controls.encoder(name).fit([clip_inputs[name] for clip_inputs in inputs.values()])
+        described = {name: _figures(plan, controls, name, inputs) for name in controls.names}
+    controls.about = {"data": plan.sha256, "clips": len(inputs), **described}
     controls.save_pretrained(request.out)
     return {
         "out": str(request.out),
-        "clips": len(raws),
+        "clips": len(inputs),
         "controls": described,
         "weights_fingerprint": controls.weights_fingerprint,
         "seconds": round(time.perf_counter() - started, 3),
@@ -83,10 +83,10 @@ def _read(
     pool: DecodePool, plan: Plan, controls: Controls, rows: np.ndarray
 ) -> tuple[dict[int, ControlClip], list[str]]:
     """Control inputs by row, and a message for each row without. Raises DataError where too many rows have none."""
-    raws: dict[int, ControlClip] = {}
+    inputs: dict[int, ControlClip] = {}
     failures: list[str] = []
     spans = [range(row, row + 1) for row in rows.tolist()]
-    read = read_raw_spans(plan, pool, controls.needs, spans, AHEAD)
+    read = read_control_inputs(plan, pool, controls.sources, spans, AHEAD)
     for span, found in zip(spans, progress(read, "read", "clip", total=len(spans)), strict=True):
         if isinstance(found, DecodeFailure):
             failures.append(f"{plan.video_id(span.start)}: {found}")
@@ -95,22 +95,22 @@ def _read(
                     f"{failures[0]}. {len(failures)} of {len(rows)} clips lack their controls: use other videos"
                 )
         else:
-            raws[span.start] = found[0]
-    return raws, failures
+            inputs[span.start] = found[0]
+    return inputs, failures
 
 
-def _figures(plan: Plan, controls: Controls, name: str, raws: Mapping[int, ControlClip]) -> dict[str, Any]:
+def _figures(plan: Plan, controls: Controls, name: str, inputs: Mapping[int, ControlClip]) -> dict[str, Any]:
     """How the tokens of these clips are used, and the error of encoding them."""
     encoder = controls.encoder(name)
     counter = CodeCounter(encoder.codebook_size, 1)
     sums: Counter[str] = Counter()
-    for row, raw in raws.items():
+    for row, clip_inputs in inputs.items():
         try:
-            tokens = controls.encode({name: raw[name]})[name]
+            tokens = controls.encode({name: clip_inputs[name]})[name]
         except DataError as error:
             raise DataError(f"{plan.video_id(row)}: {error}") from error
         counter.update(tokens)
-        sums.update(encoder.error_sums(raw[name], encoder.decode(tokens)))
+        sums.update(encoder.error_sums(clip_inputs[name], encoder.decode(tokens)))
     (use,) = counter.usage()
     return {
         "codebook_size": use.codebook_size,

@@ -12,7 +12,7 @@ from typing import Any
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.manifest import commit_key
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.repair import mend_documents
+from tokenreel.data.cache.repair import repair_documents
 from tokenreel.data.cache.verify import find_damage
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan import Plan
@@ -33,7 +33,7 @@ def run(request: RepairRequest) -> dict[str, Any]:
     Raises CacheError where that is not possible: a damaged plan, a token file of samples, another tokenizer.
     """
     started, path = time.perf_counter(), request.path
-    repaired = mend_documents(path)
+    repaired = repair_documents(path)
     documents = CacheDocuments.load(path)
     writer = CacheWriter(path, documents.header)
     shards = _damaged_shards(path, writer, documents)

@@ -16,13 +16,13 @@ from typing import Any
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.layout import CacheHeader, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import codes_to_cache
+from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, Plan
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.numpy_files import read_foreign_codes
+from tokenreel.data.sources.numpy_files import read_foreign_tokens
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, DataError
@@ -72,9 +72,9 @@ def import_tokens(tokens: Path, out: Path) -> dict[str, Any]:
     """Tokens [N, t, h, w] or [N, t, h, w, q] of another program as a cache. Raises DataError for any other file."""
     if tokens.suffix != ".npy":
         raise DataError(f"--data {tokens} is not an .npy file of tokens: give one, or a --tokenizer for videos")
-    array = read_foreign_codes(tokens)
+    array = read_foreign_tokens(tokens)
     framing = Framing(*array.shape[2:4])  # the videos are unknown: one pixel per token
-    cache_id = codes_to_cache(out, array, framing)
+    cache_id = write_foreign_tokens(out, array, framing)
     return {"rows": len(array), "tokens": int(array.size), "out": str(out), "cache_id": cache_id, "sealed": True}
 
 

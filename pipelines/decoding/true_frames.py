@@ -17,7 +17,7 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.sources.frame_folders import SUFFIXES, FrameFolders
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure, shown_frames
+from tokenreel.data.video.reader import DecodeFailure, resample_indices
 from tokenreel.errors import DataError
 
 READ_AHEAD = 4  # clips
@@ -137,7 +137,7 @@ def _timelines(
     for video, probe in zip(videos, pool.probe([numbers[video] for video in videos]), strict=True):
         if isinstance(probe, DecodeFailure):
             raise request.error_of(video, str(probe)) from probe
-        shown[video] = shown_frames(probe.frame_times, request.framing.frame_rate)
+        shown[video] = resample_indices(probe.frame_times, request.framing.frame_rate)
     return shown
 
 

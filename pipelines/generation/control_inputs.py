@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from tokenreel.data.controls.needs import ControlSource, SoundSource
-from tokenreel.data.decoding.raw_controls import RATE_TOLERANCE
+from tokenreel.data.controls.inputs import ControlSource, SoundSource
+from tokenreel.data.decoding.control_inputs import RATE_TOLERANCE
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.generation.cascade import sampled_controls
@@ -53,7 +53,7 @@ def encode_control_inputs(
     require_controls(priors, given)
     _require_trained_with(priors, controls.added_to(spec), list(given), inputs.controls)
     for name in given:
-        _require_rate(name, controls.encoder(name).need, frame_rate)
+        _require_rate(name, controls.encoder(name).source, frame_rate)
     sampled = sampled_controls(priors)
     return encode_given_controls(controls, given, {name: given_frames if name in sampled else frames for name in given})
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.data.controls.frame_table import read_table
-from tokenreel.data.controls.needs import ClassSource, ControlInput, ControlSource, TableSource
+from tokenreel.data.controls.inputs import ClassSource, ControlInput, ControlSource, TableSource
 from tokenreel.data.controls.sound import read_sound, resample, windows
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -31,22 +31,24 @@ def encode_given_controls(controls: Controls, given: Mapping[str, str], frames: 
     for name, value in given.items():
         encoder = controls.encoder(name)
         try:
-            raw = _read(encoder.need, value, frames[name])
-            encoder.require_in_range(raw)
-            tokens[name] = torch.from_numpy(encoder.encode(raw))[None]
+            control_input = _read(encoder.source, value, frames[name])
+            encoder.require_in_range(control_input)
+            tokens[name] = torch.from_numpy(encoder.encode(control_input))[None]
         except DataError as error:
             raise DataError(f"control {name!r}, {value}: {error}") from error
     return tokens
 
 
-def _read(need: ControlSource, value: str, frames: int) -> ControlInput:
-    """The raw control for `frames` frames."""
-    if isinstance(need, ClassSource):
+def _read(source: ControlSource, value: str, frames: int) -> ControlInput:
+    """The input of a control for `frames` frames."""
+    if isinstance(source, ClassSource):
         return value
-    if isinstance(need, TableSource):
-        return _table(Path(value), need.columns, frames)
+    if isinstance(source, TableSource):
+        return _table(Path(value), source.columns, frames)
     samples, rate = _sound(Path(value))
-    return windows(resample(samples, rate, need.rate), need.rate, np.arange(frames) / need.frame_rate, need.samples)
+    return windows(
+        resample(samples, rate, source.rate), source.rate, np.arange(frames) / source.frame_rate, source.samples
+    )
 
 
 def _table(path: Path, columns: tuple[str, ...], frames: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.controls.needs import TableSource
+from tokenreel.data.controls.inputs import TableSource
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
@@ -16,8 +16,8 @@ TABLE_HASHES = "tables"  # key in a cache's provenance
 
 def table_hashes(source: VideoSource, controls: Controls | None) -> dict[str, str]:
     """Hex sha256 by name of the tables that `controls` read, except those that are not files."""
-    needs = controls.needs.values() if controls else ()
-    hashes = {need.file: source.table_sha256(need.file) for need in needs if isinstance(need, TableSource)}
+    tables = controls.sources.values() if controls else ()
+    hashes = {table.file: source.table_sha256(table.file) for table in tables if isinstance(table, TableSource)}
     return {file: digest for file, digest in hashes.items() if digest is not None}
 
 

@@ -1,4 +1,4 @@
-"""Additional inputs of a GPT at each token: what attention would otherwise have to learn to look up.
+"""Additional inputs of a GPT at each token: tokens that attention would otherwise have to learn to find.
 
 Each is an option of `GPTConfig`, and a vector that is added to the token's input. They are not in CCVS, where attention
 alone looks back; small models that train for a few hundred steps gain most (`docs/log.md`).

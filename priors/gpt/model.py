@@ -141,7 +141,7 @@ class GPT(Prior):
 
     @property
     def _prefix_length(self) -> int:
-        """P"""
+        """P, the number of vectors in the prefix."""
         return self.prefix.length if self.prefix else 0
 
     def _first_inputs(self, tokens: Tokens, flat: Tensor, n: int, positions: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class DecomposedPositions(nn.Module):
             self.tables[name] = nn.Embedding(rows.shape[1], width)
 
     def forward(self) -> Tensor:
-        """[L, D]"""
+        """The position embeddings, [L, D]."""
         time, location, codebook = (table(self.get_buffer(f"{name}_row")) for name, table in self.tables.items())
         return time + location + codebook
 
@@ -39,5 +39,5 @@ class JointPositions(nn.Module):
         self.table = nn.Embedding(length, width)
 
     def forward(self) -> Tensor:
-        """[L, D]"""
+        """The position embeddings, [L, D]."""
         return self.table.weight

@@ -42,7 +42,7 @@ class PackedLinear:
         return F.gelu(self(x))
 
     def relu(self, x: Tensor) -> Tensor:
-        """relu(layer(x))"""
+        """relu(layer(x))."""
         if self.packed:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "relu", [], "")
         return F.relu(self(x))

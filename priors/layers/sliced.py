@@ -51,7 +51,7 @@ def split_by_slice(first: Sequence[int], counts: Sequence[int], slice_length: in
         yield spans
 
 
-_NO_SLICE = -1  # the slice of a row whose caches hold none
+_NO_SLICE = -1  # the slice of a row whose caches are empty
 
 
 class ClipTokens(NamedTuple):
@@ -72,7 +72,7 @@ class SlicedState(State):
 
     flat: Tensor  # int64 [B, L + 1]; the last column takes writes to be discarded
     clips: ClipTokens  # its indices are a view of `flat`
-    slice: list[int]  # of each row, the one that `cache` holds
+    slice: list[int]  # of each row, the one in `cache`
     cache: Any  # the subclass's own
 
 
@@ -123,7 +123,7 @@ class SlicedPrior(Prior):
         return -nats.flatten(1).masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Computes one slice of each clip, chosen at random among those that hold a token that is not given."""
+        """Computes one slice of each clip, chosen at random among those with a token that is not given."""
         clips = self._clips(self.flatten(tokens), tokens, given)
         free = ~clips.given
         predicted = free.any(2)  # [B, S]
@@ -131,7 +131,7 @@ class SlicedPrior(Prior):
         index = scores.masked_fill(~predicted, -1).argmax(1)
         targets = free[torch.arange(len(free), device=free.device), index]
         nats = (self.slice_nats(clips, index, generator) * targets).sum(1)
-        return (nats * predicted.sum(1)).sum() / free.sum()  # each chosen slice stands for all of its clip's
+        return (nats * predicted.sum(1)).sum() / free.sum()  # each chosen slice represents all slices of its clip
 
     @torch.no_grad()
     def start(self, tokens: Tokens, given: Tensor) -> SlicedState:

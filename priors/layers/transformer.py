@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` draws the dropout masks in training (default: torch's global one)."""
+        """`generator` samples the dropout masks in training (default: torch's global one)."""
         if self.training and self.dropout:
             x = dropout(x, self.dropout, generator)
         for block in self.blocks:

@@ -30,7 +30,7 @@ class UnigramCounts:
         self.counts += torch.bincount(indices.flatten(), minlength=self.size)
 
     def probabilities(self) -> Tensor:
-        """float64 [1, K]"""
+        """float64 [1, K]: the smoothed probability of each token."""
         counts = self.counts.double() + _PSEUDOCOUNT
         return (counts / counts.sum())[None]
 

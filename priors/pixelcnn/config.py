@@ -21,7 +21,7 @@ class PixelCNNConfig:
     condition_hidden: int  # width of the conditioning stack (hidden units)
     condition_residual: int  # width inside its residual blocks (residual units)
     condition_blocks: int  # residual blocks
-    attention_every: int = 5  # attention after every so many layers
+    attention_every: int = 5  # number of layers from one attention to the next
     dropout: float = 0.0  # of what is added to the stacks
 
     def __post_init__(self) -> None:

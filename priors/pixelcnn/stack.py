@@ -113,7 +113,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(config.hidden)
 
     def forward(self, vectors: Tensor, condition: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` draws the dropout masks in training (default: torch's global one)."""
+        """`generator` samples the dropout masks in training (default: torch's global one)."""
         v = self.first(vectors)
         h = v + self.first_left(vectors)
         shifted = F.pad(vectors.flatten(1, 3)[:, :-1], (0, 0, 1, 0))
@@ -138,6 +138,6 @@ class Stack(nn.Module):
 
 
 def gate(x: Tensor) -> Tensor:
-    """[..., R] -> [..., R / 2]"""
+    """tanh(a) sigmoid(b) of the halves a, b of x: [..., R] -> [..., R / 2]."""
     a, b = x.chunk(2, -1)
     return a.tanh() * b.sigmoid()

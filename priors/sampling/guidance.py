@@ -1,6 +1,6 @@
 """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), and checks of what guidance and controls require.
 
-A second pass of the same prior runs beside the first, with unconditional tokens in place of the given controls; the
+A second pass of the same prior runs alongside the first, with unconditional tokens in place of the given controls; the
 difference of their log-probabilities is scaled.
 
 B rows, L positions of the order, n tokens fed at once, K size of the largest codebook.
@@ -30,7 +30,7 @@ def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> N
         raise ConfigError(f"guidance (={guidance}) needs a prior with controls, and this one has none: omit it")
     if not prior.trained_without_controls:
         raise ConfigError(
-            f"guidance (={guidance}) needs a prior that was also trained without its controls, and this one never was: "
+            f"guidance (={guidance}) needs a prior that was also trained without its controls, which this one was not: "
             "omit it, or train with training.drop_controls above 0"
         )
     unguidable = [name for name in given if name in controls and controls[name].unconditional_token is None]
@@ -54,7 +54,7 @@ def _require_controls(prior: Prior, given: Collection[str]) -> None:
 
 
 def require_end_in_windows(prior: Prior, tokens: Tokens, frames: int) -> None:
-    """Raises ConfigError where an end frame is outside of some window of a video of `frames` frames, and the prior was
+    """Raises ConfigError where an end frame is outside of a window of a video of `frames` frames, and the prior was
     never trained without one. Rows whose end frame is unconditional have none.
     """
     if prior.trained_without_controls or not {END, END_STEP} <= tokens.keys():
@@ -66,7 +66,7 @@ def require_end_in_windows(prior: Prior, tokens: Tokens, frames: int) -> None:
     for step in tokens[END_STEP][with_end].flatten().unique().tolist():
         if not last_window <= step < prior.spec.stream(END_STEP).codebook_size:
             raise ConfigError(
-                f"the end frame, at step {step}, lies outside of some window of {clip} frames in a video of {frames}, "
+                f"the end frame, at step {step}, is not in every window of {clip} frames of a video of {frames}, "
                 f"and this prior was never trained without one: sample at most {clip} frames, or train with "
                 "training.drop_controls above 0"
             )
@@ -93,7 +93,7 @@ def drop_controls(prior: Prior, tokens: Tokens, controls: Tensor) -> dict[str, T
 
 
 class UnconditionalPass:
-    """The prior on the same window without its controls, step by step beside the pass with them."""
+    """The prior on the same window without its controls, step by step alongside the pass with them."""
 
     def __init__(self, prior: Prior, tokens: Tokens, given: Tensor, indices: Tensor) -> None:
         """`tokens` are those of `drop_controls`; `indices` [B, L + 1] those of the other pass, padded by one column."""

@@ -23,7 +23,7 @@ class StreamSampling:
 
     temperature: float = 1.0  # above 0; log-probs are divided by it
     top_k: int = 0  # sample among so many most likely tokens; 0: all
-    top_p: float = 1.0  # in (0, 1]; of these, among the most likely that hold this fraction of their probability
+    top_p: float = 1.0  # in (0, 1]; of these, among the most likely with this fraction of their probability
     greedy: bool = False  # take the most likely token
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class TokenSampler:
 def invert_cdf(probs: Tensor, numbers: Tensor) -> Tensor:
     """Tokens [...]: the cumulative distribution of `probs` [..., K] inverted at `numbers` [...] in (0, 1).
 
-    The probabilities need not sum to 1. A token of probability 0 is never sampled. For NaN some token below K is.
+    The probabilities need not sum to 1. A token of probability 0 is never sampled. For NaN any token below K may be.
     """
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     target = numbers.unsqueeze(-1) * cumulative[..., -1:]

@@ -55,7 +55,9 @@ def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate
             loop.advance()
     nats = loop.nats[:, :-1].masked_fill(~window.free, 0)
     if not nats.isfinite().all():
-        raise CheckpointError("the prior's probabilities are not finite: its weights hold NaN; use an older checkpoint")
+        raise CheckpointError(
+            "the prior's probabilities are not finite: its weights contain NaN; use an earlier checkpoint"
+        )
     return WindowSample(loop.indices[:, :-1], nats, loop.forwards)
 
 

@@ -55,8 +55,8 @@ def window_spans(
 def _resolve_stride(spec: TokenSpec, running: Sequence[StreamSpec], window_stride: int) -> int:
     if spec.time != "framewise":
         raise ConfigError(
-            f"a video longer than the clip's {spec.frames} frames needs framewise tokens; {spec.time} tokens mean "
-            "something else at another step"
+            f"a video longer than the clip's {spec.frames} frames requires framewise tokens; what {spec.time} "
+            "tokens mean depends on their step"
         )
     stride = math.lcm(*(stream.stride for stream in running))
     window_stride = window_stride or max(spec.frames // 2 // stride, 1) * stride
@@ -69,15 +69,15 @@ def _resolve_stride(spec: TokenSpec, running: Sequence[StreamSpec], window_strid
 
 
 def check_given_steps(prior: Prior, tokens: Tokens, running: Sequence[StreamSpec], frames: int) -> None:
-    """Raises ConfigError where `tokens` hold more steps than the video, or fewer than the prior reads."""
+    """Raises ConfigError where `tokens` have more steps than the video, or fewer than the prior reads."""
     for stream in running:
         steps = tokens[stream.name].shape[1] if stream.name in tokens else 0
         total = prior.spec.steps_of_frames(frames, stream)
         required = max(total, stream.grid[0]) if stream.name in prior.reads else 0
         if steps < required:
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}; the prior reads {required} of it")
+            raise ConfigError(f"tokens have {steps} steps of stream {stream.name!r}, but the prior reads {required}")
         if steps > max(total, required):
-            raise ConfigError(f"tokens hold {steps} steps of stream {stream.name!r}, more than the video's {total}")
+            raise ConfigError(f"tokens have {steps} steps of stream {stream.name!r}, but the video has {total}")
 
 
 def advance(known: dict[str, Tensor], given: Tensor | None, stream: StreamSpec, span: WindowSpan) -> None:

@@ -155,7 +155,7 @@ def with_given_steps(spec: TokenSpec, name: str, tokens: Tensor, given: Mapping[
 
 
 class _Sampler:
-    """What stays the same from window to window."""
+    """What is the same for all windows."""
 
     def __init__(self, prior: Prior, config: SamplingConfig | None, seed: int, ids: Tensor) -> None:
         self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
@@ -196,14 +196,14 @@ class _Sampler:
         return Samples(indices, prior.unflatten(result.nats), result.forwards, int(free.sum()))
 
     def _complete(self, tokens: Tokens, given: Tensor) -> dict[str, Tensor]:
-        """Every stream of the prior, checked, on its device; omitted ones hold unconditional tokens, or zeros."""
+        """Every stream of the prior, checked, on its device; omitted ones have unconditional tokens, or zeros."""
         complete = dict[str, Tensor]()
         for stream in self.streams:
             indices, read = tokens.get(stream.name), stream.name in self.prior.reads
             if indices is None:
                 unconditional = stream.unconditional_token if read and stream.role == "control" else None
                 if (read and unconditional is None) or given[:, self.prior.positions_of(stream.name)].any():
-                    raise ConfigError(f"tokens lack stream {stream.name!r}, which the prior needs given")
+                    raise ConfigError(f"tokens lack stream {stream.name!r}, which must be given to this prior")
                 indices = torch.full((self.rows, *stream.shape), unconditional or 0, device=self.prior.device)
             if tuple(indices.shape[1:]) != stream.shape:
                 raise DataError(
@@ -218,7 +218,7 @@ class _Sampler:
         return complete
 
     def _token_ids(self, span: WindowSpan) -> Tensor:
-        """int64 [L]: a number for each token of the video, the same in whichever window it is sampled."""
+        """int64 [L]: a number for each token of the video, the same in all windows."""
         ids = torch.empty(len(self.order), dtype=torch.long)
         for index, stream in enumerate(self.prior.spec.streams):
             positions = self.prior.positions_of(stream.name)
@@ -241,7 +241,7 @@ class _Sampler:
 
 @contextlib.contextmanager
 def _evaluating(prior: Prior) -> Iterator[None]:
-    """Evaluation mode, whatever mode the prior is in."""
+    """Evaluation mode inside the block; the prior's own mode is restored at its end."""
     training = prior.training
     prior.eval()
     try:
@@ -257,7 +257,7 @@ def _select_streams(prior: Prior, tokens: Tokens, frames: int) -> dict[str, Tens
     names = {prior.spec.stream(name).name for name in tokens} & {*prior.reads, *prior.predicts}
     selected = {name: tokens[name].to(prior.device, torch.long) for name in names}
     if END_STEP in selected and END not in selected:
-        raise ConfigError(f"tokens hold {END_STEP!r} and lack {END!r}: give both, or neither")
+        raise ConfigError(f"tokens have {END_STEP!r} but lack {END!r}: give both or neither")
     if END in selected and END_STEP in prior.reads and END_STEP not in selected:
         last = prior.spec.steps_of_frames(frames, prior.spec.levels[0]) - 1
         selected[END_STEP] = torch.full((len(selected[END]), 1, 1, 1, 1), last, device=prior.device)
@@ -278,7 +278,7 @@ def _new_steps(prior: Prior, part: Samples, span: WindowSpan) -> Samples:
 
 
 def _check_range(stream: StreamSpec, indices: Tensor) -> None:
-    """Raises DataError for a token beyond the codebook that is not the stream's unconditional token."""
+    """Raises DataError for a token outside the codebook that is not the stream's unconditional token."""
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < vocabulary_size(stream):
         raise DataError(
             f"stream {stream.name!r} has tokens from {int(indices.min())} to {int(indices.max())}, but a codebook size "
@@ -293,7 +293,7 @@ def _count_rows(tokens: Tokens, given: Tensor | None, samples: Tensor | None) ->
     if samples is not None:
         sizes["samples"] = samples.shape[0]
     if not sizes:
-        raise ConfigError("the number of samples is not known: pass samples, their ids")
+        raise ConfigError("samples (=None) must be given without tokens: pass the ids of the samples")
     if len(set(sizes.values())) > 1:
         raise DataError(f"tokens, given and samples must have the same number of rows, got {sizes}")
     return next(iter(sizes.values()))

@@ -45,7 +45,7 @@ class Slices:
 
     @property
     def locations(self) -> int:
-        """P"""
+        """P, the number of locations of a slice."""
         return math.prod(self.shape)
 
     def coordinates(self) -> np.ndarray:

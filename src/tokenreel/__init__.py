@@ -1,6 +1,6 @@
 """tokenreel: video -> discrete tokens -> a prior over them -> video.
 
-The public names are imported when first used, so that `import tokenreel` costs no torch. `run(request)` carries out a
+The public names are imported on first use, so that `import tokenreel` does not import torch. `run(request)` executes a
 command; there is a request class for each.
 """
 

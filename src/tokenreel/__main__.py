@@ -1,4 +1,4 @@
-"""`python -m tokenreel`, also what `accelerate launch -m tokenreel` starts."""
+"""`python -m tokenreel`, which `accelerate launch -m tokenreel` starts as well."""
 
 from tokenreel.pipelines.cli.program import main
 

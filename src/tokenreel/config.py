@@ -21,12 +21,12 @@ import yaml
 
 from tokenreel.errors import ConfigError, nearest_name
 
-BASE_KEY = "base"  # the key of a preset that says which other one it changes
-TYPE_KEY = "type"  # the key that says which member of a registry or union a mapping configures
+BASE_KEY = "base"  # the key of a preset that names the preset it modifies
+TYPE_KEY = "type"  # the key that names the member of a registry or union that a mapping configures
 
 
 class Config(Protocol):
-    """A frozen dataclass; `type` is set where a registry or a union has to tell it from its siblings."""
+    """A frozen dataclass; `type` identifies it in a registry or a union."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -35,11 +35,11 @@ C = TypeVar("C", bound=Config)
 
 
 def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
-    """Builds the dataclass `cls` out of plain data (YAML, JSON), however deeply nested.
+    """Builds the dataclass `cls` from plain data (YAML, JSON), nested to any depth.
 
-    `path` is the place in the file, used in messages. Raises ConfigError on an unknown key (naming the nearest known
-    one), a missing key, or a value of another type; a whole number stands for a float, nothing else is converted.
-    A field annotated `Annotated[..., REGISTRY]` takes the configuration of any member of that registry.
+    `path` is the key in the file, for messages. Raises ConfigError on an unknown key (naming the nearest known
+    one), a missing key, or a value of another type; an integer is accepted as a float, nothing else is converted.
+    A field annotated `Annotated[..., REGISTRY]` accepts the configuration of any member of that registry.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
@@ -51,7 +51,7 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise ConfigError(f"{path}.{name}: missing; {cls.__name__} needs it")
+            raise ConfigError(f"{path}.{name}: missing; {cls.__name__} requires it")
     hints = typing.get_type_hints(cls, include_extras=True)
     converted = {key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()}
     try:
@@ -142,7 +142,7 @@ def _convert_first(members: tuple[Any, ...], value: Any, path: str) -> Any:
 
 
 def canonical_json(document: Any) -> bytes:
-    """The bytes of a JSON document that its hash is taken over."""
+    """The bytes of a JSON document that are hashed."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -151,7 +151,7 @@ def sha256_json(document: Any) -> str:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as plain data. Raises ConfigError where it is missing, is not YAML, or is not a mapping."""
+    """A YAML file as plain data. Raises ConfigError if it is missing, is not YAML, or is not a mapping."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -165,7 +165,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only. As in YAML 1.2, 1e-4 is a number; YAML 1.1, which PyYAML follows, takes it for text."""
+    """Plain data only. As in YAML 1.2, 1e-4 is a number; in YAML 1.1, which PyYAML follows, it is a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -174,13 +174,13 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, complaint: str) -> Any:
-    """Raises ConfigError, which begins with `complaint` and says where, for what is no YAML."""
+    """YAML as plain data. Raises ConfigError, with `complaint` and the line, if the text is not YAML."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{complaint}: {error.problem}{place}") from error
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{complaint}: {error.problem}{where}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{complaint}: {' '.join(str(error).split())}") from error
 
@@ -192,7 +192,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The sections of a shipped preset as plain data; `base: NAME` in it names the preset that it is laid over.
+    """The sections of a shipped preset as plain data; `base: NAME` in it names the preset that it modifies.
 
     Raises ConfigError, with the nearest name, for an unknown one.
     """
@@ -205,7 +205,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` laid over `base`, section by section; a mapping of another `type` replaces instead of mixing."""
+    """`base` updated recursively with `override`; a mapping with another `type` replaces the old one entirely."""
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)

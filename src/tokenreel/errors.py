@@ -1,4 +1,4 @@
-"""What a user can get wrong. The command line shows these without a traceback; everything else is a defect of ours."""
+"""Errors that a user can correct, shown by the command line without a traceback; any other exception is a bug."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something outside the code is wrong; the message names it, its value and what to do."""
+    """Base class; the message names what is wrong, its value and what to do."""
 
 
 class ConfigError(UserError, ValueError):
-    """A flag, a preset or a configuration file holds something that cannot be built."""
+    """A flag, a preset or a configuration file has an invalid value."""
 
 
 class DataError(UserError, ValueError):
-    """The data given cannot be read or does not hold what was asked of it."""
+    """The data cannot be read or does not contain what was requested."""
 
 
 class CacheError(UserError, ValueError):
-    """A token cache is missing, damaged, unfinished or made for something else."""
+    """A token cache is missing, damaged, incomplete or unsuitable."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -27,7 +27,7 @@ class CheckpointError(UserError, ValueError):
 
 
 class HubError(UserError):
-    """The Hub refused, was out of reach, or holds something that is not ours."""
+    """The Hub refused, could not be reached, or has an unsupported repository."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

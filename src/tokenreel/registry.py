@@ -28,8 +28,8 @@ class Extendable(Protocol):
 
 
 class Registry(Generic[M]):
-    """Classes by short name: ours, and those that `register` adds. Ours are imported when asked for, so listing them
-    costs nothing.
+    """Classes by short name: built-in ones, and those that `register` adds. Built-in ones are imported on first use, so
+    that listing them is cheap.
 
     Each member is a class with `config_class`, a frozen dataclass whose `type` is the short name. `base` is the class,
     as "module:Class", that `register` requires a member to be derived from.
@@ -37,25 +37,26 @@ class Registry(Generic[M]):
 
     def __init__(self, kind: str, members: Mapping[str, str], base: str | None = None) -> None:
         self.kind = kind
-        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", written in our own code only
+        self._members: dict[str, str | type[M]] = dict(members)  # "module:Class", for built-in classes only
         self._base = base
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
     def register(self, name: str, member: type[M]) -> None:
-        """Adds a class of your own, in this process: presets, configurations and saved models may name it from now on.
+        """Adds a class of your own in this process and those that it starts, so that presets, configurations and saved
+        models can name it.
 
-        Registering a class twice changes nothing. One of the same module and qualified name replaces the earlier one: a
-        notebook cell that runs again defines a new class. Raises ConfigError where another class has the name, where
-        `member` is not a subclass of the registry's base, and where its `config_class` is missing or of another `type`.
+        Registering a class again has no effect. One with the same module and qualified name replaces the earlier one,
+        as a notebook cell that runs again defines a new class. Raises ConfigError if another class has the name, if
+        `member` is not a subclass of the registry's base, or if its `config_class` is missing or has another `type`.
         """
         base = object if self._base is None else import_object(self._base)
         if not isinstance(member, type) or not issubclass(member, base):
-            raise ConfigError(f"register {name!r}: {member!r} is not a class derived from {self._base or 'object'}")
+            raise ConfigError(f"register {name!r}: {member!r} is not a subclass of {self._base or 'object'}")
         known, own = self._members.get(name), _path_of(member)
         if known is not None and _path_of(known) != own:
-            raise ConfigError(f"register {name!r}: {_path_of(known)} has this name; give {own} another")
+            raise ConfigError(f"register {name!r}: {_path_of(known)} has this name; register {own} under another")
         config = getattr(member, "config_class", None)
         if not dataclasses.is_dataclass(config):
             raise ConfigError(f"register {name!r}: {own} needs config_class, a frozen dataclass of {TYPE_KEY} {name!r}")

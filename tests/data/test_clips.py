@@ -46,7 +46,7 @@ def test_any_order_gives_the_rows_asked_for(tmp_path: Path, workers: int, capaci
             reader.prefetch(np.array(order[start + 3 : start + 9]))
             clips = reader.read(rows)
             assert [numbers_of(clip) for clip in clips] == [reader.plan.indices(row).tolist() for row in rows]
-            assert len(reader._clips) + len(reader._coming) <= capacity + 3  # the rows of one read always fit
+            assert len(reader._clips) + len(reader._in_flight) <= capacity + 3  # the rows of one read always fit
 
 
 def test_a_clip_that_does_not_decode_is_stood_in_for_by_the_next(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from tokenreel.config import to_mapping
-from tokenreel.data.controls.needs import ControlInput, ControlSource
+from tokenreel.data.controls.inputs import ControlInput, ControlSource
 from tokenreel.data.spec import StreamSpec
 from tokenreel.hub import fingerprint
 from tokenreel.registry import Registry
@@ -66,7 +66,7 @@ class ControlEncoder(nn.Module):
 
     @property
     @abstractmethod
-    def need(self) -> ControlSource:
+    def source(self) -> ControlSource:
         """The source of the inputs that `encode` takes."""
 
     @property
@@ -79,17 +79,17 @@ class ControlEncoder(nn.Module):
         """t, h, w of a clip of `frames` frames; t is 1 if a token stands for the whole clip, else `frames`."""
 
     @abstractmethod
-    def encode(self, raw: ControlInput) -> np.ndarray:
-        """The input of one clip -> tokens int64 [t, h, w, 1]. Raises DataError if `raw` cannot be encoded."""
+    def encode(self, clip_input: ControlInput) -> np.ndarray:
+        """The input of one clip -> tokens int64 [t, h, w, 1]. Raises DataError if `clip_input` cannot be encoded."""
 
     @abstractmethod
     def decode(self, indices: np.ndarray) -> Any:
-        """Tokens [t, h, w, 1] -> the approximation of `raw` by the codebook."""
+        """Tokens [t, h, w, 1] -> the approximation of `clip_input` by the codebook."""
 
-    def fit(self, raws: Sequence[ControlInput]) -> None:
+    def fit(self, clip_inputs: Sequence[ControlInput]) -> None:
         """Fits the codebooks to the inputs of clips. Deterministic. Does nothing for encoders without codebooks."""
 
-    def error_sums(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
+    def error_sums(self, clip_input: ControlInput, decoded: Any) -> Mapping[str, float]:
         """Sums over one clip of which `error_metrics` computes metrics: squared errors and counts."""
         return {}
 
@@ -97,7 +97,7 @@ class ControlEncoder(nn.Module):
         """Metrics of reconstruction, from `error_sums` added over clips."""
         return {}
 
-    def require_in_range(self, raw: ControlInput) -> None:
+    def require_in_range(self, clip_input: ControlInput) -> None:
         """Raises DataError for an input far outside of the training data, which `encode` would clamp."""
 
     def stream(self, name: str, frames: int) -> StreamSpec:

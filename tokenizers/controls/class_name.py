@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokenreel.data.controls.needs import ClassSource, ControlInput
+from tokenreel.data.controls.inputs import ClassSource, ControlInput
 from tokenreel.errors import ConfigError, DataError, nearest_name
 from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 
@@ -43,7 +43,7 @@ class ClassEncoder(ControlEncoder):
         return not config.names
 
     @property
-    def need(self) -> ClassSource:
+    def source(self) -> ClassSource:
         return ClassSource()
 
     @property
@@ -53,10 +53,10 @@ class ClassEncoder(ControlEncoder):
     def grid(self, frames: int) -> tuple[int, int, int]:
         return 1, 1, 1
 
-    def encode(self, raw: ControlInput) -> np.ndarray:
-        if raw not in self.config.names:
-            raise DataError(f"class {raw!r} is not known; {nearest_name(str(raw), self.config.names)}")
-        return np.full((1, 1, 1, 1), self.config.names.index(str(raw)), dtype=np.int64)
+    def encode(self, clip_input: ControlInput) -> np.ndarray:
+        if clip_input not in self.config.names:
+            raise DataError(f"class {clip_input!r} is not known; {nearest_name(str(clip_input), self.config.names)}")
+        return np.full((1, 1, 1, 1), self.config.names.index(str(clip_input)), dtype=np.int64)
 
     def decode(self, indices: np.ndarray) -> str:
         return self.config.names[indices.item()]

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from tokenreel.data.cache.layout import COLUMNS
-from tokenreel.data.controls.needs import ControlInput, ControlSource
+from tokenreel.data.controls.inputs import ControlInput, ControlSource
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
 from tokenreel.errors import ConfigError, DataError, nearest_name
 from tokenreel.hub import PretrainedModel
@@ -53,16 +53,16 @@ class Controls(nn.Module, PretrainedModel):
         return tuple(name[:-1] for name in self.encoders)
 
     @property
-    def needs(self) -> dict[str, ControlSource]:
+    def sources(self) -> dict[str, ControlSource]:
         """The sources of the inputs that `encode` takes, by control."""
-        return {name: self.encoder(name).need for name in self.names}
+        return {name: self.encoder(name).source for name in self.names}
 
-    def encode(self, raw: Mapping[str, ControlInput]) -> dict[str, np.ndarray]:
+    def encode(self, inputs: Mapping[str, ControlInput]) -> dict[str, np.ndarray]:
         """Inputs of one clip by control -> tokens int64 [t, h, w, q]. Raises DataError, naming the control."""
         indices = {}
-        for name in raw:
+        for name in inputs:
             try:
-                indices[name] = self.encoder(name).encode(raw[name])
+                indices[name] = self.encoder(name).encode(inputs[name])
             except DataError as error:
                 raise DataError(f"control {name!r}: {error}") from error
         return indices

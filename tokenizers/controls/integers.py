@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokenreel.data.controls.needs import ControlInput, TableSource
+from tokenreel.data.controls.inputs import ControlInput, TableSource
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.tokenizers.controls.base import ControlEncoder
 
@@ -34,7 +34,7 @@ class IntegerEncoder(ControlEncoder):
     config: IntegerConfig
 
     @property
-    def need(self) -> TableSource:
+    def source(self) -> TableSource:
         return TableSource(self.config.file, (self.config.column,))
 
     @property
@@ -44,8 +44,8 @@ class IntegerEncoder(ControlEncoder):
     def grid(self, frames: int) -> tuple[int, int, int]:
         return frames, 1, 1
 
-    def encode(self, raw: ControlInput) -> np.ndarray:
-        numbers = np.asarray(raw)[:, 0]
+    def encode(self, clip_input: ControlInput) -> np.ndarray:
+        numbers = np.asarray(clip_input)[:, 0]
         bad = np.flatnonzero(~((numbers >= 0) & (numbers < self.codebook_size) & (numbers == np.floor(numbers))))
         if len(bad):
             raise DataError(
@@ -55,5 +55,5 @@ class IntegerEncoder(ControlEncoder):
         return numbers.astype(np.int64)[:, None, None, None]
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
-        """float32 [T, 1]"""
+        """The integers, float32 [T, 1]."""
         return indices.reshape(-1, 1).astype(np.float32)

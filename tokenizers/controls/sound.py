@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.controls.needs import ControlInput, SoundSource
+from tokenreel.data.controls.inputs import ControlInput, SoundSource
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 from tokenreel.tokenizers.controls.kmeans import kmeans_codebook
@@ -85,7 +85,7 @@ class SoundEncoder(ControlEncoder):
         return config.frame_rate is None
 
     @property
-    def need(self) -> SoundSource:
+    def source(self) -> SoundSource:
         if self.config.frame_rate is None:
             raise ConfigError("frame_rate (=None) must be set, or resolved by fitting the controls")
         samples = max(self.config.window, round(self.config.rate / self.config.frame_rate))
@@ -98,15 +98,17 @@ class SoundEncoder(ControlEncoder):
     def grid(self, frames: int) -> tuple[int, int, int]:
         return frames, self.config.bands, self.config.slices
 
-    def fit(self, raws: Sequence[ControlInput]) -> None:
-        patches = torch.cat([self._patches(self.spectrum(raw)) for raw in raws])  # [T, bands, slices, d]
+    def fit(self, clip_inputs: Sequence[ControlInput]) -> None:
+        patches = torch.cat(
+            [self._patches(self.spectrum(clip_input)) for clip_input in clip_inputs]
+        )  # [T, bands, slices, d]
         for band, codebook in enumerate(self.codebooks):
             vectors = patches[:, band].flatten(0, 1)
             stride = math.ceil(len(vectors) / MAX_VECTORS)
             codebook.copy_(kmeans_codebook(vectors[::stride].contiguous(), self.codebook_size))
 
-    def encode(self, raw: ControlInput) -> np.ndarray:
-        patches = self._patches(self.spectrum(raw))
+    def encode(self, clip_input: ControlInput) -> np.ndarray:
+        patches = self._patches(self.spectrum(clip_input))
         frames, bands, slices, _ = patches.shape
         indices = [nearest_indices(patches[:, band].flatten(0, 1), self.codebooks[band]) for band in range(bands)]
         return torch.stack(indices).reshape(bands, frames, slices, 1).movedim(0, 1).numpy()
@@ -117,15 +119,15 @@ class SoundEncoder(ControlEncoder):
         patches = torch.stack(chosen, 1).unflatten(3, (-1, self.config.spectra))  # [T, bands, slices, bins, spectra]
         return patches.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2).numpy()
 
-    def spectrum(self, raw: ControlInput) -> np.ndarray:
+    def spectrum(self, clip_input: ControlInput) -> np.ndarray:
         """float32 [T, samples] -> float32 [T, bins, slices * spectra]: decibels above the floor, 0 for silence.
 
         Every spectrum lies within its frame's interval, so that no token depends on later sound.
         """
-        sound = np.asarray(raw, dtype=np.float64)
-        if sound.ndim != 2 or sound.shape[1] != self.need.samples or not np.isfinite(sound).all():
+        sound = np.asarray(clip_input, dtype=np.float64)
+        if sound.ndim != 2 or sound.shape[1] != self.source.samples or not np.isfinite(sound).all():
             raise DataError(
-                f"a sound must be {self.need.samples} finite samples per frame, got shape {list(sound.shape)}"
+                f"a sound must be {self.source.samples} finite samples per frame, got shape {list(sound.shape)}"
             )
         window = np.hanning(self.config.window + 1)[:-1]
         first = np.linspace(0, sound.shape[1] - len(window), self.config.slices * self.config.spectra).astype(np.int64)
@@ -134,8 +136,8 @@ class SoundEncoder(ControlEncoder):
         decibels = 20 * np.log10(np.maximum(amplitude, 10 ** (self.config.floor_db / 20)))
         return (decibels - self.config.floor_db).swapaxes(1, 2).astype(np.float32)
 
-    def error_sums(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
-        spectrum = self.spectrum(raw)
+    def error_sums(self, clip_input: ControlInput, decoded: Any) -> Mapping[str, float]:
+        spectrum = self.spectrum(clip_input)
         difference = np.square(spectrum - decoded, dtype=np.float64)
         return {
             "squared": float(difference.sum()),

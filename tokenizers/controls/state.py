@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.controls.needs import STATES, ControlInput, TableSource
+from tokenreel.data.controls.inputs import STATES, ControlInput, TableSource
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.tokenizers.controls.base import ControlEncoder, DatasetInfo
 from tokenreel.tokenizers.controls.scalar_codebook import nearest_scalars, scalar_codebook
@@ -59,7 +59,7 @@ class StateEncoder(ControlEncoder):
         return not config.columns
 
     @property
-    def need(self) -> TableSource:
+    def source(self) -> TableSource:
         return TableSource(self.config.file, self.config.columns)
 
     @property
@@ -69,30 +69,33 @@ class StateEncoder(ControlEncoder):
     def grid(self, frames: int) -> tuple[int, int, int]:
         return frames, 1, len(self.config.columns)
 
-    def fit(self, raws: Sequence[ControlInput]) -> None:
-        values = np.concatenate([np.asarray(raw) for raw in raws])
+    def fit(self, clip_inputs: Sequence[ControlInput]) -> None:
+        values = np.concatenate([np.asarray(one) for one in clip_inputs])
         codebooks = [scalar_codebook(column, self.codebook_size) for column in values.T]
         self.codebooks.copy_(torch.from_numpy(np.stack(codebooks)))
 
-    def encode(self, raw: ControlInput) -> np.ndarray:
-        values = self._finite(raw)
+    def encode(self, clip_input: ControlInput) -> np.ndarray:
+        values = self._finite(clip_input)
         columns = zip(values.T, self.codebooks, strict=True)
         indices = [nearest_scalars(column, codebook.numpy()) for column, codebook in columns]
         return np.stack(indices, axis=1)[:, None, :, None]
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
-        """float32 [T, S]"""
+        """The quantized states, float32 [T, S]."""
         columns = zip(indices[:, 0, :, 0].T, self.codebooks, strict=True)
         return np.stack([codebook.numpy()[column] for column, codebook in columns], axis=1).astype(np.float32)
 
-    def error_sums(self, raw: ControlInput, decoded: Any) -> Mapping[str, float]:
-        return {"squared": float(np.square(np.asarray(raw) - decoded, dtype=np.float64).sum()), "count": decoded.size}
+    def error_sums(self, clip_input: ControlInput, decoded: Any) -> Mapping[str, float]:
+        return {
+            "squared": float(np.square(np.asarray(clip_input) - decoded, dtype=np.float64).sum()),
+            "count": decoded.size,
+        }
 
     def error_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"rms_error": math.sqrt(sums["squared"] / sums["count"])}
 
-    def require_in_range(self, raw: ControlInput) -> None:
-        for name, column, codebook in zip(self.config.columns, self._finite(raw).T, self.codebooks, strict=True):
+    def require_in_range(self, clip_input: ControlInput) -> None:
+        for name, column, codebook in zip(self.config.columns, self._finite(clip_input).T, self.codebooks, strict=True):
             low, high = float(codebook[0]), float(codebook[-1])
             slack = MARGIN * (high - low)
             bad = np.flatnonzero((column < low - slack) | (column > high + slack))
@@ -102,9 +105,9 @@ class StateEncoder(ControlEncoder):
                     f"{low:g} to {high:g}: give it in the same units"
                 )
 
-    def _finite(self, raw: ControlInput) -> np.ndarray:
+    def _finite(self, clip_input: ControlInput) -> np.ndarray:
         """float64 [T, S]. Raises DataError for another number of scalars, and for values that are not finite."""
-        values = np.asarray(raw, dtype=np.float64)
+        values = np.asarray(clip_input, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.config.columns) or not np.isfinite(values).all():
             raise DataError(
                 f"a state must be finite numbers for {', '.join(self.config.columns)} in each frame, in this order; "

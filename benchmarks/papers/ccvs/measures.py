@@ -91,7 +91,7 @@ def endpoint_errors(tokenizer: ContextAutoencoder, data: HeldOut) -> dict[str, f
     found, nothing, pixels = 0.0, 0.0, 0
     for clip, frames in zip(data.clips, data.frames, strict=True):
         true = torch.from_numpy(clip.flow).movedim(-1, 1)  # [T-1, 2, H, W]
-        judged = (true.norm(dim=1) > 0) & ~torch.from_numpy(clip.hidden)
+        judged = (true.norm(dim=1) > 0) & ~torch.from_numpy(clip.occluded)
         estimate = _flow(tokenizer, to_model(frames))
         found += float((estimate - true).norm(dim=1)[judged].sum())
         nothing += float(true.norm(dim=1)[judged].sum())

@@ -77,8 +77,8 @@ def cell_labels(clip: TabletopClip) -> np.ndarray:
     """int64 [GRID, GRID]: what covers the middle of each cell."""
     y, x = (np.mgrid[:GRID, :GRID] + 0.5) / GRID
     things = [
-        (KINDS.index(kind) + 1, kind.radius, place)
-        for kind, place in zip(clip.scene.kinds, clip.scene.places, strict=True)
+        (KINDS.index(kind) + 1, kind.radius, position)
+        for kind, position in zip(clip.scene.kinds, clip.scene.positions, strict=True)
     ]
     labels = np.full((GRID, GRID), NOTHING)
     for label, radius, (across, down) in [*things, (TIP, TIP_RADIUS, clip.state[0])]:

@@ -51,7 +51,7 @@ def write_cache(
         "first_frame": np.arange(ROWS, dtype=np.int64) * 5,
     }
     for stream in spec.streams:
-        arrays[stream.name][list(INVALID)] = header.streams[stream.name].fill
+        arrays[stream.name][list(INVALID)] = header.streams[stream.name].fill_value
     writer = CacheWriter.create(path, header, plan, {})
     for shard in writer.pending():
         part = header.columns["valid"].rows_of(shard)

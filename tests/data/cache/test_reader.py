@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import codes_to_cache, write_token_file
+from tokenreel.data.cache.token_file import write_foreign_tokens, write_token_file
 from tokenreel.data.cache.verify import find_damage
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import CacheError, ConfigError, UserError
@@ -149,7 +149,7 @@ def test_metadata_that_ask_for_anything_else_are_refused(cache_copy: Path, place
         target = target[key]
     target[place[-1]] = value
     path.write_text(json.dumps(document))
-    with pytest.raises(CacheError, match="is not the metadata that the cache's header asks for"):
+    with pytest.raises(CacheError, match="does not match the header of the cache"):
         TokenCache.open(cache_copy)
 
 
@@ -168,7 +168,7 @@ def test_headers_that_ask_for_anything_else_are_refused(cache_copy: Path, key: s
 
 def test_stream_names_cannot_climb_out_of_the_cache(tmp_path: Path) -> None:
     spec = TokenSpec((StreamSpec("../up", (3, 2, 2), 5),), 3, Framing(4, 4))
-    with pytest.raises(UserError, match="named by letters"):
+    with pytest.raises(UserError, match="must consist of letters"):
         write_token_file(tmp_path / "x", spec, {"../up": np.zeros((2, 3, 2, 2, 1), int)}, "f", sources(2))
 
 
@@ -181,7 +181,7 @@ def test_a_stream_cannot_have_the_name_of_a_column(tmp_path: Path) -> None:
 def test_rows_out_of_range_and_unknown_names_are_refused(sealed: Path) -> None:
     cache = TokenCache.open(sealed)
     for rows in ([-1], [ROWS]):
-        with pytest.raises(CacheError, match=f"has {ROWS}"):
+        with pytest.raises(CacheError, match=f"must be from 0 to {ROWS - 1}"):
             cache.read(np.array(rows))
     with pytest.raises(CacheError, match="did you mean 'video'"):
         cache.read(np.array([0]), streams=["vdieo"])
@@ -192,7 +192,7 @@ def test_rows_out_of_range_and_unknown_names_are_refused(sealed: Path) -> None:
 def test_codes_beyond_the_codebook_are_never_written(tmp_path: Path) -> None:
     tokens = make_tokens()
     tokens["video"][5, 0, 0, 0, 0] = K
-    with pytest.raises(CacheError, match="tokens from 0 to 509, its codebook only 509"):
+    with pytest.raises(CacheError, match="tokens from 0 to 509, expected 0 to 508"):
         write_token_file(tmp_path / "x", SPEC, tokens, "f", sources())
 
 
@@ -207,13 +207,13 @@ def test_longer_samples_keep_their_length(tmp_path: Path) -> None:
 
 def test_foreign_codes_become_a_cache(tmp_path: Path) -> None:
     codes = np.random.default_rng(3).integers(0, 300, (23, 3, 2, 5), dtype=np.int32)
-    codes_to_cache(tmp_path / "x", codes, Framing(8, 20), stride=2)
+    write_foreign_tokens(tmp_path / "x", codes, Framing(8, 20), stride=2)
     cache = TokenCache.open(tmp_path / "x")
     np.testing.assert_array_equal(cache.read(np.arange(23))["video"][..., 0], codes)
     assert cache.spec.frames == 6
     assert 0 < len(cache.rows("validation")) < len(cache.rows("train"))
     with pytest.raises(UserError, match="integers"):
-        codes_to_cache(tmp_path / "y", codes.astype(float), Framing(8, 20))
+        write_foreign_tokens(tmp_path / "y", codes.astype(float), Framing(8, 20))
 
 
 def test_a_reader_crosses_processes(sealed: Path) -> None:

@@ -41,7 +41,7 @@ def test_zarr_reads_what_is_encoded_and_writes_the_same_bytes(tmp_path: Path, dt
         chunks=(layout.shard_rows, *layout.row_shape),
         serializer=sharding,
         compressors=None,
-        fill_value=layout.fill,
+        fill_value=layout.fill_value,
         config={"write_empty_chunks": True},
     )
     theirs[:] = values
@@ -113,9 +113,9 @@ def test_swapped_chunks_pass_their_checksums(tmp_path: Path) -> None:
 
 def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     layout = ArrayLayout("x", np.dtype("uint8"), ROWS, (3,), 8, 1)
-    with pytest.raises(CacheError, match="beyond uint8"):
+    with pytest.raises(CacheError, match="do not fit uint8"):
         encode_shard(layout, 0, np.full((8, 3), 256))
-    with pytest.raises(CacheError, match=r"has rows \(8, 3\)"):
+    with pytest.raises(CacheError, match=r"must be \(8, 3\)"):
         encode_shard(layout, 0, np.zeros((7, 3), np.uint8))
 
 

@@ -26,7 +26,7 @@ def test_each_clip_has_the_step_that_is_asked_for() -> None:
     for row, step in enumerate((4, 0, 2)):
         assert np.array_equal(found[END][row, 0], codes[row, step])
         assert found[END_STEP][row].item() == step
-    with pytest.raises(DataError, match="end steps 0 to 5 are not among the 5"):
+    with pytest.raises(DataError, match=r"end steps \(=0 to 5\) must be 0 to 4"):
         end_tokens(SPEC, {"video": codes}, np.array([4, 0, 5]))
 
 

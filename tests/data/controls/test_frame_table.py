@@ -25,7 +25,7 @@ def test_each_video_has_its_lines_in_the_order_of_its_frames(tmp_path: Path) -> 
     assert tables.columns("states.csv") == ("x", "y")
     np.testing.assert_array_equal(tables.numbers("a.mp4", "states.csv", ("x", "y")), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(tables.numbers("deep/a.mp4", "states.csv", ("y", "x")), [[8, 7]])
-    with pytest.raises(DataError, match=r"c\.mp4: states\.csv has no line for it; did you mean"):
+    with pytest.raises(DataError, match=r"c\.mp4: states\.csv has no row for it; did you mean"):
         tables.numbers("c.mp4", "states.csv", ("x",))
     with pytest.raises(DataError, match=r"no column 'z'.*known: x, y"):
         tables.numbers("a.mp4", "states.csv", ("z",))
@@ -41,10 +41,10 @@ def test_a_column_of_words_is_no_matter_where_it_is_not_asked_for(tmp_path: Path
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("0,1\n2,1\n", r"no line for frame 1, though 2 lines, up to frame 2"),
-        ("1,1\n", r"no line for frame 0"),
-        ("", r"no line for frame 0, though 0 lines"),
-        ("0,1\n0,2\n", r"line 3: frame 0 comes twice"),
+        ("0,1\n2,1\n", r"no row for frame 1, but 2 rows, up to frame 2"),
+        ("1,1\n", r"no row for frame 0"),
+        ("", r"no row for frame 0, but 0 rows"),
+        ("0,1\n0,2\n", r"line 3: frame 0 appears twice"),
         ("0.5,1\n", r"line 2: frame \(='0\.5'\) is not a frame number"),
         ("-1,1\n", r"line 2: frame \(='-1'\) is not a frame number"),
         ("0,nan\n", r"line 2: x \(='nan'\) is not a number"),
@@ -58,14 +58,14 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, lines: str, message: str)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no states\.csv: write one with the columns file_name, frame"):
+    with pytest.raises(DataError, match=r"contains no states\.csv: write one with the columns file_name, frame"):
         FrameTables(tmp_path).columns("states.csv")
     with pytest.raises(DataError, match="leads out of the folder"):
         FrameTables(tmp_path).columns("../states.csv")
-    with pytest.raises(DataError, match="names the columns a, b; needed are frame and at least one more"):
+    with pytest.raises(DataError, match="its columns are a, b; expected frame and at least one more"):
         read_table(write(tmp_path / "t.csv", "a,b\n1,2\n"), ("b",))
     (tmp_path / "t.csv").write_bytes(b"frame,x\n0,\xff\n")
-    with pytest.raises(DataError, match="cannot be read as a CSV of text"):
+    with pytest.raises(DataError, match="cannot be read as CSV"):
         read_table(tmp_path / "t.csv", ("x",))
     with pytest.raises(DataError, match=r"gone\.csv cannot be read"):
         read_table(tmp_path / "gone.csv", ("x",))

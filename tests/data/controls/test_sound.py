@@ -74,9 +74,9 @@ def test_a_little_may_lack_at_the_end_and_no_more() -> None:
 
 def test_what_has_no_sound_says_so(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((3, 16, 16, 3), np.uint8), 10.0)
-    with pytest.raises(DecodeFailure, match="no-sound: it has no sound stream"):
+    with pytest.raises(DecodeFailure, match="no-sound: the file has no sound stream"):
         read_sound(tmp_path / "a.mp4")
-    with pytest.raises(DecodeFailure, match="unreadable: no container of sound"):
+    with pytest.raises(DecodeFailure, match="unreadable: not a container of a known sound format"):
         read_sound(io.BytesIO(b"nothing of the kind" * 100))
     with pytest.raises(DataError, match="No such file"):
         read_sound(tmp_path / "gone.wav")

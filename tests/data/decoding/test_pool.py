@@ -126,7 +126,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(folder: Path, sign: signal.Sign
 def test_what_a_worker_cannot_survive_names_the_video(folder: Path) -> None:
     with (
         DecodePool(str(folder), 1, timeout_s=1e-3) as pool,
-        pytest.raises(DecodeWorkerLost, match=r"c\.mp4: each of 3 .* ran out of time"),
+        pytest.raises(DecodeWorkerLost, match=r"c\.mp4: each of 3 .* timed out"),
     ):
         list(pool.probe([2]))
 
@@ -155,7 +155,7 @@ def test_a_worker_ends_with_the_process_that_asked(folder: Path) -> None:
         "from tokenreel.data.decoding.pool import DecodePool\n"
         "pool = DecodePool(sys.argv[1], 1)\n"
         "list(pool.probe([0]))\n"
-        "print(pool._crew[0]._process.pid, flush=True)\n"
+        "print(pool._workers[0]._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     run = subprocess.run([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, check=False)

@@ -10,7 +10,7 @@ import pytest
 from bair_records import record
 
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.numpy_files import read_foreign_codes
+from tokenreel.data.sources.numpy_files import read_foreign_tokens
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import DecodeFailure
@@ -94,7 +94,7 @@ def test_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="Python objects"):
             open_source(str(tmp_path / name))
     with pytest.raises(DataError, match="Python objects"):
-        read_foreign_codes(tmp_path / "o.npy")
+        read_foreign_tokens(tmp_path / "o.npy")
     assert not touched.exists()
 
 
@@ -127,13 +127,13 @@ def test_an_array_without_pixels_is_a_failure(tmp_path: Path) -> None:
 
 def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{"data": noise(N, T, H, W, 3), "data/1": noise(T, H, W, 3)})
-    with pytest.raises(DataError, match="two arrays hold a video called 'data/1'"):
+    with pytest.raises(DataError, match="two arrays contain a video named 'data/1'"):
         open_source(str(tmp_path / "a.npz"))
 
 
 def test_an_npz_names_no_videos_outside_of_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{"../../data": noise(T, H, W, 3)})
-    with pytest.raises(DataError, match=r"'\.\./\.\./data' is named by no path below the source"):
+    with pytest.raises(DataError, match=r"'\.\./\.\./data' must be a relative path without"):
         open_source(str(tmp_path / "a.npz"))
 
 
@@ -204,7 +204,7 @@ def test_bair_records_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecords"
     data = bytearray(record(noise(T, 64, 64, 3)))
     path.write_bytes(data[:-5])
-    with pytest.raises(DataError, match="no whole TFRecord at byte 0"):
+    with pytest.raises(DataError, match="incomplete or damaged TFRecord at byte 0"):
         open_source(str(path))
     data[5000] ^= 1
     path.write_bytes(data)
@@ -215,10 +215,10 @@ def test_bair_records_are_checked(tmp_path: Path) -> None:
 def test_foreign_codes(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(0, 1000, (N, 2, 5, 7), dtype=np.int32)
     np.save(tmp_path / "codes.npy", codes)
-    assert np.array_equal(read_foreign_codes(tmp_path / "codes.npy"), codes[..., None])
+    assert np.array_equal(read_foreign_tokens(tmp_path / "codes.npy"), codes[..., None])
     np.save(tmp_path / "codes.npy", codes[..., None])
-    assert np.array_equal(read_foreign_codes(tmp_path / "codes.npy"), codes[..., None])
-    for wrong, message in [(codes - 1000, "start at 0"), (codes.astype(float), "whole"), (codes[0, 0], "expected")]:
+    assert np.array_equal(read_foreign_tokens(tmp_path / "codes.npy"), codes[..., None])
+    for wrong, message in [(codes - 1000, "start at 0"), (codes.astype(float), "integers"), (codes[0, 0], "expected")]:
         np.save(tmp_path / "codes.npy", wrong)
         with pytest.raises(DataError, match=message):
-            read_foreign_codes(tmp_path / "codes.npy")
+            read_foreign_tokens(tmp_path / "codes.npy")

@@ -13,7 +13,7 @@ from PIL import Image
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure, shown_frames
+from tokenreel.data.video.reader import DecodeFailure, resample_indices
 from tokenreel.errors import DataError
 
 AS_IS = Framing(HEIGHT, WIDTH)
@@ -156,7 +156,7 @@ def test_tabletop_is_drawn_with_labels_and_times() -> None:
     assert {entry.label for entry in source.entries} <= set(source.classes)
     probe = source.probe(5)
     assert (probe.frames, probe.height, probe.width) == (11, 24, 24)
-    assert len(shown_frames(probe.frame_times, 5.0)) == 6
+    assert len(resample_indices(probe.frame_times, 5.0)) == 6
     frames = source.read(5, np.array([0, 10]), Framing(24, 24))
     assert np.array_equal(frames, open_source(location).read(5, np.array([0, 10]), Framing(24, 24)))
     assert not np.array_equal(frames[0], frames[1])

@@ -77,7 +77,7 @@ def test_a_name_is_registered_once() -> None:
     for _ in range(2):  # as a module does that is imported again in another process
         SOURCES.register("video-list", open_video_list, "a list of videos")
     for name in ("video-list", "videos"):
-        with pytest.raises(ConfigError, match=f"called '{name}' already"):
+        with pytest.raises(ConfigError, match=f"named '{name}' exists already"):
             SOURCES.register(name, lambda location: None, "a list of videos")
 
 
@@ -91,16 +91,16 @@ def test_a_registered_source_is_asked_before_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["/data/a.mp4"], "named by no path below the source"),
-        (["a/../../b.mp4"], "named by no path below the source"),
-        (["C:\\a.mp4"], "named by no path below the source"),
-        (["C:/a.mp4"], "named by no path below the source"),
-        (["\\\\host\\a.mp4"], "named by no path below the source"),
-        (["a\0.mp4"], "named by no path below the source"),
-        (["a.mp4", "a.mp4"], "comes twice"),
-        (["b.mp4", "a.mp4"], "not in the order of ids"),
-        ([""], "named by no path below the source"),
-        (["."], "named by no path below the source"),
+        (["/data/a.mp4"], "must be a relative path without"),
+        (["a/../../b.mp4"], "must be a relative path without"),
+        (["C:\\a.mp4"], "must be a relative path without"),
+        (["C:/a.mp4"], "must be a relative path without"),
+        (["\\\\host\\a.mp4"], "must be a relative path without"),
+        (["a\0.mp4"], "must be a relative path without"),
+        (["a.mp4", "a.mp4"], "appears twice"),
+        (["b.mp4", "a.mp4"], "are not sorted"),
+        ([""], "must be a relative path without"),
+        (["."], "must be a relative path without"),
     ],
 )
 def test_ids_that_would_differ_or_lead_elsewhere_are_refused(listed: str, ids: list[str], message: str) -> None:
@@ -115,7 +115,7 @@ def test_ids_that_would_differ_or_lead_elsewhere_are_refused(listed: str, ids: l
 def test_options_that_mean_nothing_are_refused(listed: str, options: str) -> None:
     """Times that a container states are not changed by a rate behind its path."""
     for location in (Path(listed).parent, Path(listed).parent / "a.mp4"):
-        with pytest.raises(DataError, match=r"option '\w+' is not known; videos of this kind take none"):
+        with pytest.raises(DataError, match=r"option '\w+' is not known; videos of this kind have no options"):
             open_source(f"{location}?{options}")
 
 
@@ -124,12 +124,12 @@ def test_options_that_mean_nothing_are_refused(listed: str, options: str) -> Non
     [
         ("tabletop:?video=7", "did you mean 'videos'"),
         ("tabletop:?frames=x", "not a number"),
-        ("tabletop:?size=inf", "whole number"),
+        ("tabletop:?size=inf", "an integer"),
         ("tabletop:?frame_rate=nan", "frame_rate"),
         ("tabletop:?videos=0", "at least 1"),
         ("tabletop:?size=3", "at least 8"),
         ("tabletop:?objects=1000", "objects"),
-        ("tabletop:200", r"write tabletop:, and settings behind a \?"),
+        ("tabletop:200", r"write tabletop: and settings after a \?"),
     ],
 )
 def test_settings_of_tabletop_are_checked(location: str, message: str) -> None:

@@ -188,8 +188,8 @@ def test_urls_and_pipes_are_refused_before_anything_is_opened(
 def test_samples_that_cannot_be_told_apart_are_refused(tmp_path: Path, video: bytes) -> None:
     """webdataset would yield two samples of one key, mix two videos, or drop one of two members."""
     harmful = {
-        r"holds several videos, 'v\.1\.mp4' and 'v\.2\.mp4'": [("v.1.mp4", video), ("v.2.mp4", video)],
-        "members of the sample 'a' are not next to each other": [("a.mp4", video), ("b.mp4", video), ("a.cls", b"1")],
+        r"contains several videos, 'v\.1\.mp4' and 'v\.2\.mp4'": [("v.1.mp4", video), ("v.2.mp4", video)],
+        "members of the sample 'a' are not adjacent": [("a.mp4", video), ("b.mp4", video), ("a.cls", b"1")],
         "duplicate file name": [("a.mp4", video), ("a.MP4", video)],
     }
     for message, members in harmful.items():

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
-from tokenreel.data.tabletop.draws import Draws
 from tokenreel.data.tabletop.motion import Motion, simulate
+from tokenreel.data.tabletop.random_numbers import RandomNumbers
 from tokenreel.data.tabletop.scene import RIM, TIP_RADIUS, Scene
 
 CONFIG = TabletopConfig(height=61, width=61, frames=67, seed=3)
 
 
-class Script(Draws):
+class Script(RandomNumbers):
     """Takes the given options in turn instead of random ones."""
 
     def __init__(self, taken: tuple[int, ...]) -> None:
@@ -83,11 +83,11 @@ def test_the_arm_is_always_on_its_way_and_never_jumps() -> None:
 def test_objects_stay_on_the_tray_and_apart() -> None:
     for clip in _clips():
         radii = np.array([kind.radius for kind in clip.scene.kinds])
-        places = clip.motion.objects
-        assert (places >= RIM + radii[:, None] - 1e-9).all()
-        assert (places <= 1 - RIM - radii[:, None] + 1e-9).all()
+        positions = clip.motion.objects
+        assert (positions >= RIM + radii[:, None] - 1e-9).all()
+        assert (positions <= 1 - RIM - radii[:, None] + 1e-9).all()
         for i, j in ((0, 1), (0, 2), (1, 2)):
-            gap = np.sqrt(np.square(places[:, i] - places[:, j]).sum(-1)) - radii[i] - radii[j]
+            gap = np.sqrt(np.square(positions[:, i] - positions[:, j]).sum(-1)) - radii[i] - radii[j]
             assert gap.min() > -0.6 * min(radii[i], radii[j])  # squeezed against the rim they may overlap in part
             assert np.median(gap) >= 0
 

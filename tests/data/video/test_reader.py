@@ -23,7 +23,7 @@ from tokenreel.data.video.reader import (
     VideoReader,
     decode_frames,
     probe_video,
-    shown_frames,
+    resample_indices,
 )
 from tokenreel.errors import DataError
 
@@ -105,7 +105,7 @@ def test_a_file_object_reads_like_a_file(files: Path) -> None:
 @pytest.mark.parametrize("rate", [7.0, 10.0, 25.0, 100.0])
 def test_resampling_shows_the_last_frame_not_after_each_tick(files: Path, name: str, rate: float) -> None:
     exact = UNEVEN if "uneven" in name else [Fraction(i, 24) for i in range(COUNT)]
-    shown = shown_frames(probe_video(files / name).frame_times, rate)
+    shown = resample_indices(probe_video(files / name).frame_times, rate)
     for tick, frame in enumerate(shown):
         time = Fraction(tick) / Fraction(rate)
         assert frame == max(i for i in range(COUNT) if exact[i] <= time)
@@ -116,16 +116,16 @@ def test_resampling_shows_the_last_frame_not_after_each_tick(files: Path, name: 
 def test_times_rounded_to_milliseconds_do_not_move_a_frame(rate: Fraction | int) -> None:
     """Matroska's rounding would otherwise repeat one frame and drop its neighbour now and then."""
     times = np.array([round(1000 * i / rate) / 1000 for i in range(997)])
-    assert np.array_equal(shown_frames(times + 17.003, float(rate)), np.arange(997))
+    assert np.array_equal(resample_indices(times + 17.003, float(rate)), np.arange(997))
 
 
 def test_without_a_rate_every_frame_is_shown_once() -> None:
-    assert np.array_equal(shown_frames(np.array([0.0, 0.5, 0.6]), None), [0, 1, 2])
+    assert np.array_equal(resample_indices(np.array([0.0, 0.5, 0.6]), None), [0, 1, 2])
 
 
 def test_frames_without_times_cannot_be_resampled() -> None:
     with pytest.raises(DataError, match="fps=RATE"):
-        shown_frames(np.full(5, np.nan), 10.0)
+        resample_indices(np.full(5, np.nan), 10.0)
 
 
 @pytest.mark.parametrize(("standard", "number"), [("bt709", 1), ("bt470bg", 5)])

@@ -308,7 +308,7 @@ SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
         ({"end": SHORT}, r"--end .*: it has 8 frames, but (14|21) are needed"),
         ({"end": "short.npy"}, r"--end short.npy: short: it has 3 frames, but 7 are needed"),
         ({"context_video": "one.png", "given_frames": 2}, r"--context-video one.png: it has 1 frame, but 2 are needed"),
-        ({"context_video": "broken.png"}, r"--context-video broken.png: .*no picture that can be read \(known: PNG"),
+        ({"context_video": "broken.png"}, r"--context-video broken.png: .*not a readable image \(known: PNG"),
         ({"end": "none.png"}, r"none.png: No such file"),
         ({"context_video": "none.mp4"}, r"none.mp4: no such file"),
         ({"context_video": "zero.mp4"}, r"--context-video zero.mp4: unreadable: the file is empty"),

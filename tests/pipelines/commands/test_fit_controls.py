@@ -235,7 +235,7 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
     write_video(tmp_path / "videos" / name, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": str(tmp_path / "videos")}
     with pytest.raises(
-        DataError, match=r"--max-bad-fraction \(=0\.05\), such as .*000.*no-sound \(it has no sound stream\)"
+        DataError, match=r"--max-bad-fraction \(=0\.05\), such as .*000.*no-sound \(the file has no sound stream\)"
     ):
         tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x"))
     summary = tokenize_dataset.run(TokenizeRequest(**flags, out=tmp_path / "x", max_bad_fraction=0.1))
@@ -245,7 +245,7 @@ def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str
     bad = np.setdiff1d(np.arange(cache.row_count), cache.rows())
     for name, layout in cache.header.streams.items():
         stored = np.asarray(cache._streams[name].read(bad.tolist()))
-        assert (stored == layout.fill).all()
+        assert (stored == layout.fill_value).all()
     for path in (tmp_path / "videos").rglob("*.mp4"):
         write_video(path, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
     with pytest.raises(DataError, match=r"no-sound.* clips lack their controls"):
@@ -368,15 +368,15 @@ def test_a_run_that_breaks_off_in_its_controls_goes_on(
     reference: Path, tokenizer: str, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}
-    read = ShardFiller._raws
+    read = ShardFiller._control_inputs
 
     def breaks(self: ShardFiller, *args: Any) -> Iterator[list[ControlClip] | DecodeFailure]:
-        for number, raw in enumerate(read(self, *args)):
+        for number, inputs in enumerate(read(self, *args)):
             if number == 13:
                 raise Cut
-            yield raw
+            yield inputs
 
-    monkeypatch.setattr(ShardFiller, "_raws", breaks)
+    monkeypatch.setattr(ShardFiller, "_control_inputs", breaks)
     with pytest.raises(Cut):
         tokenize_dataset.run(TokenizeRequest(**flags))
     assert TokenCache.open(tmp_path / "x", allow_partial=True).shards

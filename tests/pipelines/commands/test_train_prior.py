@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import codes_to_cache
+from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.spec import Framing
 from tokenreel.errors import CacheError, CheckpointError, ConfigError
 from tokenreel.metrics.likelihood import bits_per_code
@@ -35,7 +35,7 @@ def cache(tmp_path: Path) -> Path:
 
 def make_cache(path: Path, seed: int) -> Path:
     first = np.random.default_rng(seed).integers(0, K, (CLIPS, 1, 2, 3))
-    codes_to_cache(path, (first + np.arange(STEPS)[None, :, None, None]) % K, Framing(8, 12), codebook=K)
+    write_foreign_tokens(path, (first + np.arange(STEPS)[None, :, None, None]) % K, Framing(8, 12), codebook_size=K)
     return path
 
 

@@ -361,9 +361,7 @@ def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_withou
 ) -> None:
     train(cache, tmp_path / "prior", "end", steps=1)
     flags: dict[str, Any] = {"num": 1, "given_frames": 1, "seed": 0}
-    with pytest.raises(
-        ConfigError, match=f"at step 12, lies outside of some window of {STEPS} frames in a video of 13"
-    ):
+    with pytest.raises(ConfigError, match=f"at step 12, is not in every window of {STEPS} frames of a video of 13"):
         sample.run(
             SampleRequest(prior=[str(tmp_path / "prior")], cache=cache, out=tmp_path / "out", frames=13, **flags)
         )

@@ -245,9 +245,7 @@ def test_the_section_decides_which_training_it_is() -> None:
 
 def test_adversarial_settings_without_a_discriminator_are_refused_unless_they_are_the_defaults() -> None:
     without = {"perceptual": None, "image_discriminator": None}
-    with pytest.raises(
-        ConfigError, match=r"adversarial\.start_step \(=7\) has no effect without a discr"
-    ) as error:
+    with pytest.raises(ConfigError, match=r"adversarial\.start_step \(=7\) has no effect without a discr") as error:
         tokenizer_training({**without, "adversarial": {"start_step": 7}})
     assert "\n" not in str(error.value)
     resolved = to_mapping(tokenizer_training(without))

@@ -55,5 +55,5 @@ def test_frames_and_strides_that_do_not_fit_are_refused(frames: int, window_stri
 def test_window_tokens_do_not_allow_a_sliding_window():
     spec = TokenSpec((VIDEO,), 12, FRAMING, time="window")
     assert len(list(window_spans(spec, [VIDEO], 12, 0))) == 1
-    with pytest.raises(ConfigError, match="needs framewise tokens"):
+    with pytest.raises(ConfigError, match="requires framewise tokens"):
         list(window_spans(spec, [VIDEO], 24, 0))

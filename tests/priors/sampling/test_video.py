@@ -146,14 +146,14 @@ def test_dropout_is_off_and_the_mode_is_restored():
 def test_nan_is_reported():
     prior = toy()
     prior.head.weight.data[0, 0] = torch.nan
-    with pytest.raises(CheckpointError, match="weights hold NaN"):
+    with pytest.raises(CheckpointError, match="weights contain NaN"):
         sample(prior, {}, samples=torch.arange(2))
 
 
 def test_what_cannot_be_sampled_is_refused():
     prior = toy()
     tokens = random_tokens(prior, 3)
-    with pytest.raises(ConfigError, match="pass samples"):
+    with pytest.raises(ConfigError, match="pass the ids of the samples"):
         sample(prior, {})
     with pytest.raises(DataError, match="same number of rows"):
         sample(prior, tokens, samples=torch.arange(2))
@@ -250,13 +250,13 @@ def test_two_levels_with_sliding_windows():
     again = sample_video(bottom, changed, 10, SamplingConfig(window_stride=4))
     assert torch.equal(found.tokens["bottom"][:, :6], again.tokens["bottom"][:, :6])
     assert not torch.equal(found.tokens["bottom"], again.tokens["bottom"])
-    with pytest.raises(ConfigError, match="hold 4 steps of stream 'top'; the prior reads 5"):
+    with pytest.raises(ConfigError, match="have 4 steps of stream 'top', but the prior reads 5"):
         sample_video(bottom, {"top": tokens["top"][:, :4]}, 10)
 
 
 def test_more_given_than_the_video_has_is_refused():
     prior = toy()
-    with pytest.raises(ConfigError, match="hold 6 steps of stream 'video', more than the video's 5"):
+    with pytest.raises(ConfigError, match="have 6 steps of stream 'video', but the video has 5"):
         sample_video(prior, {"video": random_tokens(prior, 1)["video"]}, 5)
 
 
@@ -310,7 +310,7 @@ def test_a_video_ends_with_its_end_frame():
         assert torch.equal(found.tokens["video"], default.tokens["video"])
         other = sample_video(prior, {END: end, END_STEP: step - 1}, frames, config)
         assert not torch.equal(found.tokens["video"], other.tokens["video"])
-    with pytest.raises(ConfigError, match="hold 'end_step' and lack 'end'"):
+    with pytest.raises(ConfigError, match="have 'end_step' but lack 'end'"):
         sample_video(prior, {END_STEP: step}, 3)
 
 
@@ -345,7 +345,7 @@ def test_omitted_controls_are_refused_if_the_prior_was_never_trained_without_the
     with pytest.raises(ConfigError, match=r"control 'end' is not given.*\(--end, --given-controls\), or train with"):
         sample(prior, {"class": clip["class"]})
     for tokens, frames, step in ((without[END_STEP], 4, 3), (in_both_windows, 6, 2)):
-        with pytest.raises(ConfigError, match=f"at step {step}, lies outside of some window of 3 frames in a video of"):
+        with pytest.raises(ConfigError, match=f"at step {step}, is not in every window of 3 frames of a video of"):
             sample_video(prior, tokens, frames, config)
 
 

@@ -26,7 +26,7 @@ def clips() -> list[TabletopClip]:
 
 
 def sounds(clips: list[TabletopClip], config: SoundConfig = SOUND) -> list[np.ndarray]:
-    times, length = np.arange(T) / 10, SoundEncoder(config).need.samples
+    times, length = np.arange(T) / 10, SoundEncoder(config).source.samples
     return [windows(resample(c.sound, c.sample_rate, config.rate), config.rate, times, length) for c in clips]
 
 
@@ -37,10 +37,10 @@ def sound_encoder(clips: list[TabletopClip]) -> SoundEncoder:
     return encoder
 
 
-def error_metrics(encoder: ControlEncoder, raws: list[np.ndarray]) -> dict[str, float]:
+def error_metrics(encoder: ControlEncoder, clip_inputs: list[np.ndarray]) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for raw in raws:
-        for key, value in encoder.error_sums(raw, encoder.decode(encoder.encode(raw))).items():
+    for clip_input in clip_inputs:
+        for key, value in encoder.error_sums(clip_input, encoder.decode(encoder.encode(clip_input))).items():
             sums[key] = sums.get(key, 0.0) + value
     return encoder.error_metrics(sums)
 
@@ -57,18 +57,21 @@ def test_a_class_is_its_index_among_the_sorted_names() -> None:
 
 def test_states_are_reconstructed_within_the_reported_error(clips: list[TabletopClip]) -> None:
     """Of 128 codes over a range R an even codebook has an error of R / (128 sqrt 12); a fitted one has less."""
-    raws = [clip.state for clip in clips]
+    clip_inputs = [clip.state for clip in clips]
     encoder = StateEncoder(StateConfig(codebook_size=128, columns=("x", "y")))
-    encoder.fit(raws)
-    error = error_metrics(encoder, raws)["rms_error"]
-    values = np.concatenate(raws)
+    encoder.fit(clip_inputs)
+    error = error_metrics(encoder, clip_inputs)["rms_error"]
+    values = np.concatenate(clip_inputs)
     assert error == pytest.approx(
-        np.sqrt(np.mean([np.square(encoder.decode(encoder.encode(raw)) - raw) for raw in raws])), rel=1e-5
+        np.sqrt(
+            np.mean([np.square(encoder.decode(encoder.encode(clip_input)) - clip_input) for clip_input in clip_inputs])
+        ),
+        rel=1e-5,
     )
     assert error < np.ptp(values, axis=0).max() / 128 / np.sqrt(12)
-    indices = encoder.encode(raws[0])
+    indices = encoder.encode(clip_inputs[0])
     assert indices.shape == (T, 1, 2, 1)
-    brute = np.abs(raws[0][:, :, None] - encoder.codebooks.numpy()[None]).argmin(axis=2)
+    brute = np.abs(clip_inputs[0][:, :, None] - encoder.codebooks.numpy()[None]).argmin(axis=2)
     np.testing.assert_array_equal(indices[:, 0, :, 0], brute)
     np.testing.assert_array_equal(encoder.encode(encoder.decode(indices)), indices)
 
@@ -86,9 +89,9 @@ def test_an_invalid_state_is_rejected(clips: list[TabletopClip]) -> None:
 
 def test_integers_pass_unchanged_and_nothing_else_does() -> None:
     encoder = IntegerEncoder(IntegerConfig("grip.csv", "grip", codebook_size=5))
-    raw = np.array([[0], [4], [2]], dtype=np.float32)
-    np.testing.assert_array_equal(encoder.encode(raw)[:, 0, 0, 0], [0, 4, 2])
-    np.testing.assert_array_equal(encoder.decode(encoder.encode(raw)), raw)
+    clip_input = np.array([[0], [4], [2]], dtype=np.float32)
+    np.testing.assert_array_equal(encoder.encode(clip_input)[:, 0, 0, 0], [0, 4, 2])
+    np.testing.assert_array_equal(encoder.decode(encoder.encode(clip_input)), clip_input)
     for wrong in (5, -1, 1.5):
         with pytest.raises(DataError, match=rf"grip \(={wrong:g}\) in frame 1 .* must be an integer from 0 to 4"):
             encoder.encode(np.array([[0], [wrong]], dtype=np.float32))
@@ -108,10 +111,10 @@ def test_a_spectrum_has_level_and_frequency() -> None:
 
 
 def test_tokens_do_not_depend_on_later_sound(clips: list[TabletopClip], sound_encoder: SoundEncoder) -> None:
-    raw = sounds(clips[:1])[0]
-    changed = raw.copy()
+    clip_input = sounds(clips[:1])[0]
+    changed = clip_input.copy()
     changed[7:] = np.random.default_rng(0).normal(size=changed[7:].shape) * 0.1
-    indices, other = sound_encoder.encode(raw), sound_encoder.encode(changed)
+    indices, other = sound_encoder.encode(clip_input), sound_encoder.encode(changed)
     np.testing.assert_array_equal(indices[:7], other[:7])
     assert (indices[7:] != other[7:]).reshape(9, -1).any(axis=1).all()
 
@@ -119,8 +122,8 @@ def test_tokens_do_not_depend_on_later_sound(clips: list[TabletopClip], sound_en
 def test_each_patch_has_the_nearest_code_of_its_band(clips: list[TabletopClip], sound_encoder: SoundEncoder) -> None:
     """By brute force on patches cut out by hand; the decoded spectrum consists of these codes."""
     clip = next(clip for clip in clips if clip.contacts)
-    raw = sounds([clip])[0]
-    indices, spectrum = sound_encoder.encode(raw), sound_encoder.spectrum(raw)
+    clip_input = sounds([clip])[0]
+    indices, spectrum = sound_encoder.encode(clip_input), sound_encoder.spectrum(clip_input)
     decoded = sound_encoder.decode(indices)
     assert indices.shape == (T, 4, 2, 1)
     for frame in range(T):
@@ -138,8 +141,8 @@ def test_contacts_change_tokens_and_silence_has_one(clips: list[TabletopClip], s
     """On clips that the codebooks were not fitted on."""
     silence = sound_encoder.encode(np.zeros((1, 200), np.float32))[0]
     audible, quiet = [], []
-    for clip, raw in zip(clips[100:], sounds(clips[100:]), strict=True):
-        differs = (sound_encoder.encode(raw) != silence).reshape(T, -1).any(axis=1)
+    for clip, clip_input in zip(clips[100:], sounds(clips[100:]), strict=True):
+        differs = (sound_encoder.encode(clip_input) != silence).reshape(T, -1).any(axis=1)
         contacts = {contact.frame for contact in clip.contacts}
         ringing = {frame + after for frame in contacts for after in range(3)}
         audible += [bool(differs[frame]) for frame in contacts]
@@ -152,7 +155,9 @@ def test_contacts_change_tokens_and_silence_has_one(clips: list[TabletopClip], s
 def test_a_codebook_for_each_band_is_more_accurate_than_one_for_all(
     clips: list[TabletopClip], sound_encoder: SoundEncoder
 ) -> None:
-    patches = torch.cat([sound_encoder._patches(sound_encoder.spectrum(raw)) for raw in sounds(clips[:100])])
+    patches = torch.cat(
+        [sound_encoder._patches(sound_encoder.spectrum(clip_input)) for clip_input in sounds(clips[:100])]
+    )
     shared = SoundEncoder(SOUND)
     shared.codebooks.copy_(kmeans_codebook(patches.flatten(0, 2), SOUND.codebook_size).expand_as(shared.codebooks))
     held_out = sounds(clips[100:])

@@ -45,9 +45,9 @@ def test_saved_and_loaded_controls_are_equal_in_the_same_order(controls: Control
     assert back.names == tuple(SECTION)
     assert back.streams(11) == controls.streams(11)
     assert back.weights_fingerprint == controls.weights_fingerprint
-    raw = {"state": np.random.default_rng(1).random((11, 2), dtype=np.float32), "class": "bee"}
-    for name, indices in controls.encode(raw).items():
-        np.testing.assert_array_equal(back.encode(raw)[name], indices)
+    inputs = {"state": np.random.default_rng(1).random((11, 2), dtype=np.float32), "class": "bee"}
+    for name, indices in controls.encode(inputs).items():
+        np.testing.assert_array_equal(back.encode(inputs)[name], indices)
     assert "from tokenreel import Controls" in (tmp_path / "x/README.md").read_text()
     with pytest.raises(HubError, match="expected a saved tokenizer, got a saved controls"):
         VideoTokenizer.from_pretrained(tmp_path / "x")

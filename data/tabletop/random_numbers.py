@@ -1,6 +1,6 @@
-"""Random numbers of Tabletop: Philox keyed by (seed, stream), so a clip depends on nothing but its own two numbers.
+"""Random numbers of Tabletop: Philox keyed by (seed, stream), so a clip depends on these two numbers alone.
 
-Only the raw 64-bit words of the generator are used: numpy keeps those the same for ever, but not its other methods.
+Only the generator's raw 64-bit words are used: numpy guarantees that these never change, but not its other methods.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TRAY_STREAM = 2**64 - 1  # the stream of what all clips of a seed share; clip `index` has stream `index`
+TRAY_STREAM = 2**64 - 1  # what all clips of a seed share; clip `index` has stream `index`
 
 
-class Draws:
-    """A sequence of draws that only (seed, stream) decide."""
+class RandomNumbers:
+    """A sequence of random numbers that (seed, stream) determines."""
 
     def __init__(self, seed: int, stream: int) -> None:
         self._words = np.random.Philox(key=np.array([seed, stream], np.uint64))

@@ -1,4 +1,4 @@
-"""Where the inputs of a control come from, for each frame of a clip. Plain data, no torch.
+"""The inputs of controls for each frame of a clip, and where they come from. Plain data, no torch.
 
 A control source is sent to a decode worker as JSON.
 """
@@ -11,21 +11,21 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-ControlInput = np.ndarray | str  # float32 [T, S] of a table, float32 [T, samples] of a sound; a class by its name
+ControlInput = np.ndarray | str  # float32 [T, S] of a table, float32 [T, samples] of a sound; the name of a class
 
-STATES = "states.csv"  # beside the metadata of a folder, as `tokenreel tabletop` writes it
+STATES = "states.csv"  # next to the metadata of a folder, as `tokenreel tabletop` writes it
 
 
 @dataclass(frozen=True)
 class ClassSource:
-    """The name of the clip's class, which the plan knows."""
+    """The class of a clip; the plan has its name."""
 
     type: ClassVar[str] = "class"
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """Numbers for each frame of a video, out of a table of the source."""
+    """Numbers for each frame of a video, from a table of its source."""
 
     type: ClassVar[str] = "table"
 
@@ -35,7 +35,7 @@ class TableSource:
 
 @dataclass(frozen=True)
 class SoundSource:
-    """The sound that begins when a frame appears, a window for each frame."""
+    """A window of sound for each frame, starting when the frame appears."""
 
     type: ClassVar[str] = "sound"
 
@@ -52,7 +52,7 @@ class ControlRequest:
     """A request to a decode pool: control inputs for ticks of a video's resampled timeline."""
 
     video: int  # index into the source's entries
-    need: TableSource | SoundSource
+    source: TableSource | SoundSource
     ticks: np.ndarray  # int64 [m] ascending
     source_frames: np.ndarray  # int64 [m], the source frame that each tick shows
     frame_rate: float | None  # of the timeline; None: the source's own frames are the ticks
@@ -62,8 +62,8 @@ class ControlStreamEncoder(Protocol):
     """Encodes the control inputs of a clip as the tokens of its control streams."""
 
     @property
-    def needs(self) -> Mapping[str, ControlSource]:
+    def sources(self) -> Mapping[str, ControlSource]:
         """The source of each control, by its name."""
 
-    def encode(self, raw: Mapping[str, ControlInput]) -> Mapping[str, np.ndarray]:
-        """Control inputs of one clip -> int64 [t, h, w, q], both by name. Raises DataError where they do not fit."""
+    def encode(self, inputs: Mapping[str, ControlInput]) -> Mapping[str, np.ndarray]:
+        """Control inputs of one clip -> int64 [t, h, w, q], both by name. Raises DataError for unsuitable inputs."""
