@@ -185,7 +185,7 @@ class PriorObjective(Objective):
             "bits_per_code_temporal_bigram": TemporalBigramPrior(TemporalBigramConfig(predicts), spec),
         }
         for baseline in baselines.values():
-            baseline.fit(self._counted_clips())
+            baseline.prepare(self._counted_clips())
         return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}
 
 
