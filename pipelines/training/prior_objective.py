@@ -56,6 +56,11 @@ class PriorObjective(Objective):
     updates: tuple[str, ...] = ("prior",)
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
+        if not any(parameter.requires_grad for parameter in prior.parameters()):
+            raise ConfigError(
+                f"prior.type (={prior.config.type}) has no weights to train; every summary of train-prior has the "
+                "bits/code of the counted priors, unigram and temporal-bigram: choose another type"
+            )
         self.prior = prior
         self.networks = {"prior": prior}
         self.cache = cache
