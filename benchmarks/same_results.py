@@ -263,7 +263,7 @@ def count(kind: str, tokens: Path, out: Path) -> None:
     cache = TokenCache.open(tokens)
     prior = build_prior({"type": kind}, cache.spec)
     assert isinstance(prior, UnigramPrior | TemporalBigramPrior)
-    prior.fit([{name: torch.from_numpy(codes) for name, codes in cache.read(cache.rows("train")).items()}])
+    prior.prepare([{name: torch.from_numpy(codes) for name, codes in cache.read(cache.rows("train")).items()}])
     prior.code_fingerprint = cache.code_fingerprint
     out.mkdir(parents=True)
     prior.save_pretrained(out)

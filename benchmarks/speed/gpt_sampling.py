@@ -23,7 +23,8 @@ from torch import Tensor
 
 from tokenreel.benchmarks.speed.gpt_setup import DTYPES, LENGTH, interleaved, millions, our_gpt, peer_gpt, ratio
 from tokenreel.priors.gpt.model import GPT
-from tokenreel.priors.sampling.video import Samples, SamplingConfig, sample
+from tokenreel.priors.sampling.logits import SamplingConfig
+from tokenreel.priors.sampling.video import Samples, sample
 
 
 def main() -> None:

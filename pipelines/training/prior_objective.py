@@ -56,6 +56,11 @@ class PriorObjective(Objective):
     updates: tuple[str, ...] = ("prior",)
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
+        if not any(parameter.requires_grad for parameter in prior.parameters()):
+            raise ConfigError(
+                f"prior.type (={prior.config.type}) has no weights to train; every summary of train-prior has the "
+                "bits/code of the counted priors, unigram and temporal-bigram: choose another type"
+            )
         self.prior = prior
         self.networks = {"prior": prior}
         self.cache = cache
@@ -188,7 +193,7 @@ class PriorObjective(Objective):
             "bits_per_code_temporal_bigram": TemporalBigramPrior(TemporalBigramConfig(predicts), spec),
         }
         for baseline in baselines.values():
-            baseline.fit(self._counted_clips())
+            baseline.prepare(self._counted_clips())
         return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}
 
 

@@ -44,18 +44,18 @@ class _CountedPrior(Prior):
         self._order = raster_order(spec, names)
         sizes = [stream.codebook_size for stream, _ in self.codebooks()]
         blocks = [torch.full((self.counts_class.rows(size), size), 1 / size) for size in sizes]
-        first_rows = torch.tensor([0, *itertools.accumulate(len(block) for block in blocks)])
-        self.register_buffer("table", _log_table(blocks))  # uniform until `fit`
+        first_rows = torch.tensor([0, *itertools.accumulate(len(block) for block in blocks)], device="cpu")
+        self.register_buffer("table", _log_table(blocks))  # uniform until `prepare`
         self.register_buffer("_first_row", first_rows[self.codebook_index()], persistent=False)
 
-    def fit(self, batches: Iterable[Tokens]) -> None:
-        """Counts the tokens of all `batches`, each a mapping of stream names to tokens [N, t, h, w, q].
+    def prepare(self, clips: Iterable[Tokens]) -> None:
+        """Counts the tokens of all `clips`, in batches [N, t, h, w, q] by stream name.
 
         Earlier counts are discarded. Raises DataError where a token is beyond its codebook.
         """
         codebooks = self.codebooks()
         counts = [self.counts_class(stream.codebook_size) for stream, _ in codebooks]
-        for tokens in batches:
+        for tokens in clips:
             for (stream, q), counted in zip(codebooks, counts, strict=True):
                 indices = tokens[stream.name][..., q].long().cpu().flatten(2)
                 if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < stream.codebook_size:
@@ -76,7 +76,7 @@ class _CountedPrior(Prior):
         return self.table[rows, indices.masked_fill(given, 0)].masked_fill(given, 0)
 
     def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The mean nats, for validation: there is nothing to train (see `fit`)."""
+        """The mean nats, for validation: there is nothing to train (see `prepare`)."""
         return -self.log_prob(tokens, given).sum() / (~given).sum()
 
     def start(self, tokens: Tokens, given: Tensor) -> _History:
@@ -142,8 +142,8 @@ class TemporalBigramPrior(_CountedPrior):
     def __init__(self, config: TemporalBigramConfig, spec: TokenSpec) -> None:
         super().__init__(config, spec)
         order = self._order
-        shapes = torch.tensor([stream.shape for stream in spec.streams])[order[:, 0]]
-        previous = torch.arange(len(order)) - shapes[:, 1:].prod(1)
+        shapes = torch.tensor([stream.shape for stream in spec.streams], device="cpu")[order[:, 0]]
+        previous = torch.arange(len(order), device="cpu") - shapes[:, 1:].prod(1)
         self.register_buffer("_previous", previous.where(order[:, 1] > 0, len(order)), persistent=False)
         self.register_buffer("_no_previous", self.codebook_sizes(), persistent=False)
 

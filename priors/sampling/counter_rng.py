@@ -17,10 +17,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: the incre
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def uniforms(seed: int, samples: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """[B, n], strictly between 0 and 1, for sample ids `samples` [B] and token ids `indices` [n], not negative."""
+def uniforms(seed: int, samples: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """[B, n], strictly between 0 and 1, for the ids of samples [B] and of tokens [n], not negative."""
     state = _mix(_mix(_counter(seed) ^ _GOLDEN) + samples.astype(np.uint64))
-    bits = _mix(_mix(state[:, None] + indices.astype(np.uint64)))
+    bits = _mix(_mix(state[:, None] + tokens.astype(np.uint64)))
     # 52 bits and a half: with 53 the largest number would round to 1
     return np.asarray((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 

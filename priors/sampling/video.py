@@ -29,11 +29,6 @@ from tokenreel.priors.sampling.sliding_window import (
     window_tokens,
 )
 
-__all__ = [
-    *("Samples", "SamplingConfig", "StreamSampling"),
-    *("sample", "sample_video", "sample_windows", "with_given_steps"),
-]
-
 _IDS_PER_STREAM = 2**48  # a year of video with 8,000 tokens per frame stays below 2^43
 
 
@@ -105,28 +100,6 @@ def sample_video(
     again with the tokens that stay in it. Raises as `sample` does, and ConfigError where the frames or the stride do
     not fill whole steps.
     """
-    parts = list(sample_windows(prior, tokens, frames, config, seed=seed, samples=samples))
-    return Samples(
-        {name: torch.cat([part.tokens[name] for part in parts if name in part.tokens], 1) for name in parts[0].tokens},
-        {name: torch.cat([part.nats[name] for part in parts if name in part.nats], 1) for name in parts[0].nats},
-        sum(part.forwards for part in parts),
-        sum(part.tokens_sampled for part in parts),
-    )
-
-
-def sample_windows(
-    prior: Prior,
-    tokens: Tokens,
-    frames: int,
-    config: SamplingConfig | None = None,
-    *,
-    seed: int = 0,
-    samples: Tensor | None = None,
-) -> Iterator[Samples]:
-    """`sample_video` in parts, in memory that does not grow with `frames`: first the steps of a clip (or of fewer
-    frames), then the new steps of each further window. Streams that do not run with the video are in the first part
-    only.
-    """
     sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)))
     running = [stream for stream in sampler.streams if prior.spec.runs_with_video(stream)]
     tokens = _select_streams(prior, tokens, frames)
@@ -134,13 +107,20 @@ def sample_windows(
     check_given_steps(prior, tokens, running, frames)
     known = dict(tokens)  # stream name -> its known tokens from the first step of the window on
     require_end_in_windows(prior, tokens, frames)
+    parts = list[Samples]()
     for span in window_spans(prior.spec, running, frames, sampler.config.window_stride):
         for stream in running:
             advance(known, tokens.get(stream.name), stream, span)
         clip, given = window_tokens(prior, known, sampler.rows, span)
         part = sampler.sample(clip, given, sampler.given_controls(tokens, span), span)
         known |= part.tokens
-        yield _new_steps(prior, part, span)
+        parts.append(_new_steps(prior, part, span))
+    return Samples(
+        {name: torch.cat([part.tokens[name] for part in parts if name in part.tokens], 1) for name in parts[0].tokens},
+        {name: torch.cat([part.nats[name] for part in parts if name in part.nats], 1) for name in parts[0].nats},
+        sum(part.forwards for part in parts),
+        sum(part.tokens_sampled for part in parts),
+    )
 
 
 def with_given_steps(spec: TokenSpec, name: str, tokens: Tensor, given: Mapping[str, Tensor]) -> Tensor:
@@ -265,7 +245,9 @@ def _select_streams(prior: Prior, tokens: Tokens, frames: int) -> dict[str, Tens
 
 
 def _new_steps(prior: Prior, part: Samples, span: WindowSpan) -> Samples:
-    """The steps of a window that no earlier window contains."""
+    """The steps of a window that no earlier window contains; streams that do not run with the video in the first one
+    only.
+    """
     tokens, nats = dict[str, Tensor](), dict[str, Tensor]()
     for name in part.tokens:
         stream = prior.spec.stream(name)

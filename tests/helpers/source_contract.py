@@ -22,6 +22,7 @@ from tokenreel.data.decoding.pool import DecodePool, ReadRequest
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
+from tokenreel.data.video.framing import frame_into
 from tokenreel.data.video.reader import TIME_ROUNDING, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
@@ -69,18 +70,23 @@ def check_probes_and_frames(
 
 
 def check_reading_in_any_order(location: str, open_at: OpenAt = open_source) -> None:
-    """What was read before, of which video and at which size, changes no frame."""
+    """What is read before and after, of which video and at which size, changes no frame; other sizes are framed as
+    `frame_into` frames them.
+    """
     source = open_at(location)
     whole = [_read_all(open_at(location), index) for index in range(len(source.entries))]
     requests = [(index, np.array([frame])) for index, frames in enumerate(whole) for frame in range(len(frames))]
     requests += [(index, np.array([0, 0, len(frames) - 1])) for index, frames in enumerate(whole)]
     random.Random(0).shuffle(requests)
+    results = []
     for index, indices in requests:
         height, width = whole[index].shape[1:3]
-        assert source.read(index, indices, Framing(height + 1, 2 * width)).shape[1:] == (height + 1, 2 * width, 3)
-        found = source.read(index, indices, Framing(height, width))
-        name = source.entries[index].id
-        np.testing.assert_array_equal(found, whole[index][indices], err_msg=f"{name}: frames {indices}")
+        for framing in (Framing(height + 1, 2 * width), Framing(height, width)):
+            expected = [frame_into(framing, frame) for frame in whole[index][indices]]
+            text = f"{source.entries[index].id}: frames {indices} in {framing.height} x {framing.width}"
+            results.append((source.read(index, indices, framing), expected, text))
+    for found, expected, text in results:  # only now, as a later read must not change what an earlier one returned
+        np.testing.assert_array_equal(found, expected, err_msg=text)
 
 
 def check_impossible_requests(location: str, open_at: OpenAt = open_source) -> None:

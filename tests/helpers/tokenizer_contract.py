@@ -5,17 +5,19 @@ A tokenizer's test file builds a small one whose tokens are not all equal, and c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenreel.data.spec import StreamSpec
+from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Tokens, VideoTokenizer
+from tokenreel.tokenizers.quantizers.base import Quantizer
 
 
 def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -24,8 +26,12 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     check_tokens_fit_the_spec(tokenizer, video)
     check_decoding_is_the_second_half_of_forward(tokenizer, video)
     check_deterministic(tokenizer, video)
+    check_saved_state(tokenizer, video)
     check_no_leak_across_clips(tokenizer, video)
+    check_training_pass(tokenizer, video)
+    check_quantizers(tokenizer, video)
     check_time(tokenizer, video)
+    check_lengths(tokenizer, video)
     check_code_fingerprint(tokenizer, video)
     check_code_settings(tokenizer, video)
 
@@ -61,14 +67,26 @@ def check_decoding_is_the_second_half_of_forward(tokenizer: VideoTokenizer, vide
 
 def check_deterministic(tokenizer: VideoTokenizer, video: Tensor) -> None:
     before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
+    given = video.clone()
     first, pixels = tokenizer.encode(video), tokenizer.decode(tokenizer.encode(video))
     tokenizer.encode(video.flip(0))
     tokenizer(video)
+    assert torch.equal(video, given), "encode or forward: changes the video that it is given"
     changed = _changed_streams(first, tokenizer.encode(video))
     assert not changed, f"encode: tokens of {changed} differ between calls"
     assert torch.equal(pixels, tokenizer.decode(first)), "decode: pixels differ between calls"
     for name, tensor in tokenizer.state_dict().items():
         assert torch.equal(before[name], tensor), f"encode, decode or forward: changes {name} in evaluation mode"
+
+
+def check_saved_state(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """Another tokenizer of the same configuration, with the same state dict, gives the same: nothing else is saved."""
+    twin, tokens = _rebuilt(tokenizer, tokenizer.spec.framing), tokenizer.encode(video)
+    assert twin.fingerprints() == tokenizer.fingerprints(), "fingerprints: differ with the same configuration and state"
+    changed = _changed_streams(tokens, twin.encode(video))
+    assert not changed, f"encode: tokens of {changed} depend on something that is not in the state dict"
+    message = "decode: pixels depend on something that is not in the state dict"
+    _assert_close(twin.decode(tokens), tokenizer.decode(tokens), message)
 
 
 def check_no_leak_across_clips(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -77,8 +95,58 @@ def check_no_leak_across_clips(tokenizer: VideoTokenizer, video: Tensor) -> None
     alone = {name: torch.cat([tokenizer.encode(clip[None])[name] for clip in video]) for name in tokens}
     changed = _changed_streams(tokens, alone)
     assert not changed, f"encode: tokens of {changed} depend on the other clips of the batch"
-    one = tokenizer.decode({name: indices[:1] for name, indices in tokens.items()})
-    _assert_close(one, tokenizer.decode(tokens)[:1], "decode: pixels depend on the other clips of the batch")
+    clips = [{name: indices[i : i + 1] for name, indices in tokens.items()} for i in range(len(video))]
+    pixels = torch.cat([tokenizer.decode(clip) for clip in clips])
+    _assert_close(pixels, tokenizer.decode(tokens), "decode: pixels depend on the other clips of the batch")
+
+
+def check_training_pass(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """Losses are finite scalars, codes are counted right, and the decoded frames have a gradient to the true ones: the
+    encoder learns through the quantizer.
+    """
+    tokens, pixels = tokenizer.encode(video), video.clone().requires_grad_()
+    output = tokenizer(pixels)
+    for name, loss in output.losses.items():
+        assert loss.shape == (), f"forward: loss {name!r} has shape {tuple(loss.shape)}, expected a scalar"
+        assert loss.isfinite(), f"forward: loss {name!r} is {loss}"
+    for name, found in output.code_counts.items():
+        assert name in tokens, f"forward: code_counts has {name!r}, expected names of streams, of {list(tokens)}"
+        size = tokenizer.spec.stream(name).codebook_size
+        counts = torch.stack([q.flatten().bincount(minlength=size) for q in tokens[name].unbind(-1)])
+        assert torch.equal(found, counts), f"forward: code_counts of {name!r} are not those of the tokens of encode"
+    assert output.video.requires_grad, "forward: the decoded video has no gradient to the encoder's input"
+    (gradient,) = torch.autograd.grad(output.video.square().sum(), pixels)
+    reached = (gradient != 0).flatten(3).any(3).any(1)  # [B, T]
+    assert reached.all(), "forward: the decoded video has no gradient to some frames of the encoder's input"
+
+
+def check_quantizers(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """The contract of `tokenizers/quantizers/base.py`, on the latents that the tokenizer quantizes."""
+    for quantizer, latents in _quantized(tokenizer, video).items():
+        output = quantizer(latents.requires_grad_())
+        indices = quantizer.encode(latents)
+        assert torch.equal(output.indices, indices), "train_rows: its indices are not those of encode_rows"
+        message = "train_rows: its rows are not those of decode_rows for the same indices"
+        _assert_close(output.latents, quantizer.decode(indices), message)
+        assert output.latents.requires_grad, "train_rows: no straight-through gradient"
+        (gradient,) = torch.autograd.grad(output.latents.square().sum(), latents)
+        missing = (gradient == 0).transpose(0, 1).flatten(1).all(1).nonzero().flatten().tolist()
+        assert not missing, f"train_rows: no straight-through gradient to channels {missing}"
+
+
+def _quantized(tokenizer: VideoTokenizer, video: Tensor) -> dict[Quantizer, Tensor]:
+    """The latents that each quantizer is given in `forward`."""
+    latents = dict[Quantizer, Tensor]()
+
+    def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        latents[typing.cast(Quantizer, module)] = arguments[0].detach()
+
+    quantizers = [module for module in tokenizer.modules() if isinstance(module, Quantizer)]
+    hooks = [quantizer.register_forward_pre_hook(record) for quantizer in quantizers]
+    tokenizer(video)
+    for hook in hooks:
+        hook.remove()
+    return latents
 
 
 def check_time(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -104,6 +172,38 @@ def _independent_steps(time: str, stream: StreamSpec, own: int) -> list[int]:
     return {"framewise": [s for s in steps if s != own], "causal": [s for s in steps if s < own], "window": []}[time]
 
 
+def check_lengths(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """The longest shorter clip that fills complete code steps has their number of tokens, and those of the first steps
+    if no token depends on later frames; its tokens decode to its frames.
+    """
+    spec, tokens = tokenizer.spec, tokenizer.encode(video)
+    frames = max(_shorter_lengths(spec), default=0)
+    if not frames:
+        return
+    first = tokenizer.encode(video[:, :, :frames])
+    for stream in spec.levels:
+        steps = spec.steps_of_frames(frames, stream)
+        shape = (len(video), steps, *stream.shape[1:])
+        assert first[stream.name].shape == shape, (
+            f"encode: tokens of {stream.name!r} have shape {tuple(first[stream.name].shape)} for {frames} frames, "
+            f"expected {shape}"
+        )
+        assert spec.time == "window" or torch.equal(first[stream.name], tokens[stream.name][:, :steps]), (
+            f"encode: tokens of {stream.name!r} depend on the number of frames, but spec.time is {spec.time!r}"
+        )
+    decoded = tokenizer.decode(first).shape
+    assert decoded == video[:, :, :frames].shape, f"decode: shape {tuple(decoded)} from the tokens of {frames} frames"
+
+
+def _shorter_lengths(spec: TokenSpec) -> Iterator[int]:
+    """Numbers of frames, fewer than a clip has, that fill complete code steps and include those encoded alone."""
+    for frames in range(max(spec.frames_encoded_alone, 1), spec.frames):
+        with contextlib.suppress(ConfigError):
+            for stream in spec.levels:
+                spec.steps_of_frames(frames, stream)
+            yield frames
+
+
 def check_code_fingerprint(tokenizer: VideoTokenizer, video: Tensor) -> None:
     """Perturbs each tensor of the state dict: the code fingerprint changes if tokens do, and neither changes with what
     is listed as decode-only. The framing is fingerprinted too.
@@ -111,8 +211,7 @@ def check_code_fingerprint(tokenizer: VideoTokenizer, video: Tensor) -> None:
     _check_tensors(tokenizer, video)
     framing = tokenizer.spec.framing
     for change in ({"crop": "none"}, {"resize": "nearest"}):
-        twin = type(tokenizer)(tokenizer.config, tokenizer.spec.frames, dataclasses.replace(framing, **change))
-        twin.load_state_dict(tokenizer.state_dict())
+        twin = _rebuilt(tokenizer, dataclasses.replace(framing, **change))
         assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: ignores framing {change}"
 
 
@@ -179,7 +278,7 @@ def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
             f"{'' if decode_only else 'not '}listed decode-only"
         )
         if decode_only:
-            streams = _changed_streams(tokens, _rebuilt(tokenizer, name, changed).encode(video))
+            streams = _changed_streams(tokens, _rebuilt_with(tokenizer, name, changed).encode(video))
             assert not streams, f"decode_only_settings: {name} is listed, but tokens of {streams} depend on it"
 
 
@@ -221,7 +320,14 @@ def _other_values(hint: Any, value: Any) -> list[Any]:
     return [value + 1, value - 1] if isinstance(value, int) else [value / 2 + 0.1, value / 2]
 
 
-def _rebuilt(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
+def _rebuilt(tokenizer: VideoTokenizer, framing: Framing) -> VideoTokenizer:
+    """A tokenizer for this framing with the same configuration and state dict."""
+    twin = type(tokenizer)(tokenizer.config, tokenizer.spec.frames, framing)
+    twin.load_state_dict(tokenizer.state_dict())
+    return twin.freeze()
+
+
+def _rebuilt_with(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
     """A tokenizer of `config`, which differs in the setting `name`, with the same weights except decode-only ones."""
     twin, listed = type(tokenizer)(config, tokenizer.spec.frames, tokenizer.spec.framing), tokenizer.decode_only_modules
     weights = {key: tensor for key, tensor in tokenizer.state_dict().items() if not _is_below(key, listed)}

@@ -18,7 +18,7 @@ def fitted() -> UnigramPrior:
     """Tokens 0..3 with probabilities near 1/2, 1/4, 1/8, 1/8."""
     prior = UnigramPrior(UnigramConfig(), SPEC)
     codes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3]).repeat(30 * 100)
-    prior.fit([{"video": codes.view(-1, 5, 2, 3, 1)}])
+    prior.prepare([{"video": codes.view(-1, 5, 2, 3, 1)}])
     return prior
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from tokenreel.priors.base import Prior, State, Tokens
-from tokenreel.priors.sampling.video import SamplingConfig, sample
+from tokenreel.priors.sampling.logits import SamplingConfig
+from tokenreel.priors.sampling.video import sample
 
 TOLERANCE = 1e-4  # nats: float32 sums in another order; a leak through scrambled weights is far larger
 
@@ -61,10 +62,13 @@ def check_contract(prior: Prior, tokens: Tokens, given: Tensor, reaches: Tensor 
     check_causality(prior, tokens, given)
     check_own_token_unused(prior, tokens, given)
     check_dependencies(prior, tokens, given, reaches)
+    check_read_streams_used(prior, tokens, given)
     check_start(prior, tokens, given)
     check_cached_equals_uncached(prior, tokens, given)
     check_rows_at_different_speeds(prior, tokens, given)
     check_rewind(prior, tokens, given)
+    check_two_states(prior, tokens, given)
+    check_unconditional_tokens(prior, tokens, given)
     check_loss(prior, tokens, given)
     check_speculative_equals_plain(prior, tokens, given)
     check_samples_independent_of_batch(prior, tokens, given)
@@ -143,8 +147,20 @@ def check_given_reaches_earlier(prior: Prior, tokens: Tokens, given: Tensor) -> 
         assert not unused.any(), f"row {row}: given positions {positions} change nothing before them"
 
 
+def check_read_streams_used(prior: Prior, tokens: Tokens, given: Tensor) -> None:
+    """Every stream that is read changes some log-prob of every row with free positions."""
+    expected, unfinished = _log_prob(prior, tokens, given), ~given.all(1)
+    for name in prior.reads:
+        size = prior.spec.stream(name).codebook_size
+        others = [_log_prob(prior, {**tokens, name: (tokens[name] + by) % size}, given) for by in (1, 2)]
+        effect = torch.stack([(other - expected).abs().amax(1) for other in others]).amax(0)
+        assert (effect[unfinished] > TOLERANCE).all(), f"stream {name!r} is read and changes nothing"
+
+
 def check_loss(prior: Prior, tokens: Tokens, given: Tensor, repeats: int = 64) -> None:
     """The training loss is the mean nats per free token, at least in expectation over its random choices."""
+    if any(parameter.requires_grad for parameter in prior.parameters()):
+        assert prior.loss(tokens, given).requires_grad, "the loss has no gradient"
     expected = -_log_prob(prior, tokens, given).sum() / (~given).sum()
     generator = torch.Generator().manual_seed(0)
     losses = torch.stack([prior.loss(tokens, given, generator).detach() for _ in range(repeats)]).double()
@@ -197,7 +213,7 @@ def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) ->
             at = position[:, None] + torch.arange(width)
             indices = torch.where(at == position[:, None], _at(flat, at), _at(wrong, at))
             log_probs = prior.step(state, indices, (length - position).clamp(max=width))
-            _record(found, log_probs[:, :1], flat, given, position, torch.ones_like(position))
+            _record(prior, found, log_probs[:, :1], flat, given, position, torch.ones_like(position))
             prior.rewind(state, (position + 1).clamp(max=length))
         expected = _log_prob(prior, tokens, given)
         expected[torch.arange(length) <= first[:, None]] = 0  # that of the first free position came from `start`
@@ -205,6 +221,33 @@ def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) ->
         torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0, msg=lambda m, text=message: f"{text}: {m}")
         prior.rewind(state, first)
         assert torch.equal(state.position, first)
+
+
+def check_two_states(prior: Prior, tokens: Tokens, given: Tensor) -> None:
+    """Two states of the same prior, fed in turn, get the log-probs of one teacher-forced pass each: guidance has two.
+
+    What the second one is given are the first tokens of the order, as many more in each row, as in a sliding window.
+    """
+    rows, length = given.shape
+    prefix = torch.arange(length) < (torch.arange(rows) + 1)[:, None] * length // (rows + 1)
+    clips = [(tokens, given), ({name: indices.flip(0) for name, indices in tokens.items()}, prefix)]
+    feeds = [_feeding(prior, *clip, itertools.repeat(torch.full((rows,), 3))) for clip in clips]
+    found = [next(feed) for feed in feeds]
+    for _ in itertools.zip_longest(*feeds):
+        pass
+    for log_probs, clip in zip(found, clips, strict=True):
+        torch.testing.assert_close(log_probs, _log_prob(prior, *clip), atol=TOLERANCE, rtol=0)
+
+
+def check_unconditional_tokens(prior: Prior, tokens: Tokens, given: Tensor) -> None:
+    """Control streams may hold unconditional tokens: where read, and where predicted if they are given."""
+    streams = {name: prior.spec.stream(name) for name in prior.control_streams}
+    dropped = {name: s.unconditional_token for name, s in streams.items() if s.unconditional_token is not None}
+    if dropped:
+        tokens = {**tokens, **{name: torch.full_like(tokens[name], token) for name, token in dropped.items()}}
+        given = given | prior.given_streams(dropped.keys() & set(prior.predicts))
+        check_given_not_scored(prior, tokens, given)
+        check_cached_equals_uncached(prior, tokens, given, widths=(5,))
 
 
 def check_step_computes_one_position(prior: Prior, tokens: Tokens, max_ratio: float = 2.0) -> None:
@@ -251,7 +294,7 @@ def check_speculative_equals_plain(
 
 
 def check_samples_independent_of_batch(prior: Prior, tokens: Tokens, given: Tensor) -> None:
-    """The tokens of a sample depend on its own id, not on the batch that it is sampled in."""
+    """The tokens of a sample and their log-probs depend on its own id, not on the batch that it is sampled in."""
     together = sample(prior, tokens, given, SamplingConfig(), seed=3, samples=torch.arange(len(given)) + 11)
     for row in range(len(given)):
         alone = sample(
@@ -259,6 +302,7 @@ def check_samples_independent_of_batch(prior: Prior, tokens: Tokens, given: Tens
         )
         for name in prior.predicts:
             assert torch.equal(alone.tokens[name][0], together.tokens[name][row])
+            torch.testing.assert_close(alone.nats[name][0], together.nats[name][row], atol=TOLERANCE, rtol=0)
 
 
 # On a grid with few sequences
@@ -299,7 +343,7 @@ def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: 
 
 def assert_distributions(prior: Prior, log_probs: Tensor, positions: Tensor) -> None:
     """log_probs [B, K] are distributions over the codebooks at `positions` [B], -inf beyond them."""
-    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(len(log_probs)).to(log_probs), atol=TOLERANCE, rtol=0)
+    assert ((log_probs.exp().sum(1) - 1).abs() < TOLERANCE).all(), "probabilities do not sum to 1"
     beyond = torch.arange(log_probs.shape[1]) >= prior.codebook_sizes()[positions.cpu()][:, None]
     assert (log_probs.cpu()[beyond] == -torch.inf).all()
 
@@ -345,9 +389,16 @@ def _start(prior: Prior, tokens: Tokens, given: Tensor) -> State:
 
 def _feed(prior: Prior, tokens: Tokens, given: Tensor, counts: Iterator[Tensor]) -> Tensor:
     """Log-probs [B, L] of `tokens` by feeding them, in each step as many per row as the next of `counts` says."""
+    *_, found = _feeding(prior, tokens, given, counts)
+    return found
+
+
+def _feeding(prior: Prior, tokens: Tokens, given: Tensor, counts: Iterator[Tensor]) -> Iterator[Tensor]:
+    """`_feed`, which yields after `start` and after each step; always the same tensor, filled in as it goes."""
     flat, state = prior.flatten(tokens), _start(prior, tokens, given)
     found = torch.zeros(given.shape)
-    _record(found, state.log_probs[:, None], flat, given, state.position - 1, torch.ones_like(state.position))
+    _record(prior, found, state.log_probs[:, None], flat, given, state.position - 1, torch.ones_like(state.position))
+    yield found
     generator = torch.Generator().manual_seed(1)
     while (state.position < given.shape[1]).any():
         wanted, position = next(counts), state.position.clone()
@@ -358,8 +409,8 @@ def _feed(prior: Prior, tokens: Tokens, given: Tensor, counts: Iterator[Tensor])
         with torch.no_grad():
             log_probs = prior.step(state, indices, count)
         assert torch.equal(state.position, position + count)
-        _record(found, log_probs, flat, given, position, count)
-    return found
+        _record(prior, found, log_probs, flat, given, position, count)
+        yield found
 
 
 def _noise(prior: Prior, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -374,12 +425,15 @@ def _at(flat: Tensor, positions: Tensor) -> Tensor:
     return flat.gather(1, positions.clamp(max=flat.shape[1] - 1))
 
 
-def _record(found: Tensor, log_probs: Tensor, flat: Tensor, given: Tensor, position: Tensor, count: Tensor) -> None:
+def _record(
+    prior: Prior, found: Tensor, log_probs: Tensor, flat: Tensor, given: Tensor, position: Tensor, count: Tensor
+) -> None:
     """Writes into `found` [B, L] the log-probs [B, n, K] of the free tokens after each of the `count` [B] tokens fed
-    from `position` [B] on.
+    from `position` [B] on, which must be distributions.
     """
-    for row in range(len(found)):
-        for i in range(int(count[row])):
-            after = int(position[row]) + i + 1
-            if after < found.shape[1] and not given[row, after]:
-                found[row, after] = log_probs[row, i, flat[row, after]]
+    after = position[:, None] + 1 + torch.arange(log_probs.shape[1])
+    row, i = ((after < found.shape[1]) & (after <= (position + count)[:, None])).nonzero().unbind(1)
+    assert_distributions(prior, log_probs[row, i], after[row, i])
+    free = ~given[row, after[row, i]]
+    row, i = row[free], i[free]
+    found[row, after[row, i]] = log_probs[row, i, flat[row, after[row, i]]].to(found)

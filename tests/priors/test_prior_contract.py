@@ -14,12 +14,16 @@ from prior_contract import (
     check_loss,
     check_normalised,
     check_own_token_unused,
+    check_read_streams_used,
     check_rewind,
     check_rows_at_different_speeds,
     check_sample_frequencies,
+    check_samples_independent_of_batch,
     check_speculative_equals_plain,
     check_start,
     check_step_computes_one_position,
+    check_two_states,
+    check_unconditional_tokens,
     random_given,
     random_tokens,
     scramble,
@@ -60,11 +64,11 @@ def controls_toy() -> ToyPrior:
     return scrambled(ToyPrior(ToyConfig(), spec, interleaved_order(spec, names), names))
 
 
-def two_levels() -> tuple[ToyPrior, ToyPrior]:
+def two_levels(prior_class: type[ToyPrior] = ToyPrior) -> tuple[ToyPrior, ToyPrior]:
     """A top prior, and a bottom prior that reads the top level; two bottom steps per top step."""
     spec = spec_of(StreamSpec("top", (3, 1, 2), 3, stride=2), StreamSpec("bottom", (6, 2, 1), 5), frames=6)
-    top = ToyPrior(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",))
-    bottom = ToyPrior(ToyConfig(), spec, subscale_order(spec, "bottom", (1, 2, 1)), ("bottom",), reads=("top",))
+    top = prior_class(ToyConfig(), spec, raster_order(spec, ["top"]), ("top",))
+    bottom = prior_class(ToyConfig(), spec, subscale_order(spec, "bottom", (1, 2, 1)), ("bottom",), reads=("top",))
     return scrambled(top), scrambled(bottom)
 
 
@@ -184,6 +188,68 @@ class Independent(ToyPrior):
         return super()._log_probs(torch.zeros_like(before), positions, summary)
 
 
+class Constant(ToyPrior):
+    """Ignores what it reads."""
+
+    def _summary(self, features: Tensor, tokens: Tokens, given: Tensor) -> Tensor:
+        return super()._summary(features, {name: torch.zeros_like(x) for name, x in tokens.items()}, given)
+
+
+class Shared(ToyPrior):
+    """Keeps the cache of its latest state only."""
+
+    cache: Tensor
+
+    def start(self, tokens: Tokens, given: Tensor) -> ToyState:
+        state = super().start(tokens, given)
+        self.cache = state.features
+        return state
+
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        assert isinstance(state, ToyState)
+        state.features = self.cache
+        return super().step(state, indices, count)
+
+
+class ShortPrefix(ToyPrior):
+    """Forgets given tokens at the start of the order if there are many."""
+
+    def start(self, tokens: Tokens, given: Tensor) -> ToyState:
+        state = super().start(tokens, given)
+        state.features[state.position > 5] = 0
+        return state
+
+
+class BatchDependent(ToyPrior):
+    """Depends a little on the other rows."""
+
+    def _summary(self, features: Tensor, tokens: Tokens, given: Tensor) -> Tensor:
+        summary = super()._summary(features, tokens, given)
+        return summary + 0.02 * summary.mean(0)
+
+
+class Unmasked(ToyPrior):
+    """While sampling, gives probability to tokens beyond the codebook."""
+
+    def step(self, state: State, indices: Tensor, count: Tensor) -> Tensor:
+        return super().step(state, indices, count).clamp(min=-9.0)
+
+
+class Untrainable(ToyPrior):
+    """Its loss has no gradient."""
+
+    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return super().loss(tokens, given, generator).detach()
+
+
+class WithoutUnconditional(ToyPrior):
+    """Has no embedding of unconditional tokens."""
+
+    def _features(self, indices: Tensor, positions: Tensor) -> Tensor:
+        self.token_embedding = torch.nn.Embedding.from_pretrained(self.token_embedding.weight[: self.head.out_features])
+        return super()._features(indices, positions)
+
+
 class ScoringGiven(ToyPrior):
     """Scores given tokens too, which its loss then includes."""
 
@@ -213,12 +279,38 @@ class ReadingFree(ToyPrior):
         (ScoringGiven, check_given_not_scored),
         (ScoringGiven, check_loss),
         (ReadingFree, check_start),
+        (Shared, check_two_states),
+        (ShortPrefix, check_two_states),
+        (BatchDependent, check_samples_independent_of_batch),
+        (Untrainable, check_loss),
     ],
 )
 def test_checks_catch_violations(broken, check):
     toy = raster_toy(broken)
     with pytest.raises(AssertionError):
         check(toy, random_tokens(toy, 3), random_given(toy, 3, fraction=0.3))
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "error"),
+    [
+        (Unmasked, check_cached_equals_uncached, AssertionError),
+        (WithoutUnconditional, check_unconditional_tokens, IndexError),
+    ],
+)
+def test_checks_catch_violations_with_controls(broken, check, error):
+    """A state of more tokens than a frame's, with an unconditional one."""
+    state = StreamSpec("state", (3, 1, 1), 7, role="control", unconditional_token=7)
+    spec, names = spec_of(StreamSpec("video", (3, 2, 1), 5), state, frames=3), ("state", "video")
+    toy = scrambled(broken(ToyConfig(), spec, interleaved_order(spec, names), names))
+    with pytest.raises(error):
+        check(toy, random_tokens(toy, 3), random_given(toy, 3, fraction=0.3))
+
+
+def test_reading_nothing_is_caught():
+    _, bottom = two_levels(Constant)
+    with pytest.raises(AssertionError, match="stream 'top' is read and changes nothing"):
+        check_read_streams_used(bottom, random_tokens(bottom, 3), random_given(bottom, 3, fraction=0.3))
 
 
 def test_noise_beyond_the_codebook_catches_a_prior_that_embeds_it():

@@ -1,20 +1,21 @@
-"""The tokenizer contract rejects tokenizers whose code fingerprint omits what their tokens depend on."""
+"""The tokenizer contract rejects tokenizers and quantizers that break it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from tokenizer_contract import check_contract
+from tokenizer_contract import check_contract, check_quantizers, check_training_pass
 from torch import Tensor, nn
 from untrained import spread_codes
 
 from tokenreel.data.spec import Framing
 from tokenreel.hub import fingerprint
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
-from tokenreel.tokenizers.quantizers.lfq import LFQConfig
+from tokenreel.tokenizers.quantizers.lfq import LFQ, LFQConfig
 
 SMALL: dict[str, Any] = {"quantizer": LFQConfig(bits=3), "hidden": 14, "residual": 7, "blocks": 1, "latent": 5}
 
@@ -58,6 +59,55 @@ class ScaleListed(FrameVQVAE):
 
 class WidthListed(FrameVQVAE):
     decode_only_settings = ("hidden",)
+
+
+class Unsaved(FrameVQVAE):
+    """Its shift is random and not in the state dict."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shift = torch.randn(5, 1, 1, 1)
+
+    def _latents(self, video: Tensor) -> Tensor:
+        return super()._latents(video) + self.shift
+
+
+class LeakyDecoder(FrameVQVAE):
+    """Pixels of a clip depend on the clip before it in the batch."""
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        pixels = super()._pixels(latents)
+        return torch.cat([pixels[:1], (pixels[1:] + pixels[:-1]) / 2])
+
+
+class LengthDependent(FrameVQVAE):
+    """Tokens depend on how many frames the clip has."""
+
+    def _latents(self, video: Tensor) -> Tensor:
+        return super()._latents(video) + video.shape[2]
+
+
+class Detached(LFQ):
+    """Without a straight-through gradient."""
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        straight, indices, losses = super().train_rows(rows)
+        return straight.detach(), indices, losses
+
+
+class PartlyDetached(LFQ):
+    """Only the first channel has a gradient."""
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        return super().train_rows(torch.cat([rows[:, :1], rows[:, 1:].detach()], 1))
+
+
+class OtherIndices(LFQ):
+    """Training counts other indices than those of encode."""
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        straight, indices, losses = super().train_rows(rows)
+        return straight, (indices + 1) % self.codebook_size, losses
 
 
 class Blurred(FrameVQVAE):
@@ -104,6 +154,36 @@ def random_video() -> Tensor:
 def test_a_wrong_list_is_rejected(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_contract(small(cls, config), random_video())
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Unsaved, "encode: tokens .* depend on something that is not in the state dict"),
+        (LeakyDecoder, "decode: pixels depend on the other clips of the batch"),
+        (LengthDependent, "encode: tokens of 'video' depend on the number of frames"),
+    ],
+)
+def test_a_wrong_tokenizer_is_rejected(cls: type[FrameVQVAE], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_contract(small(cls), random_video())
+
+
+@pytest.mark.parametrize(
+    ("cls", "check", "message"),
+    [
+        (Detached, check_training_pass, "forward: the decoded video has no gradient"),
+        (Detached, check_quantizers, "train_rows: no straight-through gradient"),
+        (PartlyDetached, check_quantizers, r"train_rows: no straight-through gradient to channels \[1, 2, 3, 4\]"),
+        (OtherIndices, check_training_pass, "forward: code_counts of 'video' are not those of the tokens of encode"),
+        (OtherIndices, check_quantizers, "train_rows: its indices are not those of encode_rows"),
+    ],
+)
+def test_a_wrong_quantizer_is_rejected(cls: type[LFQ], check: Callable[..., None], message: str) -> None:
+    tokenizer = small(FrameVQVAE)
+    tokenizer.quantizer = cls(LFQConfig(bits=3), 5)
+    with pytest.raises(AssertionError, match=message):
+        check(tokenizer.freeze(), random_video())
 
 
 @pytest.mark.parametrize(("cls", "config"), [(Blurred, FrameVQVAEConfig), (FrameVQVAE, ScaledConfig)])

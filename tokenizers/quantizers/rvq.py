@@ -1,7 +1,8 @@
 """Residual vector quantization (Zeghidour et al. 2021, SoundStream, section III-C, https://arxiv.org/abs/2107.03312).
 
 q codebooks in sequence: each quantizes the residual of those before it, and a vector is the sum of its q codebook
-vectors. The search is greedy, one nearest vector per stage. Quantizer dropout (same section) is not implemented.
+vectors. The search is greedy, one nearest vector per stage. SoundStream initialises codebooks by k-means and replaces
+dead codes: set `init: kmeans` and `revive_below`. Its quantizer dropout is not implemented.
 """
 
 from __future__ import annotations

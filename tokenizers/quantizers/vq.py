@@ -25,7 +25,7 @@ KMEANS_ITERATIONS = 10
 class VQConfig(QuantizerConfig):
     type: ClassVar[str] = "vq"
     decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "decay", "smoothing", "init", "revive_below")
-    collapse_advice: ClassVar[str] = "set init: kmeans and revive_below above 0, or take fewer codes"
+    collapse_advice: ClassVar[str] = "set init: kmeans and revive_below above 0, or lower codebook_size"
 
     codebook_size: int = 512  # K, the size of each codebook
     codebooks: int = 1  # q, slices that the channels are split into
@@ -40,6 +40,8 @@ class VQConfig(QuantizerConfig):
             raise ConfigError(f"codebook_size (={self.codebook_size}) must be at least 2")
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay (={self.decay}) must be in [0, 1)")
+        if not self.smoothing > 0:
+            raise ConfigError(f"smoothing (={self.smoothing}) must be above 0: an unused code would be divided by zero")
         if not 0 <= self.revive_below < 1:
             raise ConfigError(f"revive_below (={self.revive_below}) must be in [0, 1), a fraction of even use")
 

@@ -257,6 +257,27 @@ class ReadingOn(VideoList):
         return super().read(index, indices, framing)
 
 
+class Unframed(VideoList):
+    """Other sizes than a video's own are black."""
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        return super().read(index, indices, framing) * np.uint8((framing.height, framing.width) == (H, W))
+
+
+class Reusing(VideoList):
+    """Reads into the memory that it returned before, where the shape is the same."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        self._frames = dict[tuple[int, ...], np.ndarray]()
+
+    def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
+        found = super().read(index, indices, framing)
+        frames = self._frames.setdefault(found.shape, np.empty_like(found))
+        frames[:] = found
+        return frames
+
+
 class Wrapping(VideoList):
     """Takes frame -1 for the last one, as numpy does."""
 
@@ -290,6 +311,8 @@ class Raw(VideoList):
         (Overstating, check_probes_and_frames),
         (Turned, check_probes_and_frames),
         (ReadingOn, check_reading_in_any_order),
+        (Unframed, check_reading_in_any_order),
+        (Reusing, check_reading_in_any_order),
         (Wrapping, check_impossible_requests),
         (Raw, check_damage),
     ],

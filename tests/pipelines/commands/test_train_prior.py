@@ -113,3 +113,9 @@ def test_a_misspelt_field_gets_the_nearest_one(tmp_path: Path, cache: Path) -> N
         train_prior.run(
             TrainPriorRequest(assignments=[*SETTINGS, "training.lerning_rate=1"], cache=cache, out=tmp_path / "run")
         )
+
+
+def test_a_counted_prior_is_refused(tmp_path: Path, cache: Path) -> None:
+    settings = [*SETTINGS[1:], "prior={type: unigram}"]
+    with pytest.raises(ConfigError, match=r"prior\.type \(=unigram\) has no weights to train"):
+        train_prior.run(TrainPriorRequest(assignments=settings, cache=cache, out=tmp_path / "run", device="cpu"))

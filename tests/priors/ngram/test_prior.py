@@ -61,7 +61,7 @@ def increasing(prior: Prior, rows: int, seed: int) -> dict[str, torch.Tensor]:
 def test_contract(make, fitted: bool):
     prior: Prior = make()
     if fitted:
-        prior.fit([increasing(prior, 53, seed=1), increasing(prior, 37, seed=2)])
+        prior.prepare([increasing(prior, 53, seed=1), increasing(prior, 37, seed=2)])
     order = prior.order()
     same_location = (order[:, None, [0, 2, 3, 4]] == order[None, :, [0, 2, 3, 4]]).all(-1)
     next_step = order[:, None, 1] + 1 == order[None, :, 1]
@@ -73,7 +73,7 @@ def test_contract(make, fitted: bool):
 def test_small_grid(config):
     spec = spec_of(StreamSpec("video", (3, 1, 2), 3), frames=3)
     prior = (UnigramPrior if isinstance(config, UnigramConfig) else TemporalBigramPrior)(config, spec)
-    prior.fit([random_tokens(prior, 3)])
+    prior.prepare([random_tokens(prior, 3)])
     tokens, given = random_tokens(prior, 2, seed=1), random_given(prior, 2, fraction=0.2)
     check_normalised(prior, tokens, given)
     check_sample_frequencies(prior, tokens, given)
@@ -84,7 +84,7 @@ def test_unigram_counts_by_hand():
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
     prior = UnigramPrior(UnigramConfig(), spec)
     indices = torch.stack([torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 2, 2])], 1).view(1, 2, 1, 2, 2)
-    prior.fit([{"video": indices}])
+    prior.prepare([{"video": indices}])
     found = prior.log_prob({"video": indices}, torch.zeros(1, 8, dtype=torch.bool))[0].exp()
     expected = torch.tensor([3.5, 4.5, 3.5, 4.5, 3.5, 4.5, 1.5, 4.5]) / 5.5
     torch.testing.assert_close(found, expected)
@@ -94,7 +94,7 @@ def test_table_approaches_the_true_chain():
     """From many tokens of a known chain: the table is the chain's own, and the first step has the frequencies."""
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
     prior = TemporalBigramPrior(TemporalBigramConfig(), spec)
-    prior.fit([{"video": batch} for batch in chains(6000, 7, stay=0.7).split(1000)])
+    prior.prepare([{"video": batch} for batch in chains(6000, 7, stay=0.7).split(1000)])
     truth = 0.7 * torch.eye(3) + 0.3 * torch.tensor([3.0, 2.0, 1.0]) / 6
     torch.testing.assert_close(prior.table[:3].exp(), truth, atol=0.02, rtol=0)
     torch.testing.assert_close(prior.table[3].exp(), torch.tensor([3.0, 2.0, 1.0]) / 6, atol=0.02, rtol=0)
@@ -122,8 +122,8 @@ def test_smoothing_adapts_to_the_data():
     for stay, gain in ((0.0, -0.15), (0.7, 0.5)):
         fitting, fresh = clips(211, stay), clips(2003, stay)
         unigrams, bigrams = UnigramPrior(UnigramConfig(), spec), TemporalBigramPrior(TemporalBigramConfig(), spec)
-        unigrams.fit([{"video": fitting}])
-        bigrams.fit([{"video": fitting}])
+        unigrams.prepare([{"video": fitting}])
+        bigrams.prepare([{"video": fitting}])
         assert nats(bigrams, fresh) < nats(unigrams, fresh) - gain
         assert nats(bigrams, fresh) < add_one_nats(fitting, fresh, size)
 
@@ -144,9 +144,9 @@ def add_one_nats(fitting: torch.Tensor, fresh: torch.Tensor, size: int) -> float
 def test_one_clip_is_enough_and_fitting_discards_earlier_counts():
     spec = spec_of(StreamSpec("video", (7, 1, 1), 3), frames=7)
     once, twice = (TemporalBigramPrior(TemporalBigramConfig(), spec) for _ in range(2))
-    once.fit([{"video": chains(1, 7, stay=0.5)}])
-    twice.fit([{"video": chains(11, 7, stay=0.9, seed=1)}])
-    twice.fit([{"video": chains(1, 7, stay=0.5)}])
+    once.prepare([{"video": chains(1, 7, stay=0.5)}])
+    twice.prepare([{"video": chains(11, 7, stay=0.9, seed=1)}])
+    twice.prepare([{"video": chains(1, 7, stay=0.5)}])
     assert torch.equal(once.table, twice.table)
     torch.testing.assert_close(once.table.exp().sum(1), torch.ones(4))
 
@@ -164,12 +164,12 @@ def test_tokens_beyond_the_codebook_are_refused():
     tokens = random_tokens(prior, 2)
     tokens["video"][0, 0, 0, 0, 0] = 5
     with pytest.raises(DataError, match=r"'video' has tokens from 0 to 5, beyond its codebook size 5"):
-        prior.fit([tokens])
+        prior.prepare([tokens])
 
 
 def test_saved_and_loaded(tmp_path):
     prior = temporal_bigram()
-    prior.fit([random_tokens(prior, 7)])
+    prior.prepare([random_tokens(prior, 7)])
     prior.save_pretrained(tmp_path)
     loaded = Prior.from_pretrained(tmp_path)
     assert isinstance(loaded, TemporalBigramPrior)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from tokenreel.priors.sampling import counter_rng
 from tokenreel.priors.sampling.counter_rng import uniforms
 
 GOLDEN = [
@@ -39,6 +41,7 @@ def test_uniform_and_uncorrelated_along_every_part_of_the_counter():
         assert abs((first * second).mean()) < 5 / first.size**0.5
 
 
-def test_the_largest_hash_is_still_below_one():
-    largest = np.uint64(2**64 - 1)
-    assert ((largest >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52 < 1
+@pytest.mark.parametrize("bits", [0, 2**64 - 1])
+def test_the_extreme_hashes_are_strictly_between_0_and_1(bits: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(counter_rng, "_mix", lambda counter: np.full_like(counter, bits))
+    assert 0 < uniforms(7, np.array([0]), np.array([0])).item() < 1

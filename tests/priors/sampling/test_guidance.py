@@ -14,7 +14,8 @@ from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
 from tokenreel.priors.sampling.guidance import guided
-from tokenreel.priors.sampling.video import SamplingConfig, sample, sample_video
+from tokenreel.priors.sampling.logits import SamplingConfig
+from tokenreel.priors.sampling.video import sample, sample_video
 
 GUIDANCE = 2.5
 

@@ -14,7 +14,7 @@ from tokenreel.priors.base import raster_order
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
-from tokenreel.priors.sampling.video import sample, sample_video, sample_windows
+from tokenreel.priors.sampling.video import sample, sample_video
 
 
 def toy(order: str = "raster") -> ToyPrior:
@@ -45,7 +45,7 @@ def still_video_prior(rows: int = 97) -> TemporalBigramPrior:
         stays = torch.rand(rows, 3, 5, 1, generator=generator) < 0.8
         indices[:, t] = torch.where(stays, indices[:, t - 1], indices[:, t])
     prior = TemporalBigramPrior(TemporalBigramConfig(), spec)
-    prior.fit([{"video": indices}])
+    prior.prepare([{"video": indices}])
     return prior
 
 
@@ -228,14 +228,6 @@ def test_a_short_video_in_subscale_order_samples_what_its_frames_need():
     clip = sample_video(prior, {}, 6, samples=torch.arange(2))
     short = sample_video(prior, {}, 3, samples=torch.arange(2))
     assert torch.equal(short.tokens["video"], clip.tokens["video"][:, :3])
-
-
-def test_parts_hold_each_step_once():
-    """After the first clip a part is as long as the window stride, so that memory does not grow."""
-    prior = toy()
-    parts = list(sample_windows(prior, {}, 14, SamplingConfig(window_stride=2), samples=torch.arange(2)))
-    assert [part.tokens["video"].shape[1] for part in parts] == [6, 2, 2, 2, 2]
-    assert ["class" in part.tokens for part in parts] == [True, False, False, False, False]
 
 
 def test_two_levels_with_sliding_windows():

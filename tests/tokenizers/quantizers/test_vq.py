@@ -122,7 +122,12 @@ def test_dead_codes_are_revived():
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"codebook_size": 1}, "codebook_size"), ({"decay": 1.0}, "decay"), ({"revive_below": 1.5}, "revive_below")],
+    [
+        ({"codebook_size": 1}, "codebook_size"),
+        ({"decay": 1.0}, "decay"),
+        ({"smoothing": 0.0}, "smoothing"),
+        ({"revive_below": 1.5}, "revive_below"),
+    ],
 )
 def test_invalid_fields_are_rejected(fields, words):
     with pytest.raises(ConfigError, match=words):
