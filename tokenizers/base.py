@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -47,14 +48,14 @@ class VideoTokenizer(nn.Module, PretrainedModel):
     """Base class of tokenizers. A subclass sets `config_class`, builds its `spec`, and implements the three abstract
     methods; it is constructed as `Subclass(config, frames, framing)`.
 
-    The code fingerprint covers every tensor and every setting that is not listed as decode-only. Token caches stay
-    valid when what is listed changes; list nothing that `encode` uses.
+    The code fingerprint covers every tensor and every setting that is not listed as decode-only: in
+    `decode_only_modules`, and in the class variable `decode_only_settings` of `config_class`. Token caches stay valid
+    when what is listed changes; list nothing that `encode` uses.
     """
 
     kind: ClassVar[str] = "tokenizer"
     config_class: ClassVar[type[Any]]
     decode_only_modules: ClassVar[tuple[str, ...]] = ()  # submodules and tensors unused by `encode`
-    decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields of `config` likewise; a quantizer has its own list
 
     spec: TokenSpec
 
@@ -107,7 +108,7 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         framing.
         """
         document = self.document
-        settings = _code_settings(document["config"], self.config, self.decode_only_settings)
+        settings = _code_settings(document["config"], self.config)
         decode_only = tuple(f"{name}." for name in self.decode_only_modules)
         tensors = {k: v for k, v in self.state_dict().items() if not f"{k}.".startswith(decode_only)}
         return fingerprint({"config": settings, "spec": document["spec"]}, tensors)
@@ -168,15 +169,14 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         return self.eval().requires_grad_(False)
 
 
-def _code_settings(document: Mapping[str, Any], config: Any, decode_only: Collection[str]) -> dict[str, Any]:
-    """The configuration's `document` without its `decode_only` fields; nested configurations with their own
-    `decode_only_settings` (a quantizer's) likewise.
-    """
+def _code_settings(document: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """The configuration's `document` without its `decode_only_settings`; nested configurations likewise."""
+    decode_only = getattr(config, "decode_only_settings", ())
     settings = {name: value for name, value in document.items() if name not in decode_only}
     for name, value in settings.items():
         part = getattr(config, name)
-        if hasattr(part, "decode_only_settings"):
-            settings[name] = _code_settings(value, part, part.decode_only_settings)
+        if dataclasses.is_dataclass(part):
+            settings[name] = _code_settings(value, part)
     return settings
 
 

@@ -37,6 +37,10 @@ STREAM = "video"
 @dataclass(frozen=True)
 class ContextAutoencoderConfig:
     type: ClassVar[str] = "context-autoencoder"
+    decode_only_settings: ClassVar[tuple[str, ...]] = (
+        *("flow", "augmented_views", "context", "keep_first", "autoregressive_frames"),
+        *("reconstruction", "contextual", "consistency"),
+    )
 
     # Equation 3 weights the commitment loss by beta = 0.25, the authors' code the codebook loss; here the codebook is
     # updated by moving averages, so there is only the commitment loss.
@@ -88,10 +92,6 @@ class ContextAutoencoder(VideoTokenizer):
     config: ContextAutoencoderConfig
     config_class: ClassVar[type[Any]] = ContextAutoencoderConfig
     decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
-    decode_only_settings: ClassVar[tuple[str, ...]] = (
-        *("flow", "augmented_views", "context", "keep_first", "autoregressive_frames"),
-        *("reconstruction", "contextual", "consistency"),
-    )
 
     def __init__(self, config: ContextAutoencoderConfig, frames: int, framing: Framing) -> None:
         if config.flow and frames < 2:

@@ -30,6 +30,7 @@ GIVEN_STREAMS = {level: given_name(level) for level in LEVELS}  # control stream
 @dataclass(frozen=True)
 class HierarchicalVQVAEConfig:
     type: ClassVar[str] = "hierarchical-vqvae"
+    decode_only_settings: ClassVar[tuple[str, ...]] = ("mask_bottom",)
 
     quantizer: AnyQuantizerConfig = field(default_factory=VQConfig)  # settings of both levels' quantizers
     hidden: int = 128  # channels of all features
@@ -112,7 +113,6 @@ class HierarchicalVQVAE(VideoTokenizer):
 
     config_class: ClassVar[type[Any]] = HierarchicalVQVAEConfig
     decode_only_modules: ClassVar[tuple[str, ...]] = ("decoder",)
-    decode_only_settings: ClassVar[tuple[str, ...]] = ("mask_bottom",)
 
     def __init__(self, config: HierarchicalVQVAEConfig, frames: int, framing: Framing) -> None:
         encoder = HierarchicalEncoder(config)  # first, as initial weights depend on the order of construction

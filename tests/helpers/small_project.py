@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.spec import Framing
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.priors.base import build_prior
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import build_tokenizer
 
 VIDEOS, FRAMES, SIZE = 11, 8, 16  # of the data set, of each video, pixels

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prior_contract import random_tokens
 from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, raster_order
 from tokenreel.priors.ngram.prior import UnigramConfig, UnigramPrior
+from tokenreel.testing.priors import random_tokens
 
 VIDEO = StreamSpec("video", (5, 2, 3), 7, codebooks=2)
 STATE = StreamSpec("state", (5, 1, 1), 11, role="control")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prior_contract import (
+from torch import Tensor
+from toy_priors import ToyConfig, ToyPrior, ToyState, interleaved_order, spec_of, subscale_order
+
+from tokenreel.data.spec import StreamSpec
+from tokenreel.priors.base import State, Tokens, raster_order
+from tokenreel.priors.sampling.video import sample
+from tokenreel.testing.priors import (
     check_cached_equals_uncached,
     check_causality,
     check_contract,
@@ -28,12 +34,6 @@ from prior_contract import (
     random_tokens,
     scramble,
 )
-from torch import Tensor
-from toy_priors import ToyConfig, ToyPrior, ToyState, interleaved_order, spec_of, subscale_order
-
-from tokenreel.data.spec import StreamSpec
-from tokenreel.priors.base import State, Tokens, raster_order
-from tokenreel.priors.sampling.video import sample
 
 RASTER = spec_of(StreamSpec("video", (3, 2, 5), 7), frames=3)
 
@@ -309,7 +309,7 @@ def test_checks_catch_violations_with_controls(broken, check, error):
 
 def test_reading_nothing_is_caught():
     _, bottom = two_levels(Constant)
-    with pytest.raises(AssertionError, match="stream 'top' is read and changes nothing"):
+    with pytest.raises(AssertionError, match="reads: has stream 'top', which changes nothing"):
         check_read_streams_used(bottom, random_tokens(bottom, 3), random_given(bottom, 3, fraction=0.3))
 
 

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tokenizer_contract import check_contract
 from torch import Tensor
-from untrained import spread_codes
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.spec import Framing
 from tokenreel.errors import ConfigError
+from tokenreel.testing.tokenizers import check_contract, spread_codes
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAEConfig
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS, Quantizer, QuantizerConfig

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from tokenizer_contract import check_contract
 
 from tokenreel.data.spec import Framing
 from tokenreel.decoders.context.augmented_views import AugmentedViewConfig
 from tokenreel.decoders.context.flow import FlowConfig
 from tokenreel.decoders.context.object_motion import ObjectMotionConfig
 from tokenreel.errors import ConfigError
+from tokenreel.testing.tokenizers import check_contract
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder, ContextAutoencoderConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig

@@ -6,13 +6,12 @@ import json
 
 import pytest
 import torch
-from tokenizer_contract import check_contract
-from untrained import spread_codes
 
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.hub import fingerprint
+from tokenreel.testing.tokenizers import check_contract, spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig

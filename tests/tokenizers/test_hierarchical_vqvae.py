@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizer_contract import check_contract
 from torch import Tensor
 from torch.nn import functional
-from untrained import spread_codes
 
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError
+from tokenreel.testing.tokenizers import check_contract, spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import GIVEN_STREAMS, LEVELS, HierarchicalVQVAE, HierarchicalVQVAEConfig
 from tokenreel.tokenizers.quantizers.vq import VQConfig

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizer_contract import check_contract, check_quantizers, check_training_pass
 from torch import Tensor, nn
-from untrained import spread_codes
 
 from tokenreel.data.spec import Framing
 from tokenreel.hub import fingerprint
+from tokenreel.testing.tokenizers import (
+    check_contract,
+    check_quantizers,
+    check_training_pass,
+    check_training_steps,
+    spread_codes,
+)
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE, FrameVQVAEConfig
 from tokenreel.tokenizers.quantizers.lfq import LFQ, LFQConfig
 
@@ -50,14 +55,22 @@ class ScaledConfig(FrameVQVAEConfig):
     scale: float = 1.0  # of the pixels, before they are encoded
 
 
-class ScaleListed(FrameVQVAE):
+@dataclass(frozen=True)
+class ScaleListedConfig(ScaledConfig):
     decode_only_settings = ("scale",)
 
+
+class ScaleListed(FrameVQVAE):
     def _latents(self, video: Tensor) -> Tensor:
         return super()._latents(self.config.scale * video)
 
 
-class WidthListed(FrameVQVAE):
+@dataclass(frozen=True)
+class WidthListedConfig(FrameVQVAEConfig):
+    decode_only_settings = ("hidden",)
+
+
+class ListedInTheWrongPlace(FrameVQVAE):
     decode_only_settings = ("hidden",)
 
 
@@ -127,6 +140,21 @@ class BlurListed(Blurred):
     decode_only_modules = ("decoder", "kernel")
 
 
+class MovedInPlace(LFQ):
+    """Moves what the gradient of its own loss needs."""
+
+    def __init__(self, config: LFQConfig, dim: int) -> None:
+        super().__init__(config, dim)
+        self.register_buffer("scale", torch.ones(dim))
+
+    def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        latents, indices, losses = super().train_rows(rows)
+        losses["scale"] = (rows * self.scale).square().mean()
+        if self.training:
+            self.scale.add_(1)
+        return latents, indices, losses
+
+
 def small(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig] = FrameVQVAEConfig) -> FrameVQVAE:
     torch.manual_seed(5)
     tokenizer = cls(config(**SMALL), 2, Framing(height=20, width=28))
@@ -147,8 +175,9 @@ def random_video() -> Tensor:
         (NothingListed, FrameVQVAEConfig, "decode_only_modules: no token depends on 'decoder'"),
         (Misspelt, FrameVQVAEConfig, "decode_only_modules: there is no submodule or tensor 'decodr'"),
         (OwnFingerprint, FrameVQVAEConfig, "code_fingerprint: does not change with quantizer.*, but tokens .* do"),
-        (ScaleListed, ScaledConfig, "decode_only_settings: scale is listed, but tokens .* depend on it"),
-        (WidthListed, FrameVQVAEConfig, "decode_only_settings: hidden is listed, but changes tensors used by encode"),
+        (ScaleListed, ScaleListedConfig, "decode_only_settings: scale is listed, but tokens .* depend on it"),
+        (ListedInTheWrongPlace, FrameVQVAEConfig, "decode_only_settings: .* of FrameVQVAEConfig, not of"),
+        (FrameVQVAE, WidthListedConfig, "decode_only_settings: hidden is listed, but changes tensors used by encode"),
     ],
 )
 def test_a_wrong_list_is_rejected(cls: type[FrameVQVAE], config: type[FrameVQVAEConfig], message: str) -> None:
@@ -175,6 +204,7 @@ def test_a_wrong_tokenizer_is_rejected(cls: type[FrameVQVAE], message: str) -> N
         (Detached, check_training_pass, "forward: the decoded video has no gradient"),
         (Detached, check_quantizers, "train_rows: no straight-through gradient"),
         (PartlyDetached, check_quantizers, r"train_rows: no straight-through gradient to channels \[1, 2, 3, 4\]"),
+        (MovedInPlace, check_training_steps, "forward: has no backward pass in training mode: .*inplace"),
         (OtherIndices, check_training_pass, "forward: code_counts of 'video' are not those of the tokens of encode"),
         (OtherIndices, check_quantizers, "train_rows: its indices are not those of encode_rows"),
     ],

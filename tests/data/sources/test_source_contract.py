@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from bair_records import record
 from PIL import Image
-from source_contract import (
+from video_list import VideoList, open_video_list
+
+from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.open import SOURCES
+from tokenreel.data.spec import Framing
+from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.testing.sources import (
     check_contract,
     check_damage,
     check_entries,
@@ -26,13 +33,6 @@ from source_contract import (
     check_reopened_elsewhere,
     check_workers,
 )
-from video_list import VideoList, open_video_list
-
-from tokenreel.data.sources.base import VideoEntry
-from tokenreel.data.sources.open import SOURCES
-from tokenreel.data.spec import Framing
-from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
 
 T, H, W = 5, 7, 11
 RATE = 5.0  # frames a second of the sources that state one

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
@@ -38,6 +37,7 @@ from tokenreel.pipelines.requests.generation import GenerateRequest, SampleReque
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.priors.base import build_prior
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 

@@ -12,7 +12,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_frames
@@ -26,6 +25,7 @@ from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequ
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.priors.base import build_prior
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
 T, SIZE = 5, 16  # frames of a clip, pixels

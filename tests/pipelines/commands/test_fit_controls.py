@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import FakeHub
-from untrained import spread_codes
 
 from tokenreel.data.cache.fill import ShardFiller
 from tokenreel.data.cache.reader import TokenCache
@@ -41,6 +40,7 @@ from tokenreel.pipelines.requests.decoding import DecodeRequest
 from tokenreel.pipelines.requests.program import TabletopRequest
 from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
 from tokenreel.pipelines.requests.training import FitControlsRequest
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 

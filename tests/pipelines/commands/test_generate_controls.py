@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.spec import Framing
@@ -26,6 +25,7 @@ from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import FitControlsRequest
 from tokenreel.priors.base import build_prior
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.controls.controls import Controls
 from tokenreel.tokenizers.controls.integers import IntegerConfig, IntegerEncoder

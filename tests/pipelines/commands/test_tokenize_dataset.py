@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from nickname import Nickname, open_nickname
-from untrained import spread_codes
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_model
@@ -26,6 +25,7 @@ from tokenreel.pipelines.commands import inspect as inspect_path
 from tokenreel.pipelines.commands import repair, tokenize_dataset, verify
 from tokenreel.pipelines.requests.artifacts import InspectRequest, VerifyRequest
 from tokenreel.pipelines.requests.tokenizing import RepairRequest, TokenizeRequest
+from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
 

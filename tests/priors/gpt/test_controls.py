@@ -7,15 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from prior_contract import (
-    check_contract,
-    check_normalised,
-    check_sample_frequencies,
-    check_step_computes_one_position,
-    random_given,
-    random_tokens,
-    scramble,
-)
 from toy_priors import spec_of
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
@@ -24,6 +15,15 @@ from tokenreel.priors.base import Prior, vocabulary_size
 from tokenreel.priors.gpt.inputs import FEATURES
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.gpt.order import latest_positions
+from tokenreel.testing.priors import (
+    check_contract,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
 
 SCALE = 0.1  # see test_model.py
 CONTROLS = [("class",), ("end",), ("state",), ("sound",), ("class", "state", "sound", "end")]

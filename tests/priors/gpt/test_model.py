@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from prior_contract import (
+from toy_priors import spec_of
+
+from tokenreel.data.spec import StreamSpec, TokenSpec
+from tokenreel.errors import ConfigError
+from tokenreel.priors.base import Prior
+from tokenreel.priors.gpt.model import GPT, GPTConfig
+from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
     check_sample_frequencies,
@@ -15,12 +21,6 @@ from prior_contract import (
     random_tokens,
     scramble,
 )
-from toy_priors import spec_of
-
-from tokenreel.data.spec import StreamSpec, TokenSpec
-from tokenreel.errors import ConfigError
-from tokenreel.priors.base import Prior
-from tokenreel.priors.gpt.model import GPT, GPTConfig
 
 SCALE = 0.1  # of the noise on the weights: with more, attention attends to one token only
 

@@ -6,19 +6,19 @@ import math
 
 import pytest
 import torch
-from prior_contract import (
-    check_contract,
-    check_normalised,
-    check_sample_frequencies,
-    random_given,
-    random_tokens,
-)
 from toy_priors import spec_of
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.errors import DataError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
+from tokenreel.testing.priors import (
+    check_contract,
+    check_normalised,
+    check_sample_frequencies,
+    random_given,
+    random_tokens,
+)
 
 SPEC = spec_of(
     StreamSpec("video", (3, 2, 2), 5, codebooks=2), StreamSpec("state", (3, 1, 1), 7, role="control"), frames=3

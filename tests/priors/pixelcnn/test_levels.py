@@ -7,15 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from prior_contract import (
-    check_contract,
-    check_normalised,
-    check_sample_frequencies,
-    check_step_computes_one_position,
-    random_given,
-    random_tokens,
-    scramble,
-)
 from torch import Tensor
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
@@ -27,6 +18,15 @@ from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.logits import SamplingConfig, invert_cdf
 from tokenreel.priors.sampling.video import sample
+from tokenreel.testing.priors import (
+    check_contract,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
 
 SCALE = 0.1  # of the noise on the weights: with more, attention attends to one location only
 SIZES = {

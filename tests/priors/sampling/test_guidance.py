@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from brute_force import one_by_one
-from prior_contract import random_given, random_tokens, scramble
 from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of
 
 from tokenreel.data.spec import END, StreamSpec, TokenSpec
@@ -16,6 +15,7 @@ from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPri
 from tokenreel.priors.sampling.guidance import guided
 from tokenreel.priors.sampling.logits import SamplingConfig
 from tokenreel.priors.sampling.video import sample, sample_video
+from tokenreel.testing.priors import random_given, random_tokens, scramble
 
 GUIDANCE = 2.5
 

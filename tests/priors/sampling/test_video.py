@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from brute_force import one_by_one
-from prior_contract import random_given, random_tokens, scramble
 from toy_priors import ToyConfig, ToyPrior, interleaved_order, spec_of, subscale_order
 
 from tokenreel.data.spec import END, END_STEP, StreamSpec
@@ -15,6 +14,7 @@ from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
 from tokenreel.priors.sampling.video import sample, sample_video
+from tokenreel.testing.priors import random_given, random_tokens, scramble
 
 
 def toy(order: str = "raster") -> ToyPrior:

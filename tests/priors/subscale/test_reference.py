@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prior_contract import random_tokens, scramble
 from subscale.reference import reference_log_prob
 from toy_priors import spec_of
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
+from tokenreel.testing.priors import random_tokens, scramble
 
 SIZE = 7
 TOLERANCE = 5e-5  # nats: weights are float64 here, but the last softmax, of up to 70 nats, is float32

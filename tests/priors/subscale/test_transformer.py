@@ -8,16 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prior_contract import (
-    check_contract,
-    check_given_reaches_earlier,
-    check_normalised,
-    check_sample_frequencies,
-    check_step_computes_one_position,
-    random_given,
-    random_tokens,
-    scramble,
-)
 from toy_priors import spec_of
 
 from tokenreel.data.spec import StreamSpec
@@ -29,6 +19,16 @@ from tokenreel.priors.sampling.video import sample
 from tokenreel.priors.subscale.cached import CachedDecoder
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
+from tokenreel.testing.priors import (
+    check_contract,
+    check_given_reaches_earlier,
+    check_normalised,
+    check_sample_frequencies,
+    check_step_computes_one_position,
+    random_given,
+    random_tokens,
+    scramble,
+)
 
 SCALE = 0.1  # of the noise on the weights: with more, attention attends to one location only
 TYPES = {  # subscale factor, kernel and grid

@@ -6,6 +6,7 @@ A tokenizer's test file builds a small one whose tokens are not all equal, and c
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import typing
 from collections.abc import Collection, Iterator
@@ -19,6 +20,19 @@ from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Tokens, VideoTokenizer
 from tokenreel.tokenizers.quantizers.base import Quantizer
 
+_LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
+
+
+def spread_codes(tokenizer: VideoTokenizer) -> VideoTokenizer:
+    """`tokenizer` itself, with larger weights in its submodule `encoder`: with PyTorch's initial weights latents are so
+    small that nearly all tokens are the same.
+    """
+    layers = [layer for layer in tokenizer.get_submodule("encoder").modules() if isinstance(layer, _LAYERS)]
+    assert layers, "spread_codes: the submodule `encoder` has no convolution and no linear layer"
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, gain=2.0)
+    return tokenizer
+
 
 def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     """`video` [B, 3, T, H, W] in [-1, 1]: at least two clips, not constant."""
@@ -29,6 +43,7 @@ def check_contract(tokenizer: VideoTokenizer, video: Tensor) -> None:
     check_saved_state(tokenizer, video)
     check_no_leak_across_clips(tokenizer, video)
     check_training_pass(tokenizer, video)
+    check_training_steps(tokenizer, video)
     check_quantizers(tokenizer, video)
     check_time(tokenizer, video)
     check_lengths(tokenizer, video)
@@ -118,6 +133,21 @@ def check_training_pass(tokenizer: VideoTokenizer, video: Tensor) -> None:
     (gradient,) = torch.autograd.grad(output.video.square().sum(), pixels)
     reached = (gradient != 0).flatten(3).any(3).any(1)  # [B, T]
     assert reached.all(), "forward: the decoded video has no gradient to some frames of the encoder's input"
+
+
+def check_training_steps(tokenizer: VideoTokenizer, video: Tensor) -> None:
+    """Two steps in training mode: gradients are finite, and what moves in place (a codebook) is not what they need."""
+    trained = copy.deepcopy(tokenizer).train().requires_grad_()
+    for _ in range(2):
+        output = trained(video)
+        total = torch.stack([output.video.square().mean(), *output.losses.values()]).sum()
+        try:
+            total.backward()
+        except RuntimeError as error:
+            raise AssertionError(f"forward: has no backward pass in training mode: {error}") from error
+    for name, parameter in trained.named_parameters():
+        finite = parameter.grad is None or bool(parameter.grad.isfinite().all())
+        assert finite, f"forward: the gradient of {name} is not finite in training mode"
 
 
 def check_quantizers(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -210,9 +240,9 @@ def check_code_fingerprint(tokenizer: VideoTokenizer, video: Tensor) -> None:
     """
     _check_tensors(tokenizer, video)
     framing = tokenizer.spec.framing
-    for change in ({"crop": "none"}, {"resize": "nearest"}):
-        twin = _rebuilt(tokenizer, dataclasses.replace(framing, **change))
-        assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: ignores framing {change}"
+    for other in (dataclasses.replace(framing, crop="none"), dataclasses.replace(framing, resize="nearest")):
+        twin = _rebuilt(tokenizer, other)
+        assert twin.code_fingerprint != tokenizer.code_fingerprint, f"code_fingerprint: is the same for {other}"
 
 
 def _check_tensors(tokenizer: VideoTokenizer, video: Tensor) -> None:
@@ -268,7 +298,10 @@ def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
     fingerprint; all others change both fingerprints.
     """
     config, before, tokens = tokenizer.config, tokenizer.fingerprints(), tokenizer.encode(video)
-    for name, changed, decode_only in _changes(config, tokenizer.decode_only_settings):
+    assert not hasattr(tokenizer, "decode_only_settings"), (
+        f"decode_only_settings: is a class variable of {type(config).__name__}, not of {type(tokenizer).__name__}"
+    )
+    for name, changed, decode_only in _changes(config):
         tokenizer.config = changed
         after = tokenizer.fingerprints()
         tokenizer.config = config
@@ -282,17 +315,16 @@ def check_code_settings(tokenizer: VideoTokenizer, video: Tensor) -> None:
             assert not streams, f"decode_only_settings: {name} is listed, but tokens of {streams} depend on it"
 
 
-def _changes(config: Any, decode_only: Collection[str], path: str = "") -> Iterator[tuple[str, Any, bool]]:
+def _changes(config: Any, path: str = "") -> Iterator[tuple[str, Any, bool]]:
     """Yields the name of a setting, `config` with another value of it, and whether it is listed as decode-only; the
     settings of a required nested configuration (a quantizer's) are changed one by one.
     """
-    hints = typing.get_type_hints(type(config))
+    hints, decode_only = typing.get_type_hints(type(config)), getattr(config, "decode_only_settings", ())
     for name in (field.name for field in dataclasses.fields(config)):
         value, listed = getattr(config, name), name in decode_only
         optional = type(None) in typing.get_args(hints[name])
         if dataclasses.is_dataclass(value) and not optional:
-            inner = getattr(value, "decode_only_settings", ())
-            for dotted, changed, inner_listed in _changes(value, inner, f"{path}{name}."):
+            for dotted, changed, inner_listed in _changes(value, f"{path}{name}."):
                 yield dotted, dataclasses.replace(config, **{name: changed}), listed or inner_listed
         elif value is not None:
             yield f"{path}{name}", _with_another_value(config, name, hints[name]), listed
@@ -305,7 +337,10 @@ def _with_another_value(config: Any, name: str, hint: Any) -> Any:
             return dataclasses.replace(config, **{name: value})
         except ConfigError:
             continue
-    raise AssertionError(f"{type(config).__name__}.{name}: none of the contract's _other_values is valid")
+    raise AssertionError(
+        f"{type(config).__name__}.{name}: no other value that is tried is valid beside the other settings; give the "
+        "tested tokenizer settings that leave room, or restrict the values by Literal"
+    )
 
 
 def _other_values(hint: Any, value: Any) -> list[Any]:
@@ -317,19 +352,27 @@ def _other_values(hint: Any, value: Any) -> list[Any]:
         return [tuple(2 * size for size in value), tuple(size + 1 for size in value)]
     if isinstance(value, bool):
         return [not value]
-    return [value + 1, value - 1] if isinstance(value, int) else [value / 2 + 0.1, value / 2]
+    if isinstance(value, int):
+        return [value + 1, value - 1, 2 * value, value // 2]
+    return [value / 2 + 0.1, value / 2] if isinstance(value, float) else []
+
+
+def _new(tokenizer: VideoTokenizer, config: Any, framing: Framing) -> VideoTokenizer:
+    member: Any = type(tokenizer)  # members take other arguments than the base class
+    built: VideoTokenizer = member(config, tokenizer.spec.frames, framing)
+    return built
 
 
 def _rebuilt(tokenizer: VideoTokenizer, framing: Framing) -> VideoTokenizer:
     """A tokenizer for this framing with the same configuration and state dict."""
-    twin = type(tokenizer)(tokenizer.config, tokenizer.spec.frames, framing)
+    twin = _new(tokenizer, tokenizer.config, framing)
     twin.load_state_dict(tokenizer.state_dict())
     return twin.freeze()
 
 
 def _rebuilt_with(tokenizer: VideoTokenizer, name: str, config: Any) -> VideoTokenizer:
     """A tokenizer of `config`, which differs in the setting `name`, with the same weights except decode-only ones."""
-    twin, listed = type(tokenizer)(config, tokenizer.spec.frames, tokenizer.spec.framing), tokenizer.decode_only_modules
+    twin, listed = _new(tokenizer, config, tokenizer.spec.framing), tokenizer.decode_only_modules
     weights = {key: tensor for key, tensor in tokenizer.state_dict().items() if not _is_below(key, listed)}
     try:
         missing, unexpected = twin.load_state_dict(weights, strict=False)

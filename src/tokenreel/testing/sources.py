@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -159,7 +160,7 @@ def check_damage(location: str, folder: Path, open_at: OpenAt = open_source) -> 
         file.write_bytes(whole)
         opened = open_at(location)
         file.unlink()
-        _is_refused(lambda source=opened: _read_everything(source))
+        _is_refused(partial(_read_everything, opened))
         file.write_bytes(whole)
         assert not _is_refused(lambda: _read_everything(open_at(location))), f"{file.name}: whole again, and refused"
 
