@@ -120,6 +120,8 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
     [
         (lambda: SampleRequest(**SAMPLE, num=0), r"--num \(=0\) must be at least 1"),
         (lambda: SampleRequest(**SAMPLE, temperature=0.0), r"--temperature \(=0.0\) must be above 0"),
+        (lambda: SampleRequest(**SAMPLE, temperature=float("nan")), r"--temperature \(=nan\) must be above 0"),
+        (lambda: SampleRequest(**{**SAMPLE, "prior": []}), "--prior must be given at least once"),
         (lambda: SampleRequest(**SAMPLE, top_p=1.5), r"--top-p \(=1.5\) must be at most 1"),
         (lambda: SampleRequest(**SAMPLE, split="trian"), r"--split 'trian' is not known; did you mean 'train'"),
         (lambda: SampleRequest(**SAMPLE, num="3"), r"--num \(='3'\) must be of type int"),
