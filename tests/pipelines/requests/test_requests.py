@@ -131,6 +131,7 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
         (lambda: SampleRequest(**SAMPLE, given_frames=3, frames=2), r"--frames \(=2\) must be at least --given-frames"),
         (lambda: DecodeRequest(tokens="t", tokenizer="t", out="o", given_frames=2), r"--given-frames \(=2\) .*--con"),
         (lambda: TokenizeRequest(data="d", out="o", shard_index=2, num_shards=2), r"--shard-index \(=2\) must be"),
+        (lambda: TokenizeRequest(data="d.npy", out="o", dry_run=True), r"--dry-run \(=True\) is for videos"),
         (lambda: GenerateRequest(prior=["p"], tokenizer="t", out="o"), r"--given-frames \(=1\) needs --video"),
         (lambda: TabletopRequest(directory=None), r"DIRECTORY \(=None\) must be of type Path"),
         (lambda: run(SamplingOptions()), "SamplingOptions is not the request of a command"),
