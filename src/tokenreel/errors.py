@@ -31,8 +31,9 @@ class HubError(UserError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Ends an error message about an unknown name: the nearest known one if there is one, and the known ones."""
+    """Ends an error message about an unknown name: the known ones that it begins, or the nearest one, and all."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known: {', '.join(names)}"
+    begun = [other for other in names if len(name) > 2 and other.startswith(name.removesuffix("s"))]
+    near = begun[:3] or difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}"
