@@ -73,7 +73,7 @@ class StreamSpec:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type that holds every code, the null code and a fill value (its maximum)."""
+        """The smallest unsigned type that holds every code, the unconditional token and a fill value (its maximum)."""
         return np.min_scalar_type(self.codebook_size + 1)
 
 
@@ -137,8 +137,8 @@ class TokenSpec:
 
     def with_end_frame(self) -> TokenSpec:
         """This spec with the control streams of an end frame: `end`, the tokens of the step at which the clip is to
-        arrive, and `end_step`, which step that is. They are derived from
-        the level (`data/controls/end_frame.py`); no cache holds them.
+        arrive, and `end_step`, which step that is. They are derived from the level (`data/controls/end_frame.py`); no
+        cache holds them.
 
         Raises ConfigError where there are several levels.
         """
