@@ -54,7 +54,7 @@ def test_saved_and_loaded_controls_are_equal_in_the_same_order(controls: Control
 
 
 def test_a_document_without_encoders_is_no_traceback() -> None:
-    with pytest.raises(ConfigError, match="config.encoders: expected a list"):
+    with pytest.raises(ConfigError, match=r"config\.encoders: expected a list"):
         Controls.from_document({"config": {"type": "controls"}})
 
 
