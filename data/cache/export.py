@@ -63,6 +63,8 @@ def export_webdataset(
 
 
 def _require_exportable(cache: TokenCache, out: Path, rows: np.ndarray, split: str | None) -> None:
+    if out.name in ("", ".."):
+        raise CacheError(f"--out {out} has no name of its own, by which a folder could appear: give a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CacheError(f"--out {out} already exists and is not empty: give a new folder, or remove it first")
     if cache.cache_id is None:

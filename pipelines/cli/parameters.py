@@ -31,12 +31,13 @@ def _parameter(field: RequestField) -> click.Parameter:
     if field.type is bool:
         return click.Option([option.flag, field.name], is_flag=True, help=option.help)
     several = (field.is_tuple and not option.separated) or field.is_mapping
+    default = {} if field.required or several else {"default": field.default}  # click takes a None for a value
     return click.Option(
         [option.flag, field.name],
         type=_type(field.element if field.is_tuple else field.type, field),
         required=field.required,
-        default=None if field.required or several else field.default,
         show_default=not several and field.default is not None,
+        **default,
         multiple=several,
         callback=_callback(field),
         metavar=option.metavar,

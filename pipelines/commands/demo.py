@@ -77,5 +77,5 @@ def _run(request: DemoRequest, out: Path) -> dict[str, Any]:
     stages.run("samples", sample.run, sampling)
     stages.run("decoded", decode.run, DecodeRequest(tokens=samples, tokenizer=str(tokenizer), out=out / "decoded"))
     bound = choice_bits_per_code(TokenCache.open(cache), videos, GIVEN) if request.data is None else None
-    scores = write_demo_report(out, source, stages, SampleSettings(GIVEN, CLIPS, TOP_K), bound)
+    scores = write_demo_report(out, source, preset, stages, SampleSettings(GIVEN, CLIPS, TOP_K), bound)
     return {"out": str(out), "seconds": round(time.perf_counter() - started, 1), **scores}

@@ -62,14 +62,20 @@ def require_section(sections: Mapping[str, Any], name: str) -> Any:
 
 def _training(section: Any, stage: str, level: str | None, levels: Container[str]) -> dict[str, Any]:
     """The settings of `stage` and `level`, one of `levels`: within a source a part overrides what is shared."""
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"training: expected a mapping, got {section!r}")
+    section = _require_mapping(section, "training")
     shared = {key: value for key, value in section.items() if key not in STAGES}
-    own = section.get(stage) or {}
+    own = _require_mapping(section.get(stage) or {}, f"training.{stage}")
     if level is None:
         return merge(shared, own)
     of_all_levels = {key: value for key, value in own.items() if key not in levels}
-    return merge(merge(shared, of_all_levels), own.get(level) or {})
+    of_level = _require_mapping(own.get(level) or {}, f"training.{stage}.{level}")
+    return merge(merge(shared, of_all_levels), of_level)
+
+
+def _require_mapping(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+    return value
 
 
 class _Assignment(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
@@ -37,9 +38,8 @@ def data_config_of(tokenizer: VideoTokenizer) -> DataConfig:
 
 def mean_image_of(plan: Plan, pool: DecodePool) -> np.ndarray:
     """float64 [H, W, 3]: the mean of training clips spread over the plan."""
-    rows = plan.rows("train")
-    chosen = rows[np.linspace(0, len(rows) - 1, min(MEAN_IMAGE_CLIPS, len(rows))).astype(np.int64)]
-    return mean_image(clip for _, clip in read_clips(plan, pool, chosen))
+    rows = evenly_spaced(plan.rows("train"), MEAN_IMAGE_CLIPS)
+    return mean_image(clip for _, clip in read_clips(plan, pool, rows))
 
 
 def read_clips(plan: Plan, pool: DecodePool, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

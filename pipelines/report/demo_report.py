@@ -74,7 +74,7 @@ class SampleSettings:
 
 
 def write_demo_report(
-    out: Path, source: str, stages: Stages, settings: SampleSettings, choice_bits: float | None
+    out: Path, source: str, preset: str, stages: Stages, settings: SampleSettings, choice_bits: float | None
 ) -> dict[str, Any]:
     """Writes `out/report.html` and returns its scores.
 
@@ -103,7 +103,7 @@ def write_demo_report(
         truth=held_out.truth,
         samples=_group_by_start(samples_decoded, len(held_out.truth)),
         scores=_score_rows(held_out.scores, prior),
-        commands=_commands(source),
+        commands=_commands(source, preset),
     )
     write_report(out / "report.html", page)
     write_picture(out / "samples.png", page)
@@ -202,12 +202,12 @@ def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[t
     return rows
 
 
-def _commands(source: str) -> str:
+def _commands(source: str, preset: str) -> str:
     return "\n".join(
         (
-            f"tokenreel train-tokenizer --preset gpt-tabletop-tiny --data {source} --out tokenizer",
+            f"tokenreel train-tokenizer --preset {preset} --data {source} --out tokenizer",
             f"tokenreel tokenize-dataset --tokenizer tokenizer --data {source} --out tokens.zarr",
-            "tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out prior",
+            f"tokenreel train-prior --preset {preset} --cache tokens.zarr --out prior",
             "tokenreel sample --prior prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
             "tokenreel decode --tokens samples.zarr --tokenizer tokenizer --out samples",
         )

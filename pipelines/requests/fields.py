@@ -34,8 +34,8 @@ class Option:
 
     def check_range(self, value: float) -> None:
         """Raises ConfigError for a value out of range."""
-        low = self.minimum is not None and value < self.minimum
-        if low or (self.above is not None and value <= self.above):
+        low = self.minimum is not None and not value >= self.minimum  # not: NaN is out of every range
+        if low or (self.above is not None and not value > self.above):
             bound = f"at least {self.minimum}" if self.above is None else f"above {self.above}"
             raise ConfigError(f"{self.flag} (={value}) must be {bound}")
         if self.maximum is not None and value > self.maximum:
@@ -134,6 +134,8 @@ def _checked(value: Any, field: RequestField) -> Any:
             raise ConfigError(f"{flag} {value!r} is not known; {nearest_name(str(value), field.choices)}")
         return value
     if field.is_tuple and isinstance(value, tuple | list):
+        if field.required and not value:
+            raise ConfigError(f"{flag} must be given at least once")
         return tuple(_typed(element, field.element, flag) for element in value)
     if field.is_mapping and isinstance(value, Mapping):
         return {str(name): _typed(element, field.element, flag) for name, element in value.items()}

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.requests.fields import Request, argument, option, request
+from tokenreel.pipelines.requests.fields import Request, argument, fields_of, option, request
 from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
 
 ExportFormat = Literal["webdataset"]
 WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
+OF_VIDEOS = ("controls", "num_shards", "exclude", "clip_stride", "whole_videos", "dry_run")  # not of imported tokens
 
 
 @request
@@ -76,6 +77,10 @@ class TokenizeRequest(Request):
             raise ConfigError(
                 f"--shard-index (={self.shard_index}) must be below --num-shards (={self.num_shards}); it counts from 0"
             )
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            if self.tokenizer is None and field.name in OF_VIDEOS and value != field.default:
+                raise ConfigError(f"{field.option.flag} (={value}) is for videos, which need a --tokenizer: omit it")
 
 
 @request

@@ -31,7 +31,9 @@ class HubError(UserError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """What ends a message about an unknown name: the nearest known one, if there is one, and all known ones."""
+    """What ends a message about an unknown name: the known ones that it begins, or else the nearest one, and all."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {near[0]!r}? Known: {', '.join(names)}" if near else f"known: {', '.join(names)}"
+    longer = [other for other in names if len(name) > 2 and other.startswith(name.removesuffix("s"))]
+    near = longer[:3] or difflib.get_close_matches(name, names, 1)
+    every = ", ".join(names) or "none"
+    return f"did you mean {' or '.join(map(repr, near))}? Known: {every}" if near else f"known: {every}"

@@ -90,7 +90,9 @@ class Controls(nn.Module, PretrainedModel):
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         encoders = {}
-        for entry in document["config"]["encoders"]:
+        if not isinstance(entries := document["config"].get("encoders"), list):
+            raise ConfigError(f"config.encoders: expected a list of the encoders of controls, got {entries!r}")
+        for entry in entries:
             settings = {key: value for key, value in entry.items() if key != "name"}
             encoder = build_control_encoder(CONTROL_ENCODERS.config(settings, f"controls.{entry['name']}"))
             encoder.document = settings

@@ -20,17 +20,14 @@ from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import Tokens, VideoTokenizer
 from tokenreel.tokenizers.quantizers.base import Quantizer
 
-_LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
-
 
 def spread_codes(tokenizer: VideoTokenizer) -> VideoTokenizer:
     """`tokenizer` itself, with larger weights in its submodule `encoder`: with PyTorch's initial weights latents are so
     small that nearly all tokens are the same.
     """
-    layers = [layer for layer in tokenizer.get_submodule("encoder").modules() if isinstance(layer, _LAYERS)]
-    assert layers, "spread_codes: the submodule `encoder` has no convolution and no linear layer"
-    for layer in layers:
-        nn.init.orthogonal_(layer.weight, gain=2.0)
+    for layer in tokenizer.get_submodule("encoder").modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain=2.0)
     return tokenizer
 
 

@@ -173,13 +173,20 @@ def test_nothing_is_left_where_it_fails(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
-def test_what_cannot_be_exported_is_refused(cache: TokenCache, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused(cache: TokenCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for out in (tmp_path / "full", tmp_path / "full" / "file"):
         with pytest.raises(CacheError, match=f"--out {out} already exists and is not empty"):
             export_webdataset(cache, out)
     out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    for nameless in (Path(), out / ".."):
+        with pytest.raises(CacheError, match="has no name of its own"):
+            export_webdataset(cache, nameless)
+    monkeypatch.chdir(tmp_path)
+    out.rmdir()
     with pytest.raises(CacheError, match="no split 'test'"):
         export_webdataset(cache, out, "test")
     with pytest.raises(ConfigError, match=r"shard_rows \(=0\)"):

@@ -126,7 +126,7 @@ def test_python_dash_m() -> None:
         (["decode", "--tokns", "x"], "--tokens"),
         (["presets", "shwo"], "show"),
         (["presets", "show", "lvt-bair-papr"], "lvt-bair-paper"),
-        (["decode"], "--tokens"),
+        (["decode"], "Missing option '--tokens'"),
         (["sample", "--prior", "p", "--cache", "c", "--out", "o", "--num", "0"], "--num"),
         (["decode", "--format", "avi"], "mp4"),
         (["generate", "--stats", "x"], "--states"),

@@ -59,6 +59,12 @@ def test_what_is_misspelt_gets_the_nearest_name(file: Path) -> None:
         require_section(resolve(None, file, [], {}, "prior"), "prior")
 
 
+@pytest.mark.parametrize("field", ["training", "training.prior", "training.prior.top"])
+def test_training_and_its_parts_are_mappings(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{field}: expected a mapping, got 3$"):
+        resolve("video-vqvae-tabletop-tiny", None, [f"{field}=3"], {}, "prior", "top")
+
+
 @pytest.mark.parametrize(
     ("assignment", "value"),
     [("prior.depth=2", 2), ("prior.depth=2.5", 2.5), ("prior.depth=null", None), ("prior.depth=[1, 2]", [1, 2])],

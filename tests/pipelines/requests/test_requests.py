@@ -120,6 +120,8 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
     [
         (lambda: SampleRequest(**SAMPLE, num=0), r"--num \(=0\) must be at least 1"),
         (lambda: SampleRequest(**SAMPLE, temperature=0.0), r"--temperature \(=0.0\) must be above 0"),
+        (lambda: SampleRequest(**SAMPLE, temperature=float("nan")), r"--temperature \(=nan\) must be above 0"),
+        (lambda: SampleRequest(**{**SAMPLE, "prior": []}), "--prior must be given at least once"),
         (lambda: SampleRequest(**SAMPLE, top_p=1.5), r"--top-p \(=1.5\) must be at most 1"),
         (lambda: SampleRequest(**SAMPLE, split="trian"), r"--split 'trian' is not known; did you mean 'train'"),
         (lambda: SampleRequest(**SAMPLE, num="3"), r"--num \(='3'\) must be of type int"),
@@ -129,6 +131,7 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
         (lambda: SampleRequest(**SAMPLE, given_frames=3, frames=2), r"--frames \(=2\) must be at least --given-frames"),
         (lambda: DecodeRequest(tokens="t", tokenizer="t", out="o", given_frames=2), r"--given-frames \(=2\) .*--con"),
         (lambda: TokenizeRequest(data="d", out="o", shard_index=2, num_shards=2), r"--shard-index \(=2\) must be"),
+        (lambda: TokenizeRequest(data="d.npy", out="o", dry_run=True), r"--dry-run \(=True\) is for videos"),
         (lambda: GenerateRequest(prior=["p"], tokenizer="t", out="o"), r"--given-frames \(=1\) needs --video"),
         (lambda: TabletopRequest(directory=None), r"DIRECTORY \(=None\) must be of type Path"),
         (lambda: run(SamplingOptions()), "SamplingOptions is not the request of a command"),

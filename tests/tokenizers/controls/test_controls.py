@@ -53,6 +53,11 @@ def test_saved_and_loaded_controls_are_equal_in_the_same_order(controls: Control
         VideoTokenizer.from_pretrained(tmp_path / "x")
 
 
+def test_a_document_without_encoders_is_no_traceback() -> None:
+    with pytest.raises(ConfigError, match=r"config\.encoders: expected a list"):
+        Controls.from_document({"config": {"type": "controls"}})
+
+
 def test_a_setting_added_after_saving_does_not_change_the_streams(controls: Controls) -> None:
     """Absent from the saved document, as an older version would have written it, it has its default."""
     document = controls.to_document()
