@@ -33,7 +33,7 @@ CONFIG = TrainingConfig(
 
 
 class ToyObjective(Objective):
-    """Fits rows to targets, while a critic learns something from the model's output. `die_at`: SIGKILL in that step,
+    """Fits rows to targets, while a critic learns from the model's output. `die_at`: SIGKILL in that step,
     0 being the first; `nan_at`: a loss of the last process is NaN in that step.
     """
 
