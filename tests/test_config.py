@@ -1,4 +1,4 @@
-"""The strict loader: round trips, and errors that name the field and the nearest known name."""
+"""The strict loader: round trips, and every mistake named with its place and the nearest known name."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ def test_a_round_trip_keeps_nesting_unions_and_tuples() -> None:
         ([1, 2], "expected a mapping"),
     ],
 )
-def test_an_error_names_the_field(mapping: Any, message: str) -> None:
+def test_a_mistake_is_named_with_its_place(mapping: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_mapping(Model, mapping)
 
 
-def test_integers_are_accepted_as_floats_and_nothing_else_is_converted() -> None:
+def test_a_whole_number_stands_for_a_float_and_nothing_else_is_converted() -> None:
     assert from_mapping(Model, {"width": 3, "rate": 2}).rate == 2.0
     assert isinstance(from_mapping(Model, {"width": 3, "rate": 2}).rate, float)
     assert from_mapping(Model, {"width": 3, "rate": None}).rate is None
 
 
-def test_a_registry_accepts_its_members_only() -> None:
+def test_a_registry_knows_its_members_only() -> None:
     registry: Registry[Any] = Registry("tokenizer", {"frame-vqvae": "os:path"})
     with pytest.raises(ConfigError, match="no tokenizer is called 'frame-vqae'; did you mean 'frame-vqvae'"):
         registry.member("frame-vqae")
@@ -116,7 +116,7 @@ def test_a_class_is_registered_by_its_name() -> None:
     assert registry.config({"type": "other", "size": 5}) == OtherConfig(5)
     registry.register("other", Other)
     again = type("Other", (), {"config_class": OtherConfig, "__module__": __name__})
-    registry.register("other", again)  # as when a notebook cell is run again
+    registry.register("other", again)  # the same cell of a notebook, run once more
     assert registry.member("other") is again
     with pytest.raises(ConfigError, match=r"no tokenizer is called 'othr'; did you mean 'other'\? .*import that code"):
         registry.member("othr")
@@ -131,14 +131,14 @@ def test_a_class_is_registered_by_its_name() -> None:
         ("mine", Other(), r"register 'mine': <.*> is not a class derived from object"),
     ],
 )
-def test_invalid_members_are_refused(name: str, member: Any, message: str) -> None:
+def test_what_cannot_be_a_member_is_refused(name: str, member: Any, message: str) -> None:
     registry: Registry[Any] = Registry("tokenizer", {"path": "os:path"})
     with pytest.raises(ConfigError, match=message):
         registry.register(name, member)
     assert list(registry) == ["path"]
 
 
-def test_later_settings_override_earlier_ones() -> None:
+def test_later_settings_lie_over_earlier_ones() -> None:
     base = {"prior": {"type": "gpt", "depth": 4, "width": 8}, "data": {"frames": 16}}
     assert merge(base, {"prior": {"depth": 2}}) == {**base, "prior": {"type": "gpt", "depth": 2, "width": 8}}
     assert merge(base, {"prior": {"type": "maskgit", "depth": 2}})["prior"] == {"type": "maskgit", "depth": 2}
@@ -146,7 +146,7 @@ def test_later_settings_override_earlier_ones() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("-1.5e+3", -1500.0), (".5e1", 5.0)])
 def test_numbers_with_an_exponent_are_numbers(text: str, value: float) -> None:
-    """PyYAML itself reads 1e-4, without a point, as text."""
+    """PyYAML alone takes 1e-4, without a point, for text."""
     assert parse_yaml(text, "rate") == value
     assert parse_yaml("1e-4x", "name") == "1e-4x"
 
@@ -170,7 +170,7 @@ def test_files_that_are_not_sections_are_refused(tmp_path: Path) -> None:
         load_yaml(tmp_path / "nothing.yaml")
 
 
-def test_an_unknown_preset_gets_the_nearest_name() -> None:
+def test_an_unknown_preset_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lvt-bair-paper'"):
         load_preset("lvt-bair-papper")
     assert all(load_preset(name) for name in preset_names())

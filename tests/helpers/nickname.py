@@ -1,4 +1,4 @@
-"""A kind of source for tests of registration: `nick:` for `tabletop:`. Worker processes import this module."""
+"""A kind of source to be registered: `nick:` for `tabletop:`. Worker processes import it from here."""
 
 from __future__ import annotations
 

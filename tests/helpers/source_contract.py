@@ -69,7 +69,7 @@ def check_probes_and_frames(
 
 
 def check_reading_in_any_order(location: str, open_at: OpenAt = open_source) -> None:
-    """Frames do not depend on earlier reads, of whichever video and size."""
+    """What was read before, of which video and at which size, changes no frame."""
     source = open_at(location)
     whole = [_read_all(open_at(location), index) for index in range(len(source.entries))]
     requests = [(index, np.array([frame])) for index, frames in enumerate(whole) for frame in range(len(frames))]

@@ -91,11 +91,11 @@ def endpoint_errors(tokenizer: ContextAutoencoder, data: HeldOut) -> dict[str, f
     error, error_of_no_flow, pixels = 0.0, 0.0, 0
     for clip, frames in zip(data.clips, data.frames, strict=True):
         true = torch.from_numpy(clip.flow).movedim(-1, 1)  # [T-1, 2, H, W]
-        moving = (true.norm(dim=1) > 0) & ~torch.from_numpy(clip.hidden)
+        judged = (true.norm(dim=1) > 0) & ~torch.from_numpy(clip.hidden)
         estimate = _flow(tokenizer, to_model(frames))
-        error += float((estimate - true).norm(dim=1)[moving].sum())
-        error_of_no_flow += float(true.norm(dim=1)[moving].sum())
-        pixels += int(moving.sum())
+        error += float((estimate - true).norm(dim=1)[judged].sum())
+        error_of_no_flow += float(true.norm(dim=1)[judged].sum())
+        pixels += int(judged.sum())
     return {"endpoint_error": error / pixels, "endpoint_error_of_no_flow": error_of_no_flow / pixels}
 
 

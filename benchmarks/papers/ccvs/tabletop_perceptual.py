@@ -76,12 +76,12 @@ def batch(generator: np.random.Generator, clips: range, frames: int) -> tuple[Te
 def cell_labels(clip: TabletopClip) -> np.ndarray:
     """int64 [GRID, GRID]: the label of what covers the centre of each cell."""
     y, x = (np.mgrid[:GRID, :GRID] + 0.5) / GRID
-    objects = [
-        (KINDS.index(kind) + 1, kind.radius, position)
-        for kind, position in zip(clip.scene.kinds, clip.scene.places, strict=True)
+    things = [
+        (KINDS.index(kind) + 1, kind.radius, place)
+        for kind, place in zip(clip.scene.kinds, clip.scene.places, strict=True)
     ]
     labels = np.full((GRID, GRID), NOTHING)
-    for label, radius, (centre_x, centre_y) in [*objects, (TIP, TIP_RADIUS, clip.state[0])]:
+    for label, radius, (centre_x, centre_y) in [*things, (TIP, TIP_RADIUS, clip.state[0])]:
         labels[np.hypot(x - centre_x, y - centre_y) < radius] = label
     return labels
 

@@ -22,10 +22,10 @@ def test_the_streams_of_an_end_frame() -> None:
 
 def test_each_clip_has_the_requested_step() -> None:
     codes = np.random.default_rng(0).integers(0, 7, (3, *SPEC.levels[0].shape))
-    streams = end_tokens(SPEC, {"video": codes}, np.array([4, 0, 2]))
+    found = end_tokens(SPEC, {"video": codes}, np.array([4, 0, 2]))
     for row, step in enumerate((4, 0, 2)):
-        assert np.array_equal(streams[END][row, 0], codes[row, step])
-        assert streams[END_STEP][row].item() == step
+        assert np.array_equal(found[END][row, 0], codes[row, step])
+        assert found[END_STEP][row].item() == step
     with pytest.raises(DataError, match="end steps 0 to 5 are not among the 5"):
         end_tokens(SPEC, {"video": codes}, np.array([4, 0, 5]))
 

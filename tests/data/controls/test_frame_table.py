@@ -57,7 +57,7 @@ def test_an_invalid_line_is_named(tmp_path: Path, lines: str, message: str) -> N
         read_table(path, ("x",))
 
 
-def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no states\.csv: write one with the columns file_name, frame"):
         FrameTables(tmp_path).columns("states.csv")
     with pytest.raises(DataError, match="leads out of the folder"):

@@ -1,4 +1,4 @@
-"""Controls that are read for the rows of a plan, from Tabletop and from files, are those of its frames."""
+"""Controls read for the rows of a plan, out of synthetic data and out of files, are those of the frames shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokenreel.errors import DataError
 from tokenreel.pipelines.commands import tabletop
 from tokenreel.pipelines.requests.program import TabletopRequest
 
-FRAMES = 17  # of a video, at 10 per second
+FRAMES = 17  # of a video, 10 a second
 NEEDS: dict[str, ControlSource] = {
     "sound": SoundSource(16000, 1600, 10.0),
     "class": ClassSource(),
@@ -44,23 +44,23 @@ def planned(pool: DecodePool, frames: int = 5, frame_rate: float | None = None, 
 def read(
     data: str, needs: dict[str, ControlSource] = NEEDS, workers: int = 0, **flags: float
 ) -> tuple[Plan, list[ControlClip | DecodeFailure]]:
-    """The plan, and the controls of all rows, requested video by video."""
+    """Every row, the rows of a video asked for together."""
     with DecodePool(data, workers) as pool:
         plan = planned(pool, **flags)  # type: ignore[arg-type]
         edges = [0, *(np.flatnonzero(np.diff(plan.video)) + 1).tolist(), len(plan)]
         spans = [range(a, b) for a, b in pairwise(edges)]
-        rows: list[ControlClip | DecodeFailure] = []
+        found: list[ControlClip | DecodeFailure] = []
         for span, clips in zip(spans, read_raw_spans(plan, pool, needs, spans, 2), strict=True):
-            rows += [clips] * len(span) if isinstance(clips, DecodeFailure) else clips
-        return plan, rows
+            found += [clips] * len(span) if isinstance(clips, DecodeFailure) else clips
+        return plan, found
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("clip_stride", [None, 2])
-def test_rows_of_files_have_the_controls_of_tabletop(folder: Path, workers: int, clip_stride: int | None) -> None:
-    plan, rows = read(str(folder), workers=workers, clip_stride=clip_stride)
-    assert len(rows) == (15 if clip_stride is None else 35)
-    for row, raw in enumerate(rows):
+def test_rows_of_files_have_what_was_drawn(folder: Path, workers: int, clip_stride: int | None) -> None:
+    plan, found = read(str(folder), workers=workers, clip_stride=clip_stride)
+    assert len(found) == (15 if clip_stride is None else 35)
+    for row, raw in enumerate(found):
         assert isinstance(raw, dict)
         assert list(raw) == list(NEEDS)
         name = plan.videos[plan.video[row]].id
@@ -75,18 +75,18 @@ def test_rows_of_files_have_the_controls_of_tabletop(folder: Path, workers: int,
         assert np.abs(sound.reshape(-1) - true).max() < 0.02  # AAC
 
 
-def test_tabletop_and_its_files_have_equal_controls(folder: Path) -> None:
+def test_the_embedded_data_is_what_its_files_say(folder: Path) -> None:
     _, of_files = read(str(folder))
-    _, of_tabletop = read(f"tabletop:?videos=5&seed=3&frames={FRAMES}&size=16")
-    by_class = [sorted(str(raw["class"]) for raw in rows if isinstance(raw, dict)) for rows in (of_files, of_tabletop)]
+    _, drawn = read(f"tabletop:?videos=5&seed=3&frames={FRAMES}&size=16")
+    by_class = [sorted(str(raw["class"]) for raw in rows if isinstance(raw, dict)) for rows in (of_files, drawn)]
     assert by_class[0] == by_class[1]
 
 
 def test_a_resampled_clip_follows_its_own_timeline(folder: Path) -> None:
-    """At 20 frames per second each frame and its state is repeated, while the sound continues."""
+    """At 20 a second each frame is shown twice; its state comes twice, its sound goes on."""
     needs: dict[str, ControlSource] = {"sound": SoundSource(16000, 800, 20.0), "state": TableSource(STATES, ("x",))}
-    plan, rows = read(str(folder), needs, frame_rate=20.0, frames=7)
-    for row, raw in enumerate(rows):
+    plan, found = read(str(folder), needs, frame_rate=20.0, frames=7)
+    for row, raw in enumerate(found):
         assert isinstance(raw, dict)
         name = plan.videos[plan.video[row]].id
         clip = tabletop_clip(TabletopConfig(height=16, width=16, frames=FRAMES, seed=3), int(Path(name).stem))
@@ -97,9 +97,9 @@ def test_a_resampled_clip_follows_its_own_timeline(folder: Path) -> None:
 
 
 def test_a_video_of_another_rate_is_a_failure_of_that_video(folder: Path) -> None:
-    _, rows = read(str(folder), {"sound": SoundSource(16000, 640, 25.0)})
-    assert all(isinstance(raw, DecodeFailure) for raw in rows)
-    assert "its frames come at 10 per second, the sound's encoder was fitted for 25" in str(rows[0])
+    _, found = read(str(folder), {"sound": SoundSource(16000, 640, 25.0)})
+    assert all(isinstance(raw, DecodeFailure) for raw in found)
+    assert "its frames come at 10 per second, the sound's encoder was fitted for 25" in str(found[0])
 
 
 def test_a_table_of_another_length_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ def test_a_table_of_another_length_is_refused(folder: Path, tmp_path: Path) -> N
         read(str(tmp_path), {"state": TableSource(STATES, ("x",))}, workers=1)
 
 
-def test_a_source_without_a_control_is_refused(tmp_path: Path) -> None:
+def test_a_source_without_a_control_says_so(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10.0)
-    _, rows = read(str(tmp_path), {"sound": SoundSource(16000, 1600, 10.0)})
-    assert "no-sound" in str(rows[0])
+    _, found = read(str(tmp_path), {"sound": SoundSource(16000, 1600, 10.0)})
+    assert "no-sound" in str(found[0])
     with pytest.raises(DataError, match=r"a\.mp4: it has no class"):
         read(str(tmp_path), {"class": ClassSource()})
     np.save(tmp_path / "a.npy", np.zeros((5, 16, 16, 3), np.uint8))

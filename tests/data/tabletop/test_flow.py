@@ -31,11 +31,11 @@ def _warp_back(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def test_whole_pixels_of_motion_warp_back_exactly() -> None:
-    """A patterned object that moves by (5, -3) pixels: pixels that are not hidden are equal, bit for bit."""
+    """A patterned object that moves by (5, -3) pixels: what is not hidden is found again, bit for bit."""
     centres = np.array([[0.4, 0.5], [0.4 + 5 / SIZE, 0.5 - 3 / SIZE]])
-    figures: list[Figure] = [Disc(centres, (200, 40, 60), 0.22), Disc(centres, (20, 240, 90), 0.1)]
-    frames = draw(np.full((3, SIZE, SIZE), 90, np.float32), figures, 2)
-    flow, hidden = flow_and_occlusion(figures, 2, SIZE, SIZE)
+    shown: list[Figure] = [Disc(centres, (200, 40, 60), 0.22), Disc(centres, (20, 240, 90), 0.1)]
+    frames = draw(np.full((3, SIZE, SIZE), 90, np.float32), shown, 2)
+    flow, hidden = flow_and_occlusion(shown, 2, SIZE, SIZE)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
     from_centre = np.hypot(x - 0.4 * SIZE, y - 0.5 * SIZE)
     inside = from_centre < 0.22 * SIZE - 1
@@ -46,14 +46,14 @@ def test_whole_pixels_of_motion_warp_back_exactly() -> None:
     assert np.array_equal(back[inside], frames[0][inside])
 
 
-def test_pixels_that_an_object_covers_are_hidden() -> None:
+def test_what_the_object_moves_over_is_hidden() -> None:
     centres = np.array([[0.3, 0.5], [0.6, 0.5]])
     _, hidden = flow_and_occlusion([Disc(centres, (0, 0, 0), 0.1)], 2, SIZE, SIZE)
     y, x = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
     assert np.array_equal(hidden[0], np.hypot(x - 0.6, y - 0.5) <= 0.1)
 
 
-def test_pixels_that_leave_the_frame_are_hidden() -> None:
+def test_what_leaves_the_picture_is_hidden() -> None:
     centres = np.array([[0.95, 0.5], [1.25, 0.5]])
     flow, hidden = flow_and_occlusion([Disc(centres, (0, 0, 0), 0.1)], 2, SIZE, SIZE)
     assert np.array_equal(hidden[0], flow[0, ..., 0] > 0)
@@ -72,29 +72,29 @@ def test_a_rotating_link_moves_as_a_rigid_body() -> None:
 def test_objects_flow_by_their_displacement() -> None:
     """In a clip, pixels at the centre of each visible object move exactly as the simulation moved it."""
     clip = tabletop_clip(TabletopConfig(height=61, width=61, frames=41), 1)
-    positions = clip.motion.objects * 61
-    checked = 0
-    for t, (now, then) in enumerate(pairwise(positions)):
-        for i, position in enumerate(now):
-            column, row = position.astype(int)
+    places = clip.motion.objects * 61
+    found = 0
+    for t, (now, then) in enumerate(pairwise(places)):
+        for i, place in enumerate(now):
+            column, row = place.astype(int)
             accent = np.abs(clip.frames[t, row, column].astype(int) - clip.scene.kinds[i].accent).max() < 2
-            if accent and np.abs(then[i] - position).max() > 0.3:
-                assert np.allclose(clip.flow[t, row, column], then[i] - position, atol=1e-3)
-                checked += 1
-    assert checked > 3
+            if accent and np.abs(then[i] - place).max() > 0.3:
+                assert np.allclose(clip.flow[t, row, column], then[i] - place, atol=1e-3)
+                found += 1
+    assert found > 3
 
 
 @pytest.mark.parametrize("index", [0, 2, 5])
 def test_flow_explains_the_pixels_that_are_not_hidden(index: int) -> None:
-    """Except for anti-aliased edges, the warped next frame is far closer to this frame than the unwarped one."""
+    """Warping the next frame back gives this frame, but for the soft edges, far better than the next frame as it is."""
     clip = tabletop_clip(TabletopConfig(height=127, width=163, frames=17), index)
     frames = clip.frames.astype(np.float64)
     back = np.stack([_warp_back(after, flow) for after, flow in zip(frames[1:], clip.flow, strict=True)])
     moves = np.abs(clip.flow).max(-1) > 0.5
-    visible = moves & ~clip.hidden
-    error = np.abs(back - frames[:-1]).max(-1)[visible]
-    unmoved = np.abs(frames[1:] - frames[:-1]).max(-1)[visible]
-    assert visible.sum() > 1000
+    seen = moves & ~clip.hidden
+    error = np.abs(back - frames[:-1]).max(-1)[seen]
+    unmoved = np.abs(frames[1:] - frames[:-1]).max(-1)[seen]
+    assert seen.sum() > 1000
     assert np.median(error) < 1.5
     assert error.mean() < unmoved.mean() / 3
     assert clip.hidden.mean() < 0.1

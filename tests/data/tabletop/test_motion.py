@@ -88,7 +88,7 @@ def test_objects_stay_on_the_tray_and_do_not_overlap() -> None:
         assert (positions <= 1 - RIM - radii[:, None] + 1e-9).all()
         for i, j in ((0, 1), (0, 2), (1, 2)):
             gap = np.sqrt(np.square(positions[:, i] - positions[:, j]).sum(-1)) - radii[i] - radii[j]
-            assert gap.min() > -0.6 * min(radii[i], radii[j])  # they may partly overlap if squeezed against the rim
+            assert gap.min() > -0.6 * min(radii[i], radii[j])  # squeezed against the rim they may overlap in part
             assert np.median(gap) >= 0
 
 

@@ -105,11 +105,11 @@ def test_a_file_object_reads_like_a_file(files: Path) -> None:
 @pytest.mark.parametrize("rate", [7.0, 10.0, 25.0, 100.0])
 def test_resampling_takes_the_last_frame_not_after_each_tick(files: Path, name: str, rate: float) -> None:
     exact = UNEVEN if "uneven" in name else [Fraction(i, 24) for i in range(COUNT)]
-    frames = shown_frames(probe_video(files / name).frame_times, rate)
-    for tick, frame in enumerate(frames):
+    shown = shown_frames(probe_video(files / name).frame_times, rate)
+    for tick, frame in enumerate(shown):
         time = Fraction(tick) / Fraction(rate)
         assert frame == max(i for i in range(COUNT) if exact[i] <= time)
-    assert Fraction(len(frames)) / Fraction(rate) > exact[-1]  # the next tick would be after the last frame
+    assert Fraction(len(shown)) / Fraction(rate) > exact[-1]  # the next tick would be after the last frame
 
 
 @pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])
@@ -119,7 +119,7 @@ def test_times_rounded_to_milliseconds_do_not_move_a_frame(rate: Fraction | int)
     assert np.array_equal(shown_frames(times + 17.003, float(rate)), np.arange(997))
 
 
-def test_without_a_rate_every_frame_occurs_once() -> None:
+def test_without_a_rate_every_frame_is_shown_once() -> None:
     assert np.array_equal(shown_frames(np.array([0.0, 0.5, 0.6]), None), [0, 1, 2])
 
 

@@ -82,8 +82,8 @@ def test_rows_hold_the_tokens_of_their_clips(reference: Path, tokenizer: str) ->
     assert cache.code_fingerprint == model.code_fingerprint
 
 
-def test_two_workers_write_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    """From a kind of source that was registered in this process only."""
+def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+    """Out of a kind of source that was registered in this process alone."""
     with patch.object(SOURCES, "_added", []):
         SOURCES.register("nickname", open_nickname, "nick:")
         data = DATA.replace("tabletop:", "nick:")
