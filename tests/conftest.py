@@ -66,9 +66,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keeps the tests of a file together, as fixtures of a module would otherwise be created again and again."""
     seed = config.getoption("--shuffle")
     if seed is not None:
-        draw = random.Random(seed)
-        files = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
-        items.sort(key=lambda item: (files[item.path], draw.random()))
+        generator = random.Random(seed)
+        files = {path: generator.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], generator.random()))
 
 
 @pytest.fixture

@@ -76,10 +76,10 @@ def _run_session(text: str, names: dict[str, Any], name: str, line: int) -> None
 
 def test_the_figure_of_the_architecture_is_up_to_date(tmp_path: Path) -> None:
     """Except for how versions of the library draw letters."""
-    runpy.run_path(str(DOCS / "architecture.py"))["draw"]().savefig(tmp_path / "drawn.png")
-    drawn, kept = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "drawn.png", PICTURE))
-    assert drawn.shape == kept.shape
-    assert np.abs(drawn - kept).mean() < 1
+    runpy.run_path(str(DOCS / "architecture.py"))["draw"]().savefig(tmp_path / "plotted.png")
+    plotted, stored = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "plotted.png", PICTURE))
+    assert plotted.shape == stored.shape
+    assert np.abs(plotted - stored).mean() < 1
 
 
 def test_the_page_of_presets_is_up_to_date() -> None:

@@ -186,7 +186,7 @@ def test_impossible_exports_are_refused(cache: TokenCache, tmp_path: Path) -> No
         export_webdataset(cache, out, shard_rows=0)
     with pytest.raises(CacheError, match="is not sealed"):
         export_webdataset(write_cache(tmp_path / "unsealed", seal=False), out)
-    alike = TokenSpec((STREAMS[0], StreamSpec("Top", (3, 1, 1), 5)), 3, SPEC.framing)
+    similar = TokenSpec((STREAMS[0], StreamSpec("Top", (3, 1, 1), 5)), 3, SPEC.framing)
     with pytest.raises(CacheError, match="ignores case"):
-        export_webdataset(write_cache(tmp_path / "alike", alike), out)
+        export_webdataset(write_cache(tmp_path / "similar", similar), out)
     assert not out.exists()

@@ -100,14 +100,14 @@ def test_images_show_each_code_and_each_change(tmp_path: Path, capsys: pytest.Ca
     assert sorted(path.name for path in (tmp_path / "y").iterdir()) == sorted(summary["pictures"]["files"])
     square, gap, bar = 64 // 7, 2, 4
     for row, name in zip((0, 11, 22), names, strict=True):
-        codes, picture = make_tokens()["video"][row], imageio.imread(tmp_path / "y" / f"{name}_video.png")
+        codes, image = make_tokens()["video"][row], imageio.imread(tmp_path / "y" / f"{name}_video.png")
         for step, y, x, codebook in np.ndindex(codes.shape):
             left = step * (7 * square + gap) + x * square + (step >= 2) * (bar + gap)
             top = codebook * (3 * square + gap) + y * square
-            assert (picture[top, left] == indexed_colours(codes[step, y, x, codebook])).all()
+            assert (image[top, left] == indexed_colours(codes[step, y, x, codebook])).all()
             changed = step > 0 and codes[step, y, x, codebook] != codes[step - 1, y, x, codebook]
-            assert (picture[top + 2 * (3 * square + gap), left] == (CHANGED if changed else SAME)).all()
-        assert (picture[:, 2 * (7 * square + gap) :][:, :bar] == 0).all()
+            assert (image[top + 2 * (3 * square + gap), left] == (CHANGED if changed else SAME)).all()
+        assert (image[:, 2 * (7 * square + gap) :][:, :bar] == 0).all()
     assert imageio.imread(tmp_path / "y" / f"{names[0]}_state.png").shape == (2 * 64 + gap, T * (64 + gap) - gap, 3)
 
 

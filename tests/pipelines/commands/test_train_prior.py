@@ -48,7 +48,7 @@ def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any
 def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
     summary = train(cache, tmp_path / "run", steps=150)
     assert summary["bits_per_code"] < 0.5 * summary["bits_per_code_unigram"]
-    assert summary["bits_per_code_temporal_bigram"] < 0.5, "what comes next is certain, but for smoothing"
+    assert summary["bits_per_code_temporal_bigram"] < 0.5, "the next token is certain, except for smoothing"
     assert summary["given_frames"] == 1
     prior = Prior.from_pretrained(tmp_path / "run")
     tokens = TokenCache.open(cache)
@@ -61,10 +61,10 @@ def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_p
 
 def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, cache: Path) -> None:
     """With dropout. Killing is tested with the training loop, here a real prior."""
-    train(cache, tmp_path / "whole")
-    train(cache, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000004"))
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+    train(cache, tmp_path / "reference")
+    train(cache, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000004"))
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp_path: Path, cache: Path) -> None:
@@ -74,11 +74,11 @@ def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp
     assert config["training"]["betas"] == [0.9, 0.99], "defaults are resolved too"
     lines = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [line["step"] for line in lines if "validation/bits_per_code" in line] == [4, 8, 9]
-    samples, real = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
-    held_out = real.rows("validation")[: len(samples.rows())]
-    drawn, given = samples.read(samples.rows())["video"], real.read(held_out)["video"]
-    assert np.array_equal(drawn[:, 0], given[:, 0])
-    assert drawn.shape == given.shape
+    samples, original = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
+    held_out = original.rows("validation")[: len(samples.rows())]
+    sampled, given = samples.read(samples.rows())["video"], original.read(held_out)["video"]
+    assert np.array_equal(sampled[:, 0], given[:, 0])
+    assert sampled.shape == given.shape
 
 
 def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path, cache: Path) -> None:

@@ -67,17 +67,17 @@ def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(t
 
 def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, videos: Path) -> None:
     """The checkpoint also holds the codebook's counts and its revivals."""
-    train(videos, tmp_path / "whole")
-    train(videos, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000003"))
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+    train(videos, tmp_path / "reference")
+    train(videos, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000003"))
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def test_decoding_in_workers_changes_nothing(tmp_path: Path, videos: Path) -> None:
-    train(videos, tmp_path / "here", steps=2)
-    train(videos, tmp_path / "there", steps=2, workers=2)
-    here, there = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("here", "there"))
-    assert here == there
+    train(videos, tmp_path / "serial", steps=2)
+    train(videos, tmp_path / "parallel", steps=2, workers=2)
+    serial, parallel = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("serial", "parallel"))
+    assert serial == parallel
 
 
 def test_low_codebook_usage_raises_an_alarm(tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture) -> None:

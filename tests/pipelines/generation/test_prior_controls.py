@@ -247,11 +247,11 @@ def test_an_explicit_end_frame_takes_precedence_over_the_clips_own(cache: Path) 
 
 def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> None:
     more = "drop_controls: 0.4, checkpoint_every: 3, keep_checkpoints: 9"
-    train(cache, tmp_path / "whole", "state, end", steps=7, more=more)
-    start = str(tmp_path / "whole/checkpoints/step_00000003")
+    train(cache, tmp_path / "reference", "state, end", steps=7, more=more)
+    start = str(tmp_path / "reference/checkpoints/step_00000003")
     train(cache, tmp_path / "resumed", "state, end", steps=7, more=more, resume=start)
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:

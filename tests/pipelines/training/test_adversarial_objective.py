@@ -75,14 +75,14 @@ def test_discriminators_get_the_frames_that_the_tokenizer_decoded() -> None:
         decoded = objective.tokenizer.eval()(batch.video).video
     objective.tokenizer.train()
     losses_of(objective, batch, "tokenizer")
-    run, true_run = batch.frame_pairs["temporal_discriminator"]
-    pictures, true = batch.frame_pairs["image_discriminator"]
-    torch.testing.assert_close(run, decoded)
-    assert torch.equal(true_run, batch.video)
-    assert pictures.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
-    assert torch.equal(pictures[FRAMES + 1], run[1, :, 1])
+    sequence, true_sequence = batch.frame_pairs["temporal_discriminator"]
+    images, true = batch.frame_pairs["image_discriminator"]
+    torch.testing.assert_close(sequence, decoded)
+    assert torch.equal(true_sequence, batch.video)
+    assert images.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
+    assert torch.equal(images[FRAMES + 1], sequence[1, :, 1])
     assert torch.equal(true[2 * FRAMES], batch.video[2, :, 0])
-    assert not pictures.requires_grad
+    assert not images.requires_grad
 
 
 def test_discriminators_get_the_tokenizers_own_images_and_sequence_if_it_has_them(
@@ -90,13 +90,13 @@ def test_discriminators_get_the_tokenizers_own_images_and_sequence_if_it_has_the
 ) -> None:
     objective = toy_objective(section(adversarial={}))
     batch = objective.batch(ROWS, ROWS)
-    pictures, run = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
+    images, sequence = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
     own = objective.tokenizer(batch.video)
-    own = Reconstruction(own.video, own.losses, {}, tuple(pictures), tuple(run))  # type: ignore[arg-type]
+    own = Reconstruction(own.video, own.losses, {}, tuple(images), tuple(sequence))  # type: ignore[arg-type]
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
     losses_of(objective, batch, "tokenizer")
-    assert torch.equal(batch.frame_pairs["image_discriminator"][0], pictures[0])
-    assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], run[1])
+    assert torch.equal(batch.frame_pairs["image_discriminator"][0], images[0])
+    assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], sequence[1])
 
 
 def test_there_is_no_adversarial_loss_before_the_start_step() -> None:
@@ -130,10 +130,10 @@ def test_the_adversarial_weight_is_fixed_or_equalizes_both_gradients() -> None:
         objective = toy_objective(section(adversarial=settings))
         losses = losses_of(objective, objective.batch(ROWS, ROWS), "tokenizer")
         own = torch.stack([loss for name, loss in losses.items() if "/" not in name]).sum()
-        judged = torch.stack([loss for name, loss in losses.items() if "/" in name]).sum()
+        adversarial = torch.stack([loss for name, loss in losses.items() if "/" in name]).sum()
         last = objective.tokenizer.last_layer
-        assert last.shape[1] == 3, "a transposed conv to three colours"
-        first, second = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (own, judged))
+        assert last.shape[1] == 3, "the last layer must be a transposed conv to three colours"
+        first, second = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (own, adversarial))
         return first, second
 
     (own, fixed), (_, double) = gradients(), gradients(weight=2.0)
@@ -154,16 +154,18 @@ def test_perceptual_losses_are_of_the_images_and_of_the_decoded_frames_of_the_se
     small = {"network": "tabletop", "file": str(tmp_path / "small.safetensors"), "sha256": digest, "weight": 7.0}
     objective = toy_objective(section(perceptual=small))
     objective.tokenizer.eval()  # codebooks do not change
-    assert "perceptual" not in objective.networks, "it is fixed: no checkpoint holds it"
+    assert "perceptual" not in objective.networks, "it is fixed, so checkpoints must not contain it"
     batch = objective.batch(ROWS, ROWS)
     frames = batch.video.transpose(1, 2).flatten(0, 1)
     own = objective.tokenizer(batch.video)
-    of_pictures = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
-    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_pictures)
+    of_images = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
+    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_images)
     own.judged_clips = (own.video[:, :, :2], batch.video[:, :, :2])
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
-    of_run = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
-    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run) / 2)
+    of_sequence = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
+    torch.testing.assert_close(
+        losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_images + of_sequence) / 2
+    )
 
 
 def test_the_adversarial_loss_is_that_of_the_decoded_frames() -> None:
@@ -182,26 +184,26 @@ def test_the_adversarial_loss_is_that_of_the_decoded_frames() -> None:
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     """Resumes from before discriminators start, and from after."""
-    whole, killed, branch = (tmp_path / name for name in ("whole", "killed", "branch"))
+    reference, killed, branch = (tmp_path / name for name in ("reference", "killed", "branch"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(SCRIPT), str(killed), "6"], env=environment, timeout=99, check=False)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in (killed / "checkpoints").iterdir()] == ["step_00000004"]
     train_toy(killed)
-    train_toy(whole)
-    train_toy(branch, resume=str(whole / "checkpoints/step_00000008"))
+    train_toy(reference)
+    train_toy(branch, resume=str(reference / "checkpoints/step_00000008"))
     last = "checkpoints/step_00000011/manifest.json"
-    manifests = [json.loads((run / last).read_text())["files"] for run in (whole, killed, branch)]
+    manifests = [json.loads((run / last).read_text())["files"] for run in (reference, killed, branch)]
     assert manifests[0] == manifests[1] == manifests[2]
     assert {"network_guard.safetensors", "optimizer_discriminators.safetensors"} <= manifests[0].keys()
-    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    assert (reference / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
 def test_the_averaged_tokenizer_is_exported_without_discriminators(tmp_path: Path) -> None:
     train_toy(tmp_path)
     exported = VideoTokenizer.from_pretrained(tmp_path).state_dict()
     average = load_file(tmp_path / "checkpoints/step_00000011/average.safetensors")
-    assert {name.partition(".")[0] for name in average} == {"tokenizer"}, "nothing is averaged that is not exported"
+    assert {name.partition(".")[0] for name in average} == {"tokenizer"}, "only exported networks must be averaged"
     assert all(torch.equal(exported[name[10:]], average[name]) for name in average if name.startswith("tokenizer."))
 
 

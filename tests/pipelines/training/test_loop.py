@@ -52,38 +52,38 @@ def deterministic_metrics(out: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, processes: int) -> None:
     train: Callable[[Path], object] = train_toy if processes == 1 else partial(launch, processes=processes)
-    train(tmp_path / "whole")
+    train(tmp_path / "reference")
     killed = launch(tmp_path / "killed", processes, die_at=8)
     assert killed.returncode == -signal.SIGKILL or processes > 1
     assert not (tmp_path / "killed/model.safetensors").exists()
     assert (tmp_path / "killed/checkpoints/step_00000006").exists()
     train(tmp_path / "killed")
-    whole, resumed = tmp_path / "whole", tmp_path / "killed"
-    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    reference, resumed = tmp_path / "reference", tmp_path / "killed"
+    assert (reference / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     last = f"checkpoints/step_{CONFIG.steps:08d}"
-    manifests = [json.loads((run / last / "manifest.json").read_text()) for run in (whole, resumed)]
-    assert manifests[0] == manifests[1], "optimizer, averages and codebooks too"
-    assert deterministic_metrics(whole) == deterministic_metrics(resumed)
+    manifests = [json.loads((run / last / "manifest.json").read_text()) for run in (reference, resumed)]
+    assert manifests[0] == manifests[1], "optimizers, averages and codebooks must be equal too"
+    assert deterministic_metrics(reference) == deterministic_metrics(resumed)
 
 
 def test_the_order_of_samples_is_the_same_for_1_2_and_4_processes(tmp_path: Path) -> None:
     config = replace(CONFIG, accumulate=1)
-    seen = {processes: _samples_of_all(tmp_path, config, processes) for processes in (1, 2, 4)}
-    assert seen[1] == seen[2] == seen[4]
-    rows = [row for row, _ in seen[1][:ROWS]]
-    assert sorted(rows) == list(range(ROWS)), "an epoch holds every row once"
+    order = {processes: _samples_of_all(tmp_path, config, processes) for processes in (1, 2, 4)}
+    assert order[1] == order[2] == order[4]
+    rows = [row for row, _ in order[1][:ROWS]]
+    assert sorted(rows) == list(range(ROWS)), "an epoch must contain every row once"
     assert rows != sorted(rows)
 
 
 def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tuple[int, int]]:
-    seen: list[tuple[int, int]] = []
+    order: list[tuple[int, int]] = []
     for rank in range(processes):
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
         trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
         for step in range(CONFIG.steps):
             rows, samples = trainer._samples(step, 0)
-            seen += zip(rows.tolist(), samples.tolist(), strict=True)
-    return sorted(seen, key=lambda pair: pair[1])
+            order += zip(rows.tolist(), samples.tolist(), strict=True)
+    return sorted(order, key=lambda pair: pair[1])
 
 
 def test_accumulation_does_not_change_the_gradient() -> None:
@@ -175,16 +175,18 @@ def test_sigterm_saves_at_the_next_step_and_the_resumed_run_equals_an_uninterrup
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(rows, samples)
 
-    train_toy(tmp_path / "whole")
+    train_toy(tmp_path / "reference")
     with pytest.raises(KeyboardInterrupt, match="stopped at step 5"):
         train_toy(tmp_path / "stopped", objective=Terminated(CONFIG))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train_toy(tmp_path / "stopped")
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "stopped/model.safetensors").read_bytes()
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (
+        tmp_path / "stopped/model.safetensors"
+    ).read_bytes()
 
 
 def test_a_damaged_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
-    train_toy(tmp_path / "whole")
+    train_toy(tmp_path / "reference")
     damaged = tmp_path / "damaged"
     train_toy(damaged)
     weights = damaged / f"checkpoints/step_{CONFIG.steps:08d}/network_model.safetensors"
@@ -192,8 +194,8 @@ def test_a_damaged_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     (damaged / "model.safetensors").unlink()
-    assert train_toy(damaged)["clips"] == (CONFIG.steps - 9) * CONFIG.batch, "went on from step 9"
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (damaged / "model.safetensors").read_bytes()
+    assert train_toy(damaged)["clips"] == (CONFIG.steps - 9) * CONFIG.batch, "must continue from step 9"
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (damaged / "model.safetensors").read_bytes()
 
 
 def test_a_complete_run_is_not_trained_again_and_returns_its_scores(tmp_path: Path) -> None:
@@ -221,10 +223,12 @@ def test_an_out_folder_with_other_content_is_refused(tmp_path: Path) -> None:
 
 
 def test_resume_accepts_a_checkpoint_of_another_folder(tmp_path: Path) -> None:
-    train_toy(tmp_path / "whole")
-    branch = train_toy(tmp_path / "branch", resume=str(tmp_path / "whole/checkpoints/step_00000009"))
+    train_toy(tmp_path / "reference")
+    branch = train_toy(tmp_path / "branch", resume=str(tmp_path / "reference/checkpoints/step_00000009"))
     assert branch["clips"] == (CONFIG.steps - 9) * CONFIG.batch
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "branch/model.safetensors").read_bytes()
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (
+        tmp_path / "branch/model.safetensors"
+    ).read_bytes()
 
 
 def test_a_batch_that_processes_cannot_divide_is_refused() -> None:
