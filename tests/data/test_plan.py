@@ -73,7 +73,7 @@ def test_the_split_is_by_video_and_stable_when_videos_are_added() -> None:
 
 
 @pytest.mark.parametrize("seed", range(7))
-@pytest.mark.parametrize("share", [0.01, 0.99])
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_two_videos_are_one_for_each_split(seed: int, fraction: float) -> None:
     assert len(select_validation(["a", "b"], fraction, seed)) == 1
     assert select_validation(["a"], fraction, seed) == set()
