@@ -225,10 +225,10 @@ def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_doctor_accepts_the_pinned_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["doctor", "--json"]) == 0
-    programs = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     pinned = (Path(__file__).parents[3] / "constraints.txt").read_text()
-    assert programs["warnings"] == []
-    assert f"torch=={programs['packages']['torch'].split('+')[0]}" in pinned
+    assert report["warnings"] == []
+    assert f"torch=={report['packages']['torch'].split('+')[0]}" in pinned
 
 
 def test_an_interrupt_while_libraries_are_imported_ends_quietly(tmp_path: Path) -> None:
