@@ -1,4 +1,4 @@
-"""What every test gets: a Hub of its own, the same random numbers and one thread in any order; and `--shuffle SEED`.
+"""Fixtures of all tests: a local Hub, equal random numbers and one thread in any order; and `--shuffle SEED`.
 
 The Hub is on the loopback, so that no test can reach the real one. huggingface_hub reads its environment once, when it
 is imported; therefore it is set here, before any test is.
@@ -25,19 +25,19 @@ os.environ.update(
     HF_ENDPOINT=_server.url,
     HF_HOME=_home,
     HF_TOKEN="hf_fake",
-    HF_HUB_DISABLE_XET="1",  # plain HTTP, which is what the fake Hub speaks
+    HF_HUB_DISABLE_XET="1",  # plain HTTP, as the fake Hub supports nothing else
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
 _server.start()
-torch.set_num_threads(1)  # sums depend on their number, and a second costs more than models of this size compute
-# variables that pytest, torch and the benchmarks (when they are imported) set as they go
+torch.set_num_threads(1)  # sums depend on the number, and a second one costs more than it saves for small models
+# variables that pytest, torch and imported benchmarks set
 _OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @pytest.fixture(autouse=True)
-def _same_in_any_order() -> Iterator[None]:
-    """Each test starts with the same random numbers, and leaves the settings of the process as they were."""
+def _independent_of_order() -> Iterator[None]:
+    """Each test starts with the same random numbers; afterwards the settings of the process are restored."""
     before = _settings()
     torch.manual_seed(0)
     yield
@@ -63,16 +63,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """File by file, or what the tests of a file share would be made again and again."""
+    """Keeps the tests of a file together, as fixtures of a module would otherwise be created again and again."""
     seed = config.getoption("--shuffle")
     if seed is not None:
-        draw = random.Random(seed)
-        files = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
-        items.sort(key=lambda item: (files[item.path], draw.random()))
+        generator = random.Random(seed)
+        files = {path: generator.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], generator.random()))
 
 
 @pytest.fixture
 def hub() -> FakeHub:
-    """An empty Hub, to which huggingface_hub talks over real HTTP."""
+    """An empty Hub that huggingface_hub accesses over real HTTP."""
     _server.hub = FakeHub()
     return _server.hub

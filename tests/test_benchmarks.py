@@ -15,7 +15,7 @@ TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *FOLDER.rglob("*.md"), *FO
 
 
 def named_scripts(text: str) -> set[str]:
-    """Paths below benchmarks/ of the modules that `python -m` is given in `text`."""
+    """Paths below benchmarks/ of the modules that commands in `text` run."""
     modules = re.findall(r"(?:BENCH|python -m tokenreel\.benchmarks)((?:\.\w+)+)", text)
     return {module[1:].replace(".", "/") + ".py" for module in modules}
 

@@ -1,4 +1,4 @@
-"""What the texts and presets tell people to type exists: commands, flags, imports, files."""
+"""Commands, options, imports and files that texts and presets mention exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def command_lines(path: Path) -> list[list[str]]:
-    """Our command lines in a text's console blocks or in a preset's opening comment, program name excluded."""
+    """Our command lines in the console blocks of a text or the first comment of a preset, without the program name."""
     if path.suffix == ".yaml":
         lines = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
     else:
@@ -44,10 +44,8 @@ CASES = [(path, line) for path in [*TEXTS, *PRESETS] for line in command_lines(p
 
 
 @pytest.mark.parametrize(("path", "line"), CASES, ids=[f"{path.name}: {' '.join(line)[:40]}" for path, line in CASES])
-def test_a_command_line_is_one_that_tokenreel_takes(
-    monkeypatch: pytest.MonkeyPatch, path: Path, line: list[str]
-) -> None:
-    """Parsed by the program itself, without the command's work; presets that are named exist."""
+def test_command_lines_are_valid(monkeypatch: pytest.MonkeyPatch, path: Path, line: list[str]) -> None:
+    """Parsed by the program without running the command; presets that they name exist."""
     requests = []
     monkeypatch.setattr(Command, "load", lambda _: lambda request: requests.append(request) or {})
     assert run_command(line) == 0
@@ -55,13 +53,13 @@ def test_a_command_line_is_one_that_tokenreel_takes(
     assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
 
 
-def test_the_page_of_commands_is_what_its_script_writes() -> None:
+def test_the_page_of_commands_is_up_to_date() -> None:
     """After a change of a request: python docs/commands.py."""
     assert runpy.run_path(str(ROOT / "docs/commands.py"))["page"]() == (ROOT / "docs/commands.md").read_text()
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
+def test_python_in_a_text_parses_and_its_imports_exist(path: Path) -> None:
     for block in blocks(path, "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenreel"):
@@ -70,13 +68,13 @@ def test_python_in_a_text_parses_and_imports_what_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_link_targets_exist(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_what_a_tree_names_exists(name: str) -> None:
+def test_files_that_a_tree_lists_exist(name: str) -> None:
     (tree,) = re.findall(r"```\n(src/tokenreel/.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
     found = list(_paths(tree))
     assert len(found) >= 10
@@ -99,13 +97,13 @@ def _paths(tree: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_says_at_its_top_how_it_is_run(path: Path) -> None:
+def test_a_preset_starts_with_its_commands(path: Path) -> None:
     assert any("--preset" in line and path.stem in line for line in command_lines(path)), path.name
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/**/*.py")), ids=lambda path: path.name)
-def test_a_benchmark_imports_what_exists(path: Path) -> None:
-    """They are run by hand, so nothing else would notice a name that has gone."""
+def test_imports_of_benchmarks_exist(path: Path) -> None:
+    """Benchmarks are run manually, so that nothing else detects a name that was removed."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenreel"):
             module = importlib.import_module(str(node.module))

@@ -80,28 +80,28 @@ def test_python_in_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: p
 
 
 def _run_session(text: str, names: dict[str, Any], name: str, line: int) -> None:
-    """Lines with >>> and what they print."""
+    """Runs lines with >>> and compares what they print."""
     session = doctest.DocTestParser().get_doctest(text, names, name, name, line)
-    session.globs = names  # a DocTest copies them, and what is defined here is used by later blocks
-    said: list[str] = []
-    failed = doctest.DocTestRunner().run(session, out=said.append, clear_globs=False).failed
-    assert not failed, "".join(said)
+    session.globs = names  # a DocTest copies them, but later blocks use names that this one defines
+    output: list[str] = []
+    failed = doctest.DocTestRunner().run(session, out=output.append, clear_globs=False).failed
+    assert not failed, "".join(output)
 
 
-def test_the_picture_of_the_architecture_is_what_its_script_draws(tmp_path: Path) -> None:
-    """Up to how a version of the library draws letters."""
-    runpy.run_path(str(DOCS / "architecture.py"))["draw"]().savefig(tmp_path / "drawn.png")
-    drawn, kept = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "drawn.png", PICTURE))
-    assert drawn.shape == kept.shape
-    assert np.abs(drawn - kept).mean() < 1
+def test_the_figure_of_the_architecture_is_up_to_date(tmp_path: Path) -> None:
+    """Except for how versions of the library draw letters."""
+    runpy.run_path(str(DOCS / "architecture.py"))["draw"]().savefig(tmp_path / "plotted.png")
+    plotted, stored = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "plotted.png", PICTURE))
+    assert plotted.shape == stored.shape
+    assert np.abs(plotted - stored).mean() < 1
 
 
-def test_the_page_of_presets_is_what_its_script_writes() -> None:
+def test_the_page_of_presets_is_up_to_date() -> None:
     """After a change of a preset: python docs/presets.py."""
     assert runpy.run_path(str(DOCS / "presets.py"))["page"]() == (DOCS / "presets.md").read_text()
 
 
-def test_messages_that_the_troubleshooting_quotes_are_in_the_code() -> None:
+def test_messages_that_the_troubleshooting_quotes_exist() -> None:
     texts = [node.value for text in _sources() for node in ast.walk(ast.parse(text)) if _is_text(node)]
     page = (DOCS / "troubleshooting.md").read_text()
     quoted = re.findall(r'`"([^`]+)"`', page)
@@ -111,8 +111,8 @@ def test_messages_that_the_troubleshooting_quotes_are_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("page", ["concepts.md", "extend.md", "python.md", "troubleshooting.md"])
-def test_flags_and_names_in_a_page_exist(page: str) -> None:
-    """Flags, and names with an underscore, in inline code; names may be of the page's own blocks, or of tests."""
+def test_options_and_names_in_a_page_exist(page: str) -> None:
+    """Options, and names with an underscore, in inline code; names may be defined in blocks of the page or in tests."""
     text = (DOCS / page).read_text()
     blocks = re.findall(r"```.*?```", text, flags=re.DOTALL)
     code = " ".join(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
@@ -136,7 +136,7 @@ def test_the_page_on_python_has_each_public_name_and_its_signature() -> None:
         assert str(inspect.Signature([p for p in parameters if p.name != "self"])) == f"({arguments}", path
 
 
-def test_the_page_on_python_has_each_request_and_how_its_fields_are_called() -> None:
+def test_the_page_on_python_has_each_request_and_its_fields() -> None:
     text = (DOCS / "python.md").read_text()
     commands = {command.request.__name__: command.name for command in COMMANDS}
     requests = [name for name in tokenreel.__all__ if name.endswith("Request")]

@@ -1,4 +1,4 @@
-"""The files in docs/extend.md keep their contracts, and its commands run with them, steps and data cut down."""
+"""The files in docs/extend.md pass their contract tests, and its commands run with them, on fewer steps and data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extend.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL))
-CUT_DOWN = {  # so short a training leaves the codebook nearly unused
+SHORT = {  # such a short training leaves most codes unused
     "train-tokenizer": ["--steps", "2"],
     "tokenize-dataset": ["--allow-collapsed"],
     "train-prior": ["--steps", "2"],
@@ -33,7 +33,7 @@ TESTS = [Path(name).stem for name in FILES if name.startswith("test_")]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The page's files, importable; afterwards nothing of them is known any more."""
+    """Makes the page's files importable; afterwards their modules and registrations are removed."""
     folder = tmp_path_factory.mktemp("extend")
     for name, text in FILES.items():
         (folder / name).write_text(text)
@@ -72,7 +72,7 @@ def test_each_kind_has_its_test() -> None:
 
 
 def test_the_commands_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of training and six videos; the programs are the page's own."""
+    """With two training steps and six videos; the programs are those of the page."""
     monkeypatch.chdir(folder)
     (text,) = re.findall(r"```console\n(tokenreel tabletop.*?)```", PAGE, flags=re.DOTALL)
     for line in text.splitlines():
@@ -83,14 +83,14 @@ def test_the_commands_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPa
             assert run_command([*words, "--videos", "6"]) == 0, line
         else:
             assert (program, words[0]) == ("python", "mine.py")
-            monkeypatch.setattr(sys, "argv", [*words, *CUT_DOWN.get(words[1], ())])
+            monkeypatch.setattr(sys, "argv", [*words, *SHORT.get(words[1], ())])
             with pytest.raises(SystemExit, match=r"^0$"):
                 runpy.run_path("mine.py", run_name="__main__")
     assert TokenCache.open("tokens.zarr").spec.time == "causal"
     assert len(list(Path("samples").glob("*.mp4"))) == 4
 
 
-def test_diffs_are_of_lines_that_there_are() -> None:
+def test_diffs_apply_to_existing_lines() -> None:
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGE, flags=re.DOTALL)
     for path, text in re.findall(r"^\+\+\+ b/(\S+)\n((?:(?!---).*\n)+)", diff, flags=re.MULTILINE):
         before, after = [[line[1:] for line in text.splitlines() if line[0] in f" {sign}"] for sign in "-+"]
@@ -98,7 +98,7 @@ def test_diffs_are_of_lines_that_there_are() -> None:
         assert len(after) == len(before) + 1
 
 
-def test_checks_and_files_that_the_page_names_are_there() -> None:
+def test_checks_and_files_that_the_page_names_exist() -> None:
     contracts = [*ROOT.glob("tests/helpers/*_contract.py"), *ROOT.glob("tests/priors/*_contract.py")]
     known = set(re.findall(r"^def (check_\w+)", "\n".join(path.read_text() for path in contracts), flags=re.MULTILINE))
     named = set(re.findall(r"`(check_\w+)`", PAGE))

@@ -1,4 +1,4 @@
-"""Saving, loading, pushing and pulling models, with everything that can be wrong with what comes back."""
+"""Saving, loading, pushing and pulling models, and errors of damaged or incomplete ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ToyConfig:
 
 
 class Toy(nn.Module, PretrainedModel):
-    """A nested configuration, a shared weight and a buffer: what the mixin's own loader loses."""
+    """A model with a nested configuration, a shared weight and a buffer, which the mixin's own loader loses."""
 
     kind = "tokenizer"
 
@@ -82,13 +82,13 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_saved_model_comes_back_whole(toy: Toy, saved: Path) -> None:
+def test_a_saved_model_is_loaded_unchanged(toy: Toy, saved: Path) -> None:
     loaded = Toy.from_pretrained(saved)
     assert_same(loaded, toy)
     assert not loaded.training
 
 
-def test_the_fingerprint_moves_with_a_bit_a_name_a_type_and_the_configuration() -> None:
+def test_the_fingerprint_depends_on_bits_names_types_and_the_configuration() -> None:
     tensors = {"a": torch.zeros(3), "b": torch.ones(5)}
     base = fingerprint({"depth": 1}, tensors)
     assert base == fingerprint({"depth": 1}, dict(reversed(tensors.items())))
@@ -113,14 +113,14 @@ def test_the_fingerprint_moves_with_a_bit_a_name_a_type_and_the_configuration() 
         ({"kind": "prior"}, "expected a saved tokenizer, got a saved prior"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_configuration_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
     edit_config(saved, **changes)
     with pytest.raises((HubError, ConfigError), match=message):
         Toy.from_pretrained(saved)
 
 
 def test_a_model_from_before_a_setting_existed_keeps_its_fingerprints_and_its_document(tmp_path: Path) -> None:
-    """`depth` of 2 as an older version, which knew no depth, saved it."""
+    """A model with the default `depth`, as an older version without this setting saved it."""
     model = Toy(ToyConfig(Inner(7)), seed=13)
     model.about = {"steps": 17, "data": "tabletop:"}
     model.save_pretrained(tmp_path / "old")
@@ -136,19 +136,19 @@ def test_a_model_from_before_a_setting_existed_keeps_its_fingerprints_and_its_do
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     old, one = (json.loads((tmp_path / key / "config.json").read_text()) for key in ("old", "one"))
     assert old == one
-    loaded.config = ToyConfig(Inner(7), depth=3)  # it is another model now, and says so
+    loaded.config = ToyConfig(Inner(7), depth=3)  # another setting makes it another model
     assert loaded.document == loaded.to_document() == {"config": {**config, "depth": 3}}
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"architectures": ["BertModel"], "model_type": "bert"}'])
-def test_a_configuration_of_someone_else_is_refused(saved: Path, text: str) -> None:
+def test_a_configuration_of_another_library_is_refused(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text)
     with pytest.raises(HubError, match=r"config\.json"):
         Toy.from_pretrained(saved)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_half_a_model_is_refused(saved: Path, missing: str) -> None:
+def test_an_incomplete_model_is_refused(saved: Path, missing: str) -> None:
     (saved / missing).unlink()
     with pytest.raises(HubError, match=missing):
         Toy.from_pretrained(saved)
@@ -156,16 +156,16 @@ def test_half_a_model_is_refused(saved: Path, missing: str) -> None:
 
 def test_a_flipped_bit_and_a_truncated_file_are_refused(saved: Path) -> None:
     weights = saved / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
     with pytest.raises(HubError, match="not those that"):
         Toy.from_pretrained(saved)
-    weights.write_bytes(whole[:-5])
+    weights.write_bytes(intact[:-5])
     with pytest.raises(HubError, match="damaged"):
         Toy.from_pretrained(saved)
 
 
-def test_a_file_is_no_folder_of_a_model(hub: FakeHub, saved: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(hub: FakeHub, saved: Path) -> None:
     with pytest.raises(HubError, match=r"config\.json is a file: give the folder"):
         Toy.from_pretrained(saved / "config.json")
     assert not hub.requests
@@ -177,7 +177,7 @@ def test_a_push_without_a_token_says_how_to_get_one(hub: FakeHub, toy: Toy) -> N
         push_folder(Path(), "me/toy", Upload("model", ()))
 
 
-def test_nothing_there_is_said_so(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_as_missing(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="neither a folder"):
         Toy.from_pretrained(tmp_path / "nothing")
     with pytest.raises(HubError, match="me/nothing is neither a local folder nor a repository"):
@@ -195,7 +195,7 @@ def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
     assert "| psnr | 28.12 |" in card
 
 
-def test_a_pinned_revision_stays_what_it_was(hub: FakeHub, toy: Toy) -> None:
+def test_a_pinned_revision_does_not_change(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/pinned")
     first = hub.repos["model", "me/pinned"].branches["main"]
     newer = Toy(ToyConfig(), seed=19)
@@ -206,7 +206,7 @@ def test_a_pinned_revision_stays_what_it_was(hub: FakeHub, toy: Toy) -> None:
         Toy.from_pretrained("me/pinned", revision="v9")
 
 
-def test_offline_asks_nothing_of_the_hub(hub: FakeHub, toy: Toy) -> None:
+def test_offline_loading_sends_no_request(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/offline")
     Toy.from_pretrained("me/offline")
     hub.requests.clear()
@@ -216,14 +216,14 @@ def test_offline_asks_nothing_of_the_hub(hub: FakeHub, toy: Toy) -> None:
     assert hub.requests == []
 
 
-def test_a_download_that_breaks_off_is_resumed_to_the_same_bytes(hub: FakeHub, toy: Toy) -> None:
+def test_an_interrupted_download_is_resumed_to_the_same_bytes(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/cut")
     hub.cut["model.safetensors"] = 1
     assert_same(Toy.from_pretrained("me/cut"), toy)
     assert hub.cut["model.safetensors"] == 0
 
 
-def test_gated_and_foreign_repositories_are_said_so(hub: FakeHub, toy: Toy) -> None:
+def test_gated_and_unrelated_repositories_are_reported(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/gated")
     hub.gated.add("me/gated")
     with pytest.raises(HubError, match="gated"):
@@ -235,8 +235,8 @@ def test_gated_and_foreign_repositories_are_said_so(hub: FakeHub, toy: Toy) -> N
         Toy.from_pretrained("me/gated")
 
 
-def test_a_hub_out_of_reach_is_one_clear_error(tmp_path: Path) -> None:
-    """In a process of its own, because the endpoint is read once."""
+def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path) -> None:
+    """In a new process, because the endpoint is read only once."""
     code = """
 from tokenreel.errors import HubError
 from tokenreel.hub import Upload, push_folder, resolve

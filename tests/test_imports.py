@@ -1,4 +1,4 @@
-"""The import contract of pyproject.toml holds, and would catch an import that breaks it."""
+"""The import contracts of pyproject.toml are kept, and detect imports that violate them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the checkout's code, links kept, to break things in."""
+    """A copy of the checkout's code with its links, which tests may change."""
     root = tmp_path / "copy"
     root.mkdir()
     shutil.copy(ROOT / "pyproject.toml", root)
@@ -32,7 +32,7 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_contract_holds() -> None:
+def test_the_contracts_are_kept() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
 
@@ -49,14 +49,14 @@ def test_the_contract_holds() -> None:
         ("decoders/broken.py", "import tokenreel.pipelines.common.progress"),
     ],
 )
-def test_an_import_the_wrong_way_is_caught(copy: Path, module: str, line: str) -> None:
+def test_a_forbidden_import_is_detected(copy: Path, module: str, line: str) -> None:
     (copy / module).write_text(line + "\n")
     done = lint_imports(copy)
     assert done.returncode != 0
     assert module.replace("/", ".").removesuffix(".py") in done.stdout
 
 
-def test_every_public_name_is_there_and_costs_nothing_before_it_is_used() -> None:
+def test_every_public_name_is_imported_only_when_it_is_used() -> None:
     assert all(getattr(tokenreel, name) is not None for name in tokenreel.__all__)
     with pytest.raises(AttributeError, match="VideoTokeniser"):
         _ = tokenreel.VideoTokeniser

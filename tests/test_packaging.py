@@ -1,4 +1,4 @@
-"""The house keeps its shape: no folder of ours takes the place of a package, and what is built holds every module."""
+"""No folder of ours shadows an installed package, and the wheel contains every module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDERS = ("data", "decoders", "tokenizers", "priors", "metrics", "pipelines")
 
 
 def python(code: str, cwd: Path, *paths: Path) -> str:
-    """What `python -c` prints in `cwd`, which then is the first place that imports are looked for."""
+    """What `python -c` prints in `cwd`, which is then the first entry of the import path."""
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=cwd,
@@ -29,19 +29,20 @@ def python(code: str, cwd: Path, *paths: Path) -> str:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_folder_is_a_regular_package(folder: str) -> None:
-    """Without an __init__.py a folder never wins over an installed package of the same name, wherever Python stands."""
+    """A folder without __init__.py never shadows an installed package of the same name, in any working directory."""
     assert not (ROOT / folder / "__init__.py").exists()
-    assert python(f"import importlib.util as u; print(u.find_spec({folder!r}).origin)", ROOT) in _elsewhere(folder)
+    origin = python(f"import importlib.util as u; print(u.find_spec({folder!r}).origin)", ROOT)
+    assert origin in _allowed_origins(folder)
 
 
-def _elsewhere(folder: str) -> set[str]:
-    """None where nothing of that name is installed, so that only the bare folder answers; else the installed one."""
+def _allowed_origins(folder: str) -> set[str]:
+    """The allowed origins: none, or the file of an installed package of this name."""
     find = f"import importlib.util as u; spec = u.find_spec({folder!r}); print(spec and spec.origin)"
     return {"None", python(find, Path(sys.prefix))}
 
 
 @pytest.mark.parametrize("folder", ["tokenizers", "data"])
-def test_an_installed_package_wins_over_the_folder(folder: str, tmp_path: Path) -> None:
+def test_an_installed_package_takes_precedence_over_the_folder(folder: str, tmp_path: Path) -> None:
     installed = tmp_path / folder / "__init__.py"
     installed.parent.mkdir()
     installed.touch()
@@ -72,10 +73,10 @@ def test_a_wheel_from_the_sdist_holds_every_module(wheel: Path) -> None:
         text=True,
         check=True,
     ).stdout.split()
-    wanted = {"tokenreel/" + path.removeprefix("src/tokenreel/") for path in listed if (ROOT / path).is_file()}
-    assert len(wanted) > 30
+    expected = {"tokenreel/" + path.removeprefix("src/tokenreel/") for path in listed if (ROOT / path).is_file()}
+    assert len(expected) > 30
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert inside == wanted
+    assert inside == expected
 
 
 def test_the_wheel_works_without_the_links(wheel: Path, tmp_path: Path) -> None:
@@ -87,15 +88,15 @@ def test_the_wheel_works_without_the_links(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_the_constraints_pin_every_dependency() -> None:
-    """A dependency added to pyproject.toml alone would float in continuous integration."""
+    """A dependency that is only in pyproject.toml would not be pinned in continuous integration."""
     import tomllib
 
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["test"]]
+    expected = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["test"]]
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = dict(line.split("==") for line in lines)
-    for requirement in wanted:
+    for requirement in expected:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement

@@ -1,4 +1,4 @@
-"""What `from tokenreel import ...` offers: the same names to Python and to type checkers, and what they print."""
+"""Public names: the same for Python and type checkers; their representations; and `run`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ SPEC = TokenSpec(
 )
 
 
-def test_type_checkers_are_told_of_the_names_that_python_imports_when_asked() -> None:
-    """A `__getattr__` alone would make every public name Any. A run of mypy takes 40 s, so the source is compared."""
+def test_type_checkers_and_python_have_the_same_public_names() -> None:
+    """With `__getattr__` only, every public name would be Any. As mypy takes 40 s, the source is compared."""
     tree = ast.parse(Path(tokenreel.__file__).read_text())
     (branch,) = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for node in branch.body if isinstance(node, ast.ImportFrom)]
     assert ast.unparse(branch.test) == "TYPE_CHECKING"
     assert len(imports) == len(branch.body)
-    told = {alias.asname or alias.name: node.module for node in imports for alias in node.names}
-    assert told == tokenreel._MODULES
-    assert sorted([*told, "__version__"]) == sorted(tokenreel.__all__) == dir(tokenreel)
-    for name, module in told.items():
+    declared = {alias.asname or alias.name: node.module for node in imports for alias in node.names}
+    assert declared == tokenreel._MODULES
+    assert sorted([*declared, "__version__"]) == sorted(tokenreel.__all__) == dir(tokenreel)
+    for name, module in declared.items():
         assert getattr(getattr(tokenreel, name), "__module__", module).startswith("tokenreel."), name
 
 
-def test_models_are_introduced_above_their_layers() -> None:
+def test_representations_of_models_start_with_a_summary() -> None:
     tokenizer = VideoTokenizer.from_preset("lvt-tabletop-tiny")
     count = sum(p.numel() for p in tokenizer.parameters())
     lines = repr(tokenizer).splitlines()
@@ -56,19 +56,19 @@ def test_models_are_introduced_above_their_layers() -> None:
     assert repr(controls).splitlines()[1].strip() == "kind: 3 codes"
 
 
-def test_tokens_are_introduced_by_their_shapes(tmp_path: Path) -> None:
+def test_representations_of_tokens_have_their_shapes(tmp_path: Path) -> None:
     assert SPEC.summary == "video [3, 5, 7, 2] of 1,009 codes, class [1, 1, 1, 1] of 11 codes"
     tokens = {stream.name: np.zeros((17, *stream.shape), np.int64) for stream in SPEC.streams}
     write_token_file(tmp_path / "tokens", SPEC, tokens, "0123456789abcdef", [{"id": f"{i}"} for i in range(17)])
-    shown = repr(TokenCache.open(tmp_path / "tokens"))
-    assert shown == f"<TokenCache {tmp_path / 'tokens'}: 17 rows of samples; {SPEC.summary}; codes of 01234567>"
+    text = repr(TokenCache.open(tmp_path / "tokens"))
+    assert text == f"<TokenCache {tmp_path / 'tokens'}: 17 rows of samples; {SPEC.summary}; codes of 01234567>"
     codes = {"video": torch.zeros(2, *SPEC.streams[0].shape, dtype=torch.long)}
     samples = Samples(codes, {name: torch.zeros_like(value) for name, value in codes.items()}, 105.5, 1260)
     assert repr(samples) == "Samples(video [2, 3, 5, 7, 2]; forwards=105.5, tokens_sampled=1,260)"
 
 
-def test_every_command_with_results_can_be_run_from_the_public_names() -> None:
-    """The others print what Python reads by other means: presets and the environment."""
+def test_every_command_with_results_has_a_public_request() -> None:
+    """The others print presets and the environment, which Python can read by other means."""
     requests = {command.request.__name__ for command in COMMANDS if command.module not in ("presets", "doctor")}
     assert {name for name in tokenreel.__all__ if name.endswith("Request")} == requests
 

@@ -1,4 +1,4 @@
-"""A tokenizer and a prior of somebody who does not fork: registered, built by name, saved and loaded."""
+"""A tokenizer and a prior of a user: registered, built by name, saved and loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BrightnessConfig:
 
 
 class Brightness(VideoTokenizer):
-    """The mean brightness of each frame, in `levels` steps."""
+    """Tokenizes the mean brightness of each frame in `levels` steps."""
 
     config_class = BrightnessConfig
 
@@ -65,7 +65,7 @@ FRAMING = Framing(height=3, width=5)
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the length of a test."""
+    """Registers them during a test."""
     for registry in (TOKENIZERS, PRIORS):
         monkeypatch.setattr(registry, "_members", dict(registry._members))
     TOKENIZERS.register("brightness", Brightness)
@@ -97,7 +97,7 @@ def test_a_registered_prior_is_built_saved_and_loaded(tmp_path: Path) -> None:
     assert loaded.fingerprints() == prior.fingerprints()
 
 
-def test_what_nobody_registered_says_what_to_do(tmp_path: Path) -> None:
+def test_an_error_for_an_unregistered_type_says_what_to_do(tmp_path: Path) -> None:
     Brightness(BrightnessConfig(), 13, FRAMING).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"config\.json: .*'brightness'.* import that code first"):
         VideoTokenizer.from_pretrained(tmp_path)
@@ -114,7 +114,7 @@ def test_a_class_loads_its_own_models_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_members_are_of_their_registrys_kind() -> None:
+def test_members_of_another_class_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"not a subclass of tokenreel\.priors\.base:Prior"):
         PRIORS.register("brightness", Brightness)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"tokenreel\.priors\.gpt\.model:GPT has this name"):

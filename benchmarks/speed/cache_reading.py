@@ -8,6 +8,7 @@ is read clip by clip, as training loops do (nanoGPT's get_batch), and by one fan
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -22,12 +23,13 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 
-CLIPS, FRAMES, GRID, CODEBOOK = 32_768, 16, 8, 1024  # 2 KiB a clip, 64 MiB in all, in 16 shards
+CLIPS, FRAMES, GRID, CODEBOOK_SIZE = 32_768, 16, 8, 1024  # 2 KiB per clip, 64 MiB in all, in 16 shards
 BATCH, ROUNDS = 64, 15
-SECONDS = 0.1  # of each reader's turn
+SECONDS = 0.1  # for which each reader reads in a round
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rates = measure(Path(folder))
     clips = {name: round(rate) for name, rate in rates.items()}
@@ -43,8 +45,8 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Clips a second by reader: the median over turns."""
-    codes = np.random.default_rng(0).integers(0, CODEBOOK, (CLIPS, FRAMES, GRID, GRID, 1), dtype=np.uint16)
+    """Clips per second by reader: the median over rounds."""
+    codes = np.random.default_rng(0).integers(0, CODEBOOK_SIZE, (CLIPS, FRAMES, GRID, GRID, 1), dtype=np.uint16)
     readers = make_readers(folder, codes)
     rows = np.random.default_rng(1).permutation(CLIPS)
     for reader in readers.values():
@@ -52,13 +54,13 @@ def measure(folder: Path) -> dict[str, float]:
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(ROUNDS):
         for name, reader in readers.items():
-            rates[name].append(turn(reader, rows))
-    return {name: statistics.median(found) for name, found in rates.items()}
+            rates[name].append(clips_per_second(reader, rows))
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def make_readers(folder: Path, codes: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Readers of rows [n] -> codes [n, t, h, w, q], by name."""
-    stream = StreamSpec("video", codes.shape[1:4], CODEBOOK)
+    stream = StreamSpec("video", codes.shape[1:4], CODEBOOK_SIZE)
     sources = [{"id": str(row)} for row in range(CLIPS)]
     spec = TokenSpec((stream,), FRAMES, Framing(64, 64))
     write_token_file(folder / "cache", spec, {"video": codes}, "benchmark", sources)
@@ -76,13 +78,13 @@ def make_readers(folder: Path, codes: np.ndarray) -> dict[str, Callable[[np.ndar
     }
 
 
-def turn(reader: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> float:
-    """Clips a second over about SECONDS of random batches."""
-    count, place, started = 0, int(rows[0]), time.perf_counter()
-    while (passed := time.perf_counter() - started) < SECONDS:
-        place = (place * 31 + BATCH) % (CLIPS - BATCH)
-        count += len(reader(rows[place : place + BATCH]))
-    return count / passed
+def clips_per_second(reader: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> float:
+    """Rate over about SECONDS of random batches."""
+    count, start, started = 0, int(rows[0]), time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < SECONDS:
+        start = (start * 31 + BATCH) % (CLIPS - BATCH)
+        count += len(reader(rows[start : start + BATCH]))
+    return count / elapsed
 
 
 if __name__ == "__main__":

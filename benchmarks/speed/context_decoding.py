@@ -24,7 +24,7 @@ from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder
 
 CONTEXTS = (0, 1, 4, 15)
-PARTS = {  # part -> module and function that do it
+PARTS = {  # part -> the module and function that compute it
     "correlation": (context_flow, "local_correlation"),
     "warping in the flow": (context_flow, "warp"),
     "fusion": (context_decoder, "fuse"),
@@ -46,50 +46,50 @@ def main(preset: str, frames: int, batch: int, device: str, rounds: int, bf16: b
     codes = torch.randint(level.codebook_size, (batch, frames, *level.shape[1:]), device=device)
 
     def decode(context: int) -> Callable[[], None]:
-        return lambda: _wait(tokenizer.decode({STREAM: codes}, tokenizer.new_context_buffer(context)))
+        return lambda: _synchronize(tokenizer.decode({STREAM: codes}, tokenizer.new_context_buffer(context)))
 
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16), cpu_threads(1):
-        seconds = {context: least(decode(context), rounds) for context in CONTEXTS}
-        for context, least_seconds in seconds.items():
-            rate = batch * frames / least_seconds
-            click.echo(f"context {context:2}: {rate:8.1f} frames/s, {least_seconds / seconds[0]:5.1f} times the plain")
+        seconds = {context: fastest(decode(context), rounds) for context in CONTEXTS}
+        for context, elapsed in seconds.items():
+            rate = batch * frames / elapsed
+            click.echo(f"context {context:2}: {rate:8.1f} frames/s, {elapsed / seconds[0]:5.1f} times the time of 0")
         if device == "cpu":
             click.echo(f"context 4, parts: {', '.join(parts(tokenizer, decode(4)))}")
 
 
-def least(call: Callable[[], None], rounds: int) -> float:
-    """Seconds of the quickest call; the first one, which chooses kernels, does not count."""
+def fastest(call: Callable[[], None], rounds: int) -> float:
+    """Seconds of the fastest call, except the first one, which chooses kernels."""
     call()
-    found = []
+    seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
         call()
-        found.append(time.perf_counter() - started)
-    return min(found)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def parts(tokenizer: ContextAutoencoder, call: Callable[[], None]) -> Iterator[str]:
-    """What share of a call each part takes."""
-    spent = dict.fromkeys([*PARTS, "encoding again", "flow module in all", "decoder in all"], 0.0)
+    """The fraction of a call that each part takes."""
+    spent = dict.fromkeys([*PARTS, "encoding again", "flow module in total", "decoder in total"], 0.0)
     with measured(tokenizer, spent):
         started = time.perf_counter()
         call()
-        whole = time.perf_counter() - started
+        total = time.perf_counter() - started
     for name, seconds in spent.items():
-        yield f"{name} {seconds / whole:.0%}"
+        yield f"{name} {seconds / total:.0%}"
 
 
 @contextmanager
 def measured(tokenizer: ContextAutoencoder, spent: dict[str, float]) -> Iterator[None]:
-    """Within it `spent` grows by the seconds of each part."""
+    """Adds the seconds of each part to `spent` while the context is active."""
     decoder = tokenizer.decoder
     assert decoder.flow is not None
     patches = [mock.patch.object(module, name, _timed(getattr(module, name), part, spent))
                for part, (module, name) in PARTS.items()]  # fmt: skip
     patches.append(mock.patch.object(tokenizer, "features", _timed(tokenizer.features, "encoding again", spent)))
-    patches.append(mock.patch.object(decoder, "forward", _timed(decoder.forward, "decoder in all", spent)))
+    patches.append(mock.patch.object(decoder, "forward", _timed(decoder.forward, "decoder in total", spent)))
     patches += [
-        mock.patch.object(level, "forward", _timed(level.forward, "flow module in all", spent))
+        mock.patch.object(level, "forward", _timed(level.forward, "flow module in total", spent))
         for level in decoder.flow
     ]
     for patch in patches:
@@ -102,16 +102,16 @@ def measured(tokenizer: ContextAutoencoder, spent: dict[str, float]) -> Iterator
 
 
 def _timed(function: Callable[..., object], part: str, spent: dict[str, float]) -> Callable[..., object]:
-    def call(*args: object, **flags: object) -> object:
+    def call(*args: object, **kwargs: object) -> object:
         started = time.perf_counter()
-        result = function(*args, **flags)
+        result = function(*args, **kwargs)
         spent[part] += time.perf_counter() - started
         return result
 
     return call
 
 
-def _wait(video: torch.Tensor) -> None:
+def _synchronize(video: torch.Tensor) -> None:
     if video.device.type == "cuda":
         torch.cuda.synchronize(video.device)
 

@@ -26,18 +26,18 @@ from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.logits import invert_cdf
 from tokenreel.priors.sampling.video import sample
 
-FRAMES, SIDE, CODES, GOAL = 16, 8, 1024, 20.0
+FRAMES, SIDE, CODEBOOK_SIZE, GOAL = 16, 8, 1024, 20.0
 SIZES = {"small": (6, 384, 6), "paper": (24, 1024, 16)}  # depth, width, heads
-TIMED = {"small": 66, "paper": 6}  # codes that are recomputed
+TIMED = {"small": 66, "paper": 6}  # tokens that are recomputed
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What recomputing gave at some positions of the order."""
+    """Tokens that were recomputed at some positions of the order."""
 
     positions: list[int]
-    codes: list[int]
-    seconds: float  # of all codes, from the mean
+    tokens: list[int]
+    seconds: float  # for all tokens, extrapolated from the mean
 
 
 def main() -> None:
@@ -54,25 +54,25 @@ def main() -> None:
         if name in prior.reads
     }
     started = time.thread_time()
-    drawn = sample(prior, tokens, samples=torch.zeros(1, dtype=torch.long))
+    sampled = sample(prior, tokens, samples=torch.zeros(1, dtype=torch.long))
     cached = time.thread_time() - started
-    flat = prior.flatten(drawn.tokens)
+    flat = prior.flatten(sampled.tokens)
     slow = recompute(prior, tokens, flat, TIMED[options.preset])
     length, ratio = flat.shape[1], slow.seconds / cached
-    same = slow.codes == flat[0, slow.positions].tolist()
-    print(f"{length} codes: cached {cached:.1f} s, {length / cached:.0f} codes/s")  # noqa: T201
-    print(f"recomputed at {len(slow.codes)} codes: {slow.seconds:.0f} s for all, the same codes: {same}")  # noqa: T201
+    same = slow.tokens == flat[0, slow.positions].tolist()
+    print(f"{length} tokens: cached {cached:.1f} s, {length / cached:.0f} tokens/s")  # noqa: T201
+    print(f"recomputed {len(slow.tokens)} tokens: {slow.seconds:.0f} s for all, equal tokens: {same}")  # noqa: T201
     print(f"{ratio:.0f} times as fast (goal {GOAL:.0f})")  # noqa: T201
     if not same or ratio < GOAL:
-        sys.exit("missed")
+        sys.exit("the goal was missed, or tokens differ")
 
 
 def controlled_gpt(preset: str, control: str) -> GPT:
     streams = {
         "state": StreamSpec("state", (FRAMES, 1, 2), 128, role="control", unconditional_token=128),
-        "sound": StreamSpec("sound", (FRAMES, 8, 2), CODES, role="control", unconditional_token=CODES),
+        "sound": StreamSpec("sound", (FRAMES, 8, 2), CODEBOOK_SIZE, role="control", unconditional_token=CODEBOOK_SIZE),
     }
-    video = StreamSpec("video", (FRAMES, SIDE, SIDE), CODES)
+    video = StreamSpec("video", (FRAMES, SIDE, SIDE), CODEBOOK_SIZE)
     spec = TokenSpec((video, *streams.values()), FRAMES, Framing(256, 256))
     depth, width, heads = SIZES[preset]
     return GPT(GPTConfig(depth=depth, width=width, heads=heads, controls=(control,)), spec).eval()
@@ -80,23 +80,23 @@ def controlled_gpt(preset: str, control: str) -> GPT:
 
 @torch.no_grad()
 def recompute(prior: GPT, tokens: dict[str, Tensor], flat: Tensor, count: int) -> Recomputed:
-    """Draws `count` codes of the sequence `flat` [1, L] once more, each from a pass over all that is before it."""
+    """Samples `count` tokens of the sequence `flat` [1, L] again, each from a pass over all tokens before it."""
     length = flat.shape[1]
     positions = torch.linspace(0, length - 1, count).long().tolist()
     tokens = {**tokens, END_STEP: torch.full((1, 1, 1, 1, 1), FRAMES - 1)}
-    order, streams, codes = prior.order(), prior.spec.streams, []
+    order, streams, recomputed = prior.order(), prior.spec.streams, list[int]()
     started = time.thread_time()
     for position in positions:
         stream, t, h, w, q = order[position].tolist()
         _, height, width, slices = streams[stream].shape
-        code_id = stream * 2**48 + ((t * height + h) * width + w) * slices + q
+        token_id = stream * 2**48 + ((t * height + h) * width + w) * slices + q
         number = torch.from_numpy(
-            uniforms(0, torch.zeros(1, dtype=torch.long).numpy(), torch.tensor([code_id]).numpy())
+            uniforms(0, torch.zeros(1, dtype=torch.long).numpy(), torch.tensor([token_id]).numpy())
         )
         x = prior.transformer(prior._first_inputs(tokens, flat, position + 1, prior.position_embedding()))[:, -1:]
         log_probs = prior.output.log_probs(prior.output.linear(x), torch.tensor([[position]]))
-        codes.append(int(invert_cdf(log_probs.exp(), number)))
-    return Recomputed(positions, codes, (time.thread_time() - started) * length / count)
+        recomputed.append(int(invert_cdf(log_probs.exp(), number)))
+    return Recomputed(positions, recomputed, (time.thread_time() - started) * length / count)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ from torch import nn
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 
-CODES, DEPTH, WIDTH, HEADS = 2048, 6, 384, 6
+CODEBOOK_SIZE, DEPTH, WIDTH, HEADS = 2048, 6, 384, 6
 LENGTH = 1024
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def our_gpt(length: int = LENGTH) -> GPT:
     steps = length // 64
-    spec = TokenSpec((StreamSpec("video", (steps, 8, 8), CODES),), steps, Framing(64, 64))
+    spec = TokenSpec((StreamSpec("video", (steps, 8, 8), CODEBOOK_SIZE),), steps, Framing(64, 64))
     return GPT(GPTConfig(depth=DEPTH, width=WIDTH, heads=HEADS), spec)
 
 
@@ -35,8 +35,9 @@ def peer_gpt(flash: bool, length: int = LENGTH) -> Any:
     except ImportError as error:
         sys.exit(f"x-transformers cannot be imported ({error}): pip install x-transformers")
     layers = Decoder(dim=WIDTH, depth=DEPTH, heads=HEADS, attn_dim_head=WIDTH // HEADS, attn_flash=flash)
-    # one slot more than codes: its wrapper takes the start code as input
-    return AutoregressiveWrapper(TransformerWrapper(num_tokens=CODES, max_seq_len=length + 1, attn_layers=layers))
+    # one position more than tokens: its wrapper takes the start token as input
+    transformer = TransformerWrapper(num_tokens=CODEBOOK_SIZE, max_seq_len=length + 1, attn_layers=layers)
+    return AutoregressiveWrapper(transformer)
 
 
 def millions(model: nn.Module) -> float:
@@ -44,9 +45,9 @@ def millions(model: nn.Module) -> float:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call by name; every round runs each of them once, so that a slow moment hits all.
+    """Seconds of each call in each round, by name; a round runs each call once, so that other load affects all alike.
 
-    Seconds of this thread on the processor, so that whatever else runs on the machine counts less.
+    Processor time of this thread, which other work on the machine affects less.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):

@@ -16,7 +16,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tokenreel.benchmarks.speed.gpt_setup import CODES, DTYPES, LENGTH, interleaved, millions, our_gpt, peer_gpt, ratio
+from tokenreel.benchmarks.speed.gpt_setup import (
+    CODEBOOK_SIZE,
+    DTYPES,
+    LENGTH,
+    interleaved,
+    millions,
+    our_gpt,
+    peer_gpt,
+    ratio,
+)
 from tokenreel.priors.gpt.model import GPT
 
 
@@ -32,7 +41,7 @@ def main() -> None:
     print(f"parameters: tokenreel {millions(ours):.1f} M, x-transformers {millions(flash):.1f} M")  # noqa: T201
     for precision in options.precision:
         for batch in options.batches:
-            flat = torch.randint(CODES, (batch, LENGTH))
+            flat = torch.randint(CODEBOOK_SIZE, (batch, LENGTH))
             calls = {
                 "ours": training_step(ours, precision, our_loss(ours, flat)),
                 "flash": training_step(flash, precision, peer_loss(flash, flat)),
@@ -42,7 +51,7 @@ def main() -> None:
             seconds = interleaved(calls, options.rounds)
             print(  # noqa: T201
                 f"{precision}, batch {batch}: "
-                f"tokenreel {flat.numel() / statistics.median(seconds['ours']):.0f} codes/s, "
+                f"tokenreel {flat.numel() / statistics.median(seconds['ours']):.0f} tokens/s, "
                 f"{ratio(seconds['flash'], seconds['ours']):.2f} times x-transformers with flash (goal 1), "
                 f"{ratio(seconds['default'], seconds['ours']):.2f} times its default (goal at batch 4: 2)"
             )
@@ -64,9 +73,9 @@ def our_loss(model: GPT, flat: Tensor) -> Callable[[], Tensor]:
 
 
 def peer_loss(model: nn.Module, flat: Tensor) -> Callable[[], Tensor]:
-    """Its wrapper predicts every code but the first: with one more in front, as many as ours."""
-    begun = torch.cat([flat[:, :1], flat], 1)
-    return lambda: model(begun)
+    """Its wrapper predicts every token except the first; with one more in front it predicts as many as ours."""
+    padded = torch.cat([flat[:, :1], flat], 1)
+    return lambda: model(padded)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m tokenreel.benchmarks.speed.nearest_code [--rounds 7]
 
 16,384 vectors of 256 channels, one thread. Prints a line for each codebook size: median milliseconds of both and their
-ratio, the number of different codes, and the peak memory of our look-up. Requires vector-quantize-pytorch
+ratio, the number of differing indices, and the peak memory of our look-up. Requires vector-quantize-pytorch
 (pip install vector-quantize-pytorch).
 """
 
@@ -29,15 +29,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for codes, goal in ((512, 2.5), (8192, 5.0)):
-        vectors, codebook = torch.randn(ROWS, DIM), torch.randn(codes, DIM)
+    for codebook_size, goal in ((512, 2.5), (8192, 5.0)):
+        vectors, codebook = torch.randn(ROWS, DIM), torch.randn(codebook_size, DIM)
         ours, peer = (lambda v=vectors, c=codebook: nearest_indices(v, c)), peer_lookup(vectors, codebook)
         differing = int((ours() != peer()).sum())
         ours_ms, peer_ms = interleaved([ours, peer], rounds)
         print(  # noqa: T201
-            f"K={codes}: tokenreel {ours_ms:.1f} ms, vector-quantize-pytorch {peer_ms:.1f} ms: "
-            f"{peer_ms / ours_ms:.2f} times (goal {goal}), {differing} codes differ, "
-            f"scores {CHUNK * codes * 4 / 2**20:.0f} MiB at a time"
+            f"K={codebook_size}: tokenreel {ours_ms:.1f} ms, vector-quantize-pytorch {peer_ms:.1f} ms: "
+            f"{peer_ms / ours_ms:.2f} times (goal {goal}), {differing} indices differ, "
+            f"scores {CHUNK * codebook_size * 4 / 2**20:.0f} MiB at a time"
         )
 
 
@@ -58,7 +58,7 @@ def peer_lookup(vectors: Tensor, codebook: Tensor) -> Callable[[], Tensor]:
 
 
 def interleaved(calls: list[Callable[[], Tensor]], rounds: int) -> list[float]:
-    """Median milliseconds of each call; every round runs each of them once, so that a slow moment hits all."""
+    """Median milliseconds of each call; a round runs each call once, so that other load affects all alike."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, seconds in zip(calls, times, strict=True):

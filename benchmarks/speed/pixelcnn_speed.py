@@ -26,12 +26,12 @@ from tokenreel.priors.layers.sliced import SlicedState, SliceSpan
 from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.video import sample
 
-BATCH, STEPS = 8, 5  # of training
-GOAL = 10  # times as fast as recomputing, at the tiny preset's size
+BATCH, STEPS = 8, 5  # in training
+GOAL = 10  # speed relative to recomputing, at the tiny preset's size
 
 
 def recompute(prior: PixelCNN) -> None:
-    """Has the prior compute the whole volume where it would compute a few places of it."""
+    """Makes the prior compute the whole volume where it would compute a few positions of it."""
 
     def compute(state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
         rows, index = [span.row for span in spans], [span.slice for span in spans]
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="video-vqvae-tabletop-tiny")
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--recomputed", type=int, default=16, help="codes")
+    parser.add_argument("--recomputed", type=int, default=16, help="tokens that are recomputed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     section = load_preset(options.preset)["prior"]
@@ -59,23 +59,23 @@ def main() -> None:
 
 
 def compare(section: Any, size: int, recomputed: int) -> tuple[float, float]:
-    """Seconds for the codes of one clip, ours and recomputing."""
+    """Seconds for the tokens of one clip: ours, and by recomputing."""
     prior, tokens = prior_and_tokens(section, size, rows=1)
     length = len(prior.order())
-    none, all_but_last = torch.zeros(length, dtype=torch.bool), torch.arange(length) < length - recomputed
-    ours, seconds = timed(prior, tokens, none)
+    none_given, all_but_last = torch.zeros(length, dtype=torch.bool), torch.arange(length) < length - recomputed
+    ours, seconds = timed(prior, tokens, none_given)
     recompute(prior)
-    theirs, some_seconds = timed(prior, {**tokens, **ours}, all_but_last)
-    assert all(torch.equal(codes, ours[name]) for name, codes in theirs.items()), "other codes"
-    total = some_seconds / recomputed * length
-    print(f"{size}, {prior.predicts[0]}: {seconds:.2f} s for {length} codes, recomputing {total:.1f} s")  # noqa: T201
+    theirs, recomputing_seconds = timed(prior, {**tokens, **ours}, all_but_last)
+    assert all(torch.equal(codes, ours[name]) for name, codes in theirs.items()), "tokens differ"
+    total = recomputing_seconds / recomputed * length
+    print(f"{size}, {prior.predicts[0]}: {seconds:.2f} s for {length} tokens, recomputing {total:.1f} s")  # noqa: T201
     return seconds, total
 
 
 def timed(prior: Prior, tokens: dict[str, Tensor], given: Tensor) -> tuple[dict[str, Tensor], float]:
     started = time.thread_time()
-    drawn = sample(prior, tokens, given, samples=torch.arange(1)).tokens
-    return drawn, time.thread_time() - started
+    sampled = sample(prior, tokens, given, samples=torch.arange(1)).tokens
+    return sampled, time.thread_time() - started
 
 
 def prior_and_tokens(section: Any, size: int, rows: int) -> tuple[PixelCNN, dict[str, Tensor]]:
@@ -87,7 +87,7 @@ def prior_and_tokens(section: Any, size: int, rows: int) -> tuple[PixelCNN, dict
 
 
 def spec_of_size(size: int) -> TokenSpec:
-    """Of 16 frames, 4 of them encoded alone."""
+    """Spec of clips of 16 frames, 4 of which are also encoded alone."""
     levels = [("top", 4, size, 4), ("bottom", 8, 2 * size, 2)]
     streams = [StreamSpec(name, (t, s, s), 64, stride=stride) for name, t, s, stride in levels]
     streams += [
@@ -97,7 +97,7 @@ def spec_of_size(size: int) -> TokenSpec:
 
 
 def train(section: Any, size: int = 8) -> None:
-    """The top prior beside a decoder-only transformer that predicts as many codes."""
+    """Times training steps of the top prior and of a decoder-only transformer that predicts as many tokens."""
     prior, tokens = prior_and_tokens(section, size, BATCH)
     top = StreamSpec("top", (3, size, size), 64)
     gpt = GPT(GPTConfig(depth=8, width=128, heads=4), TokenSpec((top,), 3, Framing(8 * size, 8 * size)))
@@ -106,7 +106,7 @@ def train(section: Any, size: int = 8) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         started = 0.0
         for step in range(STEPS + 1):
-            started = time.thread_time() if step == 1 else started  # the first one is not counted
+            started = time.thread_time() if step == 1 else started  # the first step is not counted
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model.loss(clips, given)
             loss.backward()
@@ -114,7 +114,7 @@ def train(section: Any, size: int = 8) -> None:
             optimizer.zero_grad()
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         seconds = (time.thread_time() - started) / STEPS
-        print(f"training, {name}, {millions:.2f} M: {seconds:.3f} s a step of {BATCH} clips")  # noqa: T201
+        print(f"training, {name}, {millions:.2f} M: {seconds:.3f} s per step of {BATCH} clips")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tokenreel.tokenizers.base import VideoTokenizer
 
 PRESETS = ("lvt-bair-paper", "lvt-bair-paper-key", "lvt-bair-paper-relative")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-GOAL = 10  # times as fast as recomputing, for one video on a CPU
+GOAL = 10  # speed relative to recomputing, for one video on a CPU
 
 
 class Recomputing(SubscaleTransformer):
@@ -35,7 +35,7 @@ class Recomputing(SubscaleTransformer):
 
     def compute(self, state: SlicedState, spans: list[SliceSpan], first: list[int]) -> None:
         if not any(at % self.per_location == 0 for at in first):
-            return  # computed already, for the place's first codebook
+            return  # computed already, for the position's first codebook
         rows, index = [span.row for span in spans], [span.slice for span in spans]
         own = self._by_location(state.clips.indices)[rows, index]
         x = (
@@ -50,9 +50,9 @@ class Recomputing(SubscaleTransformer):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--given-frames", type=int, default=5, help="given frames")
+    parser.add_argument("--given-frames", type=int, default=5, help="frames given to the prior")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--recomputed", type=int, default=1, help="frames; 0: none")
+    parser.add_argument("--recomputed", type=int, default=1, help="frames that are recomputed (0: none)")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--presets", nargs="+", default=list(PRESETS))
@@ -64,33 +64,33 @@ def main() -> None:
         assert isinstance(prior, SubscaleTransformer)
         prior.to(options.device, DTYPES[options.precision])
         frames, level = prior.spec.frames, prior.spec.levels[0]
-        begun = torch.randint(
+        given = torch.randint(
             level.codebook_size, (options.batch, options.given_frames, *level.shape[1:]), device=options.device
         )
-        ours, seconds = timed(prior, begun, frames)
+        ours, seconds = timed(prior, given, frames)
         millions = sum(parameter.numel() for parameter in prior.parameters()) / 1e6
-        rate = f"{ours.tokens_sampled / seconds:.0f} codes/s"
+        rate = f"{ours.tokens_sampled / seconds:.0f} tokens/s"
         print(f"{preset}, {millions:.2f} M: {seconds:.2f} s for {options.batch} videos, {rate}")  # noqa: T201
         if options.recomputed:
-            compare(prior, begun, options.recomputed, ours, seconds)
+            compare(prior, given, options.recomputed, ours, seconds)
 
 
-def compare(prior: SubscaleTransformer, begun: Tensor, frames: int, ours: Samples, seconds: float) -> None:
-    """Draws `frames` frames after `begun` by recomputing, beside `ours`, which took `seconds` to the clip's end."""
-    recomputing = Recomputing(prior.config, prior.spec).eval().to(begun.device, next(prior.parameters()).dtype)
+def compare(prior: SubscaleTransformer, given: Tensor, frames: int, ours: Samples, seconds: float) -> None:
+    """Samples `frames` frames after `given` by recomputing; `ours` took `seconds` to the end of the clip."""
+    recomputing = Recomputing(prior.config, prior.spec).eval().to(given.device, next(prior.parameters()).dtype)
     recomputing.load_state_dict(prior.state_dict())
-    until = begun.shape[1] + frames
-    theirs, took = timed(recomputing, begun, until)
+    until = given.shape[1] + frames
+    theirs, elapsed = timed(recomputing, given, until)
     name = prior.spec.levels[0].name
     same = torch.equal(theirs.tokens[name], ours.tokens[name][:, :until])
-    times = took / frames * (prior.spec.frames - begun.shape[1]) / seconds
-    codes = "the same codes" if same else "OTHER CODES"
-    print(f"  recomputing: {took:.1f} s for {frames} frames, {times:.1f} times ours (goal {GOAL}); {codes}")  # noqa: T201
+    speedup = elapsed / frames * (prior.spec.frames - given.shape[1]) / seconds
+    verdict = "equal tokens" if same else "TOKENS DIFFER"
+    print(f"  recomputing: {elapsed:.1f} s for {frames} frames, {speedup:.1f} times ours (goal {GOAL}); {verdict}")  # noqa: T201
 
 
-def timed(prior: Prior, begun: Tensor, frames: int) -> tuple[Samples, float]:
+def timed(prior: Prior, given: Tensor, frames: int) -> tuple[Samples, float]:
     started = time.perf_counter()
-    samples = sample_video(prior, {prior.spec.levels[0].name: begun}, frames, seed=0)
+    samples = sample_video(prior, {prior.spec.levels[0].name: given}, frames, seed=0)
     for codes in samples.tokens.values():
         codes.cpu()  # waits for the device
     return samples, time.perf_counter() - started

@@ -17,7 +17,7 @@ from functools import partial
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 
 SIZES = (64, 128, 256)
-GOAL = 1000  # frames a second at 64 x 64
+GOAL = 1000  # frames per second at 64 x 64
 
 
 def main() -> None:
@@ -27,25 +27,25 @@ def main() -> None:
     for size in SIZES:
         config = TabletopConfig(height=size, width=size)
         motion = median_seconds(partial(tabletop_clip, config), clips)
-        frames = drawn_seconds(config, lambda clip: clip.frames, clips)
-        flow = drawn_seconds(config, lambda clip: clip.flow, clips)
+        frames = drawing_seconds(config, lambda clip: clip.frames, clips)
+        flow = drawing_seconds(config, lambda clip: clip.flow, clips)
         rate = config.frames / (motion + frames)
         print(  # noqa: T201
-            f"{size} x {size}, {config.frames} frames: {rate:,.0f} frames a second"
+            f"{size} x {size}, {config.frames} frames: {rate:,.0f} frames per second"
             + (f" (goal {GOAL:,})" if size == 64 else "")
-            + f"; a clip's motion {1e3 * motion:.1f} ms, its pixels {1e3 * frames:.1f} ms, its flow {1e3 * flow:.1f} ms"
+            + f"; per clip: motion {1e3 * motion:.1f} ms, pixels {1e3 * frames:.1f} ms, flow {1e3 * flow:.1f} ms"
         )
 
 
-def drawn_seconds(config: TabletopConfig, draw: Callable[[TabletopClip], object], clips: int) -> float:
-    """Median processor time of `draw` on clips whose motion is known already."""
-    ready = [tabletop_clip(config, index) for index in range(clips)]
-    return median_seconds(lambda index: draw(ready[index]), clips)
+def drawing_seconds(config: TabletopConfig, draw: Callable[[TabletopClip], object], clips: int) -> float:
+    """Median processor time of `draw` on clips whose motion is already computed."""
+    prepared = [tabletop_clip(config, index) for index in range(clips)]
+    return median_seconds(lambda index: draw(prepared[index]), clips)
 
 
-def median_seconds(work: Callable[[int], object], times: int) -> float:
+def median_seconds(work: Callable[[int], object], count: int) -> float:
     seconds = []
-    for index in range(times):
+    for index in range(count):
         started = time.process_time()
         work(index)
         seconds.append(time.process_time() - started)

@@ -9,6 +9,7 @@ encoder, where decoding is the bottleneck and its fraction of the time is report
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -34,17 +35,18 @@ SMALL = {**LVT, "hidden": 16, "residual": 8, "blocks": 1, "latent": 8}
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         results = {
-            "encoding is the limit": measure(root / "arrays", LVT, write_arrays(root, videos=8)),
-            "decoding is the limit": measure(root / "files", SMALL, write_files(root, videos=8)),
+            "encoding is the bottleneck": measure(root / "arrays", LVT, write_arrays(root, videos=8)),
+            "decoding is the bottleneck": measure(root / "files", SMALL, write_files(root, videos=8)),
         }
     print(json.dumps(results, indent=2))  # noqa: T201
 
 
 def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float]:
-    """Medians over rounds: frames a second of both, their ratio, and the share of time spent waiting for frames."""
+    """Medians over rounds: frames per second of both, their ratio, and the fraction of time that waits for frames."""
     model = folder / "tokenizer"
     build_tokenizer(section, FRAMES, Framing(SIZE, SIZE)).save_pretrained(model)
     runs, bare = [], []
@@ -55,18 +57,19 @@ def measure(folder: Path, section: dict[str, Any], data: str) -> dict[str, float
                 TokenizeRequest(tokenizer=str(model), data=data, out=out, device="cpu", allow_collapsed=True)
             )
         )
-        bare.append(bare_rate(TokenizeJob(str(out), str(model), data, "cpu", "fp32"), frames=runs[-1]["frames"]))
+        job = TokenizeJob(str(out), str(model), data, "cpu", "fp32")
+        bare.append(bare_encoder_rate(job, frames=runs[-1]["frames"]))
     rates = [run["frames_per_worker_second"] for run in runs]
     return {
         "tokenize_dataset_frames_per_second": statistics.median(rates),
         "bare_encoder_frames_per_second": round(statistics.median(bare), 1),
-        "ratio": round(statistics.median(rate / most for rate, most in zip(rates, bare, strict=True)), 3),
+        "ratio": round(statistics.median(rate / bare_rate for rate, bare_rate in zip(rates, bare, strict=True)), 3),
         "decode_fraction": statistics.median(run["decode_fraction"] for run in runs),
     }
 
 
-def bare_rate(job: TokenizeJob, frames: int) -> float:
-    """Frames a second of the encoder over as many decoded frames, batched as the cache was."""
+def bare_encoder_rate(job: TokenizeJob, frames: int) -> float:
+    """Frames per second of the encoder over as many decoded frames, in batches of the size that the cache had."""
     header, _ = load_root(Path(job.cache))
     batch = header.provenance["batch"]
     framing = header.spec.framing
@@ -81,14 +84,14 @@ def bare_rate(job: TokenizeJob, frames: int) -> float:
 
 
 def write_arrays(root: Path, videos: int) -> str:
-    """An npy file [videos, T, H, W, 3] of the size that the tokenizer takes."""
+    """Writes an npy file [videos, T, H, W, 3] of frames of the tokenizer's size. Returns its path."""
     path = root / "videos.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (videos, 8 * FRAMES, SIZE, SIZE, 3), dtype=np.uint8))
     return str(path)
 
 
 def write_files(root: Path, videos: int) -> str:
-    """mp4 files of Tabletop at four times the size."""
+    """Writes mp4 files of Tabletop with edges four times as long. Returns their folder."""
     folder = root / "videos"
     folder.mkdir()
     source = open_source(f"tabletop:?videos={videos}&seed=0&frames={4 * FRAMES}&size={4 * SIZE}")

@@ -1,4 +1,4 @@
-"""Clips by row: the right ones in any order, within the memory allowed; and what becomes of those that fail."""
+"""Clips by row: the right ones in any order within the memory limit; replacements for clips that fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reader_of(pool: DecodePool, clips: float) -> ClipReader:
 
 
 def damage(path: Path) -> None:
-    """Breaks the last third; the header stays whole, so that a plan is made."""
+    """Damages the last third; the header stays intact, so that a plan can be made."""
     data = bytearray(path.read_bytes())
     start = len(data) * 2 // 3
     data[start:] = np.random.default_rng(0).bytes(len(data) - start)
@@ -35,7 +35,7 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("capacity", [1, 4, 1000])
-def test_any_order_gives_the_rows_asked_for(tmp_path: Path, workers: int, capacity: int) -> None:
+def test_any_order_gives_the_requested_rows(tmp_path: Path, workers: int, capacity: int) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_numbered(tmp_path / name, 31)
     with DecodePool(str(tmp_path), workers) as pool:
@@ -49,7 +49,7 @@ def test_any_order_gives_the_rows_asked_for(tmp_path: Path, workers: int, capaci
             assert len(reader._clips) + len(reader._in_flight) <= capacity + 3  # the rows of one read always fit
 
 
-def test_a_clip_that_does_not_decode_is_stood_in_for_by_the_next(tmp_path: Path) -> None:
+def test_a_clip_that_does_not_decode_is_replaced_by_the_next(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", 200, b_frames=0, options={"g": "200", "sc_threshold": "0"})
     write_numbered(tmp_path / "b.mp4", 200)
     data = bytearray((tmp_path / "a.mp4").read_bytes())

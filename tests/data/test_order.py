@@ -15,13 +15,13 @@ def test_the_permutation_is_a_bijection(n: int) -> None:
 
 
 def test_the_order_is_frozen() -> None:
-    """Another order under the same name would silently change what resumed runs train on."""
+    """Another order would silently change the training data of resumed runs."""
     rows = SampleOrder(np.arange(1009) * 3, seed=7).rows(0, 5003)
     assert rows[:8].tolist() == [2781, 1002, 2370, 723, 1401, 2046, 2859, 2874]
     assert hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16] == "49579a9d05357bec"
 
 
-def test_every_epoch_holds_each_row_once_in_another_order() -> None:
+def test_every_epoch_contains_each_row_once_in_another_order() -> None:
     order = SampleOrder(np.arange(101), seed=0)
     epochs = order.rows(0, 7 * 101).reshape(7, 101)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(101), (7, 1)))
@@ -29,8 +29,8 @@ def test_every_epoch_holds_each_row_once_in_another_order() -> None:
     assert not np.array_equal(epochs[0], SampleOrder(np.arange(101), seed=1).rows(0, 101))
 
 
-def test_an_epoch_looks_shuffled() -> None:
-    """No correlation of neighbours, about one fixed point: what a linear congruence fails."""
+def test_an_epoch_is_shuffled() -> None:
+    """Neighbours are uncorrelated, with about one fixed point: a linear congruence fails this."""
     n = 100_003
     epoch = SampleOrder(np.arange(n), seed=3).rows(0, n)
     assert abs(np.corrcoef(epoch[:-1], epoch[1:])[0, 1]) < 0.01
@@ -40,18 +40,18 @@ def test_an_epoch_looks_shuffled() -> None:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_any_number_of_processes_reads_one_global_order(processes: int) -> None:
-    """Also where the number and the batch change in the middle of an epoch."""
+    """Also if the number of processes and the batch change within an epoch."""
     order, batch = SampleOrder(np.arange(59), seed=5), 12
-    share = batch // processes
+    per_process = batch // processes
     steps = [
-        np.concatenate([order.rows(step * batch + rank * share, share) for rank in range(processes)])
+        np.concatenate([order.rows(step * batch + rank * per_process, per_process) for rank in range(processes)])
         for step in range(11)
     ]
     later = order.rows(11 * batch, 2 * batch)
     np.testing.assert_array_equal(np.concatenate([*steps, later]), order.rows(0, 13 * batch))
 
 
-def test_a_state_resumes_only_the_data_and_seed_it_was_made_with() -> None:
+def test_a_state_resumes_only_its_own_data_and_seed() -> None:
     order = SampleOrder(np.arange(59), seed=5)
     assert order.resume(order.state(consumed=1234)) == 1234
     for other in (SampleOrder(np.arange(61), 5), SampleOrder(np.arange(59), 6), SampleOrder(np.arange(59) + 1, 5)):

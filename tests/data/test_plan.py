@@ -46,14 +46,14 @@ def config(
 
 
 @pytest.mark.parametrize(("clip_stride", "firsts"), [(None, [0, 5, 10]), (1, [*range(13)]), (7, [0, 7])])
-def test_clips_cover_a_video_and_never_reach_beyond_it(clip_stride: int | None, firsts: list[int]) -> None:
+def test_clips_cover_a_video_and_do_not_exceed_it(clip_stride: int | None, firsts: list[int]) -> None:
     plan = make_plan(NamedVideos(names(1)), config(clip_stride=clip_stride), [steady(17)])
     assert plan.first.tolist() == firsts
     assert [plan.indices(row).tolist() for row in range(len(plan))] == [[*range(f, f + 5)] for f in firsts]
 
 
 def test_clips_follow_time_where_the_frame_rate_varies() -> None:
-    """Frames shown at 10 a second: those of the slow half are repeated, those of the fast half are passed over."""
+    """At 10 frames per second, frames of the slow half are repeated, and some of the fast half are skipped."""
     times = [0, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
     plan = make_plan(NamedVideos(names(1)), config(frames=3, frame_rate=10.0), [probe(times)])
     assert plan.indices(0).tolist() == [0, 0, 1]
@@ -61,7 +61,7 @@ def test_clips_follow_time_where_the_frame_rate_varies() -> None:
     assert plan.request(2).video == 0
 
 
-def test_the_split_is_by_video_and_stays_when_videos_are_added() -> None:
+def test_the_split_is_by_video_and_stable_when_videos_are_added() -> None:
     few = make_plan(NamedVideos(names(40)), config(), [steady(17)] * 40)
     more = make_plan(NamedVideos(names(60)), config(), [steady(17)] * 60)
     assert [v.split for v in more.videos[:40]] == [v.split for v in few.videos]
@@ -73,10 +73,10 @@ def test_the_split_is_by_video_and_stays_when_videos_are_added() -> None:
 
 
 @pytest.mark.parametrize("seed", range(7))
-@pytest.mark.parametrize("share", [0.01, 0.99])
-def test_of_two_videos_one_is_on_each_side(seed: int, share: float) -> None:
-    assert len(select_validation(["a", "b"], share, seed)) == 1
-    assert select_validation(["a"], share, seed) == set()
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_two_videos_are_one_for_each_split(seed: int, fraction: float) -> None:
+    assert len(select_validation(["a", "b"], fraction, seed)) == 1
+    assert select_validation(["a"], fraction, seed) == set()
     assert select_validation(["a", "b"], 0, seed) == set()
 
 
@@ -88,7 +88,7 @@ def test_a_split_that_the_source_declares_is_kept() -> None:
         make_plan(NamedVideos([VideoEntry("b", split="tset")]), config(), [steady(5)])
 
 
-def test_videos_without_a_clip_are_left_out_with_the_reason() -> None:
+def test_videos_without_a_clip_are_omitted_with_the_reason() -> None:
     probes = [steady(4), steady(9), DecodeFailure("no-video", "sound only"), steady(9)]
     plan = make_plan(NamedVideos(names(4)), config(), probes, exclude=["v003.mp4"])
     assert plan.excluded == [

@@ -1,4 +1,4 @@
-"""docs/tutorial.md from its first command to its last, as typed, in one folder; with fewer videos and steps.
+"""docs/tutorial.md from its first command to its last, in one folder, with fewer videos and steps.
 
 Run by `bash .ci/extended`, or `pytest tests/extended` in an environment in which tokenreel is installed. Takes some
 minutes, most of them for the starts of 13 processes: an ordinary run of pytest does not collect it.
@@ -18,7 +18,7 @@ FEWER = {"tabletop": "--videos 24", "train-tokenizer": "--steps 100", "train-pri
 
 
 def commands() -> list[str]:
-    """The lines of the console blocks, with what makes them short: of an option that is given twice the last counts."""
+    """The lines of the console blocks with options that shorten them; of an option given twice the last counts."""
     blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     return [_short(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 

@@ -1,4 +1,4 @@
-"""TFRecords as those of BAIR robot pushing, written by hand."""
+"""TFRecords in the layout of BAIR robot pushing, encoded without a library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def record(frames: np.ndarray) -> bytes:
-    """A tf.Example as BAIR's, with one float feature and pictures of two cameras, behind and before its checksums."""
+    """A tf.Example in BAIR's layout, with one float feature and images of two cameras, between its checksums."""
     entries = b""
     for number, frame in enumerate(frames):
         features = {

@@ -1,7 +1,7 @@
 """A small Hugging Face Hub over real HTTP on the loopback: enough of its protocol to push, pull and pin revisions.
 
-Nothing of huggingface_hub is patched; HF_ENDPOINT points here. Commits are kept, so that an old revision can be
-read. The switches of `FakeHub` (`cut`, `gated`, `refuses_uploads`) make it misbehave as the real one may.
+Nothing of huggingface_hub is patched; HF_ENDPOINT points to this server. Commits are kept, so that an old revision can
+be read. The switches of `FakeHub` (`cut`, `gated`, `refuses_uploads`) simulate failures of the real Hub.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Repo:
 
 @dataclass
 class FakeHub:
-    """What the server holds. `requests` lists (method, path) in the order of arrival."""
+    """The state of the server. `requests` lists (method, path) in the order of arrival."""
 
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)  # (model | dataset, owner/name)
-    blobs: Files = field(default_factory=dict)  # large files by sha256, uploaded ahead of their commit
+    blobs: Files = field(default_factory=dict)  # large files by sha256, uploaded before their commit
     requests: list[tuple[str, str]] = field(default_factory=list)
-    cut: dict[str, int] = field(default_factory=dict)  # file name -> how many downloads of it break off half-way
+    cut: dict[str, int] = field(default_factory=dict)  # file name -> how many of its downloads are interrupted half-way
     gated: set[str] = field(default_factory=set)
     refuses_uploads: bool = False
     refuses_writing: bool = False  # as without a token
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Stays silent: the test asks `requests` instead."""
+        """Prints nothing; tests read `requests` instead."""
 
     def handle_any(self) -> None:
         url = urlparse(self.path)
@@ -88,17 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def send(self, status: int, data: Any, headers: dict[str, str] | None = None, promised: int | None = None) -> None:
+    def send(self, status: int, data: Any, headers: dict[str, str] | None = None, announced: int | None = None) -> None:
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(promised or len(body)), **(headers or {})}.items():
+        for name, value in {"Content-Length": str(announced or len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def find(self, kind: str, name: str, revision: str | None = None) -> tuple[Repo, str] | None:
-        """The repository and the commit; None after it has answered that there is none."""
+        """Returns the repository and the commit, or sends an error and returns None."""
         repo = self.hub.repos.get((kind, name))
         if name in self.hub.gated:
             self.send(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
@@ -114,9 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
 def _create_repo(request: _Handler) -> None:
     if request.hub.refuses_writing:
         return request.send(401, {"error": "Invalid username or password."})
-    wanted = json.loads(request.body)
-    name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
-    kind = wanted.get("type") or "model"
+    body = json.loads(request.body)
+    name = f"{body['organization']}/{body['name']}" if body.get("organization") else body["name"]
+    kind = body.get("type") or "model"
     if (kind, name) in request.hub.repos:
         return request.send(409, {"error": "exists", "url": f"{request.server.url}/{name}"})
     request.hub.repos[kind, name] = repo = Repo(name)
@@ -219,8 +219,8 @@ def _download(request: _Handler, dataset: str | None, name: str, revision: str, 
     rest = data[first:]
     if request.hub.cut.get(path, 0):
         request.hub.cut[path] -= 1
-        request.close_connection = True  # the client waits for the rest of what was promised, and it never comes
-        return request.send(206 if start else 200, rest[: len(rest) // 2], headers, promised=len(rest))
+        request.close_connection = True  # the client waits in vain for the rest of the announced length
+        return request.send(206 if start else 200, rest[: len(rest) // 2], headers, announced=len(rest))
     return request.send(206 if start else 200, rest, headers)
 
 
@@ -244,7 +244,7 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
 
 
 class Server(ThreadingHTTPServer):
-    """Listens from the start, serves from `start` on."""
+    """Binds its port at once, and serves after `start`."""
 
     daemon_threads = True
 

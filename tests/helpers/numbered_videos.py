@@ -1,4 +1,4 @@
-"""Videos whose frames carry their own number in the pixels, as eight bars, so that a test sees which frame it got."""
+"""Videos whose frames encode their number in eight bars, so that a test can identify a frame by its pixels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TICK = Fraction(1, 12000)  # seconds; a multiple of every rate used here
 
 
 def numbered_frames(count: int) -> np.ndarray:
-    """uint8 [count, 48, 64, 3]; bar k of frame i is bright where bit k of i is set. The rest is noise, so every frame
-    needs bytes of its own."""
+    """uint8 [count, 48, 64, 3]; bar k of frame i is bright where bit k of i is set. The rest is noise, so that no
+    frame is compressed to almost nothing."""
     frames = np.random.default_rng(0).integers(0, 90, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
     for number in range(count):
         for bit in range(8):
@@ -24,7 +24,7 @@ def numbered_frames(count: int) -> np.ndarray:
 
 
 def numbers_of(frames: np.ndarray) -> list[int]:
-    """The numbers in the pixels of uint8 [n, H, W, 3] frames of the same shape, of any size."""
+    """The numbers encoded in uint8 frames [n, H, W, 3] of any size."""
     height, width = frames.shape[1:3]
     middles = (2 * np.arange(8) + 1) * width // 16
     bright = frames[:, height // 2, middles].mean(axis=-1) > 125
@@ -40,7 +40,7 @@ def write_numbered(
     options: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> None:
-    """Writes a video of `count` numbered frames, shown at `times` seconds, or 24 a second."""
+    """Writes a video of `count` numbered frames at `times` in seconds, by default at 24 frames per second."""
     with av.open(str(path), "w", container_options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as file:
         stream = file.add_stream(codec, rate=24, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
@@ -57,7 +57,7 @@ def write_numbered(
 
 
 def write_sound(path: Path) -> None:
-    """A second of a tone and no picture."""
+    """Writes a file with one second of a tone and without a video stream."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("aac", rate=16000, layout="mono")
         tone = np.sin(np.arange(16000, dtype=np.float32) / 7)[None]

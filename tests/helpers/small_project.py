@@ -1,4 +1,4 @@
-"""A project as small as it can be: videos, an untrained tokenizer and prior, and a cache, where the texts have them."""
+"""A minimal project: videos, an untrained tokenizer and prior, and a cache, in the folders that the texts use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenreel.priors.base import build_prior
 from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import build_tokenizer
 
-VIDEOS, FRAMES, SIZE = 11, 8, 16  # of the data set, of each video, pixels
+VIDEOS, FRAMES, SIZE = 11, 8, 16  # videos, frames of each video, pixels
 DATA = f"tabletop:?videos={VIDEOS}&frames={FRAMES}&size={SIZE}"
 TOKENIZER = {
     "type": "frame-vqvae",
@@ -28,7 +28,7 @@ PRIOR = {"type": "gpt", "depth": 1, "width": 16, "heads": 2}
 
 
 def make_project(folder: Path) -> Path:
-    """`runs/tokenizer`, `runs/prior`, `tokens.zarr`, and `videos/` in the classes of Tabletop, below `folder`."""
+    """Writes `runs/tokenizer`, `runs/prior`, `tokens.zarr` and `videos/` (with class folders) below `folder`."""
     torch.manual_seed(0)
     command("tabletop", str(folder / "videos"), f"--videos={VIDEOS}", f"--frames={FRAMES}", f"--size={SIZE}")
     spread_codes(build_tokenizer(TOKENIZER, FRAMES, Framing(SIZE, SIZE))).save_pretrained(folder / "runs/tokenizer")
@@ -42,6 +42,6 @@ def make_project(folder: Path) -> Path:
 
 
 def command(*arguments: str) -> None:
-    """Runs a command line of tokenreel, which has to succeed."""
+    """Runs a command line of tokenreel, which must succeed."""
     code = run_command(list(arguments))
     assert code == 0, f"tokenreel {' '.join(arguments)}: exit code {code}"

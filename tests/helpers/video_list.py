@@ -1,6 +1,6 @@
-"""A source that is none of ours: a .txt file with the path of a video in each line, relative to the file.
+"""A source of a user: a .txt file with the path of a video in each line, relative to the file.
 
-A module of its own, as whoever registers a source has to write one: worker processes import it.
+It is a separate module, as a registered source must be, because worker processes import it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tokenreel.errors import DataError
 
 
 class VideoList(EncodedSource):
-    """Ids are the lines."""
+    """A source whose ids are the lines of a file."""
 
     def __init__(self, location: str, path: Path) -> None:
         try:
@@ -32,6 +32,6 @@ class VideoList(EncodedSource):
 
 
 def open_video_list(location: Location) -> VideoSource | None:
-    """One .txt file."""
+    """Opens a .txt file; None for other locations."""
     path = location.file(".txt")
     return None if path is None else VideoList(location.text, path)

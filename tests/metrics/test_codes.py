@@ -23,7 +23,7 @@ def test_unused_codes_do_not_count():
     assert usage.perplexity == pytest.approx(2)
 
 
-def test_80_percent_is_made_up_by_the_fewest_codes():
+def test_80_percent_is_held_by_the_fewest_codes():
     generator = np.random.default_rng(5)
     for size in (1, 2, 13, 101):
         counts = generator.integers(0, 7, size) ** 3 + (np.arange(size) == 0)

@@ -1,4 +1,4 @@
-"""bits/code by hand."""
+"""bits/code against values computed by hand."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_batches_do_not_matter():
     prior = fitted()
     codes = torch.randint(4, (7, 5, 2, 3, 1), generator=torch.Generator().manual_seed(0))
     given = prior.given_frames(1)
-    whole = bits_per_code(prior, [{"video": codes}], given)
+    together = bits_per_code(prior, [{"video": codes}], given)
     parts = bits_per_code(prior, [{"video": part} for part in codes.split(3)], given)
-    assert whole.bits_per_code == pytest.approx(parts.bits_per_code, rel=1e-12)
+    assert together.bits_per_code == pytest.approx(parts.bits_per_code, rel=1e-12)
 
 
 def test_the_mode_of_the_prior_is_restored():

@@ -1,4 +1,4 @@
-"""Scores with values known beforehand."""
+"""Scores with known values."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_given_frames_and_an_end_frame_change_the_result() -> None:
 
 
 @torch.no_grad()
-def test_a_long_video_decodes_in_pieces() -> None:
+def test_a_long_video_decodes_in_chunks() -> None:
     tokenizer = small_tokenizer().freeze()
     indices = tokenizer.encode(random_video(1, frames=11))["video"]
     context_buffer = tokenizer.new_context_buffer()

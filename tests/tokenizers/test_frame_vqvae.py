@@ -194,6 +194,6 @@ def test_config_round_trip_picks_the_quantizer_by_type():
         (lambda: small_tokenizer(VQConfig(codebook_size=13)).encode(torch.zeros(1, 3, 2, 28, 20)), "must be"),
     ],
 )
-def test_what_does_not_fit_is_rejected(make, words):
+def test_invalid_configurations_are_rejected(make, words):
     with pytest.raises(ConfigError, match=words):
         make()

@@ -111,11 +111,11 @@ def test_the_top_alone_decodes_to_a_coarse_video(trained: HierarchicalVQVAE) -> 
 def test_training_decodes_masked_clips_from_the_top_alone() -> None:
     tokenizer, video = small_tokenizer(mask_bottom=0.5), noise(16)
     tokens = tokenizer.encode(video)
-    whole, coarse = tokenizer.decode(tokens), tokenizer.decode_top(tokens["top"])
+    full, coarse = tokenizer.decode(tokens), tokenizer.decode_top(tokens["top"])
     torch.manual_seed(3)
     decoded = tokenizer(video).video
     masked = [torch.allclose(clip, other, atol=1e-5) for clip, other in zip(decoded, coarse, strict=True)]
-    kept = [torch.allclose(clip, other, atol=1e-5) for clip, other in zip(decoded, whole, strict=True)]
+    kept = [torch.allclose(clip, other, atol=1e-5) for clip, other in zip(decoded, full, strict=True)]
     assert [not mask for mask in masked] == kept
     assert 0 < sum(masked) < 16
 
@@ -142,11 +142,11 @@ def test_every_weight_is_trained() -> None:
 
 def test_each_level_has_its_own_codebook_and_counts() -> None:
     tokenizer, video = small_tokenizer().freeze(), noise(3)
-    tokens, made = tokenizer.encode(video), tokenizer(video)
+    tokens, output = tokenizer.encode(video), tokenizer(video)
     assert not torch.equal(tokenizer.top_quantizer.codebook, tokenizer.bottom_quantizer.codebook)
-    assert set(made.losses) == {"reconstruction", "top_commitment", "bottom_commitment"}
+    assert set(output.losses) == {"reconstruction", "top_commitment", "bottom_commitment"}
     for level in LEVELS:
-        assert torch.equal(made.code_counts[level][0], torch.bincount(tokens[level].flatten(), minlength=13))
+        assert torch.equal(output.code_counts[level][0], torch.bincount(tokens[level].flatten(), minlength=13))
 
 
 def test_saved_and_loaded_is_the_same_tokenizer(tmp_path: Any) -> None:
@@ -170,10 +170,10 @@ def test_encoding_during_training_changes_no_state() -> None:
 def test_autocast_trains_and_decodes_in_float32() -> None:
     tokenizer, video = small_tokenizer().train(), noise(2)
     with torch.autocast("cpu", torch.bfloat16):
-        made = tokenizer(video)
+        output = tokenizer(video)
         decoded = tokenizer.freeze().decode(tokenizer.encode(video))
-    assert made.video.dtype == decoded.dtype == torch.float32
-    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in made.losses.values())
+    assert output.video.dtype == decoded.dtype == torch.float32
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in output.losses.values())
 
 
 def test_shapes_at_the_papers_size() -> None:
@@ -222,6 +222,6 @@ def test_the_paper_saves_more_than_98_percent_of_the_bits() -> None:
         (lambda: small_tokenizer().decode({"top": torch.zeros(1, 2, 2, 5, 1)}), "lack level 'bottom'"),
     ],
 )
-def test_what_does_not_fit_is_rejected(make: Callable[[], object], words: str) -> None:
+def test_invalid_configurations_are_rejected(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()

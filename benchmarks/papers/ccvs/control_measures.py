@@ -1,4 +1,4 @@
-"""Measures of whether controls affect a prior, on Tabletop: bits by frame, contacts, the last frame, saved samples."""
+"""Measures of the effect of controls on a prior, on Tabletop: bits by frame, contacts, the last frame, samples."""
 
 from __future__ import annotations
 
@@ -24,97 +24,101 @@ from tokenreel.priors.sampling.logits import SamplingConfig
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import STREAM
 
-PRIME = 1  # given frames
-AT_ONCE = 12  # clips scored or decoded at a time
-DRAWN_AT_ONCE = 40  # clips
-FRAMES, LENGTH, PIXELS = 16, 32, 64  # of a clip, of the video that it is cut from, along an edge
+GIVEN_FRAMES = 1
+BATCH = 12  # clips scored or decoded at a time
+SAMPLING_BATCH = 40  # clips
+FRAMES, VIDEO_FRAMES, PIXELS = 16, 32, 64  # frames of a clip and of its video, pixels along an edge
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What happens in clips."""
+class GroundTruth:
+    """Frames, tip positions and contacts of N clips."""
 
     frames: np.ndarray  # uint8 [N, T, H, W, 3]
-    tip: np.ndarray  # float32 [N, T, 2]: x and y of the arm's tip, as shares of the picture
-    contact: np.ndarray  # bool [N, T]: an object begins to be touched in this frame
+    tip: np.ndarray  # float32 [N, T, 2]: x and y of the arm's tip, as fractions of the width and height
+    contact: np.ndarray  # bool [N, T]: whether the arm begins to touch an object in this frame
 
 
-def truth_of(cache: TokenCache, rows: np.ndarray) -> Truth:
-    """Of rows of a cache of Tabletop, whose videos are called by their index."""
+def ground_truth(cache: TokenCache, rows: np.ndarray) -> GroundTruth:
+    """Ground truth of rows of a cache of Tabletop, where the index of a video is its name."""
     clips = list(_clips(cache, rows))
-    touched = [np.isin(np.arange(LENGTH), [contact.frame for contact in clip.contacts])[shown] for clip, shown in clips]
-    frames = np.stack([clip.frames[shown] for clip, shown in clips])
-    return Truth(frames, tips_of(cache, rows), np.stack(touched))
+    touched = [
+        np.isin(np.arange(VIDEO_FRAMES), [contact.frame for contact in clip.contacts])[frames] for clip, frames in clips
+    ]
+    pixels = np.stack([clip.frames[frames] for clip, frames in clips])
+    return GroundTruth(pixels, tips_of(cache, rows), np.stack(touched))
 
 
 def tips_of(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
-    """As in `Truth`; nothing is drawn for it."""
-    return np.stack([clip.state[shown] for clip, shown in _clips(cache, rows)])
+    """Tip positions as in `GroundTruth`, without drawing any frame."""
+    return np.stack([clip.state[frames] for clip, frames in _clips(cache, rows)])
 
 
 def _clips(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[TabletopClip, slice]]:
-    """The video of each row, and the frames of it that the row has."""
-    config = TabletopConfig(height=PIXELS, width=PIXELS, frames=LENGTH)
+    """Yields the video of each row, and the slice of its frames that is the row's clip."""
+    config = TabletopConfig(height=PIXELS, width=PIXELS, frames=VIDEO_FRAMES)
     for name, first in zip(cache.source_ids(rows), cache.column("first_frame")[rows].tolist(), strict=True):
         yield tabletop_clip(config, int(name)), slice(first, first + FRAMES)
 
 
-def strangers(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
-    """`rows` so ordered that neighbours are of different videos, for what is permuted over clips."""
+def neighbours_of_other_videos(cache: TokenCache, rows: np.ndarray) -> np.ndarray:
+    """Reorders `rows` such that neighbours are of different videos, as controls are permuted between neighbours."""
     return rows[np.argsort(cache.column("first_frame")[rows], kind="stable")]
 
 
 def bits_by_frame(prior: Prior, cache: TokenCache, rows: np.ndarray, control: str | None) -> dict[str, np.ndarray]:
-    """float64 [N, T], bits/code of what is drawn of each frame: `with` the control, that `dropped` (null codes), and
-    that `permuted` (of the next clip); without a control `with` only.
+    """float64 [N, T], bits/code of the sampled tokens of each frame: with the control `given`, `dropped` (unconditional
+    tokens), and `permuted` (of the next clip). Without a control: `given` only.
     """
-    tracks = [END, END_STEP] if control == END else [control] if control else []
+    controls = [END, END_STEP] if control == END else [control] if control else []
     clips = list(_batches(prior, cache, rows))
-    found = {"with": _bits(prior, clips, tracks)}
-    if tracks:
-        found["dropped"] = _bits(prior, [_without(prior, tokens, tracks) for tokens in clips], tracks)
-        found["permuted"] = _bits(prior, permute_streams(clips, tracks), tracks)
-    return found
+    bits = {"given": _bits(prior, clips, controls)}
+    if controls:
+        bits["dropped"] = _bits(prior, [_unconditional(prior, tokens, controls) for tokens in clips], controls)
+        bits["permuted"] = _bits(prior, permute_streams(clips, controls), controls)
+    return bits
 
 
 def _batches(prior: Prior, cache: TokenCache, rows: np.ndarray) -> Iterator[dict[str, Tensor]]:
     stored = [stream.name for stream in prior.spec.streams if stream.name not in (END, END_STEP)]
-    for some in np.array_split(rows, -(-len(rows) // AT_ONCE)):
-        codes = cache.read(some, streams=stored)
+    for batch in np.array_split(rows, -(-len(rows) // BATCH)):
+        codes = cache.read(batch, streams=stored)
         if END in prior.reads:
-            codes |= end_tokens(prior.spec, codes, np.full(len(some), FRAMES - 1))
+            codes |= end_tokens(prior.spec, codes, np.full(len(batch), FRAMES - 1))
         yield {name: torch.from_numpy(array.astype(np.int64)) for name, array in codes.items()}
 
 
-def _without(prior: Prior, tokens: Mapping[str, Tensor], tracks: list[str]) -> dict[str, Tensor]:
-    null = {name: torch.full_like(tokens[name], prior.spec.stream(name).codebook_size) for name in tracks}
-    return {**tokens, **null}
+def _unconditional(prior: Prior, tokens: Mapping[str, Tensor], controls: list[str]) -> dict[str, Tensor]:
+    return {
+        **tokens,
+        **{name: torch.full_like(tokens[name], prior.spec.stream(name).codebook_size) for name in controls},
+    }
 
 
 @torch.inference_mode()
-def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]], tracks: list[str]) -> np.ndarray:
-    drawn = prior.given_streams(name for name in prior.predicts if name not in tracks)
-    given = prior.given_frames(PRIME) | ~drawn
-    step = prior.order()[drawn, 1]
-    found = []
+def _bits(prior: Prior, batches: Iterable[dict[str, Tensor]], controls: list[str]) -> np.ndarray:
+    sampled = prior.given_streams(name for name in prior.predicts if name not in controls)
+    given = prior.given_frames(GIVEN_FRAMES) | ~sampled
+    step = prior.order()[sampled, 1]
+    totals = []
     for tokens in batches:
-        nats = -prior.log_prob(tokens, given.expand(len(tokens[STREAM]), -1))[:, drawn].double()
-        found.append(torch.zeros(len(nats), FRAMES, dtype=torch.double).index_add(1, step, nats))
+        nats = -prior.log_prob(tokens, given.expand(len(tokens[STREAM]), -1))[:, sampled].double()
+        totals.append(torch.zeros(len(nats), FRAMES, dtype=torch.double).index_add(1, step, nats))
     codes = len(step) / FRAMES / np.log2(np.e)
-    return torch.cat(found).numpy() / codes
+    return torch.cat(totals).numpy() / codes
 
 
 def around_contacts(contact: np.ndarray) -> np.ndarray:
-    """bool [N, T]: the frames of contacts and those after them, as far as they are not given."""
+    """bool [N, T]: the frames of contacts and those after them, except given ones."""
     near = contact.copy()
     near[:, 1:] |= contact[:, :-1]
-    near[:, :PRIME] = False
+    near[:, :GIVEN_FRAMES] = False
     return near
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn from a prior that is steered by what their clips have."""
+    """Settings of sampling from a prior that is conditioned on the controls of the clips."""
 
     guidance: float = 1.0
     top_p: float = 1.0
@@ -122,38 +126,41 @@ class Sampling:
 
 
 def samples(
-    priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], control: str | None, sampling: Sampling, kept: Path
+    priors: Sequence[Prior], tokens: Mapping[str, np.ndarray], control: str | None, sampling: Sampling, path: Path
 ) -> np.ndarray:
-    """Codes [N, t, h, w, q] that go on from the first frames of `tokens`, told the control; those in the file `kept` if
-    there is one.
+    """Tokens [N, t, h, w, q] that continue the first frames of `tokens`, conditioned on the control; read from the file
+    `path` if it exists, written to it otherwise.
     """
-    if not kept.exists():
-        tracks = [control] if control else []
-        how = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
-        config = GenerationConfig(len(tokens[STREAM]), PRIME, seed=sampling.seed, batch=DRAWN_AT_ONCE, sampling=how)
-        drawn = generate_tokens(priors, given_tokens(priors, tokens, PRIME, tracks), config).tokens[STREAM]
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, drawn.numpy().astype(np.uint16))
-        partial.rename(kept)
-    return np.load(kept)
+    if not path.exists():
+        controls = [control] if control else []
+        settings = SamplingConfig(guidance=sampling.guidance, top_p=sampling.top_p)
+        config = GenerationConfig(
+            len(tokens[STREAM]), GIVEN_FRAMES, seed=sampling.seed, batch=SAMPLING_BATCH, sampling=settings
+        )
+        given = given_tokens(priors, tokens, GIVEN_FRAMES, controls)
+        sampled = generate_tokens(priors, given, config).tokens[STREAM]
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, sampled.numpy().astype(np.uint16))
+        partial.rename(path)
+    return np.load(path)
 
 
 def decoded(
     tokenizer: VideoTokenizer, codes: np.ndarray, true: np.ndarray, context: int, end: bool = False
 ) -> np.ndarray:
-    """uint8 [N, T, H, W, 3]: the true first frames, and the others from their codes with `context` frames before them,
-    and with the true last one where there is an `end`.
+    """uint8 [N, T, H, W, 3]: the true first frames, and the others decoded with `context` previous frames, and with the
+    true last frame if `end`.
     """
     parts = []
-    for first in range(0, len(codes), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        last = true[some, -1] if end else None
-        parts.append(decode_tokens(tokenizer, {STREAM: codes[some]}, context=context, given=true[some, :1], end=last))
+    for first in range(0, len(codes), BATCH):
+        clips = slice(first, first + BATCH)
+        last = true[clips, -1] if end else None
+        parts.append(decode_tokens(tokenizer, {STREAM: codes[clips]}, context=context, given=true[clips, :1], end=last))
     return np.concatenate(parts)
 
 
 def psnr_of_frame(true: np.ndarray, video: np.ndarray, frame: int) -> np.ndarray:
-    """dB [N] of that frame of each video, uint8 [N, T, H, W, 3] both; infinite where it is the same."""
+    """PSNR [N] in dB of frame `frame` of each video, both uint8 [N, T, H, W, 3]; infinite where frames are equal."""
     error = np.square(true[:, frame].astype(np.float64) - video[:, frame]).mean((1, 2, 3))
     with np.errstate(divide="ignore"):
         return np.asarray(10 * np.log10(255**2 / error))

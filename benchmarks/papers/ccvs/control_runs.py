@@ -1,6 +1,6 @@
 """The runs that `controls.py` compares: tokens with controls, a prior for each control, its bits and samples.
 
-Finished runs are kept in files and not repeated.
+Results of finished runs are kept in files; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tokenreel.benchmarks.papers.ccvs import control_measures as measures
-from tokenreel.benchmarks.papers.ccvs.control_tip import Watcher
+from tokenreel.benchmarks.papers.ccvs.control_tip import TipModel
 from tokenreel.config import load_preset
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.order import evenly_spaced
@@ -24,19 +24,19 @@ from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import STREAM
 
 PRESET, NONE = "ccvs-tabletop-tiny", "none"
-STORED = ("class", "state", "sound")  # controls that are tracks of the cache
-RUNS = ("state", "sound", "end", NONE)  # those that take longest first; of frames
-OF_TRACKS = "class"  # it draws states, which the prior with states follows; trained as its preset says
-DROPPED = 0.1  # share of training clips without their controls
-LOOKS = "training={validate_every: 1000000, sample_every: 1000000, checkpoint_every: 300, keep_checkpoints: 1}"
-WATCHED, WATCHER_STEPS = 600, 1000  # training clips whose decoded frames the tip's finder learns from
+STORED = ("class", "state", "sound")  # controls whose streams are in the cache
+RUNS = ("state", "sound", "end", NONE)  # priors of frames; those that take longest first
+CONTROL_PRIOR = "class"  # samples states, on which the prior of states is conditioned; trained as in its preset
+DROP_CONTROLS = 0.1  # fraction of training clips without their controls
+EVALUATION = "training={validate_every: 1000000, sample_every: 1000000, checkpoint_every: 300, keep_checkpoints: 1}"
+TIP_CLIPS, TIP_STEPS = 600, 1000  # decoded training clips and steps of the networks that find the tip
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a process needs to know."""
+    """Paths and settings of all runs."""
 
-    out: Path  # of this number of videos
+    out: Path  # for this number of videos
     tokenizer: str
     videos: int
     steps: int
@@ -48,7 +48,7 @@ class Setup:
 
     @property
     def data(self) -> str:
-        return f"tabletop:?videos={self.videos}&frames={measures.LENGTH}&size={measures.PIXELS}"
+        return f"tabletop:?videos={self.videos}&frames={measures.VIDEO_FRAMES}&size={measures.PIXELS}"
 
     @property
     def cache(self) -> Path:
@@ -57,26 +57,28 @@ class Setup:
     def folder(self, seed: int, control: str) -> Path:
         return self.out / f"{self.steps}-steps-seed{seed}" / control
 
-    def bits(self, seed: int, control: str) -> Path:
+    def bits_file(self, seed: int, control: str) -> Path:
         return self.folder(seed, control) / "bits.npz"
 
-    def drawn(self, seed: int, control: str, guidance: float = 1.0) -> Path:
+    def samples_file(self, seed: int, control: str, guidance: float = 1.0) -> Path:
         return self.folder(seed, control) / f"{self.samples}-samples-guidance-{guidance:g}-top-p-{self.top_p:g}.npy"
 
     def starts(self, cache: TokenCache) -> np.ndarray:
-        """Rows that samples go on from: held-out clips that begin as their videos do, where nothing shows the class."""
+        """Rows that samples continue: held-out clips at the start of their videos, whose first frame is independent of
+        the class.
+        """
         rows = cache.rows("validation")
         rows = rows[cache.column("first_frame")[rows] == 0]
         return rows[np.arange(self.samples) % len(rows)]
 
-    def wanted(self, cache: TokenCache, seed: int) -> np.ndarray:
-        """int64 [samples]: a class for each, whatever its clip's is."""
+    def target_classes(self, cache: TokenCache, seed: int) -> np.ndarray:
+        """int64 [samples]: a random class for each sample, independent of its clip's."""
         classes = cache.spec.stream("class").codebook_size
         return np.random.default_rng(seed).permutation(np.arange(self.samples) % classes)
 
 
 def prepare(setup: Setup, jobs: int) -> None:
-    """The controls, and a cache with the codes of the videos and of all controls."""
+    """Fits the controls, and writes a cache with the tokens of the videos and of all controls."""
     controls = setup.out / "controls"
     if not (controls / "config.json").exists():
         sections = {name: load_preset(f"{PRESET}-{name}")["controls"][name] for name in STORED}
@@ -96,50 +98,51 @@ def prepare(setup: Setup, jobs: int) -> None:
 
 
 def finish(setup: Setup, seed: int, control: str) -> None:
-    """Trains the prior of that control, scores it, and draws its samples, as far as that was not done before."""
+    """Trains the prior of this control, scores it and samples from it, unless that is done already."""
     folder = setup.folder(seed, control)
     if not (folder / "prior" / "config.json").exists():
-        steered = control != NONE
-        settings = f"training={{drop_controls: {DROPPED if steered else 0.0}, given_frames: {measures.PRIME}}}"
+        conditioned = control != NONE
+        dropped = DROP_CONTROLS if conditioned else 0.0
+        settings = f"training={{drop_controls: {dropped}, given_frames: {measures.GIVEN_FRAMES}}}"
         train_prior.run(
             TrainPriorRequest(
-                preset=f"{PRESET}-{control}" if steered else PRESET,
-                assignments=(LOOKS, settings),
+                preset=f"{PRESET}-{control}" if conditioned else PRESET,
+                assignments=(EVALUATION, settings),
                 cache=setup.cache,
                 out=folder / "prior",
-                steps=None if control == OF_TRACKS and not setup.quick else setup.steps,
+                steps=None if control == CONTROL_PRIOR and not setup.quick else setup.steps,
                 seed=seed,
                 device="cpu",
             )
         )
     cache, prior = TokenCache.open(setup.cache), Prior.from_pretrained(folder / "prior").eval()
-    told = None if control == NONE else control
-    if not setup.bits(seed, control).exists():
-        partial = folder / "partial.npz"  # renamed once it is whole
-        np.savez(partial, allow_pickle=False, **measures.bits_by_frame(prior, cache, held_out(cache), told))
-        partial.rename(setup.bits(seed, control))
+    condition = None if control == NONE else control
+    if not setup.bits_file(seed, control).exists():
+        partial = folder / "partial.npz"  # renamed once it is complete
+        np.savez(partial, allow_pickle=False, **measures.bits_by_frame(prior, cache, held_out(cache), condition))
+        partial.rename(setup.bits_file(seed, control))
     tokens = cache.read(setup.starts(cache))
     priors = [prior]
-    if control == OF_TRACKS:
+    if control == CONTROL_PRIOR:
         priors.append(Prior.from_pretrained(setup.folder(seed, "state") / "prior").eval())
-        tokens["class"] = setup.wanted(cache, seed).reshape(-1, 1, 1, 1, 1)
-    for guidance in {"class": setup.guidances, "sound": ()}.get(control, (1.0,)):  # of sound there are bits only
+        tokens["class"] = setup.target_classes(cache, seed).reshape(-1, 1, 1, 1, 1)
+    for guidance in {"class": setup.guidances, "sound": ()}.get(control, (1.0,)):  # sound is scored, but not sampled
         sampling = measures.Sampling(guidance, setup.top_p, seed)
-        measures.samples(priors, tokens, told, sampling, setup.drawn(seed, control, guidance))
+        measures.samples(priors, tokens, condition, sampling, setup.samples_file(seed, control, guidance))
 
 
 def held_out(cache: TokenCache) -> np.ndarray:
-    return measures.strangers(cache, cache.rows("validation"))
+    return measures.neighbours_of_other_videos(cache, cache.rows("validation"))
 
 
-def trained_watcher(setup: Setup) -> Watcher:
-    """It sees clips decoded from their own codes, as what it is to judge is decoded."""
+def trained_tip_model(setup: Setup) -> TipModel:
+    """Trains on clips decoded from their own tokens, as the samples that it judges are decoded too."""
     cache = TokenCache.open(setup.cache)
     rows = cache.rows("train")
-    watched = evenly_spaced(np.arange(len(rows)), WATCHED)
+    chosen = evenly_spaced(np.arange(len(rows)), TIP_CLIPS)
     tokenizer = VideoTokenizer.from_pretrained(setup.tokenizer).freeze()
-    codes, truth = cache.read(rows[watched], [STREAM])[STREAM], measures.truth_of(cache, rows[watched])
+    codes, truth = cache.read(rows[chosen], [STREAM])[STREAM], measures.ground_truth(cache, rows[chosen])
     videos = measures.decoded(tokenizer, codes, truth.frames, setup.context)
     classes = cache.read(rows, ["class"])["class"].reshape(-1).astype(np.int64)
-    steps = 10 * setup.steps if setup.quick else WATCHER_STEPS
-    return Watcher(videos, watched, measures.tips_of(cache, rows), classes, steps)
+    steps = 10 * setup.steps if setup.quick else TIP_STEPS
+    return TipModel(videos, chosen, measures.tips_of(cache, rows), classes, steps)

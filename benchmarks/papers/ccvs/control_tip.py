@@ -15,12 +15,14 @@ from torch.nn import functional
 
 from tokenreel.data.pixels import to_model
 
-BATCH = 64  # frames, or tracks
-SHIFT = 0.015  # deviation of the noise on tracks that classes are learnt from, so that few are not learnt by heart
+BATCH = 64  # frames, or trajectories
+NOISE = 0.015  # standard deviation of the noise on trajectories, against overfitting to the few that there are
 
 
 class TipFinder(nn.Module):
-    """Frames [N, 3, H, W] in [-1, 1] -> [N, 2], x and y as shares of the picture: the mean of where it sees the tip."""
+    """Frames [N, 3, H, W] in [-1, 1] -> [N, 2], x and y of the tip as fractions of the width and height: the mean of a
+    probability map.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,14 +33,14 @@ class TipFinder(nn.Module):
         )  # fmt: skip
 
     def forward(self, frames: Tensor) -> Tensor:
-        seen = self.layers(frames)[:, 0]
-        height, width = seen.shape[1:]
+        logits = self.layers(frames)[:, 0]
+        height, width = logits.shape[1:]
         y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
-        return seen.flatten(1).softmax(1) @ torch.stack([x.flatten(), y.flatten()], 1)
+        return logits.flatten(1).softmax(1) @ torch.stack([x.flatten(), y.flatten()], 1)
 
 
-class TrackClassifier(nn.Module):
-    """Tracks [N, T, 2] -> logits [N, classes]."""
+class TrajectoryClassifier(nn.Module):
+    """Trajectories [N, T, 2] -> logits [N, classes]."""
 
     def __init__(self, frames: int, classes: int) -> None:
         super().__init__()
@@ -48,43 +50,46 @@ class TrackClassifier(nn.Module):
             nn.Linear(64, classes),
         )  # fmt: skip
 
-    def forward(self, tracks: Tensor) -> Tensor:
-        speed = 8 * torch.diff(tracks, dim=1, prepend=tracks[:, :1])  # about as large as places
-        return self.layers(torch.cat([tracks, speed], 2).transpose(1, 2))
+    def forward(self, trajectories: Tensor) -> Tensor:
+        speed = 8 * torch.diff(trajectories, dim=1, prepend=trajectories[:, :1])  # scaled to the size of positions
+        return self.layers(torch.cat([trajectories, speed], 2).transpose(1, 2))
 
 
-class Watcher:
+class TipModel:
     """Both networks, trained."""
 
     def __init__(self, videos: np.ndarray, rows: np.ndarray, tips: np.ndarray, classes: np.ndarray, steps: int) -> None:
-        """`tips` float32 [N, T, 2] and `classes` int64 [N] of training clips; `videos` uint8 [n, T, H, W, 3] are the
-        decoded ones of `rows` [n]. Classes are learnt from the tracks that are found in these and from all true ones.
+        """`tips` float32 [N, T, 2] and `classes` int64 [N] are those of the training clips; `videos` uint8
+        [n, T, H, W, 3] are decoded clips, those of `rows` [n]. The classifier learns from the trajectories found in
+        `videos` and from all true ones.
         """
         torch.manual_seed(0)
         self.finder = TipFinder()
-        frames, places = videos.reshape(-1, *videos.shape[2:]), torch.from_numpy(tips[rows]).flatten(0, 1)
-        for some in _training(self.finder, len(frames), steps):
-            (self.finder(_pictures(frames[some.numpy()])) - places[some]).abs().sum(1).mean().backward()
-        self.classifier = TrackClassifier(videos.shape[1], int(classes.max()) + 1)
-        tracks = torch.from_numpy(np.concatenate([tips, self.tips(videos)]))
+        frames, positions = videos.reshape(-1, *videos.shape[2:]), torch.from_numpy(tips[rows]).flatten(0, 1)
+        for batch in _training(self.finder, len(frames), steps):
+            (self.finder(_pictures(frames[batch.numpy()])) - positions[batch]).abs().sum(1).mean().backward()
+        self.classifier = TrajectoryClassifier(videos.shape[1], int(classes.max()) + 1)
+        trajectories = torch.from_numpy(np.concatenate([tips, self.tips(videos)]))
         labels = torch.from_numpy(np.concatenate([classes, classes[rows]]))
-        for some in _training(self.classifier, len(tracks), steps):
-            noisy = tracks[some] + SHIFT * torch.randn(len(some), *tracks.shape[1:])
-            functional.cross_entropy(self.classifier(noisy), labels[some]).backward()
+        for batch in _training(self.classifier, len(trajectories), steps):
+            noisy = trajectories[batch] + NOISE * torch.randn(len(batch), *trajectories.shape[1:])
+            functional.cross_entropy(self.classifier(noisy), labels[batch]).backward()
 
     @torch.inference_mode()
     def tips(self, videos: np.ndarray) -> np.ndarray:
-        """uint8 [N, T, H, W, 3] -> float32 [N, T, 2]"""
+        """Tip positions, float32 [N, T, 2], in `videos` uint8 [N, T, H, W, 3]."""
         return torch.stack([self.finder(_pictures(video)) for video in videos]).numpy()
 
     @torch.inference_mode()
     def classes(self, videos: np.ndarray) -> np.ndarray:
-        """int64 [N]"""
+        """The recognised classes of `videos`, int64 [N]."""
         return np.asarray(self.classifier(torch.from_numpy(self.tips(videos))).argmax(1))
 
 
 def _training(network: nn.Module, examples: int, steps: int) -> Iterator[Tensor]:
-    """Rows of each step's batch; whoever takes them leaves gradients. The network is in evaluation mode afterwards."""
+    """Yields the rows of each step's batch; the caller computes gradients before it asks for the next. Afterwards the
+    network is in evaluation mode.
+    """
     optimizer = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     for _ in range(steps):

@@ -25,17 +25,17 @@ import numpy as np
 
 from tokenreel.benchmarks.papers.ccvs import control_measures as measures
 from tokenreel.benchmarks.papers.ccvs.control_runs import (
+    CONTROL_PRIOR,
     NONE,
-    OF_TRACKS,
     RUNS,
     STORED,
     Setup,
     finish,
     held_out,
     prepare,
-    trained_watcher,
+    trained_tip_model,
 )
-from tokenreel.benchmarks.papers.ccvs.control_tip import Watcher
+from tokenreel.benchmarks.papers.ccvs.control_tip import TipModel
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.common.progress import silence
@@ -48,15 +48,15 @@ QUICK = (30, 6, 12)  # videos, steps, samples
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--tokenizer", required=True, help="Run folder of a trained ccvs-tabletop-tiny.")
-@click.option("--steps", default=1500, help="Of each prior of frames.")
-@click.option("--videos", default=1200, help="Of two clips each.")
-@click.option("--samples", default=240, help="Drawn from each prior.")
-@click.option("--context", default=1, help="Frames that a frame is decoded with.")
-@click.option("--guidance", "guidances", multiple=True, default=(1.0, 1.5, 2.0, 3.0), help="Of samples of a class.")
-@click.option("--top-p", default=1.0, help="Of all samples.")
-@click.option("--jobs", default=2, help="Priors trained side by side, on one thread each.")
-@click.option("--seeds", multiple=True, default=(0,), help="Of priors and samples; the tables are printed for each.")
-@click.option("--quick", is_flag=True, help="A few steps on a few videos, to see that it works.")
+@click.option("--steps", default=1500, help="Training steps of each prior of frames.")
+@click.option("--videos", default=1200, help="Number of videos, of two clips each.")
+@click.option("--samples", default=240, help="Number of samples from each prior.")
+@click.option("--context", default=1, help="Number of previous frames used as decoder context.")
+@click.option("--guidance", "guidances", multiple=True, default=(1.0, 1.5, 2.0, 3.0), help="Guidance, given a class.")
+@click.option("--top-p", default=1.0, help="Nucleus of all samples.")
+@click.option("--jobs", default=2, help="Priors trained in parallel, on one thread each.")
+@click.option("--seeds", multiple=True, default=(0,), help="Seed of priors and samples; tables are printed for each.")
+@click.option("--quick", is_flag=True, help="A few steps on a few videos, as a smoke test.")
 def main(
     out: Path,
     tokenizer: str,
@@ -74,43 +74,43 @@ def main(
         (videos, steps, samples), guidances = QUICK, guidances[:2]
     root = out / f"{videos}-videos"
     setup = Setup(root, tokenizer, videos, steps, samples, context, guidances, top_p, quick)
-    os.environ["OMP_NUM_THREADS"] = "1"  # what is spawned inherits it
+    os.environ["OMP_NUM_THREADS"] = "1"  # spawned processes inherit it
     prepare(setup, jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), silence) as processes:
         for seed in seeds:
             list(processes.map(partial(finish, setup, seed), RUNS))
-            list(processes.map(partial(finish, setup, seed), [OF_TRACKS]))  # it goes on from the prior with states
+            list(processes.map(partial(finish, setup, seed), [CONTROL_PRIOR]))  # cascade with the prior of states
     with cpu_threads(1):
-        views = View(setup, watcher=trained_watcher(setup))
+        view = View(setup, tip_model=trained_tip_model(setup))
         for seed in seeds:
-            click.echo("\n".join(tables(views, seed)))
+            click.echo("\n".join(tables(view, seed)))
 
 
 class View:
-    """What the tables are made of: the clips that samples go on from, decoded in several ways."""
+    """The data of the tables: the clips that samples continue, and decoded videos."""
 
-    def __init__(self, setup: Setup, watcher: Watcher) -> None:
-        self.setup, self.watcher = setup, watcher
+    def __init__(self, setup: Setup, tip_model: TipModel) -> None:
+        self.setup, self.tip_model = setup, tip_model
         self.cache = TokenCache.open(setup.cache)
         self.tokenizer = VideoTokenizer.from_pretrained(setup.tokenizer).freeze()
         rows = setup.starts(self.cache)
-        self.tokens, self.truth = self.cache.read(rows), measures.truth_of(self.cache, rows)
+        self.tokens, self.truth = self.cache.read(rows), measures.ground_truth(self.cache, rows)
 
     def codes(self, seed: int, control: str, guidance: float = 1.0) -> np.ndarray:
-        return np.load(self.setup.drawn(seed, control, guidance))
+        return np.load(self.setup.samples_file(seed, control, guidance))
 
     def decoded(self, codes: np.ndarray, end: bool = False) -> np.ndarray:
         return measures.decoded(self.tokenizer, codes, self.truth.frames, self.setup.context, end)
 
     def bits(self, seed: int, control: str) -> dict[str, np.ndarray]:
-        return dict(np.load(self.setup.bits(seed, control)))
+        return dict(np.load(self.setup.bits_file(seed, control)))
 
 
 def tables(view: View, seed: int) -> Iterator[str]:
     setup, held = view.setup, held_out(view.cache)
     yield f"Seed {seed}: {setup.steps} steps, {setup.videos} videos, {len(held)} clips held out, ± standard errors.\n"
     yield from bits_table(view, seed)
-    yield from contact_table(view, seed, measures.truth_of(view.cache, held).contact)
+    yield from contact_table(view, seed, measures.ground_truth(view.cache, held).contact)
     yield f"{setup.samples} samples, top-p {setup.top_p:g}, decoded with {setup.context} frames of context.\n"
     plain = view.decoded(view.codes(seed, NONE))
     true = view.decoded(view.tokens[STREAM])
@@ -120,103 +120,105 @@ def tables(view: View, seed: int) -> Iterator[str]:
 
 
 def bits_table(view: View, seed: int) -> Iterator[str]:
-    """Pairs of clips are compared, so that what clips differ by does not count. What is told a class draws states:
-    beside those of frames its bits say nothing.
+    """Bits/code are compared clip by clip, so that differences between clips cancel. The prior given a class predicts
+    states, so its bits are not compared to those of frames.
     """
-    without = view.bits(seed, NONE)["with"][:, measures.PRIME :].mean(1)
-    yield f"Bits/code after {measures.PRIME} given frame (class: of states); without control {without.mean():.4f}.\n"
-    yield from head(
+    baseline = view.bits(seed, NONE)["given"][:, measures.GIVEN_FRAMES :].mean(1)
+    given = f"Bits/code after {measures.GIVEN_FRAMES} given frame (class: of states)"
+    yield f"{given}; without control {baseline.mean():.4f}.\n"
+    yield from header(
         "control",
         "given",
         "dropped",
         "of another clip",
-        "given - without",
+        "given - no control",
         "given - dropped",
         "of another clip - given",
     )
     for control in [*STORED, "end"]:
-        clips = {how: bits[:, measures.PRIME :].mean(1) for how, bits in view.bits(seed, control).items()}
-        means = [f"{clips[how].mean():.4f}" for how in ("with", "dropped", "permuted")]
-        pairs = ("with", "dropped"), ("permuted", "with")
+        clips = {how: bits[:, measures.GIVEN_FRAMES :].mean(1) for how, bits in view.bits(seed, control).items()}
+        means = [f"{clips[how].mean():.4f}" for how in ("given", "dropped", "permuted")]
+        pairs = ("given", "dropped"), ("permuted", "given")
         gains = [figure(clips[first] - clips[second], 4) for first, second in pairs]
-        yield row(control, *means, "-" if control == OF_TRACKS else figure(clips["with"] - without, 4), *gains)
+        gain = "-" if control == CONTROL_PRIOR else figure(clips["given"] - baseline, 4)
+        yield row(control, *means, gain, *gains)
     yield ""
 
 
 def contact_table(view: View, seed: int, contact: np.ndarray) -> Iterator[str]:
     near = measures.around_contacts(contact)
     far = ~near
-    far[:, : measures.PRIME] = False
-    bits = {"without": view.bits(seed, NONE)["with"], **view.bits(seed, "sound")}
+    far[:, : measures.GIVEN_FRAMES] = False
+    bits = {"no control": view.bits(seed, NONE)["given"], **view.bits(seed, "sound")}
     yield f"Sound: bits/code in the {near.sum()} frames of contacts and after them, and in the {far.sum()} others.\n"
-    yield from head("frames", *bits, "with - without", "permuted - with")
-    for name, where in {"around contacts": near, "others": far}.items():
-        frames = {how: found[where] for how, found in bits.items()}
-        gains = frames["with"] - frames["without"], frames["permuted"] - frames["with"]
-        yield row(name, *(f"{found.mean():.4f}" for found in frames.values()), *(figure(gain, 4) for gain in gains))
+    yield from header("frames", *bits, "given - no control", "permuted - given")
+    for name, mask in {"around contacts": near, "others": far}.items():
+        frames = {how: values[mask] for how, values in bits.items()}
+        gains = frames["given"] - frames["no control"], frames["permuted"] - frames["given"]
+        yield row(name, *(f"{values.mean():.4f}" for values in frames.values()), *(figure(gain, 4) for gain in gains))
     yield ""
 
 
 def end_table(view: View, seed: int, plain: np.ndarray, true: np.ndarray) -> Iterator[str]:
-    drawn, own = {NONE: view.codes(seed, NONE), "end": view.codes(seed, "end")}, view.tokens[STREAM]
+    sampled, own = {NONE: view.codes(seed, NONE), "end": view.codes(seed, "end")}, view.tokens[STREAM]
     still = np.repeat(view.truth.frames[:, :1], measures.FRAMES, axis=1)
-    lines = {
+    rows = {
         "first frame repeated": (still, None),
-        "no end": (plain, drawn[NONE]),
-        "end given to the decoder alone": (view.decoded(drawn[NONE], end=True), drawn[NONE]),
-        "end given to the prior alone": (view.decoded(drawn["end"]), drawn["end"]),
-        "end given to both": (view.decoded(drawn["end"], end=True), drawn["end"]),
-        "the clip's own codes": (true, own),
-        "the clip's own codes, end given to the decoder": (view.decoded(own, end=True), own),
+        "no end": (plain, sampled[NONE]),
+        "end given to the decoder alone": (view.decoded(sampled[NONE], end=True), sampled[NONE]),
+        "end given to the prior alone": (view.decoded(sampled["end"]), sampled["end"]),
+        "end given to both": (view.decoded(sampled["end"], end=True), sampled["end"]),
+        "the clip's own tokens": (true, own),
+        "the clip's own tokens, end given to the decoder": (view.decoded(own, end=True), own),
     }
-    yield "Point to point: PSNR to the true clip, and codes of the last frame that are the true ones.\n"
-    yield from head("what is decoded", "last frame, dB", "frame before, dB", "right codes of the last frame")
-    for name, (video, codes) in lines.items():
+    yield "Point to point: PSNR to the true clip, and correct tokens of the last frame.\n"
+    yield from header("decoded video", "last frame, dB", "previous frame, dB", "correct tokens of the last frame")
+    for name, (video, codes) in rows.items():
         quality = [figure(measures.psnr_of_frame(view.truth.frames, video, frame), 2) for frame in (-1, -2)]
-        right = "" if codes is None else f"{(codes[:, -1] == own[:, -1]).mean():.1%}"
-        yield row(name, *quality, right)
+        correct = "" if codes is None else f"{(codes[:, -1] == own[:, -1]).mean():.1%}"
+        yield row(name, *quality, correct)
     yield ""
 
 
 def class_table(view: View, seed: int, plain: np.ndarray, true: np.ndarray) -> Iterator[str]:
-    """The classes of samples are drawn; those of the clips that they go on from do not count."""
-    setup, wanted = view.setup, view.setup.wanted(view.cache, seed)
-    clips = len(np.unique(setup.starts(view.cache)))  # of which some are there several times
-    hits = {"the clip's own codes": (view.watcher.classes(true) == view.tokens["class"].reshape(-1))[:clips]}
+    """Samples are given random classes, not those of the clips that they continue."""
+    setup, targets = view.setup, view.setup.target_classes(view.cache, seed)
+    clips = len(np.unique(setup.starts(view.cache)))  # clips may repeat
+    hits = {"the clip's own tokens": (view.tip_model.classes(true) == view.tokens["class"].reshape(-1))[:clips]}
     for guidance in setup.guidances:
         video = view.decoded(view.codes(seed, "class", guidance))
-        hits[f"class given, guidance {guidance:g}"] = view.watcher.classes(video) == wanted
-    hits["no class"] = view.watcher.classes(plain) == wanted
-    yield "Class: how many a small classifier of the tip's track in decoded videos recognises.\n"
-    yield from head("what is decoded", "recognised", "beside the clip's own codes")
+        hits[f"class given, guidance {guidance:g}"] = view.tip_model.classes(video) == targets
+    hits["no class"] = view.tip_model.classes(plain) == targets
+    yield "Class: fraction recognised by a small classifier of the tip's trajectory in decoded videos.\n"
+    yield from header("decoded video", "recognised", "relative to the clip's own tokens")
     reference = next(iter(hits.values())).mean()
-    for name, hit in hits.items():
-        yield row(name, figure(100 * hit, 1, " %"), f"{hit.mean() / reference:.0%}" if reference else "-")
+    for name, correct in hits.items():
+        yield row(name, figure(100 * correct, 1, " %"), f"{correct.mean() / reference:.0%}" if reference else "-")
     yield ""
 
 
 def state_table(view: View, seed: int, plain: np.ndarray, true: np.ndarray) -> Iterator[str]:
     videos = {
-        "the clip's own codes": true,
+        "the clip's own tokens": true,
         "states given": view.decoded(view.codes(seed, "state")),
         "no states": plain,
     }
-    yield "State: distance of the tip found in decoded videos from where it is to be, in pixels.\n"
-    yield from head("what is decoded", "frames after the given one", "last frame")
+    yield "State: distance in pixels between the tip found in decoded videos and its true position.\n"
+    yield from header("decoded video", "frames after the given one", "last frame")
     for name, video in videos.items():
-        off = measures.PIXELS * (view.watcher.tips(video) - view.truth.tip)[:, measures.PRIME :]
-        distance = np.linalg.norm(off, axis=2)
+        offset = measures.PIXELS * (view.tip_model.tips(video) - view.truth.tip)[:, measures.GIVEN_FRAMES :]
+        distance = np.linalg.norm(offset, axis=2)
         yield row(name, figure(distance.mean(1), 2), figure(distance[:, -1], 2))
     yield ""
 
 
 def figure(values: np.ndarray, digits: int, unit: str = "") -> str:
-    """Mean and standard error."""
+    """Formats mean and standard error."""
     error = values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}{unit}"
 
 
-def head(*names: str) -> Iterator[str]:
+def header(*names: str) -> Iterator[str]:
     yield row(*names)
     yield "|" + "---|" * len(names)
 

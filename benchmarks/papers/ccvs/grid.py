@@ -1,4 +1,4 @@
-"""Runs in a folder, each made once and after those that it depends on, several processes in parallel.
+"""Runs in a folder, each executed once and after those that it depends on, several processes in parallel.
 
 The scores of a run are in a JSON file of its name; a run that has one is not repeated, and an interrupted training
 continues from its checkpoint.
@@ -25,15 +25,15 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is trained, on how much, and how much is judged."""
+    """Training steps, and the numbers of videos, frames, clips and samples."""
 
     tokenizer_steps: int
     prior_steps: int
     videos: int  # of two clips each; a tenth of them is held out
     frames: int  # of a clip
-    clips: int  # whose reconstructions are judged
-    starts: int  # first frames that samples go on from
-    samples: int  # of each start, where nothing else is given
+    clips: int  # whose reconstructions are scored
+    starts: int  # first frames that samples continue
+    samples: int  # for each start, where nothing else is given
 
     @property
     def data(self) -> str:
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the runs lie, and what they have in common."""
+    """The folder of the runs, their sizes and their seed."""
 
     out: Path
     sizes: Sizes
@@ -53,15 +53,15 @@ class Setup:
         return self.out / f"{sizes.videos}-videos-of-{2 * sizes.frames}-seed{self.seed}" / run.name(sizes)
 
     def scores(self, run: Run) -> Scores | None:
-        """What the run scored; None: it is not finished."""
+        """Scores of the run, None if it is not finished."""
         path = self._file(run)
         return json.loads(path.read_text()) if path.exists() else None
 
-    def keep(self, run: Run, scores: Scores) -> None:
-        part = self._file(run).with_suffix(".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(scores) + "\n")
-        part.replace(self._file(run))
+    def save(self, run: Run, scores: Scores) -> None:
+        partial = self._file(run).with_suffix(".part")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(scores) + "\n")
+        partial.replace(self._file(run))
 
     def _file(self, run: Run) -> Path:
         path = self.path(run)
@@ -69,46 +69,46 @@ class Setup:
 
 
 class Run:
-    """A member is a frozen dataclass, so that equal runs are one."""
+    """Subclasses are frozen dataclasses, so that equal runs are executed once."""
 
     @property
     @abstractmethod
     def needs(self) -> Sequence[Run]:
-        """What must be finished before."""
+        """Runs that must be finished before this one."""
 
     @abstractmethod
     def name(self, sizes: Sizes) -> str:
-        """Path below the folder of the data; of sizes it says those that the run depends on."""
+        """Path below the folder of the data; it contains the sizes that the run depends on."""
 
     @abstractmethod
-    def make(self, setup: Setup) -> Scores: ...
+    def execute(self, setup: Setup) -> Scores: ...
 
 
-def finish(setup: Setup, runs: Iterable[Run], jobs: int, tell: Callable[[str], None]) -> None:
-    """Makes what of `runs`, and of all that they need, is not finished: `jobs` side by side, each when it can be.
+def finish(setup: Setup, runs: Iterable[Run], jobs: int, log: Callable[[str], None]) -> None:
+    """Executes `runs` and all that they need, unless finished: `jobs` in parallel, each after its dependencies.
 
-    Raises what the runs raise, once those beside the failed one have ended.
+    Raises what a run raises, after the runs beside it have ended.
     """
-    waiting = [run for run in _with_needs(runs) if setup.scores(run) is None]
+    waiting = [run for run in _with_dependencies(runs) if setup.scores(run) is None]
     total, started = len(waiting), time.perf_counter()
-    os.environ["OMP_NUM_THREADS"] = "1"  # what is spawned inherits it
+    os.environ["OMP_NUM_THREADS"] = "1"  # spawned processes inherit it
     with ProcessPoolExecutor(jobs, get_context("spawn"), silence) as pool:
         running = dict[Future[Scores], Run]()
         while waiting or running:
-            able = [run for run in waiting if all(setup.scores(need) is not None for need in run.needs)]
-            for run in able[: jobs - len(running)]:
+            ready = [run for run in waiting if all(setup.scores(need) is not None for need in run.needs)]
+            for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
-                running[pool.submit(run.make, setup)] = run
+                running[pool.submit(run.execute, setup)] = run
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 run = running.pop(future)
-                setup.keep(run, future.result())
-                minutes, made = (time.perf_counter() - started) / 60, total - len(waiting) - len(running)
-                tell(f"{made} of {total} after {minutes:.1f} min: {run.name(setup.sizes)}")
+                setup.save(run, future.result())
+                minutes, done = (time.perf_counter() - started) / 60, total - len(waiting) - len(running)
+                log(f"{done} of {total} after {minutes:.1f} min: {run.name(setup.sizes)}")
 
 
-def _with_needs(runs: Iterable[Run]) -> list[Run]:
-    """Each once, after what it needs."""
-    found = dict[Run, None]()
+def _with_dependencies(runs: Iterable[Run]) -> list[Run]:
+    """`runs` and what they need, each once and after its dependencies."""
+    ordered = dict[Run, None]()
     for run in runs:
-        found |= dict.fromkeys((*_with_needs(run.needs), run))
-    return list(found)
+        ordered |= dict.fromkeys((*_with_dependencies(run.needs), run))
+    return list(ordered)

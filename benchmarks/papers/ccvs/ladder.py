@@ -32,15 +32,15 @@ from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 
 PRESET = "ccvs-tabletop-tiny"
 DATA = "tabletop:?videos=480&frames=32"
-HELD_OUT = 48  # clips that are judged
-JUDGED = (1, 3, 8, 15)  # frames of context of a run that is judged
+HELD_OUT = 48  # clips that are scored
+CONTEXTS = (1, 3, 8, 15)  # frames of context with which a run of --judge is scored
 PERCEPTUAL, PERCEPTUAL_STEPS = "perceptual.safetensors", 600
-LOOKS = (
+EVALUATION = (
     "training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 250, "
     "keep_checkpoints: 1}"
 )
 DISCRIMINATOR = "{width: 8, multipliers: [1, 2, 4, 4]}"
-# Discriminators keep the rate with which these settings were chosen; the tokenizer's is five times that by now.
+# The learning rate with which these settings were chosen; the tokenizer's is now five times as high.
 ADVERSARIAL = (
     "training.tokenizer.adversarial={weight: 0.1, start_step: 300, adaptive: true, cap: 10.0, learning_rate: 4.0e-3}"
 )
@@ -48,7 +48,7 @@ ADVERSARIAL = (
 
 @dataclass(frozen=True)
 class Rung:
-    """A row of table 1: what is switched on, with how many frames of context it is judged, and the paper's figures."""
+    """A row of table 1: its ingredients, the frames of context with which it is scored, and the paper's figures."""
 
     name: str
     settings: tuple[str, ...]
@@ -57,33 +57,33 @@ class Rung:
 
 
 def rungs(weights: Path) -> list[Rung]:
-    """Each has the ingredients of those before it."""
+    """The rows, each with the ingredients of those before it."""
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
     no_flow, no_views = "tokenizer={flow: null, augmented_views: null}", "tokenizer={augmented_views: null}"
     perceptual = f"training.tokenizer.perceptual={{network: tabletop, file: {weights}, sha256: {sha256}, weight: 1.0}}"
     image = f"training.tokenizer.image_discriminator={DISCRIMINATOR}"
     temporal = f"training.tokenizer.temporal_discriminator={DISCRIMINATOR}"
-    judged = (perceptual, image, temporal, ADVERSARIAL)
+    losses = (perceptual, image, temporal, ADVERSARIAL)
     return [
         Rung("RGB", (no_flow,), (0,), ("1200, 20.0",)),
         Rung("+ perceptual", (no_flow, perceptual), (0,), ("700, 17.9",)),
         Rung("+ image discriminator", (no_flow, perceptual, image, ADVERSARIAL), (0,), ("323, 17.8",)),
-        Rung("+ temporal discriminator", (no_flow, *judged), (0,), ("389, 18.2",)),
-        Rung("+ flow", (no_views, *judged), (1,), ("98, 22.7",)),
-        Rung("+ self-supervision", judged, (1, 8, 15), ("87, 24.4", "62, 25.4", "60, 25.6")),
+        Rung("+ temporal discriminator", (no_flow, *losses), (0,), ("389, 18.2",)),
+        Rung("+ flow", (no_views, *losses), (1,), ("98, 22.7",)),
+        Rung("+ self-supervision", losses, (1, 8, 15), ("87, 24.4", "62, 25.4", "60, 25.6")),
     ]
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("ccvs-ladder"), show_default=True)
-@click.option("--steps", default=1500, help="Of each rung.")
-@click.option("--jobs", default=2, help="Rungs trained side by side, on one thread each.")
+@click.option("--steps", default=1500, help="Training steps of each rung.")
+@click.option("--jobs", default=2, help="Rungs trained in parallel, on one thread each.")
 @click.option("--seed", default=0)
-@click.option("--only", multiple=True, help="Names of rungs; all if left out.")
-@click.option("--judge", type=click.Path(path_type=Path), help="A trained run of the preset, instead of the ladder.")
+@click.option("--only", multiple=True, help="Name of a rung to train and score. Default: all.")
+@click.option("--judge", type=click.Path(path_type=Path), help="Score this trained run of the preset, not the ladder.")
 def main(out: Path, steps: int, jobs: int, seed: int, only: tuple[str, ...], judge: Path | None) -> None:
     if judge is not None:
-        show(table([Rung(str(judge), (), JUDGED, ("",) * len(JUDGED))], [judge]))
+        show(table([Rung(str(judge), (), CONTEXTS, ("",) * len(CONTEXTS))], [judge]))
         return
     out.mkdir(parents=True, exist_ok=True)
     if not (out / PERCEPTUAL).exists():
@@ -107,7 +107,7 @@ def train(rung: Rung, out: Path, steps: int, seed: int) -> Path:
         train_tokenizer.run(
             TrainTokenizerRequest(
                 preset=PRESET,
-                assignments=(LOOKS, *rung.settings),
+                assignments=(EVALUATION, *rung.settings),
                 data=DATA,
                 out=folder,
                 steps=steps,
@@ -136,15 +136,16 @@ def table(chosen: list[Rung], folders: list[Path]) -> Iterator[str]:
 
 
 def row(tokenizer: ContextAutoencoder, data: measures.HeldOut, name: str, context: int, paper: str) -> str:
-    found = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
-    in_place, errors = "", ""
+    scores = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
+    without_flow, errors = "", ""
     if context:
         with measures.without_flow():
-            in_place = f"{measures.scores(data, measures.decoded(tokenizer, data.frames, context))['psnr_moving']:.2f}"
+            decoded = measures.decoded(tokenizer, data.frames, context)
+        without_flow = f"{measures.scores(data, decoded)['psnr_moving']:.2f}"
         distance = measures.endpoint_errors(tokenizer, data)
         errors = f"{distance['endpoint_error']:.2f} ({distance['endpoint_error_of_no_flow']:.2f})"
-    figures = f"{found['psnr']:.2f} | {found['psnr_moving']:.2f} | {found['flicker']:.2f}"
-    return f"| {name} | {context} | {figures} | {in_place} | {errors} | {paper} |"
+    figures = f"{scores['psnr']:.2f} | {scores['psnr_moving']:.2f} | {scores['flicker']:.2f}"
+    return f"| {name} | {context} | {figures} | {without_flow} | {errors} | {paper} |"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The runs of CCVS's tables 2 and 5 and figure 3: tokenizers with caches of their tokens, priors on such caches, and
-what these make of first frames; all measured on held-out clips.
+samples that continue first frames; all measured on held-out clips.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.benchmarks.papers.ccvs import measures
-from tokenreel.benchmarks.papers.ccvs import unquantized as free
+from tokenreel.benchmarks.papers.ccvs import measures, unquantized
 from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Scores, Setup, Sizes
 from tokenreel.config import from_mapping
 from tokenreel.data.pixels import to_model
@@ -36,8 +35,8 @@ from tokenreel.tokenizers.context_autoencoder import STREAM, ContextAutoencoder
 from tokenreel.tokenizers.controls.controls import Controls
 
 PRESET, STATE = "ccvs-tabletop-tiny", "state"
-AT_ONCE = 24  # videos drawn, or decoded, at a time
-SELDOM = (
+BATCH = 24  # videos sampled or decoded at a time
+EVALUATION = (
     "training={validate_every: 1000000, sample_every: 1000000, sample_clips: 1, checkpoint_every: 250, "
     "keep_checkpoints: 1}"
 )
@@ -45,7 +44,7 @@ FEW_CLIPS, ALL_CLIPS = "training.validation_clips=4", "training.validation_clips
 
 
 @dataclass(frozen=True)
-class StateCodes(Run):
+class StateCodebooks(Run):
     """The codebooks of the arm's position."""
 
     needs = ()
@@ -53,7 +52,7 @@ class StateCodes(Run):
     def name(self, sizes: Sizes) -> str:
         return STATE
 
-    def make(self, setup: Setup) -> Scores:
+    def execute(self, setup: Setup) -> Scores:
         frames = f"data.frames={setup.sizes.frames}"
         fitted = fit_controls.run(
             FitControlsRequest(
@@ -72,12 +71,12 @@ class StateCodes(Run):
 
 @dataclass(frozen=True)
 class Tokenizer(Run):
-    """The preset's, with other codes and levels, and its cache. A level more halves the grid."""
+    """The preset's tokenizer with other codebook sizes or levels, and its cache. One more level halves the grid."""
 
-    codes: int | None  # K; None: no quantizer, and so no cache
+    codebook_size: int | None  # None: no quantizer, and so no cache
     multipliers: tuple[int, ...]
 
-    needs = (StateCodes(),)
+    needs = (StateCodebooks(),)
 
     @property
     def side(self) -> int:
@@ -85,32 +84,32 @@ class Tokenizer(Run):
         return PIXELS // 2 ** (len(self.multipliers) - 1)
 
     def name(self, sizes: Sizes) -> str:
-        codes = "unquantized" if self.codes is None else f"K{self.codes}"
-        return f"{self.side}x{self.side}-{codes}-{sizes.tokenizer_steps}-steps/tokenizer"
+        codebook = "unquantized" if self.codebook_size is None else f"K{self.codebook_size}"
+        return f"{self.side}x{self.side}-{codebook}-{sizes.tokenizer_steps}-steps/tokenizer"
 
     def cache(self, setup: Setup) -> Path:
         return setup.path(self).parent / "tokens.zarr"
 
     def load(self, setup: Setup) -> ContextAutoencoder:
-        with free.without_quantizer(self.codes is None):
+        with unquantized.without_quantizer(self.codebook_size is None):
             tokenizer = VideoTokenizer.from_pretrained(setup.path(self)).freeze()
         assert isinstance(tokenizer, ContextAutoencoder)
         return tokenizer
 
-    def make(self, setup: Setup) -> Scores:
-        with free.without_quantizer(self.codes is None):
+    def execute(self, setup: Setup) -> Scores:
+        with unquantized.without_quantizer(self.codebook_size is None):
             self._train(setup)
-        if self.codes is not None:
+        if self.codebook_size is not None:
             self._tokenize(setup)
-        return self._judge(setup)
+        return self._score(setup)
 
     def _train(self, setup: Setup) -> None:
-        quantizer = [] if self.codes is None else [f"tokenizer.quantizer.codebook_size={self.codes}"]
+        quantizer = [] if self.codebook_size is None else [f"tokenizer.quantizer.codebook_size={self.codebook_size}"]
         levels = f"tokenizer.multipliers={list(self.multipliers)}"
         train_tokenizer.run(
             TrainTokenizerRequest(
                 preset=PRESET,
-                assignments=(SELDOM, FEW_CLIPS, f"data.frames={setup.sizes.frames}", levels, *quantizer),
+                assignments=(EVALUATION, FEW_CLIPS, f"data.frames={setup.sizes.frames}", levels, *quantizer),
                 data=setup.sizes.data,
                 out=setup.path(self),
                 steps=setup.sizes.tokenizer_steps,
@@ -124,56 +123,58 @@ class Tokenizer(Run):
         tokenize_dataset.run(
             TokenizeRequest(
                 tokenizer=str(setup.path(self)),
-                controls=str(setup.path(StateCodes())),
+                controls=str(setup.path(StateCodebooks())),
                 data=setup.sizes.data,
                 out=self.cache(setup),
                 device="cpu",
                 workers=1,
-                allow_collapsed=True,  # how many codes are in use is one of the scores
+                allow_collapsed=True,  # codebook usage is one of the scores
             )
         )
 
-    def _judge(self, setup: Setup) -> Scores:
+    def _score(self, setup: Setup) -> Scores:
         tokenizer, data = self.load(setup), measures.held_out(setup.sizes.clips, setup.sizes.frames, PIXELS)
         scores: Scores = {}
         for name, context in (("one", 1), ("default", tokenizer.context)):
-            found = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
-            scores |= {f"{name}/{score}": value for score, value in found.items()}
-        if self.codes is not None:
+            quality = measures.scores(data, measures.decoded(tokenizer, data.frames, context))
+            scores |= {f"{name}/{score}": value for score, value in quality.items()}
+        if self.codebook_size is not None:
             scores["in_use"] = len(np.unique(_encoded(tokenizer, data.frames)))
         return scores | {"context": tokenizer.context}
 
 
 @dataclass(frozen=True)
 class GPTRun(Run):
-    """The preset's prior in another shape. `steered`: it knows the arm's position in each frame."""
+    """The preset's prior in another shape; if `conditioned`, on the arm's position in each frame."""
 
     tokenizer: Tokenizer
     depth: int
     heads: int
     positions: str = "decomposed"
-    steered: bool = False
+    conditioned: bool = False
 
     @property
     def needs(self) -> Sequence[Run]:
         return (self.tokenizer,)
 
     def name(self, sizes: Sizes) -> str:
-        shape = f"{self.depth}x{self.heads}-{self.positions}{'-state' if self.steered else ''}"
+        shape = f"{self.depth}x{self.heads}-{self.positions}{'-state' if self.conditioned else ''}"
         return str(Path(self.tokenizer.name(sizes)).with_name(f"{shape}-{sizes.prior_steps}-steps"))
 
     def load(self, setup: Setup) -> Prior:
         return Prior.from_pretrained(str(setup.path(self))).eval()
 
-    def make(self, setup: Setup) -> Scores:
+    def execute(self, setup: Setup) -> Scores:
         shape = {"depth": self.depth, "heads": self.heads, "positions": self.positions}
-        controls = {"controls": [STATE], "latest_controls": True} if self.steered else {}  # as in the preset's -state
+        controls = (
+            {"controls": [STATE], "latest_controls": True} if self.conditioned else {}
+        )  # as in the preset with states
         summary = train_prior.run(
             TrainPriorRequest(
                 preset=PRESET,
                 assignments=(
-                    *(SELDOM, ALL_CLIPS, "tokenizer=null"),  # the preset's is not the one of these codes
-                    "training.drop_controls=0.0",  # guidance, which they are dropped for, is not used
+                    *(EVALUATION, ALL_CLIPS, "tokenizer=null"),  # the preset's is not that of this cache
+                    "training.drop_controls=0.0",  # they are dropped for guidance, which is not used
                     f"prior={json.dumps(shape | controls)}",
                 ),
                 cache=self.tokenizer.cache(setup),
@@ -187,11 +188,11 @@ class GPTRun(Run):
 
 
 @dataclass(frozen=True)
-class Drawn(Run):
-    """What a prior makes of first frames: with the true states, if it knows states, and with nothing else."""
+class Sampled(Run):
+    """Samples that continue first frames, with all true states (if the prior is conditioned) and without."""
 
     prior: GPTRun
-    top_k: int = 0  # of frames; 0: all
+    top_k: int = 0  # of tokens of frames (0: all)
     state_top_k: int = 0
 
     @property
@@ -200,28 +201,28 @@ class Drawn(Run):
 
     def name(self, sizes: Sizes) -> str:
         counts = f"{sizes.samples}-of-{sizes.starts}-top-{self.top_k}-state-{self.state_top_k}"
-        return f"{self.prior.name(sizes)}-drawn-{counts}"
+        return f"{self.prior.name(sizes)}-sampled-{counts}"
 
-    def make(self, setup: Setup) -> Scores:
+    def execute(self, setup: Setup) -> Scores:
         sizes, clips = setup.sizes, _Clips(setup, self.prior.tokenizer)
         prior, config = self.prior.load(setup), self._sampling()
         scores: Scores = {}
-        if self.prior.steered:
-            known = {"state": clips.drawn(prior, config, [STATE], 1), "true_codes": clips.tokens[STREAM]}
-            for name, codes in known.items():
+        if self.prior.conditioned:
+            candidates = {"state": clips.sample(prior, config, [STATE], 1), "true_codes": clips.tokens[STREAM]}
+            for name, codes in candidates.items():
                 scores[f"{name}/psnr"] = measures.scores(clips.data, clips.decoded(codes, 1))["psnr"]
-        codes = clips.drawn(prior, config, [], sizes.samples)
-        scores |= judged_predictions(clips.data, clips.decoded(codes, sizes.samples), sizes.samples)
+        codes = clips.sample(prior, config, [], sizes.samples)
+        scores |= prediction_scores(clips.data, clips.decoded(codes, sizes.samples), sizes.samples)
         return scores | {"moving_codes": _changed(codes), "true_moving_codes": _changed(clips.tokens[STREAM])}
 
     def _sampling(self) -> SamplingConfig:
-        streams = {STATE: StreamSampling(top_k=self.state_top_k)} if self.prior.steered else {}
+        streams = {STATE: StreamSampling(top_k=self.state_top_k)} if self.prior.conditioned else {}
         return SamplingConfig(top_k=self.top_k, streams=streams)
 
 
 @dataclass(frozen=True)
 class Regressed(Run):
-    """A transformer that predicts latents that are not quantized, and what it makes of first frames."""
+    """A transformer that predicts latents that are not quantized, and its continuations of first frames."""
 
     tokenizer: Tokenizer
     depth: int
@@ -235,7 +236,7 @@ class Regressed(Run):
         folder = Path(self.tokenizer.name(sizes)).parent
         return f"{folder}/{self.depth}x{self.heads}-regressed-{sizes.prior_steps}-steps-{sizes.starts}"
 
-    def make(self, setup: Setup) -> Scores:
+    def execute(self, setup: Setup) -> Scores:
         sizes = setup.sizes
         tokenizer, data = self.tokenizer.load(setup), measures.held_out(sizes.starts, sizes.frames, PIXELS)
         sections = resolve(
@@ -243,15 +244,15 @@ class Regressed(Run):
         )
         settings = from_mapping(PriorTrainingConfig, sections["training"], "training")
         with cpu_threads(1):
-            clips = free.training_latents(tokenizer, sizes.videos, sizes.frames)
-            prior = free.train(clips, settings, (self.depth, sections["prior"]["width"], self.heads))
-            video = free.predicted(prior, tokenizer, data.frames)
-        return judged_predictions(data, video, 1)
+            clips = unquantized.training_latents(tokenizer, sizes.videos, sizes.frames)
+            prior = unquantized.train(clips, settings, (self.depth, sections["prior"]["width"], self.heads))
+            video = unquantized.predicted(prior, tokenizer, data.frames)
+        return prediction_scores(data, video, 1)
 
 
 @dataclass(frozen=True)
 class Speed(Run):
-    """Frames a second of one video after its first frame, by processor time of one thread. Made best alone."""
+    """Frames per second of one video after its first frame, by processor time of one thread. Best executed alone."""
 
     prior: GPTRun
 
@@ -262,49 +263,49 @@ class Speed(Run):
     def name(self, sizes: Sizes) -> str:
         return f"{self.prior.name(sizes)}-speed"
 
-    def make(self, setup: Setup) -> Scores:
+    def execute(self, setup: Setup) -> Scores:
         clips, prior = _Clips(setup, self.prior.tokenizer, starts=1), self.prior.load(setup)
         frames = setup.sizes.frames - 1
         with cpu_threads(1):
-            clips.decoded(clips.tokens[STREAM], 1)  # the first time is slower
+            clips.decoded(clips.tokens[STREAM], 1)  # the first call is slower
             started = time.thread_time()
-            codes = clips.drawn(prior, SamplingConfig(), [], 1)
-            drawn = time.thread_time()
+            codes = clips.sample(prior, SamplingConfig(), [], 1)
+            sampled = time.thread_time()
             clips.decoded(codes, 1)
             decoded = time.thread_time()
-        rates = {"sampling": frames / (drawn - started), "decoding": frames / (decoded - drawn)}
+        rates = {"sampling": frames / (sampled - started), "decoding": frames / (decoded - sampled)}
         return {**rates, "both": frames / (decoded - started)}
 
 
 class _Clips:
-    """Held-out clips as codes and states, and what begins as they do."""
+    """Held-out clips, their tokens and states, and samples that continue their first frames."""
 
     def __init__(self, setup: Setup, tokenizer: Tokenizer, starts: int | None = None) -> None:
         self.seed, self.tokenizer = setup.seed, tokenizer.load(setup)
         self.data = measures.held_out(starts or setup.sizes.starts, setup.sizes.frames, PIXELS)
-        states, coder = [clip.state for clip in self.data.clips], StateCodes().load(setup)
+        states, encoder = [clip.state for clip in self.data.clips], StateCodebooks().load(setup)
         self.tokens = {
             STREAM: _encoded(self.tokenizer, self.data.frames),
-            STATE: np.stack([coder.encode({STATE: state})[STATE] for state in states]),
+            STATE: np.stack([encoder.encode({STATE: state})[STATE] for state in states]),
         }
 
-    def drawn(self, prior: Prior, sampling: SamplingConfig, tracks: Sequence[str], samples: int) -> np.ndarray:
-        """Codes [N x samples, t, h, w, q], `samples` for each first frame, with `tracks` as they are."""
+    def sample(self, prior: Prior, sampling: SamplingConfig, controls: Sequence[str], samples: int) -> np.ndarray:
+        """Tokens [N x samples, t, h, w, q], `samples` for each first frame, given the true `controls`."""
         tokens = {name: np.repeat(codes, samples, 0) for name, codes in self.tokens.items()}
-        given = given_tokens([prior], tokens, 1, tracks)
-        config = GenerationConfig(len(tokens[STREAM]), 1, seed=self.seed, batch=AT_ONCE, sampling=sampling)
+        given = given_tokens([prior], tokens, 1, controls)
+        config = GenerationConfig(len(tokens[STREAM]), 1, seed=self.seed, batch=BATCH, sampling=sampling)
         return generate_tokens([prior], given, config).tokens[STREAM].numpy()
 
     def decoded(self, codes: np.ndarray, samples: int) -> np.ndarray:
-        """uint8 [N x samples, T, H, W, 3], from the true first frames on."""
+        """uint8 [N x samples, T, H, W, 3], decoded with the true first frames."""
         first = np.repeat(self.data.frames[:, :1], samples, 0)
-        parts = [slice(start, start + AT_ONCE) for start in range(0, len(codes), AT_ONCE)]
+        parts = [slice(start, start + BATCH) for start in range(0, len(codes), BATCH)]
         videos = [decode_tokens(self.tokenizer, {STREAM: codes[part]}, given=first[part]) for part in parts]
         return np.concatenate(videos)
 
 
-def judged_predictions(data: measures.HeldOut, video: np.ndarray, samples: int) -> Scores:
-    """PSNR against what truly came, and the paper's DIV: the mean distance of pixels between samples of one start."""
+def prediction_scores(data: measures.HeldOut, video: np.ndarray, samples: int) -> Scores:
+    """PSNR to the true continuation, and the paper's DIV: the mean distance of pixels between samples of one start."""
     true = replace(data, frames=np.repeat(data.frames, samples, 0))
     scores = {"psnr": measures.scores(true, video)["psnr"], "diversity": 0.0}
     if samples > 1:
@@ -315,13 +316,13 @@ def judged_predictions(data: measures.HeldOut, video: np.ndarray, samples: int) 
 
 
 def _encoded(tokenizer: ContextAutoencoder, frames: np.ndarray) -> np.ndarray:
-    """uint8 [N, T, H, W, 3] -> codes [N, t, h, w, q]"""
-    parts = [frames[first : first + AT_ONCE] for first in range(0, len(frames), AT_ONCE)]
+    """uint8 [N, T, H, W, 3] -> tokens [N, t, h, w, q]"""
+    parts = [frames[first : first + BATCH] for first in range(0, len(frames), BATCH)]
     return np.concatenate([tokenizer.encode(to_model(part))[STREAM].numpy() for part in parts])
 
 
 def _changed(codes: np.ndarray) -> float:
-    """Share of the codes [N, t, h, w, q] that differ from the one before at their place."""
+    """Fraction of the tokens [N, t, h, w, q] that differ from the token at the same position one step before."""
     return float((codes[:, 1:] != codes[:, :-1]).mean())
 
 

@@ -1,5 +1,5 @@
 """The last row of CCVS's table 5, an infinite codebook: the autoencoder without its quantizer, and a transformer that
-regresses the next latent vector, which therefore has one outcome for each start.
+regresses the next latent vector, and so gives one outcome for each start.
 
 N clips, L = T h w positions, frame by frame in raster order, D channels of a latent.
 """
@@ -27,9 +27,9 @@ from tokenreel.tokenizers.quantizers.base import Quantized
 
 
 class NoQuantizer(nn.Module):
-    """Latents as they are where others have codes."""
+    """Passes latents on where other quantizers have indices."""
 
-    codebook_size, codebooks = 2, 1  # for the token spec, which describes codes that there are not
+    codebook_size, codebooks = 2, 1  # placeholders for the token spec
 
     def encode(self, latents: Tensor) -> Tensor:
         """[N, D, t, h, w] -> float [N, t, h, w, D]"""
@@ -39,14 +39,14 @@ class NoQuantizer(nn.Module):
         return latents.movedim(-1, 1)
 
     def forward(self, latents: Tensor) -> Quantized:
-        nothing = torch.zeros(self.codebooks, self.codebook_size, dtype=torch.long)
-        return Quantized(latents.float(), nothing, {}, nothing)
+        counts = torch.zeros(self.codebooks, self.codebook_size, dtype=torch.long)
+        return Quantized(latents.float(), counts, {}, counts)
 
 
 @contextmanager
-def without_quantizer(wanted: bool) -> Iterator[None]:
-    """Within it, if `wanted`, tokenizers are built without a quantizer, and training does not look at their codes."""
-    if not wanted:
+def without_quantizer(active: bool) -> Iterator[None]:
+    """If `active`, tokenizers are built without a quantizer, and training does not validate their tokens."""
+    if not active:
         yield
         return
     with (
@@ -57,18 +57,18 @@ def without_quantizer(wanted: bool) -> Iterator[None]:
 
 
 class LatentPrior(nn.Module):
-    """The next latent out of all before it. As the preset's GPT it is told the one a frame before at the same place;
-    what it predicts is the change from there, so that untrained it repeats the frame.
+    """Predicts the next latent from all earlier ones. Like the preset's GPT, it has the latent at the same position one
+    frame before as an input; it predicts the change from that, so that the untrained model repeats the frame.
     """
 
     mean: Tensor  # [D]
     deviation: Tensor  # [D]
 
     def __init__(self, clips: Tensor, depth: int, width: int, heads: int) -> None:
-        """For latents like `clips` [N, T, h, w, D]."""
+        """For latents with the shape and the statistics of `clips` [N, T, h, w, D]."""
         super().__init__()
         _, frames, h, w, latent = clips.shape
-        self.places, self.length = h * w, frames * h * w
+        self.frame_positions, self.length = h * w, frames * h * w
         self.register_buffer("mean", clips.float().mean((0, 1, 2, 3)))
         self.register_buffer("deviation", clips.float().std((0, 1, 2, 3)).clamp(min=1e-6))
         self.newest, self.before = nn.Linear(latent, width), nn.Linear(latent, width)
@@ -78,22 +78,23 @@ class LatentPrior(nn.Module):
         nn.init.zeros_(self.change.weight)
 
     def loss(self, clips: Tensor) -> Tensor:
-        """Squared error of normalised latents after the first frame; of clips [N, T, h, w, D]."""
+        """Mean squared error of the normalised latents after the first frame of `clips` [N, T, h, w, D]."""
         latents = self.normalised(clips)
         change = self.change(self.transformer(self._inputs(latents)))
         return functional.mse_loss(
-            (self._frame_before(latents) + change.float())[:, self.places :], latents[:, self.places :]
+            (self._frame_before(latents) + change.float())[:, self.frame_positions :],
+            latents[:, self.frame_positions :],
         )
 
     @torch.inference_mode()
     def predict(self, first: Tensor) -> Tensor:
-        """Latents of a first frame [N, 1, h, w, D] -> those of all frames [N, T, h, w, D], one after the other."""
+        """Latents of a first frame [N, 1, h, w, D] -> those of all frames [N, T, h, w, D], predicted one by one."""
         latents = torch.zeros(len(first), self.length, first.shape[-1])
-        latents[:, : self.places] = self.normalised(first)
+        latents[:, : self.frame_positions] = self.normalised(first)
         cache = CachedTransformer(self.transformer, len(first), self.length)
-        cache.extend(self._inputs(latents)[:, : self.places], torch.arange(self.places)[None])
-        for position in range(self.places, self.length):
-            before = latents[:, position - self.places]
+        cache.extend(self._inputs(latents)[:, : self.frame_positions], torch.arange(self.frame_positions)[None])
+        for position in range(self.frame_positions, self.length):
+            before = latents[:, position - self.frame_positions]
             x = self.newest(latents[:, position - 1]) + self.before(before) + self.position[position]
             x = cache.extend(x[:, None], torch.tensor([[position]]))[:, 0]
             latents[:, position] = before + self.change(x)
@@ -104,28 +105,30 @@ class LatentPrior(nn.Module):
         return ((clips.float() - self.mean) / self.deviation).flatten(1, 3)
 
     def _inputs(self, latents: Tensor) -> Tensor:
-        """[N, L, width], of which the last sees everything before position L - 1."""
+        """Inputs [N, L, width] of the transformer; the one at position i depends on latents before i."""
         newest = functional.pad(latents[:, :-1], (0, 0, 1, 0))
         return self.newest(newest) + self.before(self._frame_before(latents)) + self.position
 
     def _frame_before(self, latents: Tensor) -> Tensor:
-        return functional.pad(latents[:, : -self.places], (0, 0, self.places, 0))
+        return functional.pad(latents[:, : -self.frame_positions], (0, 0, self.frame_positions, 0))
 
 
 @torch.no_grad()
 def training_latents(tokenizer: ContextAutoencoder, videos: int, frames: int) -> Tensor:
-    """bfloat16 [2 x videos, T, h, w, D], of the first `videos` of Tabletop."""
+    """Latents, bfloat16 [2 x videos, T, h, w, D], of the first `videos` videos of Tabletop."""
     framing = tokenizer.spec.framing
     config = TabletopConfig(height=framing.height, width=framing.width, frames=2 * frames)
-    found = []
+    latents = []
     for index in range(videos):
         clips = tabletop_clip(config, index).frames.reshape(2, frames, framing.height, framing.width, 3)
-        found.append(tokenizer.encode(to_model(clips))[STREAM].bfloat16())
-    return torch.cat(found)
+        latents.append(tokenizer.encode(to_model(clips))[STREAM].bfloat16())
+    return torch.cat(latents)
 
 
 def train(clips: Tensor, config: PriorTrainingConfig, shape: tuple[int, int, int]) -> LatentPrior:
-    """On `clips` [N, T, h, w, D], as long and with the rates that `config` has; `shape`: depth, width and heads."""
+    """Trains a prior of `shape` (depth, width, heads) on `clips` [N, T, h, w, D] with the steps and learning rates of
+    `config`.
+    """
     torch.manual_seed(config.seed)
     prior = LatentPrior(clips, *shape).train()
     optimizer = build_optimizer(config, [prior])
@@ -143,7 +146,7 @@ def train(clips: Tensor, config: PriorTrainingConfig, shape: tuple[int, int, int
 
 @torch.inference_mode()
 def predicted(prior: LatentPrior, tokenizer: ContextAutoencoder, true: np.ndarray) -> np.ndarray:
-    """uint8 [N, T, H, W, 3]: what follows the first frames of `true`, the first frames as they are."""
+    """uint8 [N, T, H, W, 3]: the first frames of `true`, and their predicted continuations."""
     first = to_model(true[:, :1])
     latents = prior.predict(tokenizer.encode(first)[STREAM])
     rest = tokenizer.decode({STREAM: latents[:, 1:]}, tokenizer.new_context_buffer(given=first))

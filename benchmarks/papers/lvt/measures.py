@@ -1,4 +1,4 @@
-"""Measures for LVT's tables without training: the baseline that repeats the last frame, and the time of sampling."""
+"""Measures for LVT's tables without training: the baseline that repeats the last frame, and sampling time."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import Samples, sample_video
 
 
-def repeated_frame(data: str, primes: Sequence[int]) -> dict[int, dict[str, float]]:
-    """By number of given frames: scores of the other frames of held-out clips, if each is the last given one again."""
+def repeated_frame(data: str, given: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Scores by number of given frames, if every other frame of held-out clips repeats the last given one."""
     with DecodePool(data, workers=0) as pool:
         config = DataConfig(Framing(PIXELS, PIXELS), FRAMES)
         plan = plan_of(pool, config)
         mean = mean_image_of(plan, pool)
-        scores = {prime: ReconstructionScores(mean) for prime in primes}
+        scores = {count: ReconstructionScores(mean) for count in given}
         for _, clip in read_clips(plan, pool, plan.rows("validation")):
-            for prime, score in scores.items():
-                score.update(clip[prime:], np.repeat(clip[prime - 1 : prime], FRAMES - prime, axis=0))
-    return {prime: score.compute() for prime, score in scores.items()}
+            for count, score in scores.items():
+                score.update(clip[count:], np.repeat(clip[count - 1 : count], FRAMES - count, axis=0))
+    return {count: score.compute() for count, score in scores.items()}
 
 
-def sampling_seconds(priors: dict[str, Path], cache: Path, prime: int) -> dict[str, float]:
-    """Processor time of sampling one video on one thread, by name of the prior, each once and one after the other."""
+def sampling_seconds(priors: dict[str, Path], cache: Path, given_frames: int) -> dict[str, float]:
+    """Processor time of sampling one video on one thread, by name of the prior; each is timed once, in turn."""
     tokens = TokenCache.open(cache)
     codes = tokens.read(tokens.rows("validation")[:1])
 
     def sampler(folder: Path) -> Callable[[], Samples]:
         prior = Prior.from_pretrained(str(folder)).eval()
-        begun = given_tokens([prior], codes, prime)
-        return lambda: sample_video(prior, begun, FRAMES)
+        given = given_tokens([prior], codes, given_frames)
+        return lambda: sample_video(prior, given, FRAMES)
 
     calls = {name: sampler(folder) for name, folder in priors.items()}
     with cpu_threads(1):

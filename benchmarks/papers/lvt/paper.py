@@ -30,7 +30,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Decoder:
-    """One row of table 8: what the decoder's input and output are."""
+    """One row of table 8: the decoder's input and output."""
 
     variant: Variant
     input: str
@@ -57,14 +57,14 @@ ATTENTION = {  # table 7: our name -> row; nc = 4, single frame
     "key": Attention("key-only + relative distance", Figures(1.57, "130.27 ± 4.26"), 41.50, 32),
     "relative": Attention("relative distance only", Figures(1.58, "141.62 ± 4.34"), 33.09, 30),
 }
-_BOTH = Variant(adaptive_input=True, adaptive_softmax=True)
-_TIED, _TIED_MORE = replace(_BOTH, tied="embeddings"), replace(_BOTH, tied="projections")
+_ADAPTIVE = Variant(adaptive_input=True, adaptive_softmax=True)
+_TIED_EMBEDDINGS, _TIED_PROJECTIONS = replace(_ADAPTIVE, tied="embeddings"), replace(_ADAPTIVE, tied="projections")
 DECODERS = (  # table 8; nc = 1
     *(Decoder(Variant(name), "embedding", "softmax", figures) for name, figures in SUBSCALING[1].items()),
     Decoder(Variant(tied="embeddings"), "embedding", "softmax (tied emb)", Figures(1.27, "265.10 ± 3.85")),
     Decoder(Variant(adaptive_input=True), "adaptive", "softmax", Figures(1.26, "259.73 ± 6.35")),
     Decoder(Variant(adaptive_softmax=True), "embedding", "adaptive", Figures(1.37, "265.99 ± 4.16")),
-    Decoder(_BOTH, "adaptive", "adaptive", Figures(1.36, "259.88 ± 5.25")),
-    Decoder(_TIED, "adaptive", "adaptive (tied emb)", Figures(1.35, "259.55 ± 8.50")),
-    Decoder(_TIED_MORE, "adaptive", "adaptive (tied emb/proj)", Figures(1.34, "264.79 ± 4.27")),
+    Decoder(_ADAPTIVE, "adaptive", "adaptive", Figures(1.36, "259.88 ± 5.25")),
+    Decoder(_TIED_EMBEDDINGS, "adaptive", "adaptive (tied emb)", Figures(1.35, "259.55 ± 8.50")),
+    Decoder(_TIED_PROJECTIONS, "adaptive", "adaptive (tied emb/proj)", Figures(1.34, "264.79 ± 4.27")),
 )

@@ -1,4 +1,4 @@
-"""The demo's prior with several seeds, on the cache of a finished demo: bits/code beside the counted baselines.
+"""The demo's prior with several seeds, on the cache of a finished demo: bits/code compared to the counted baselines.
 
     python -m tokenreel.benchmarks.papers.lvt.prior_seeds demo --seeds 3
 
@@ -26,16 +26,16 @@ from tokenreel.pipelines.requests.training import TrainPriorRequest
 def main(demo: Path, seeds: int, preset: str) -> None:
     cache = demo / "tokens.zarr"
     bound = choice_bits_per_code(TokenCache.open(cache), demo / "videos", GIVEN)
-    click.echo("seed  prior  temporal bigram prior  frequency  choices of the data  below  seconds")
+    click.echo("seed  prior  temporal bigram prior  unigram prior  choices of the data  below  seconds")
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             scores = train_prior.run(
                 TrainPriorRequest(preset=preset, cache=cache, out=Path(folder) / "prior", seed=seed)
             )
-        prior, table = scores["bits_per_code"], scores["bits_per_code_temporal_bigram"]
+        prior, bigram = scores["bits_per_code"], scores["bits_per_code_temporal_bigram"]
         click.echo(
-            f"{seed:4}  {prior:.3f}  {table:.3f}  {scores['bits_per_code_unigram']:.3f}  {bound:.4f}  "
-            f"{1 - prior / table:.1%}  {scores['seconds']:.0f}"
+            f"{seed:4}  {prior:.3f}  {bigram:.3f}  {scores['bits_per_code_unigram']:.3f}  {bound:.4f}  "
+            f"{1 - prior / bigram:.1%}  {scores['seconds']:.0f}"
         )
 
 

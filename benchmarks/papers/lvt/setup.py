@@ -18,10 +18,10 @@ from tokenreel.pipelines.common.codebook_usage import count_tokens
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest, TrainTokenizerRequest
 
-FRAMES, PIXELS, CODES = 16, 64, 64  # of a clip, along an edge of it, in a codebook
-CLIPS = 8  # of a prior's step, each of which gives one slice
-PRIME = 1  # frames given in training and for bits/code
-SUBSCALES = {  # name -> factor, kernel of the encoder: the public code's
+FRAMES, PIXELS, CODEBOOK_SIZE = 16, 64, 64  # frames of a clip, pixels along its edges
+CLIPS = 8  # in a training step of a prior, which trains one slice of each
+GIVEN_FRAMES = 1  # frames given in training and for bits/code
+SUBSCALES = {  # name -> factor, and kernel of the encoder as in the published code
     "single frame": ((16, 1, 1), (7, 1, 1)),
     "spatial": ((1, 2, 2), (1, 3, 3)),
     "spatiotemporal": ((4, 2, 2), (5, 3, 3)),
@@ -30,7 +30,7 @@ LOOP = (
     "training={optimizer: adamw, schedule: cosine, warmup: 50, clip_norm: 1.0, precision: bf16, threads: 1, "
     "keep_checkpoints: 1}"
 )
-LOOKS = (  # only at the end, but then at every held-out clip
+EVALUATION = (  # only at the end, and then on all held-out clips
     "training={checkpoint_every: 200, validate_every: 1000000, validation_clips: 1000000, sample_every: 1000000, "
     "sample_clips: 1}"
 )
@@ -38,31 +38,33 @@ TOKENIZER = (
     f"data={{frames: {FRAMES}, framing: {{height: {PIXELS}, width: {PIXELS}}}}}",
     "tokenizer={type: frame-vqvae, hidden: 128, residual: 128, blocks: 1, downsamplings: 3, latent: 64}",
     "tokenizer.quantizer={type: vq, commitment: 0.25, decay: 0.97, init: kmeans, revive_below: 0.05}",
-    f"tokenizer.quantizer.codebook_size={CODES}",
-    *(LOOP, LOOKS, "training={batch: 2, learning_rate: 1.5e-3, betas: [0.9, 0.9]}"),
+    f"tokenizer.quantizer.codebook_size={CODEBOOK_SIZE}",
+    *(LOOP, EVALUATION, "training={batch: 2, learning_rate: 1.5e-3, betas: [0.9, 0.9]}"),
 )
 PRIOR = (
     "prior={type: subscale-transformer, depth: 2, width: 96, heads: 4, head_width: 24, embedding: 32}",
-    *(LOOP, LOOKS, "training={learning_rate: 6.0e-3, betas: [0.9, 0.95], weight_decay: 0.05}"),
-    f"training.given_frames={PRIME}",
+    *(LOOP, EVALUATION, "training={learning_rate: 6.0e-3, betas: [0.9, 0.95], weight_decay: 0.05}"),
+    f"training.given_frames={GIVEN_FRAMES}",
 )
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is trained, on how much."""
+    """Training steps, and the number of videos."""
 
     tokenizer_steps: int
     prior_steps: int
     videos: int  # of two clips each
-    allow_collapsed: bool  # codebooks: after a few steps they are hardly in use yet
+    allow_collapsed: bool  # after a few steps most codes are still unused
 
     @property
     def data(self) -> str:
         return f"tabletop:?videos={self.videos}&frames={2 * FRAMES}&size={PIXELS}"
 
     def clips(self, subscale: str) -> int:
-        """Of a prior's step, so that all types have as many codes in it: the spatial slices are four times as large."""
+        """Clips in a prior's step, so that all types train equally many tokens: spatial slices are four times as
+        large.
+        """
         return CLIPS * math.prod(SUBSCALES[subscale][0]) // 16
 
 
@@ -83,17 +85,17 @@ class Variant:
         return "-".join([self.subscale, self.attention, *adaptive, *tied]).replace(" ", "-").replace("_", "-")
 
     def assignment(self, frequent: int) -> str:
-        """Its settings as --set takes them; `frequent` codes are the first cluster of the adaptive ones."""
+        """Its settings as an argument of --set; the `frequent` most frequent codes are the first adaptive cluster."""
         subscale, kernel = SUBSCALES[self.subscale]
         adaptive = self.adaptive_input or self.adaptive_softmax
-        chosen = {"subscale": subscale, "kernel": kernel, "attention": self.attention, "tied": self.tied}
+        settings = {"subscale": subscale, "kernel": kernel, "attention": self.attention, "tied": self.tied}
         clusters = {"adaptive_input": self.adaptive_input, "adaptive_softmax": self.adaptive_softmax}
-        return f"prior={json.dumps({**chosen, **clusters, 'cutoffs': [frequent] if adaptive else []})}"
+        return f"prior={json.dumps({**settings, **clusters, 'cutoffs': [frequent] if adaptive else []})}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Of stage one where there is no variant. The seed of a prior is also that of its tokenizer."""
+    """A tokenizer if there is no variant, otherwise a prior. A prior and its tokenizer have the same seed."""
 
     codebooks: int  # nc
     seed: int
@@ -106,7 +108,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """A run and where it lies: all that a process needs to train it."""
+    """A run and its folders: all that a process needs to train it."""
 
     run: Run
     sizes: Sizes
@@ -115,7 +117,7 @@ class Task:
     frequent: int  # codes that hold 80 % of the mass, for stage two
 
     def train(self) -> tuple[Run, dict[str, float]]:
-        """The run with its scores. What was begun in `folder` goes on."""
+        """Returns the run and its scores. Continues an interrupted training in `folder`."""
         return self.run, (self._tokenizer() if self.run.variant is None else self._prior(self.run.variant))
 
     def _tokenizer(self) -> dict[str, float]:

@@ -30,15 +30,15 @@ from pathlib import Path
 from tokenreel.benchmarks.papers.lvt.grid import Grid, Scores
 from tokenreel.benchmarks.papers.lvt.measures import repeated_frame, sampling_seconds
 from tokenreel.benchmarks.papers.lvt.paper import ATTENTION, DECODERS, RECONSTRUCTION, REPEATED_FRAME_FVD, SUBSCALING
-from tokenreel.benchmarks.papers.lvt.setup import CODES, PRIME, SUBSCALES, Run, Sizes, Variant
+from tokenreel.benchmarks.papers.lvt.setup import CODEBOOK_SIZE, GIVEN_FRAMES, SUBSCALES, Run, Sizes, Variant
 
 VIDEOS = 480  # of two clips each; a tenth of the videos is held out
 QUICK = (4, 4, 12)  # steps of a tokenizer, steps of a prior, videos
-SAMPLED_PRIME = 5  # frames given where videos are sampled, for FVD and the time that it takes
-NO_FVD = "-"  # until there is an evaluation
-BITS = f"Bits/code on held-out clips with {PRIME} given frame (the paper: bits/dim with one priming frame)."
+SAMPLING_GIVEN_FRAMES = 5  # where videos are sampled: for FVD and for the sampling time
+NO_FVD = "-"  # FVD is not measured
+BITS = f"Bits/code on held-out clips with {GIVEN_FRAMES} given frame (the paper: bits/dim with one priming frame)."
 FVD = "The paper's FVD is with five given frames, mean ± deviation of 10 runs."
-COUNTED = {  # baselines that are counted -> their scores
+BASELINES = {  # counted prior -> name of its score
     "temporal bigram prior": "bits_per_code_temporal_bigram",
     "unigram prior": "bits_per_code_unigram",
 }
@@ -51,7 +51,7 @@ class Results:
     seeds: list[int]
 
     def of(self, name: str, codebooks: int, variant: Variant | None = None) -> list[float]:
-        """The score of that name, by seed."""
+        """The score of this name for each seed."""
         return [self.scores[Run(codebooks, seed, variant)][name] for seed in self.seeds]
 
     def bits(self, codebooks: int, variant: Variant) -> list[float]:
@@ -63,42 +63,42 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tables", type=int, nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--steps", type=int, default=1000, help="of each prior")
-    parser.add_argument("--tokenizer-steps", type=int, default=1000)
-    parser.add_argument("--jobs", type=int, default=2, help="runs trained side by side, of one thread each")
-    parser.add_argument("--quick", action="store_true", help="a few steps on a few videos, to see that it works")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each prior")
+    parser.add_argument("--tokenizer-steps", type=int, default=1000, help="training steps of each tokenizer")
+    parser.add_argument("--jobs", type=int, default=2, help="runs trained in parallel, with one thread each")
+    parser.add_argument("--quick", action="store_true", help="a few steps on a few videos, as a smoke test")
     options = parser.parse_args()
     tokenizer_steps, steps, videos = QUICK if options.quick else (options.tokenizer_steps, options.steps, VIDEOS)
     sizes = Sizes(tokenizer_steps, steps, videos, allow_collapsed=options.quick)
     grid, seeds = Grid(options.out, sizes), options.seeds
-    runs = [Run(nc, seed, variant) for seed in seeds for table in options.tables for nc, variant in MEMBERS[table]]
+    runs = [Run(nc, seed, variant) for seed in seeds for table in options.tables for nc, variant in RUNS[table]]
     scores = grid.finish(runs, options.jobs, lambda line: print(line, file=sys.stderr))  # noqa: T201
     for table in options.tables:
         print(*TABLES[table](Results(grid, scores, seeds)), sep="\n", end="\n\n", flush=True)  # noqa: T201
 
 
 def table_1(results: Results) -> Iterator[str]:
-    yield f"Table 1. Reconstruction of held-out clips, {CODES} codes in a codebook; MSE of pixels in [0, 1]."
+    yield f"Table 1. Reconstruction of held-out clips, codebooks of {CODEBOOK_SIZE}; MSE of pixels in [0, 1]."
     yield ""
-    yield from head("nc", "MSE", "PSNR, dB", "codes in use", "FVD", "MSE (paper, table 1)", "FVD (paper, table 1)")
+    yield from header("nc", "MSE", "PSNR, dB", "codes in use", "FVD", "MSE (paper, table 1)", "FVD (paper, table 1)")
     ours = {nc: results.of("mse", nc) for nc in RECONSTRUCTION}
     for nc, (error, fvd) in RECONSTRUCTION.items():
         psnr, used = mean(results.of("psnr", nc), 1), mean(results.of("video/codebook_usage", nc), 2)
         yield row(nc, mean(ours[nc], 5), psnr, used, NO_FVD, error, fvd)
     yield ""
-    named = {f"nc {nc}": errors for nc, errors in ours.items()}
-    yield order("MSE", named, {f"nc {nc}": error for nc, (error, _) in RECONSTRUCTION.items()})
+    errors = {f"nc {nc}": values for nc, values in ours.items()}
+    yield order("MSE", errors, {f"nc {nc}": error for nc, (error, _) in RECONSTRUCTION.items()})
 
 
 def table_2(results: Results) -> Iterator[str]:
     clips = ", ".join(f"{name} {results.grid.sizes.clips(name)}" for name in SUBSCALES)
-    yield f"Table 2. Subscaling types; clips of a training step: {clips}. {BITS} {FVD}"
+    yield f"Table 2. Subscaling types; clips in a training step: {clips}. {BITS} {FVD}"
     yield ""
-    yield from head("subscaling type", "nc", "bits/code", "FVD", "bits/dim (paper, table 2)", "FVD (paper, table 2)")
+    yield from header("subscaling type", "nc", "bits/code", "FVD", "bits/dim (paper, table 2)", "FVD (paper, table 2)")
     for nc, types in SUBSCALING.items():
         for name, paper in types.items():
             yield row(name, nc, mean(results.bits(nc, Variant(name))), NO_FVD, paper.bits, paper.fvd)
-        for name, score in COUNTED.items():
+        for name, score in BASELINES.items():
             yield row(name, nc, mean(results.of(score, nc, Variant("single frame"))), NO_FVD, "-", "-")
     yield ""
     yield from baseline(results)
@@ -108,83 +108,86 @@ def table_2(results: Results) -> Iterator[str]:
 
 
 def baseline(results: Results) -> Iterator[str]:
-    """The row of the paper's tables 3 and 6 that has no likelihood: all that can be told of it is in pixels."""
-    scores = repeated_frame(results.grid.sizes.data, (PRIME, SAMPLED_PRIME))
+    """The row of the paper's tables 3 and 6 that has no likelihood, measured in pixels."""
+    scores = repeated_frame(results.grid.sizes.data, (GIVEN_FRAMES, SAMPLING_GIVEN_FRAMES))
     fvd = ", ".join(f"{value} on {data}" for data, value in REPEATED_FRAME_FVD.items())
-    yield "The last given frame repeated: no bits/code, as in the paper. Held-out clips, the frames that are not given."
+    yield "The last given frame repeated: no bits/code, as in the paper. Held-out clips, frames that are not given."
     yield ""
-    yield from head("given frames", "MSE", "PSNR, dB", "FVD", "FVD (paper, tables 3 and 6)")
-    for prime, score in scores.items():
-        yield row(prime, f"{score['mse']:.5f}", f"{score['psnr']:.1f}", NO_FVD, fvd if prime == SAMPLED_PRIME else "-")
+    yield from header("given frames", "MSE", "PSNR, dB", "FVD", "FVD (paper, tables 3 and 6)")
+    for given, score in scores.items():
+        paper_fvd = fvd if given == SAMPLING_GIVEN_FRAMES else "-"
+        yield row(given, f"{score['mse']:.5f}", f"{score['psnr']:.1f}", NO_FVD, paper_fvd)
     yield ""
 
 
 def table_7(results: Results) -> Iterator[str]:
     yield (
-        f"Table 7. Attention; single frame, nc 4. {BITS} {FVD} Seconds: processor time of one video of 16 frames, "
-        f"{SAMPLED_PRIME} of them given, on one thread (the paper: on a V100)."
+        f"Table 7. Attention; single frame, nc 4. {BITS} {FVD} Seconds: processor time to sample one video of 16 "
+        f"frames, {SAMPLING_GIVEN_FRAMES} of them given, on one thread (the paper: on a V100)."
     )
     yield ""
-    paper = ("bits/dim", "FVD", "params (M)", "seconds")
-    marked = [f"{name} (paper, table 7)" for name in paper]
-    yield from head("attention", "bits/code", "FVD", "params (M)", "seconds", *marked)
+    names = ("bits/dim", "FVD", "params (M)", "seconds")
+    paper = [f"{name} (paper, table 7)" for name in names]
+    yield from header("attention", "bits/code", "FVD", "params (M)", "seconds", *paper)
     seconds = attention_seconds(results)
-    for kind, line in ATTENTION.items():
+    for kind, paper_row in ATTENTION.items():
         variant = Variant(attention=kind)
         millions = results.of("parameters", 4, variant)[0] / 1e6
         ours = mean(results.bits(4, variant)), NO_FVD, f"{millions:.3f}", mean(seconds[kind], 2)
-        yield row(line.name, *ours, line.figures.bits, line.figures.fvd, f"{line.parameters:.2f}", line.seconds)
+        figures = paper_row.figures.bits, paper_row.figures.fvd, f"{paper_row.parameters:.2f}", paper_row.seconds
+        yield row(paper_row.name, *ours, *figures)
 
 
 def attention_seconds(results: Results) -> dict[str, list[float]]:
-    """To sample one video, by kind of attention and seed."""
+    """Seconds to sample one video, by kind of attention, for each seed."""
     seconds: dict[str, list[float]] = {kind: [] for kind in ATTENTION}
     for seed in results.seeds:
         runs = {kind: Run(4, seed, Variant(attention=kind)) for kind in ATTENTION}
         folders = {kind: results.grid.folder(run) for kind, run in runs.items()}
         cache = results.grid.cache(runs["query-key"])
-        for kind, took in sampling_seconds(folders, cache, SAMPLED_PRIME).items():
-            seconds[kind].append(took)
+        for kind, elapsed in sampling_seconds(folders, cache, SAMPLING_GIVEN_FRAMES).items():
+            seconds[kind].append(elapsed)
     return seconds
 
 
 def table_8(results: Results) -> Iterator[str]:
     frequent = mean(results.of("frequent_codes", 1), 0)
     yield (
-        f"Table 8. Decoder input and output; nc 1. The first cluster of adaptive ones: the {frequent} of {CODES} codes "
-        f"that hold 80 % of the mass (the paper: 218 of 512). {BITS} {FVD}"
+        f"Table 8. Decoder input and output; nc 1. The first adaptive cluster: the {frequent} of {CODEBOOK_SIZE} codes "
+        f"that hold 80 % of the probability mass (the paper: 218 of 512). {BITS} {FVD}"
     )
     yield ""
     paper = ("bits/dim (paper, table 8)", "FVD (paper, table 8)")
-    yield from head("subscaling type", "decoder input", "decoder output", "params (M)", "bits/code", "FVD", *paper)
-    for line in DECODERS:
-        millions = results.of("parameters", 1, line.variant)[0] / 1e6
-        ours = f"{millions:.3f}", mean(results.bits(1, line.variant)), NO_FVD
-        yield row(line.variant.subscale, line.input, line.output, *ours, line.figures.bits, line.figures.fvd)
+    yield from header("subscaling type", "decoder input", "decoder output", "params (M)", "bits/code", "FVD", *paper)
+    for decoder in DECODERS:
+        millions = results.of("parameters", 1, decoder.variant)[0] / 1e6
+        ours = f"{millions:.3f}", mean(results.bits(1, decoder.variant)), NO_FVD
+        figures = decoder.figures.bits, decoder.figures.fvd
+        yield row(decoder.variant.subscale, decoder.input, decoder.output, *ours, *figures)
 
 
 def order(what: str, ours: Mapping[str, Sequence[float]], paper: Mapping[str, float]) -> str:
-    """Whether the means of `ours` are in the paper's order, and in how many seeds each pair is."""
+    """Says whether the means of `ours` are in the paper's order, and in how many seeds each pair is."""
     ranked = sorted(paper, key=lambda name: paper[name])
     pairs = list(combinations(ranked, 2))
-    below = [sum(a < b for a, b in zip(ours[low], ours[high], strict=True)) for low, high in pairs]
+    agreeing = [sum(a < b for a, b in zip(ours[low], ours[high], strict=True)) for low, high in pairs]
     agrees = all(statistics.mean(ours[low]) < statistics.mean(ours[high]) for low, high in pairs)
-    mine = sorted(ours, key=lambda name: statistics.mean(ours[name]))
+    our_order = sorted(ours, key=lambda name: statistics.mean(ours[name]))
     counts = "; ".join(
         f"{low} below {high} in {count} of {len(ours[low])} seeds"
-        for (low, high), count in zip(pairs, below, strict=True)
+        for (low, high), count in zip(pairs, agreeing, strict=True)
     )
     verdict = "agrees" if agrees else "does not agree"
-    return f"Order of {what}: {' < '.join(mine)}; the paper's: {' < '.join(ranked)}: {verdict} ({counts})."
+    return f"Order of {what}: {' < '.join(our_order)}; the paper's: {' < '.join(ranked)}: {verdict} ({counts})."
 
 
 def mean(values: Sequence[float], digits: int = 3) -> str:
-    """Mean and, over more than one seed, standard deviation."""
+    """Mean, and the standard deviation if there is more than one value."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def head(*names: str) -> Iterator[str]:
+def header(*names: str) -> Iterator[str]:
     yield row(*names)
     yield "|" + "---|" * len(names)
 
@@ -193,11 +196,11 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-MEMBERS: dict[int, list[tuple[int, Variant | None]]] = {  # table -> (nc, variant) of its runs
+RUNS: dict[int, list[tuple[int, Variant | None]]] = {  # table -> (nc, variant) of its runs
     1: [(nc, None) for nc in RECONSTRUCTION],
     2: [(nc, Variant(name)) for nc, types in SUBSCALING.items() for name in types],
     7: [(4, Variant(attention=kind)) for kind in ATTENTION],
-    8: [(1, line.variant) for line in DECODERS],
+    8: [(1, decoder.variant) for decoder in DECODERS],
 }
 TABLES: dict[int, Callable[[Results], Iterable[str]]] = {1: table_1, 2: table_2, 7: table_7, 8: table_8}
 

@@ -32,12 +32,12 @@ from tokenreel.tokenizers.hierarchical_vqvae import GIVEN_STREAMS, LEVELS, Hiera
 
 PRESET = "video-vqvae-tabletop-tiny"
 DATA = "tabletop:?videos=240&frames=16"
-FEW = ("training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 1000000}",)
+RARELY = ("training={validation_clips: 4, validate_every: 1000000, sample_every: 1000000, checkpoint_every: 1000000}",)
 CLIPS = 24  # held out
 
 
 class OneLevelDecoder(HierarchicalDecoder):
-    """Sees no top."""
+    """A decoder to which the top level is always zero."""
 
     def forward(self, top: Tensor, bottom: Tensor | None) -> Tensor:
         return super().forward(torch.zeros_like(top), bottom)
@@ -50,25 +50,24 @@ def main(steps: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         two = train(Path(folder) / "two", steps, seed, ())
         video = held_out(two)
-        click.echo(f"two levels, {two.spec.bits:.0f} bits a clip, {two.spec.compression:.2%} saved")
+        click.echo(f"two levels, {two.spec.bits:.0f} bits per clip, {two.spec.compression:.2%} saved")
         report_levels(two, video)
-        codes = codes_of_one_level(two)
+        codebook_size = one_level_codebook_size(two)
         settings = (
             "tokenizer={condition_bottom: false, mask_bottom: 0.0}",
-            f"tokenizer.quantizer.codebook_size={codes}",
+            f"tokenizer.quantizer.codebook_size={codebook_size}",
         )
         with mock.patch("tokenreel.tokenizers.hierarchical_vqvae.HierarchicalDecoder", OneLevelDecoder):
             one = train(Path(folder) / "one", steps, seed, settings)
         tokens = one.encode(video)
-        click.echo(
-            f"one level of {codes} codes: {psnr(one.decode(tokens), video):.2f} dB, {use(one, tokens, 'bottom')}"
-        )
+        quality = f"{psnr(one.decode(tokens), video):.2f} dB, {usage(one, tokens, 'bottom')}"
+        click.echo(f"one level of {codebook_size} codes: {quality}")
 
 
 def train(out: Path, steps: int, seed: int, settings: tuple[str, ...]) -> HierarchicalVQVAE:
     train_tokenizer.run(
         TrainTokenizerRequest(
-            preset=PRESET, assignments=(*FEW, *settings), data=DATA, out=out, steps=steps, workers=0, seed=seed
+            preset=PRESET, assignments=(*RARELY, *settings), data=DATA, out=out, steps=steps, workers=0, seed=seed
         )
     )
     tokenizer = VideoTokenizer.from_pretrained(out).freeze()
@@ -76,8 +75,8 @@ def train(out: Path, steps: int, seed: int, settings: tuple[str, ...]) -> Hierar
     return tokenizer
 
 
-def codes_of_one_level(tokenizer: HierarchicalVQVAE) -> int:
-    """The codebook that gives the bottom grid alone as many bits as both levels have, rounded up."""
+def one_level_codebook_size(tokenizer: HierarchicalVQVAE) -> int:
+    """The size that gives the bottom grid alone as many bits as both levels have, rounded up."""
     return math.ceil(2 ** (tokenizer.spec.bits / tokenizer.spec.stream("bottom").positions))
 
 
@@ -90,32 +89,32 @@ def held_out(tokenizer: VideoTokenizer) -> Tensor:
 @torch.inference_mode()
 def report_levels(tokenizer: HierarchicalVQVAE, video: Tensor) -> None:
     tokens = tokenizer.encode(video)
-    front = {
-        level: torch.cat([tokens[track], tokens[level][:, tokens[track].shape[1] :]], 1)
-        for level, track in GIVEN_STREAMS.items()
+    with_given = {
+        level: torch.cat([tokens[given], tokens[level][:, tokens[given].shape[1] :]], 1)
+        for level, given in GIVEN_STREAMS.items()
     }
-    click.echo(f"as they are: {psnr(tokenizer.decode(tokens), video):.2f} dB")
-    click.echo(f"given frames' own tokens in front: {psnr(tokenizer.decode(front), video):.2f} dB")
+    click.echo(f"unchanged tokens: {psnr(tokenizer.decode(tokens), video):.2f} dB")
+    click.echo(f"given frames' own tokens in front: {psnr(tokenizer.decode(with_given), video):.2f} dB")
     click.echo(f"top alone: {psnr(tokenizer.decode_top(tokens['top']), video):.2f} dB")
     for level in LEVELS:
         codes = tokens[level].flatten()
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
         shuffled = tokenizer.decode({**tokens, level: codes[order].view_as(tokens[level])})
-        click.echo(f"{level} shuffled: {psnr(shuffled, video):.2f} dB; {use(tokenizer, tokens, level)}")
+        click.echo(f"{level} shuffled: {psnr(shuffled, video):.2f} dB; {usage(tokenizer, tokens, level)}")
 
 
-def use(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str:
+def usage(tokenizer: VideoTokenizer, tokens: dict[str, Tensor], level: str) -> str:
     stream = tokenizer.spec.stream(level)
     counter = CodeCounter(stream.codebook_size, stream.codebooks)
     counter.update(tokens[level].numpy())
-    (book,) = counter.usage()
-    return f"{book.used:.0%} of {book.codebook_size} codes in use, perplexity {book.perplexity:.1f}"
+    (codebook,) = counter.usage()
+    return f"{codebook.used:.0%} of {codebook.codebook_size} codes in use, perplexity {codebook.perplexity:.1f}"
 
 
 def psnr(decoded: Tensor, video: Tensor) -> float:
-    frames, real = to_frames(decoded), to_frames(video)
-    scores = ReconstructionScores(np.zeros(real.shape[2:]))
-    scores.update(real, frames)
+    frames, original = to_frames(decoded), to_frames(video)
+    scores = ReconstructionScores(np.zeros(original.shape[2:]))
+    scores.update(original, frames)
     return scores.compute()["psnr"]
 
 

@@ -1,8 +1,8 @@
-"""The truths that every source of videos keeps, one function each. They know the contract of `data/sources/base.py` and
-no format.
+"""Checks of the contract of `data/sources/base.py`, one function each, for any source of videos.
 
-A test writes a source of at least two videos, knows every pixel of it, and calls `check_contract`; on a folder in which
-nothing else lies, also `check_damage`. `open_at` opens a location; it is `open_source`, but for tests of the checks.
+A test writes a source of at least two videos with known pixels, and calls `check_contract`; and `check_damage`, if the
+source is in a folder without other files. `open_at` opens a location; only tests of the checks pass another function
+than `open_source`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Videos = Mapping[str, np.ndarray]  # id -> uint8 [T, H, W, 3]
 
 
 def check_contract(location: str, videos: Videos, frame_rate: float | None, open_at: OpenAt = open_source) -> None:
-    """`location` is absolute where it is a path and holds `videos`, at `frame_rate` or without times."""
+    """`location`, an absolute path or not a path, contains `videos`, at `frame_rate` or without times."""
     check_entries(location, open_at)
     check_probes_and_frames(location, videos, frame_rate, open_at)
     check_reading_in_any_order(location, open_at)
@@ -42,7 +42,7 @@ def check_contract(location: str, videos: Videos, frame_rate: float | None, open
 
 
 def check_entries(location: str, open_at: OpenAt = open_source) -> None:
-    """Ids are sorted, unique and relative on every system, and the location is kept."""
+    """Ids are sorted, unique and relative on every operating system, and the location is kept."""
     source = open_at(location)
     assert source.location == location, "another process could not open it again"
     ids = [entry.id for entry in source.entries]
@@ -50,7 +50,7 @@ def check_entries(location: str, open_at: OpenAt = open_source) -> None:
     for name in ids:
         assert name, "an id is empty"
         assert not name.startswith(("/", "\\")), f"id {name!r} is absolute"
-        assert ".." not in name.split("/"), f"id {name!r} leads out"
+        assert ".." not in name.split("/"), f"id {name!r} leaves the source"
         assert name[1:3] not in (":/", ":\\"), f"id {name!r} has a drive"
     assert source.classes == tuple(sorted({e.label for e in source.entries if e.label is not None}))
 
@@ -58,16 +58,16 @@ def check_entries(location: str, open_at: OpenAt = open_source) -> None:
 def check_probes_and_frames(
     location: str, videos: Videos, frame_rate: float | None, open_at: OpenAt = open_source
 ) -> None:
-    """What is probed and what is read is what was written: sizes, times and every frame."""
+    """Probed sizes and times, and every frame that is read, are as written."""
     source = open_at(location)
     assert [entry.id for entry in source.entries] == sorted(videos)
     for index, entry in enumerate(source.entries):
         expected = videos[entry.id]
         probe = source.probe(index)
-        assert (probe.frames, probe.height, probe.width) == expected.shape[:3], f"{entry.id}: probed another size"
+        assert (probe.frames, probe.height, probe.width) == expected.shape[:3], f"{entry.id}: wrong size probed"
         times = np.full(len(expected), np.nan) if frame_rate is None else np.arange(len(expected)) / frame_rate
         np.testing.assert_allclose(probe.frame_times, times, rtol=0, atol=TIME_ROUNDING, err_msg=entry.id)
-        np.testing.assert_array_equal(_read_all(source, index), expected, err_msg=f"{entry.id}: read other pixels")
+        np.testing.assert_array_equal(_read_all(source, index), expected, err_msg=f"{entry.id}: wrong pixels read")
 
 
 def check_reading_in_any_order(location: str, open_at: OpenAt = open_source) -> None:
@@ -91,7 +91,7 @@ def check_reading_in_any_order(location: str, open_at: OpenAt = open_source) -> 
 
 
 def check_impossible_requests(location: str, open_at: OpenAt = open_source) -> None:
-    """Frames that are not there are a DecodeFailure; requests that nobody may make are a ValueError and no frames."""
+    """Missing frames are a DecodeFailure; invalid requests are a ValueError."""
     source = open_at(location)
     for index in range(len(source.entries)):
         probe = source.probe(index)
@@ -101,26 +101,26 @@ def check_impossible_requests(location: str, open_at: OpenAt = open_source) -> N
         for wrong in ([1, 0], [-1], [-1, 0], []):
             with pytest.raises(ValueError, match="indices") as raised:
                 source.read(index, np.array(wrong, dtype=np.int64), framing)
-            assert not isinstance(raised.value, DataError), "it is not the data that is wrong"
-    for ask in (source.columns, lambda file: source.numbers(0, file, ("x",))):
+            assert not isinstance(raised.value, DataError), "not the data, but the request is invalid"
+    for read in (source.columns, lambda file: source.numbers(0, file, ("x",))):
         with pytest.raises(DataError):
-            ask("no-such-table.csv")
+            read("no-such-table.csv")
 
 
 def check_reopened_elsewhere(location: str, open_at: OpenAt = open_source) -> None:
-    """The same path seen from its parent and from within, and no path at all, are the same source."""
+    """A path is the same source from the root, from its parent and from within, absolute or relative."""
     expected = open_at(location)
-    path, mark, options = location.partition("?")
+    path, separator, options = location.partition("?")
     for folder in (Path("/"), Path(path).parent, Path(path)):
         if Path(path).is_absolute() and folder.is_dir():
-            relative = os.path.relpath(path, folder) + mark + options
+            relative = os.path.relpath(path, folder) + separator + options
             with contextlib.chdir(folder):
                 _assert_same(open_at(location), expected, f"from {folder}")
                 _assert_same(open_at(relative), expected, f"as {relative} from {folder}")
 
 
 def check_listing_order(location: str, open_at: OpenAt = open_source) -> None:
-    """A file system lists its files in any order."""
+    """The source does not depend on the order in which the file system lists files."""
     expected = open_at(location)
     for seed in range(3):
         with _shuffled_listing(seed):
@@ -128,7 +128,7 @@ def check_listing_order(location: str, open_at: OpenAt = open_source) -> None:
 
 
 def check_workers(location: str) -> None:
-    """A decode worker, a fresh process, sees the same videos, probes and frames."""
+    """A decode worker, a new process, has the same videos, probes and frames."""
     source = open_source(location)
     with DecodePool(location, workers=1) as pool:
         for index, probe in enumerate(pool.probe(range(len(source.entries)))):
@@ -143,7 +143,7 @@ def check_workers(location: str) -> None:
 
 
 def check_damage(location: str, folder: Path, open_at: OpenAt = open_source) -> None:
-    """Whatever becomes of a file below `folder`, before or after opening, it is frames or a DataError."""
+    """If a file below `folder` is damaged, before or after opening, the result is frames or a DataError."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert files, f"{folder}: there is no file in it to damage"
     for file in files:
@@ -152,21 +152,23 @@ def check_damage(location: str, folder: Path, open_at: OpenAt = open_source) -> 
         damaged = (b"", whole[:middle], bytes(100) + whole[100:], whole[:middle] + bytes(100) + whole[middle + 100 :])
         refused = 0
         for content in damaged:
-            file.unlink()  # not written over: an array that is mapped into memory may still be open
+            file.unlink()  # not overwritten, as it may be mapped into memory
             file.write_bytes(content)
             refused += _is_refused(lambda: _read_everything(open_at(location)))
-        assert refused, f"{file.name}: no damage was noticed"
+        assert refused, f"{file.name}: no damage was detected"
         file.unlink()
         file.write_bytes(whole)
         opened = open_at(location)
         file.unlink()
         _is_refused(partial(_read_everything, opened))
         file.write_bytes(whole)
-        assert not _is_refused(lambda: _read_everything(open_at(location))), f"{file.name}: whole again, and refused"
+        assert not _is_refused(lambda: _read_everything(open_at(location))), (
+            f"{file.name}: refused after it was restored"
+        )
 
 
 def _is_refused(action: Callable[[], None]) -> bool:
-    """Whether it raises DataError; anything else comes through."""
+    """Whether `action` raises DataError; other errors are not caught."""
     try:
         action()
     except DataError:
@@ -185,19 +187,19 @@ def _read_all(source: VideoSource, index: int) -> np.ndarray:
 
 
 def _assert_same(source: VideoSource, expected: VideoSource, how: str) -> None:
-    """The same entries, with the same frame at the end of each."""
+    """Compares entries, digests and the last frame of each video."""
     assert source.entries == expected.entries, how
     assert source.digest == expected.digest, how
     for index in range(len(expected.entries)):
         probe = expected.probe(index)
         last = np.array([probe.frames - 1])
-        found, wanted = (s.read(index, last, Framing(probe.height, probe.width)) for s in (source, expected))
-        np.testing.assert_array_equal(found, wanted, err_msg=how)
+        frames, expected_frames = (s.read(index, last, Framing(probe.height, probe.width)) for s in (source, expected))
+        np.testing.assert_array_equal(frames, expected_frames, err_msg=how)
 
 
 @contextlib.contextmanager
 def _shuffled_listing(seed: int) -> Iterator[None]:
-    """What os and pathlib list comes in another order."""
+    """os and pathlib list files in another order."""
     shuffle = random.Random(seed).shuffle
 
     def shuffled(listing: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,7 +217,7 @@ def _shuffled_listing(seed: int) -> Iterator[None]:
 
 
 class _Listing(list[Any]):
-    """Also what `os.scandir` returns: an iterator to be used in a `with`."""
+    """Like the result of `os.scandir`, also an iterator and a context manager."""
 
     def __next__(self) -> Any:
         if not self:

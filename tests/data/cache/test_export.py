@@ -1,4 +1,4 @@
-"""WebDataset shards of a cache hold its tokens, by webdataset's own reading, and the same bytes every time."""
+"""WebDataset shards of a cache hold its tokens, as webdataset reads them, and are deterministic."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def read_back(out: Path, spec: TokenSpec = SPEC) -> tuple[list[dict[str, Any]], 
     return fields, {s.name: np.stack([sample[f"{s.name}.npy"] for sample in tokens]) for s in spec.streams}
 
 
-def require_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
+def require_same(exported: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    assert exported.keys() == expected.keys()
     for name, values in expected.items():
-        assert found[name].dtype == values.dtype
-        np.testing.assert_array_equal(found[name], values)
+        assert exported[name].dtype == values.dtype
+        np.testing.assert_array_equal(exported[name], values)
 
 
 @pytest.mark.parametrize("split", [None, "train", "validation"])
-def test_tokens_come_back_as_the_cache_reads_them(cache: TokenCache, tmp_path: Path, split: str | None) -> None:
+def test_exported_tokens_equal_those_of_the_cache(cache: TokenCache, tmp_path: Path, split: str | None) -> None:
     counts: list[int] = []
     description = export_webdataset(cache, tmp_path / "out", split, shard_rows=11, advance=counts.append)
     fields, tokens = read_back(tmp_path / "out")
@@ -100,7 +100,7 @@ def test_tokens_come_back_as_the_cache_reads_them(cache: TokenCache, tmp_path: P
     assert description["invalid_rows"] == sum(split in (None, splits[row]) for row in INVALID)
 
 
-def test_each_sample_says_what_it_is(cache: TokenCache, tmp_path: Path) -> None:
+def test_each_sample_has_its_metadata(cache: TokenCache, tmp_path: Path) -> None:
     export_webdataset(cache, tmp_path / "out")
     for sample in read_back(tmp_path / "out")[0]:
         row, source = sample["row"], int(cache.column("source")[sample["row"]])
@@ -115,7 +115,7 @@ def test_each_sample_says_what_it_is(cache: TokenCache, tmp_path: Path) -> None:
         }
 
 
-def test_the_folder_says_what_the_shards_are(cache: TokenCache, tmp_path: Path) -> None:
+def test_the_folder_describes_the_shards(cache: TokenCache, tmp_path: Path) -> None:
     returned = export_webdataset(cache, tmp_path / "out", shard_rows=11)
     description = json.loads((tmp_path / "out" / DESCRIPTION).read_text())
     assert description == returned
@@ -143,7 +143,7 @@ def test_the_same_call_gives_the_same_bytes(cache: TokenCache, tmp_path: Path, m
         assert {(m.mtime, m.mode, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0o644, 0, 0, "", "")}
 
 
-def test_videos_kept_whole_become_windows_that_do_not_overlap(tmp_path: Path) -> None:
+def test_whole_videos_become_windows_that_do_not_overlap(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "tokens", kind="videos", row_frames=1)
     export_webdataset(cache, tmp_path / "out")
     fields, tokens = read_back(tmp_path / "out")
@@ -153,7 +153,7 @@ def test_videos_kept_whole_become_windows_that_do_not_overlap(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["pipe:touch x", "50%d", "http:", "out"])
-def test_any_name_of_a_folder_is_a_folder(
+def test_folder_names_may_have_special_characters(
     cache: TokenCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -163,7 +163,7 @@ def test_any_name_of_a_folder_is_a_folder(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_nothing_is_left_where_it_fails(tmp_path: Path) -> None:
+def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "tokens")
     path = tmp_path / "tokens" / cache.header.streams["video"].key(2)
     data = path.read_bytes()
@@ -173,7 +173,7 @@ def test_nothing_is_left_where_it_fails(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
-def test_what_cannot_be_exported_is_refused(cache: TokenCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_exports_are_refused(cache: TokenCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for out in (tmp_path / "full", tmp_path / "full" / "file"):
@@ -193,7 +193,7 @@ def test_what_cannot_be_exported_is_refused(cache: TokenCache, tmp_path: Path, m
         export_webdataset(cache, out, shard_rows=0)
     with pytest.raises(CacheError, match="is not sealed"):
         export_webdataset(write_cache(tmp_path / "unsealed", seal=False), out)
-    alike = TokenSpec((STREAMS[0], StreamSpec("Top", (3, 1, 1), 5)), 3, SPEC.framing)
+    similar = TokenSpec((STREAMS[0], StreamSpec("Top", (3, 1, 1), 5)), 3, SPEC.framing)
     with pytest.raises(CacheError, match="ignores case"):
-        export_webdataset(write_cache(tmp_path / "alike", alike), out)
+        export_webdataset(write_cache(tmp_path / "similar", similar), out)
     assert not out.exists()

@@ -10,8 +10,8 @@ from tokenreel.data.cache.files import durable_put, read_json, sweep_partials
 from tokenreel.errors import CacheError
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    """The size limit of a child process stands for the disk's."""
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    """The file size limit of a child process simulates the full disk."""
     path = tmp_path / "shard"
     durable_put(path, b"old")
     child = os.fork()
@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         durable_put(tmp_path / "file" / "shard", b"")
 
 
-def test_only_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
+def test_only_leftovers_of_dead_writers_are_removed(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -48,7 +48,7 @@ def test_only_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "c").iterdir())) == 2
 
 
-def test_what_is_no_json_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     for text in ("{", "[" * 100_000):
         path.write_text(text)

@@ -21,11 +21,11 @@ from tokenreel.errors import CacheError
 
 T, H, W, K = 3, 5, 7, 251
 SPEC = TokenSpec((StreamSpec("video", (T, H, W), K),), T, Framing(H, W))
-BROKEN_FROM = 11  # source frame of video 1 from which nothing decodes
+BROKEN_FROM = 11  # frame of video 1 from which decoding fails
 
 
 class FakePool:
-    """Pictures whose every pixel tells the video and the frame; counts what it is asked for."""
+    """Returns frames whose pixels encode the video and the frame number; counts requests."""
 
     def __init__(self) -> None:
         self.requests: list[ReadRequest] = []
@@ -64,8 +64,8 @@ def fill(path: Path, plan: Plan, batch: int = 2, shards: Callable[[list[int]], l
 
 
 @pytest.mark.parametrize("clip_stride", [None, 1, 2])
-def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, clip_stride: int | None) -> None:
-    """Frame by frame against the plan, also where clips overlap and frames repeat; a failure costs its own rows."""
+def test_each_row_holds_its_own_frames_and_failed_ones_are_invalid(tmp_path: Path, clip_stride: int | None) -> None:
+    """Frame by frame against the plan, with overlapping clips and repeated frames; failures affect their rows only."""
     plan = make_plan(clip_stride)
     fill(tmp_path / "x", plan)
     cache = TokenCache.open(tmp_path / "x")
@@ -83,7 +83,7 @@ def test_each_row_holds_its_own_frames_and_bad_ones_are_invalid(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_order_of_the_work_changes_no_byte(tmp_path: Path, batch: int) -> None:
+def test_the_order_of_the_work_does_not_change_a_byte(tmp_path: Path, batch: int) -> None:
     plan = make_plan(clip_stride=2)
     fill(tmp_path / "x", plan)
     fill(tmp_path / "y", plan, batch, lambda shards: shards[::-1])
@@ -91,7 +91,7 @@ def test_order_of_the_work_changes_no_byte(tmp_path: Path, batch: int) -> None:
 
 
 def test_clips_of_one_video_are_decoded_together(tmp_path: Path) -> None:
-    """One request for each video of a shard, instead of decoding from the video's start for every clip."""
+    """One request for each video of a shard, as decoding from the start of the video for each clip would be slow."""
     plan = make_plan(clip_stride=1)
     pool = fill(tmp_path / "x", plan)
     merged = {(row // 4, int(plan.video[row])) for row in range(len(plan))}
@@ -100,25 +100,25 @@ def test_clips_of_one_video_are_decoded_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("change", "message"),
     [
         (lambda codes: codes + K, "below 251"),
         (lambda codes: codes - 1, "from -1"),
         (lambda codes: codes[:, 1:], "made"),
     ],
 )
-def test_codes_that_are_none_stop_the_job(tmp_path: Path, made: Callable[..., np.ndarray], message: str) -> None:
+def test_invalid_tokens_stop_the_job(tmp_path: Path, change: Callable[..., np.ndarray], message: str) -> None:
     plan = make_plan()
     header = CacheHeader("clips", SPEC, T, len(plan), 4, "fingerprint", plan.sha256)
     writer = CacheWriter.create(tmp_path / "x", header, plan.to_json(), {})
-    wrong = ShardFiller(writer, plan, FakePool(), lambda frames: {"video": made(encode(frames)["video"])}, 2)  # type: ignore[arg-type]
+    wrong = ShardFiller(writer, plan, FakePool(), lambda frames: {"video": change(encode(frames)["video"])}, 2)  # type: ignore[arg-type]
     with pytest.raises(CacheError, match=message):
         list(wrong.fill(writer.pending()))
     assert writer.pending() == list(range(header.shards))
 
 
-def test_two_writers_of_one_shard_agree_and_a_mixture_is_done_again(tmp_path: Path) -> None:
-    """A file that is not what its commit says at the seal loses the commit; another run makes it anew."""
+def test_two_writers_of_one_shard_agree_and_a_mixture_is_written_again(tmp_path: Path) -> None:
+    """A file that differs from its commit at sealing invalidates the commit; another run writes it again."""
     plan = make_plan()
     path = tmp_path / "x"
     fill(path, plan)
@@ -134,7 +134,7 @@ def test_two_writers_of_one_shard_agree_and_a_mixture_is_done_again(tmp_path: Pa
     assert writer.seal() == cache.cache_id
 
 
-def test_an_unfinished_cache_is_refused_or_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_an_incomplete_cache_is_refused_or_its_committed_rows_are_read(tmp_path: Path) -> None:
     plan = make_plan()
     header = CacheHeader("clips", SPEC, T, len(plan), 4, "fingerprint", plan.sha256)
     writer = CacheWriter.create(tmp_path / "x", header, plan.to_json(), {})
@@ -150,7 +150,7 @@ def test_an_unfinished_cache_is_refused_or_read_as_far_as_it_goes(tmp_path: Path
         cache.read(np.array([4]))
 
 
-def test_reasons_are_in_the_identity_and_explanations_are_not() -> None:
+def test_failure_reasons_are_part_of_the_identity_and_explanations_are_not() -> None:
     plan, videos = make_plan(), list(make_plan().videos)
     videos[2] = PlannedVideo("c", reason="unreadable", detail="/elsewhere")
     assert Plan(plan.config, (), tuple(videos)).sha256 == plan.sha256
@@ -159,7 +159,7 @@ def test_reasons_are_in_the_identity_and_explanations_are_not() -> None:
     assert Plan.from_json(plan.to_json()).sha256 == plan.sha256
 
 
-def test_an_invalid_row_says_why(tmp_path: Path) -> None:
+def test_an_invalid_row_has_its_reason(tmp_path: Path) -> None:
     plan = make_plan()
     fill(tmp_path / "x", plan)
     [bad, *_] = CacheWriter(tmp_path / "x", TokenCache.open(tmp_path / "x").header).invalid_rows()

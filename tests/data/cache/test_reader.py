@@ -47,7 +47,7 @@ def cache_copy(sealed: Path, tmp_path: Path) -> Path:
     return tmp_path / "tokens"
 
 
-def test_what_was_written_is_read(sealed: Path) -> None:
+def test_tokens_are_read_as_written(sealed: Path) -> None:
     cache, tokens = TokenCache.open(sealed), make_tokens()
     assert (cache.spec, cache.code_fingerprint, cache.classes) == (SPEC, "fingerprint", ("a", "b", "c"))
     rows = np.random.default_rng(1).permutation(ROWS)
@@ -70,7 +70,7 @@ def test_zarr_opens_the_cache_and_agrees_row_by_row(sealed: Path) -> None:
     assert group.attrs["tokenreel"]["cache_id"] == cache.cache_id
 
 
-def test_the_identity_is_of_the_bytes_and_the_header_alone(sealed: Path, tmp_path: Path) -> None:
+def test_the_identity_depends_on_bytes_and_header_only(sealed: Path, tmp_path: Path) -> None:
     def written(name: str, tokens: dict[str, np.ndarray], fingerprint: str = "fingerprint") -> str:
         return write_token_file(
             tmp_path / name, SPEC, tokens, fingerprint, sources(), plan={"classes": ["a", "b", "c"]}
@@ -83,7 +83,7 @@ def test_the_identity_is_of_the_bytes_and_the_header_alone(sealed: Path, tmp_pat
     assert len({identity, written("code", changed), written("tokenizer", make_tokens(), "other")}) == 3
 
 
-def test_writing_again_changes_nothing_and_other_codes_are_refused(cache_copy: Path) -> None:
+def test_writing_again_changes_nothing_and_other_tokens_are_refused(cache_copy: Path) -> None:
     before = {path: path.read_bytes() for path in cache_copy.rglob("*") if path.is_file()}
     write_token_file(cache_copy, SPEC, make_tokens(), "fingerprint", sources(), plan={"classes": ["a", "b", "c"]})
     assert {path: path.read_bytes() for path in cache_copy.rglob("*") if path.is_file()} == before
@@ -91,24 +91,24 @@ def test_writing_again_changes_nothing_and_other_codes_are_refused(cache_copy: P
         write_token_file(cache_copy, SPEC, make_tokens(), "x", sources(), plan={"classes": ["a", "b", "c"]})
 
 
-def test_every_array_byte_is_guarded(cache_copy: Path) -> None:
-    """A byte flipped anywhere in any array: reading says which file and rows, and so does verify."""
+def test_every_byte_of_an_array_is_verified(cache_copy: Path) -> None:
+    """If a byte is flipped anywhere in an array, reading and verifying name the file and rows."""
     files = [path for path in sorted(cache_copy.rglob("*")) if path.is_file() and "/c/" in str(path)]
     assert len(files) == 2 * 6
     for path in files:
-        whole = path.read_bytes()
-        for place in (0, len(whole) // 3, len(whole) - 17, len(whole) - 1):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        intact = path.read_bytes()
+        for place in (0, len(intact) // 3, len(intact) - 17, len(intact) - 1):
+            path.write_bytes(intact[:place] + bytes([intact[place] ^ 4]) + intact[place + 1 :])
             cache = TokenCache.open(cache_copy)
             assert str(path.relative_to(cache_copy)) in {damage.file for damage in find_damage(cache)}
             with pytest.raises(CacheError, match=rf"{path} \(rows (0 to 31|32 to 36)\)"):
                 cache.read(np.arange(ROWS)), cache.rows()
-        path.write_bytes(whole)
+        path.write_bytes(intact)
     assert find_damage(TokenCache.open(cache_copy)) == []
 
 
 @pytest.mark.parametrize("harm", ["delete", "truncate", "empty", "extend"])
-def test_a_shard_that_is_not_whole_is_refused_at_once(cache_copy: Path, harm: str) -> None:
+def test_an_incomplete_shard_is_refused_at_once(cache_copy: Path, harm: str) -> None:
     path = cache_copy / "streams/video/c/1/0/0/0/0"
     data = path.read_bytes()
     changed = {"truncate": data[: len(data) // 2], "empty": b"", "extend": data + b"\0"}
@@ -140,8 +140,8 @@ def test_a_damaged_document_is_refused_by_name(cache_copy: Path, name: str, harm
         (("storage_transformers",), [{"name": "x"}]),
     ],
 )
-def test_metadata_that_ask_for_anything_else_are_refused(cache_copy: Path, place: tuple, value: object) -> None:  # type: ignore[type-arg]
-    """Bombs, foreign codecs and pickles: nothing but the layout's own metadata is accepted."""
+def test_metadata_of_another_layout_are_refused(cache_copy: Path, place: tuple, value: object) -> None:  # type: ignore[type-arg]
+    """Bombs, other codecs and pickles: only the layout's own metadata are accepted."""
     path = cache_copy / "streams/video/zarr.json"
     document = json.loads(path.read_text())
     target = document
@@ -157,7 +157,7 @@ def test_metadata_that_ask_for_anything_else_are_refused(cache_copy: Path, place
     ("key", "value"),
     [("format", "zip"), ("version", 99), ("rows", 1 << 60), ("kind", "pickles"), ("row_frames", 0), ("extra", 1)],
 )
-def test_headers_that_ask_for_anything_else_are_refused(cache_copy: Path, key: str, value: object) -> None:
+def test_headers_with_other_content_are_refused(cache_copy: Path, key: str, value: object) -> None:
     path = cache_copy / "zarr.json"
     document = json.loads(path.read_text())
     document["attributes"]["tokenreel"]["header"][key] = value
@@ -166,7 +166,7 @@ def test_headers_that_ask_for_anything_else_are_refused(cache_copy: Path, key: s
         TokenCache.open(cache_copy)
 
 
-def test_stream_names_cannot_climb_out_of_the_cache(tmp_path: Path) -> None:
+def test_stream_names_cannot_leave_the_cache(tmp_path: Path) -> None:
     spec = TokenSpec((StreamSpec("../up", (3, 2, 2), 5),), 3, Framing(4, 4))
     with pytest.raises(UserError, match="must consist of letters"):
         write_token_file(tmp_path / "x", spec, {"../up": np.zeros((2, 3, 2, 2, 1), int)}, "f", sources(2))
@@ -189,7 +189,7 @@ def test_rows_out_of_range_and_unknown_names_are_refused(sealed: Path) -> None:
         cache.rows("trian")
 
 
-def test_codes_beyond_the_codebook_are_never_written(tmp_path: Path) -> None:
+def test_tokens_beyond_the_codebook_are_never_written(tmp_path: Path) -> None:
     tokens = make_tokens()
     tokens["video"][5, 0, 0, 0, 0] = K
     with pytest.raises(CacheError, match="tokens from 0 to 509, expected 0 to 508"):
@@ -197,7 +197,7 @@ def test_codes_beyond_the_codebook_are_never_written(tmp_path: Path) -> None:
 
 
 def test_longer_samples_keep_their_length(tmp_path: Path) -> None:
-    """A sliding window makes samples longer than the clips that the tokenizer was trained on."""
+    """A sliding window generates samples longer than the clips that the tokenizer was trained on."""
     codes = np.random.default_rng(2).integers(0, K, (5, 19, 5, 7, 2))
     write_token_file(tmp_path / "x", SPEC, {"video": codes}, "f", sources(5))
     cache = TokenCache.open(tmp_path / "x")
@@ -205,7 +205,7 @@ def test_longer_samples_keep_their_length(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cache.read(cache.rows())["video"], codes)
 
 
-def test_foreign_codes_become_a_cache(tmp_path: Path) -> None:
+def test_imported_tokens_become_a_cache(tmp_path: Path) -> None:
     codes = np.random.default_rng(3).integers(0, 300, (23, 3, 2, 5), dtype=np.int32)
     write_foreign_tokens(tmp_path / "x", codes, Framing(8, 20), stride=2)
     cache = TokenCache.open(tmp_path / "x")
@@ -216,8 +216,8 @@ def test_foreign_codes_become_a_cache(tmp_path: Path) -> None:
         write_foreign_tokens(tmp_path / "y", codes.astype(float), Framing(8, 20))
 
 
-def test_a_reader_crosses_processes(sealed: Path) -> None:
-    """By fork with its maps, and by a spawned loader's copy, which maps the files anew."""
+def test_a_reader_works_in_other_processes(sealed: Path) -> None:
+    """After a fork with its memory maps, and as a pickled copy, which maps the files again."""
     cache = TokenCache.open(sealed)
     expected = cache.read(np.array([3, 33]))["video"]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(cache)).read(np.array([3, 33]))["video"], expected)
@@ -229,12 +229,12 @@ def test_a_reader_crosses_processes(sealed: Path) -> None:
 
 @pytest.mark.parametrize("name", ["zarr.json", "plan.json", "sources.jsonl", "origin.json", "manifest.json"])
 @pytest.mark.parametrize("text", ["[1, 2]", "null", "7"])
-def test_a_document_that_is_json_but_no_object_is_named(cache_copy: Path, name: str, text: str) -> None:
+def test_json_that_is_not_an_object_is_named(cache_copy: Path, name: str, text: str) -> None:
     (cache_copy / name).write_text(text)
     with pytest.raises(CacheError, match=name):
         find_damage(TokenCache.open(cache_copy))  # which reads the manifest too
 
 
-def test_a_folder_that_is_not_there_is_said_not_to_exist(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="nowhere does not exist"):
         TokenCache.open(tmp_path / "nowhere")

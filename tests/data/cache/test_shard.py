@@ -52,7 +52,7 @@ def test_zarr_reads_what_is_encoded_and_writes_the_same_bytes(tmp_path: Path, dt
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 4])
-def test_rows_come_in_any_order_and_number(tmp_path: Path, chunk_rows: int) -> None:
+def test_rows_are_read_in_any_order_and_number(tmp_path: Path, chunk_rows: int) -> None:
     layout, values = write_array(tmp_path, "uint16", chunk_rows)
     array = ShardedArray(tmp_path, layout)
     for rows in ([11], [3, 3, 1], list(range(ROWS)), [28, 0, 13, 13, 7, 21], []):
@@ -60,19 +60,23 @@ def test_rows_come_in_any_order_and_number(tmp_path: Path, chunk_rows: int) -> N
 
 
 def test_every_flipped_byte_is_an_error_that_names_file_and_rows(tmp_path: Path) -> None:
-    """Data, stored checksums and index alike; and in a batch whose other chunks are whole."""
+    """In data, stored checksums and index; also in a batch whose other chunks are intact."""
     layout, values = write_array(tmp_path, "uint8", 2)
     path = tmp_path / layout.key(1)
-    whole = path.read_bytes()
-    for place in [*range(0, len(whole), 37), *range(len(whole) - len(layout.index(1)), len(whole), 5), len(whole) - 1]:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+    intact = path.read_bytes()
+    for offset in [
+        *range(0, len(intact), 37),
+        *range(len(intact) - len(layout.index(1)), len(intact), 5),
+        len(intact) - 1,
+    ]:
+        path.write_bytes(intact[:offset] + bytes([intact[offset] ^ 0x10]) + intact[offset + 1 :])
         with pytest.raises(CacheError, match=r"video/c/1/0/0/0/0 \(rows 8 to 15\)"):
             ShardedArray(tmp_path, layout).read(range(ROWS))
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     np.testing.assert_array_equal(ShardedArray(tmp_path, layout).read(range(ROWS)), values)
 
 
-def test_the_damaged_row_is_named_and_its_neighbours_are_read(tmp_path: Path) -> None:
+def test_a_damaged_row_is_named_and_its_neighbours_are_read(tmp_path: Path) -> None:
     layout, values = write_array(tmp_path, "uint16", 1)
     path = tmp_path / layout.key(2)
     data = bytearray(path.read_bytes())
@@ -85,7 +89,7 @@ def test_the_damaged_row_is_named_and_its_neighbours_are_read(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("left", [0, 1, 400, -1])
-def test_a_truncated_shard_is_an_error_and_never_fill(tmp_path: Path, left: int) -> None:
+def test_a_truncated_shard_is_an_error_and_not_fill_values(tmp_path: Path, left: int) -> None:
     layout, _ = write_array(tmp_path, "uint16", 2)
     path = tmp_path / layout.key(0)
     path.write_bytes(path.read_bytes()[:left])
@@ -93,7 +97,7 @@ def test_a_truncated_shard_is_an_error_and_never_fill(tmp_path: Path, left: int)
         ShardedArray(tmp_path, layout).read([5])
 
 
-def test_a_missing_shard_is_an_error_and_never_fill(tmp_path: Path) -> None:
+def test_a_missing_shard_is_an_error_and_not_fill_values(tmp_path: Path) -> None:
     layout, values = write_array(tmp_path, "uint16", 2)
     (tmp_path / layout.key(3)).unlink()
     array = ShardedArray(tmp_path, layout)
@@ -103,7 +107,7 @@ def test_a_missing_shard_is_an_error_and_never_fill(tmp_path: Path) -> None:
 
 
 def test_swapped_chunks_pass_their_checksums(tmp_path: Path) -> None:
-    """Why the manifest's hash is needed as well: two whole chunks in each other's place pass every checksum."""
+    """Two intact chunks that are swapped pass every checksum; hence the hashes of the manifest."""
     layout, values = write_array(tmp_path, "uint16", 1)
     path, size = tmp_path / layout.key(0), layout.chunk_bytes
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The end frame is the clip's own step, and its tracks are those of the level."""
+"""The end frame is a step of the clip, and its streams are derived from those of the level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenreel.errors import ConfigError, DataError
 SPEC = TokenSpec((StreamSpec("video", (5, 2, 3), 7, codebooks=2, stride=2),), 10, Framing(8, 8)).with_end_frame()
 
 
-def test_the_tracks_of_an_end_frame() -> None:
+def test_the_streams_of_an_end_frame() -> None:
     end, step = SPEC.stream(END), SPEC.stream(END_STEP)
     assert (end.shape, end.codebook_size, end.unconditional_token, end.role) == ((1, 2, 3, 2), 7, 7, "control")
     assert (step.shape, step.codebook_size, step.unconditional_token, step.role) == ((1, 1, 1, 1), 5, 5, "control")
@@ -20,7 +20,7 @@ def test_the_tracks_of_an_end_frame() -> None:
     assert TokenSpec.from_json(SPEC.to_json()) == SPEC
 
 
-def test_each_clip_has_the_step_that_is_asked_for() -> None:
+def test_each_clip_has_the_requested_step() -> None:
     codes = np.random.default_rng(0).integers(0, 7, (3, *SPEC.levels[0].shape))
     found = end_tokens(SPEC, {"video": codes}, np.array([4, 0, 2]))
     for row, step in enumerate((4, 0, 2)):

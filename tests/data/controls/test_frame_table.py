@@ -1,4 +1,4 @@
-"""Tables of numbers for each frame: what stands in them comes back, what is missing is named."""
+"""Tables of numbers for each frame: values are read as written, and missing ones are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_each_video_has_its_lines_in_the_order_of_its_frames(tmp_path: Path) -> None:
+def test_each_video_has_its_rows_in_the_order_of_its_frames(tmp_path: Path) -> None:
     write(tmp_path / "states.csv", "file_name,frame,x,y\na.mp4,1,3,4\na.mp4,0,1,2\nb.mp4,0,5,6\n")
     write(tmp_path / "deep/states.csv", "file_name,frame,x,y\na.mp4,0,7,8\n")
     write(tmp_path / ".hidden/states.csv", "file_name,frame,x,y\na.mp4,0,9,9\n")
@@ -31,7 +31,7 @@ def test_each_video_has_its_lines_in_the_order_of_its_frames(tmp_path: Path) -> 
         tables.numbers("a.mp4", "states.csv", ("z",))
 
 
-def test_a_column_of_words_is_no_matter_where_it_is_not_asked_for(tmp_path: Path) -> None:
+def test_a_text_column_that_is_not_requested_is_ignored(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "file_name,frame,who,taken\na.mp4,0,arm,2\n")
     np.testing.assert_array_equal(read_table(path, ("taken",)), [[2]])
     with pytest.raises(DataError, match=r"line 2: who \(='arm'\) is not a number"):
@@ -51,7 +51,7 @@ def test_a_column_of_words_is_no_matter_where_it_is_not_asked_for(tmp_path: Path
         ("0\n", r"line 2: x \(=None\) is not a number"),
     ],
 )
-def test_a_line_that_is_wrong_is_named(tmp_path: Path, lines: str, message: str) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, lines: str, message: str) -> None:
     path = write(tmp_path / "t.csv", f"frame,x\n{lines}")
     with pytest.raises(DataError, match=message):
         read_table(path, ("x",))

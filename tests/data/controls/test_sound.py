@@ -1,4 +1,4 @@
-"""Sound comes out where it was put in, at the rate that is asked for, a window for each frame."""
+"""Sound is read at its time and the requested rate, one window for each frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenreel.errors import DataError
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
-    """16 bits; [n] or [n, channels]."""
+    """Writes `samples`, [n] or [n, channels], with 16 bits."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         file.setsampwidth(2)
@@ -30,7 +30,7 @@ def tone(rate: int, seconds: float, hertz: float = 311.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
 
 
-def test_a_wav_comes_back_and_channels_are_mixed(tmp_path: Path) -> None:
+def test_a_wav_is_read_and_its_channels_are_mixed(tmp_path: Path) -> None:
     left, right = tone(11025, 0.37), tone(11025, 0.37, 523.0)
     samples, rate = read_sound(write_wav(tmp_path / "a.wav", left, 11025))
     assert rate == 11025
@@ -39,8 +39,8 @@ def test_a_wav_comes_back_and_channels_are_mixed(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-4)
 
 
-def test_the_sound_of_a_video_lies_where_it_was_written(tmp_path: Path) -> None:
-    """AAC begins with samples that are not to be heard; one sample too early or late would correlate with 0.99."""
+def test_the_sound_of_a_video_keeps_its_time(tmp_path: Path) -> None:
+    """AAC starts with priming samples; an offset of one sample would give a correlation of 0.99."""
     clip = tabletop_clip(TabletopConfig(height=16, width=16, frames=17), 3)
     write_video(tmp_path / "a.mp4", clip.frames, 10.0, clip.sound, clip.sample_rate)
     for start in (0.0, 0.3):
@@ -50,7 +50,7 @@ def test_the_sound_of_a_video_lies_where_it_was_written(tmp_path: Path) -> None:
         assert np.corrcoef(samples[: len(true)], true)[0, 1] > 0.999
 
 
-def test_resampling_keeps_a_tone_and_its_place() -> None:
+def test_resampling_keeps_a_tone_and_its_time() -> None:
     low = resample(tone(16000, 0.5), 16000, 2000)
     np.testing.assert_allclose(low[50:-50], tone(2000, 0.5)[50:-50], atol=1e-3)
     assert len(low) == 1000
@@ -59,11 +59,11 @@ def test_resampling_keeps_a_tone_and_its_place() -> None:
 
 def test_each_frame_has_the_samples_from_its_own_time() -> None:
     samples = np.arange(97, dtype=np.float32)
-    found = windows(samples, 100, np.array([0.0, 0.11, 0.3]), 7)
-    np.testing.assert_array_equal(found, np.array([0, 11, 30])[:, None] + np.arange(7))
+    result = windows(samples, 100, np.array([0.0, 0.11, 0.3]), 7)
+    np.testing.assert_array_equal(result, np.array([0, 11, 30])[:, None] + np.arange(7))
 
 
-def test_a_little_may_lack_at_the_end_and_no_more() -> None:
+def test_only_a_little_may_be_missing_at_the_end() -> None:
     rate, times = 1000, np.array([0.0, 0.5])
     lacking = round(SLACK * rate)
     short = np.ones(600 - lacking, np.float32)
@@ -72,7 +72,7 @@ def test_a_little_may_lack_at_the_end_and_no_more() -> None:
         windows(short[:-1], rate, times, 100)
 
 
-def test_what_has_no_sound_says_so(tmp_path: Path) -> None:
+def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((3, 16, 16, 3), np.uint8), 10.0)
     with pytest.raises(DecodeFailure, match="no-sound: the file has no sound stream"):
         read_sound(tmp_path / "a.mp4")

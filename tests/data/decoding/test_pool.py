@@ -1,4 +1,4 @@
-"""Decoding in other processes: the same frames in the same order, whatever becomes of the processes."""
+"""Decoding in worker processes: the same frames in the same order, even if workers crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNT = 31
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos; the second one is cut."""
+    """Three videos; the second one is truncated."""
     folder = tmp_path_factory.mktemp("videos")
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_numbered(folder / name, COUNT)
@@ -38,7 +38,7 @@ def requests() -> list[ReadRequest]:
 
 
 def damaged_copy(data: bytes, generator: np.random.Generator) -> bytes:
-    """Cut, or with bytes changed anywhere, in the header, or in one stretch."""
+    """A copy that is truncated, or has bytes changed anywhere, in the header, or in one block."""
     copy = bytearray(data)
     where = generator.integers((len(copy), len(copy), min(len(copy), 1200)), size=(6, 3))
     kind = generator.integers(4)
@@ -48,14 +48,14 @@ def damaged_copy(data: bytes, generator: np.random.Generator) -> bytes:
         start = where[0, 0]
         copy[start : start + 50] = generator.bytes(len(copy[start : start + 50]))
         return bytes(copy)
-    for place in where[:, kind]:
-        copy[place] = generator.integers(256)
+    for offset in where[:, kind]:
+        copy[offset] = generator.integers(256)
     return bytes(copy)
 
 
 def children() -> list[int]:
-    """Decode workers of this process."""
-    found = []
+    """Process ids of the decode workers of this process."""
+    ids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
@@ -63,8 +63,8 @@ def children() -> list[int]:
             except OSError:  # it has just ended
                 continue
             if f"PPid:\t{os.getpid()}\n" in status and b"decoding.worker" in command:
-                found.append(int(entry.name))
-    return found
+                ids.append(int(entry.name))
+    return ids
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -90,8 +90,8 @@ def test_frames_come_in_order_and_failures_as_results(folder: Path, workers: int
     assert children() == []
 
 
-def test_whatever_is_in_a_file_it_is_frames_or_a_reason(tmp_path: Path) -> None:
-    """Damage of many kinds in many containers; a decoder may crash over it, but not this process, nor the others."""
+def test_any_damaged_file_gives_frames_or_a_reason(tmp_path: Path) -> None:
+    """With damage of many kinds in many containers a decoder may crash, but not this process or the other workers."""
     generator = np.random.default_rng(0)
     codecs = {"a.mp4": "libx264", "a.mkv": "libx264", "a.ts": "libx264", "a.avi": "mpeg4", "b.avi": "libx264"}
     for name, codec in codecs.items():
@@ -107,7 +107,7 @@ def test_whatever_is_in_a_file_it_is_frames_or_a_reason(tmp_path: Path) -> None:
                 probe = result.failure
             reasons.append(None if probe is None else probe.reason)
     assert set(reasons) <= {None, *REASONS}
-    assert len(set(reasons)) >= 5  # the damage is of many kinds indeed
+    assert len(set(reasons)) >= 5  # there are many kinds of damage
     assert [reasons[i] for i, entry in enumerate(pool.source.entries) if entry.id in codecs] == [None] * len(codecs)
 
 
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(folder: Path, sign: signal.Sign
     assert [numbers_of(r.frames) for r in read if r.frames is not None] == [r.indices.tolist() for r in requests()]
 
 
-def test_what_a_worker_cannot_survive_names_the_video(folder: Path) -> None:
+def test_a_video_that_kills_its_worker_is_named(folder: Path) -> None:
     with (
         DecodePool(str(folder), 1, timeout_s=1e-3) as pool,
         pytest.raises(DecodeWorkerLost, match=r"c\.mp4: each of 3 .* timed out"),
@@ -131,15 +131,15 @@ def test_what_a_worker_cannot_survive_names_the_video(folder: Path) -> None:
         list(pool.probe([2]))
 
 
-def test_workers_live_under_a_memory_limit(folder: Path) -> None:
+def test_workers_have_a_memory_limit(folder: Path) -> None:
     with DecodePool(str(folder), 1, memory_gb=1.5) as pool:
         list(pool.probe([0]))
         limits = Path(f"/proc/{children()[0]}/limits").read_text()
     assert any(line.split()[3] == str(3 * 2**29) for line in limits.splitlines() if "address space" in line)
 
 
-def test_ctrl_c_is_for_the_pools_process(folder: Path) -> None:
-    """A terminal sends SIGINT to the whole group; training finishes its step after it and still needs frames."""
+def test_workers_ignore_ctrl_c(folder: Path) -> None:
+    """A terminal sends SIGINT to the whole process group; training then finishes its step and still needs frames."""
     with DecodePool(str(folder), 1) as pool:
         list(pool.probe([0]))
         (worker,) = children()
@@ -148,8 +148,8 @@ def test_ctrl_c_is_for_the_pools_process(folder: Path) -> None:
         assert children() == [worker]
 
 
-def test_a_worker_ends_with_the_process_that_asked(folder: Path) -> None:
-    """Also where that one is killed and cannot say goodbye."""
+def test_a_worker_ends_with_its_parent_process(folder: Path) -> None:
+    """Also if the parent is killed."""
     script = (
         "import os, signal, sys\n"
         "from tokenreel.data.decoding.pool import DecodePool\n"
@@ -166,7 +166,7 @@ def test_a_worker_ends_with_the_process_that_asked(folder: Path) -> None:
     assert time.monotonic() < deadline
 
 
-def test_a_source_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+def test_a_source_that_changes_during_decoding_is_an_error(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", 3)
     with DecodePool(str(tmp_path), 1) as pool:
         write_numbered(tmp_path / "b.mp4", 3)
@@ -174,7 +174,7 @@ def test_a_source_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
             list(pool.probe([0]))
 
 
-def test_a_worker_holds_no_torch() -> None:
+def test_a_worker_does_not_import_torch() -> None:
     """It would make every start, and every restart, slow."""
     code = "import sys, tokenreel.data.decoding.worker; sys.exit('torch' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""npy, npz, HDF5 and BAIR's TFRecords: what they hold comes out, and nothing in them runs or leads elsewhere."""
+"""npy, npz, HDF5 and BAIR's TFRecords: content is read, nothing is executed, and no other file is opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_all(source: VideoSource) -> np.ndarray:
 
 
 class Bomb:
-    """What unpickling would run."""
+    """An object whose unpickling has a side effect."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,7 +40,7 @@ class Bomb:
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
 @pytest.mark.parametrize("shape", [(N, T, H, W, 3), (N, T, H, W, 1), (N, T, H, W), (T, H, W, 3), (T, H, W)])
-def test_arrays_of_every_layout(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
+def test_arrays_of_every_layout_are_read(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
     pixels = noise(*shape)
     path = tmp_path / f"data.{kind}"
     if kind == "npy":
@@ -58,15 +58,15 @@ def test_arrays_of_every_layout(tmp_path: Path, kind: str, shape: tuple[int, ...
     assert [entry.id for entry in source.entries] == (
         [f"data/{i}" for i in range(N)] if len(expected) > 1 else ["data"]
     )
-    some = np.array([1, 3, 3])
-    assert np.array_equal(source.read(0, some, AS_IS), expected[0, some])
+    indices = np.array([1, 3, 3])
+    assert np.array_equal(source.read(0, indices, AS_IS), expected[0, indices])
     assert source.probe(0).frames == T
     with pytest.raises(DecodeFailure, match="too-short"):
         source.read(0, np.array([T]), AS_IS)
 
 
 @pytest.mark.parametrize("kind", ["npz", "h5"])
-def test_labels_beside_a_stack(tmp_path: Path, kind: str) -> None:
+def test_labels_next_to_a_stack_are_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"data.{kind}"
     if kind == "npz":
         np.savez(path, data=noise(N, T, H, W, 3), labels=np.array(["b", "a", "b"]))
@@ -78,7 +78,7 @@ def test_labels_beside_a_stack(tmp_path: Path, kind: str) -> None:
     assert source.classes == ("a", "b")
 
 
-def test_ids_sort_as_rows_do(tmp_path: Path) -> None:
+def test_ids_sort_like_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", noise(12, 1, H, W, 3))
     source = open_source(str(tmp_path / "data.npy"))
     assert [entry.id for entry in source.entries] == [f"data/{i:02}" for i in range(12)]
@@ -100,13 +100,13 @@ def test_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "a.tfrecords", "a.tar"])
 @pytest.mark.parametrize("content", [b"", b"no array at all" * 50])
-def test_files_that_are_not_what_their_name_says(tmp_path: Path, name: str, content: bytes) -> None:
+def test_files_of_another_format_than_their_suffix_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         open_source(str(tmp_path / name))
 
 
-def test_an_array_without_videos_or_of_another_type(tmp_path: Path) -> None:
+def test_an_array_without_videos_or_of_another_type_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "float.npy", np.ones((N, T, H, W, 3), np.float32))
     np.save(tmp_path / "channels_first.npy", noise(N, T, 3, H, W))
     np.savez(tmp_path / "states.npz", states=np.ones((N, T, 2)))
@@ -131,7 +131,7 @@ def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path / "a.npz"))
 
 
-def test_an_npz_names_no_videos_outside_of_it(tmp_path: Path) -> None:
+def test_ids_of_an_npz_cannot_leave_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{"../../data": noise(T, H, W, 3)})
     with pytest.raises(DataError, match=r"'\.\./\.\./data' must be a relative path without"):
         open_source(str(tmp_path / "a.npz"))
@@ -148,8 +148,8 @@ def test_a_damaged_npz_array_fails_when_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["external", "soft", "raw", "virtual", "cycle"])
-def test_hdf5_is_not_followed_anywhere(tmp_path: Path, link: str) -> None:
-    """A file from elsewhere could otherwise read any file that this user may read."""
+def test_links_of_hdf5_to_other_files_are_refused(tmp_path: Path, link: str) -> None:
+    """A downloaded file could otherwise read any file that the user may read."""
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file["data"] = noise(N, T, H, W, 3)
@@ -185,11 +185,11 @@ def test_a_damaged_hdf5_chunk_fails_when_it_is_read(tmp_path: Path) -> None:
         source.read(1, np.arange(T), AS_IS)
 
 
-def test_bair_records(tmp_path: Path) -> None:
+def test_bair_records_are_read(tmp_path: Path) -> None:
     videos = noise(4, T, 64, 64, 3)
-    for name, some in (("train/traj_0_to_2.tfrecords", videos[:3]), ("test/traj_0_to_0.tfrecords", videos[3:])):
+    for name, records in (("train/traj_0_to_2.tfrecords", videos[:3]), ("test/traj_0_to_0.tfrecords", videos[3:])):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"".join(map(record, some)))
+        (tmp_path / name).write_bytes(b"".join(map(record, records)))
     source = open_source(str(tmp_path))
     assert [(entry.id, entry.split) for entry in source.entries] == [
         ("test/traj_0_to_0/0000", "test"),
@@ -212,7 +212,7 @@ def test_bair_records_are_checked(tmp_path: Path) -> None:
         open_source(str(path)).probe(0)
 
 
-def test_foreign_codes(tmp_path: Path) -> None:
+def test_imported_tokens_are_checked(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(0, 1000, (N, 2, 5, 7), dtype=np.int32)
     np.save(tmp_path / "codes.npy", codes)
     assert np.array_equal(read_foreign_tokens(tmp_path / "codes.npy"), codes[..., None])

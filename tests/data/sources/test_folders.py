@@ -1,4 +1,4 @@
-"""Folders of videos and of frames, single videos, and what is said where there are none."""
+"""Folders of videos and of frames, single videos, and messages where there are none."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def video(path: Path, count: int = 3) -> None:
     write_numbered(path, count, b_frames=0)
 
 
-def pictures(folder: Path, count: int, name: str = "frame{}.png") -> None:
+def write_images(folder: Path, count: int, name: str = "frame{}.png") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(numbered_frames(count)):
         Image.fromarray(frame).save(folder / name.format(number))
 
 
-def test_class_folders_and_splits(tmp_path: Path) -> None:
+def test_class_folders_and_splits_are_read(tmp_path: Path) -> None:
     for name in ("train/run/b.mp4", "train/jump/a.mp4", "test/run/c.mp4"):
         video(tmp_path / name)
     (tmp_path / "train/run/._b.mp4").write_bytes(b"what macOS leaves")
@@ -44,7 +44,7 @@ def test_class_folders_and_splits(tmp_path: Path) -> None:
     assert source.classes == ("jump", "run")
 
 
-def test_a_class_called_test_is_no_split_beside_other_classes(tmp_path: Path) -> None:
+def test_a_class_called_test_is_not_a_split_next_to_other_classes(tmp_path: Path) -> None:
     for name in ("test/a.mp4", "jump/b.mp4"):
         video(tmp_path / name)
     assert [(entry.label, entry.split) for entry in open_source(str(tmp_path)).entries] == [
@@ -53,7 +53,7 @@ def test_a_class_called_test_is_no_split_beside_other_classes(tmp_path: Path) ->
     ]
 
 
-def test_metadata_lists_and_labels(tmp_path: Path) -> None:
+def test_metadata_list_videos_and_labels(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4", "deep/c.mp4"):
         video(tmp_path / name)
     rows = [{"file_name": "deep/c.mp4", "label": 7, "split": "val"}, {"file_name": "a.mp4", "label": "jump"}]
@@ -75,7 +75,7 @@ def test_metadata_lists_and_labels(tmp_path: Path) -> None:
         ("file_name\n" + 200_000 * "a", r"metadata\.csv cannot be read as CSV: field larger"),
     ],
 )
-def test_metadata_that_is_wrong_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_metadata_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     video(tmp_path / "a.mp4")
     (tmp_path / "metadata.csv").write_text(text)
     with pytest.raises(DataError, match=message):
@@ -91,34 +91,34 @@ def test_a_single_video_is_a_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [None, 5.0])
 def test_folders_of_frames_are_videos_in_natural_order(tmp_path: Path, rate: float | None) -> None:
-    pictures(tmp_path / "run" / "one", 13)
-    pictures(tmp_path / "jump" / "two", 3)
+    write_images(tmp_path / "run" / "one", 13)
+    write_images(tmp_path / "jump" / "two", 3)
     source = open_source(str(tmp_path) + (f"?fps={rate}" if rate else ""))
     assert source.entries == (VideoEntry("jump/two", "jump"), VideoEntry("run/one", "run"))
-    wanted = np.array([0, 2, 2, 9, 10, 12])
-    assert numbers_of(source.read(1, wanted, AS_IS)) == wanted.tolist()
+    indices = np.array([0, 2, 2, 9, 10, 12])
+    assert numbers_of(source.read(1, indices, AS_IS)) == indices.tolist()
     times = source.probe(1).frame_times
     assert np.array_equal(times, np.arange(13) / (rate or np.nan), equal_nan=True)
 
 
-def test_a_folder_that_is_itself_the_frames(tmp_path: Path) -> None:
-    pictures(tmp_path / "clip", 3, "{:04d}.jpg")
+def test_a_folder_of_frames_is_one_video(tmp_path: Path) -> None:
+    write_images(tmp_path / "clip", 3, "{:04d}.jpg")
     source = open_source(str(tmp_path / "clip"))
     assert [entry.id for entry in source.entries] == ["clip"]
     assert numbers_of(source.read(0, np.arange(3), AS_IS)) == [0, 1, 2]
 
 
-def test_a_folder_that_is_itself_the_frames_has_its_own_tables_only(tmp_path: Path) -> None:
+def test_a_folder_of_frames_has_its_own_tables_only(tmp_path: Path) -> None:
     for name, row in (("clip", ".,0,0.5"), ("a-neighbour", "none,0,7")):
-        pictures(tmp_path / name, 1)
+        write_images(tmp_path / name, 1)
         (tmp_path / name / "states.csv").write_text(f"file_name,frame,{name}\n{row}\n")
     source = open_source(str(tmp_path / "clip"))
     assert source.columns("states.csv") == ("clip",)
     assert source.numbers(0, "states.csv", ("clip",)).tolist() == [[0.5]]
 
 
-def test_a_damaged_picture_is_a_failure_of_its_frames_only(tmp_path: Path) -> None:
-    pictures(tmp_path / "clip", 5)
+def test_a_damaged_image_is_a_failure_of_its_frames_only(tmp_path: Path) -> None:
+    write_images(tmp_path / "clip", 5)
     data = (tmp_path / "clip" / "frame3.png").read_bytes()
     (tmp_path / "clip" / "frame3.png").write_bytes(data[: len(data) // 2])
     (tmp_path / "clip" / "frame4.png").write_bytes(b"no picture")
@@ -129,7 +129,7 @@ def test_a_damaged_picture_is_a_failure_of_its_frames_only(tmp_path: Path) -> No
             source.read(0, np.array([frame]), AS_IS)
 
 
-def test_where_there_are_no_videos_the_message_says_what_there_is(tmp_path: Path) -> None:
+def test_an_error_for_a_folder_without_videos_says_what_it_contains(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="an empty folder; expected videos"):
         open_source(str(tmp_path))
     for name in ("a.txt", "b.txt", "c.md"):
@@ -144,12 +144,12 @@ def test_where_there_are_no_videos_the_message_says_what_there_is(tmp_path: Path
 
 @pytest.mark.parametrize("options", ["fps=0", "fps=x", "rate=3", "fps=3&fps=4", ""])
 def test_options_of_a_path_are_checked(tmp_path: Path, options: str) -> None:
-    pictures(tmp_path / "clip", 3)
+    write_images(tmp_path / "clip", 3)
     with pytest.raises(DataError):
         open_source(f"{tmp_path}?{options}")
 
 
-def test_tabletop_is_drawn_with_labels_and_times() -> None:
+def test_tabletop_has_labels_and_times() -> None:
     location = "tabletop:?videos=7&seed=3&frames=11&size=24"
     source = open_source(location)
     assert len(source.entries) == 7

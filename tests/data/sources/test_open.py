@@ -1,4 +1,4 @@
-"""How a location becomes a source: kinds that were added in Python, options, and ids that are refused."""
+"""Opening a location as a source: registered kinds, options, and ids that are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AS_IS = Framing(HEIGHT, WIDTH)
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Removes after the test what it registered."""
     with patch.object(SOURCES, "_added", []):
         yield
 
@@ -47,7 +47,7 @@ def read_last_frame(location: str, workers: int) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_registered_source_is_opened_here_and_in_workers(listed: str, workers: int) -> None:
+def test_a_registered_source_is_opened_in_this_process_and_in_workers(listed: str, workers: int) -> None:
     with pytest.raises(DataError, match="unknown kind"):
         open_source(listed)
     SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
@@ -56,14 +56,14 @@ def test_a_registered_source_is_opened_here_and_in_workers(listed: str, workers:
         open_source(listed.replace("list", "lists"))
 
 
-def test_a_function_that_workers_cannot_import_is_for_no_workers(listed: str) -> None:
+def test_a_function_that_workers_cannot_import_works_without_workers(listed: str) -> None:
     SOURCES.register("video-list", lambda location: open_video_list(location), "a list of videos")
     assert read_last_frame(listed, workers=0) == [2]
     with pytest.raises(ConfigError, match=r"source 'video-list': other processes cannot import .*<lambda>"):
         read_last_frame(listed, workers=1)
 
 
-def test_a_module_that_a_worker_does_not_find_is_named(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_a_worker_cannot_import_is_named(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("of_this_process_alone")
     exec("def open_it(location): return None", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -73,15 +73,15 @@ def test_a_module_that_a_worker_does_not_find_is_named(listed: str, monkeypatch:
         read_last_frame(listed, workers=1)
 
 
-def test_a_name_is_registered_once() -> None:
-    for _ in range(2):  # as a module does that is imported again in another process
+def test_a_name_can_be_registered_only_once() -> None:
+    for _ in range(2):  # as a module that is imported again in another process does
         SOURCES.register("video-list", open_video_list, "a list of videos")
     for name in ("video-list", "videos"):
         with pytest.raises(ConfigError, match=f"named '{name}' exists already"):
             SOURCES.register(name, lambda location: None, "a list of videos")
 
 
-def test_a_registered_source_is_asked_before_ours(tmp_path: Path) -> None:
+def test_registered_sources_have_precedence_over_ours(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", 3)
     opened = open_source(str(tmp_path / "a.mp4"))
     SOURCES.register("mine", lambda location: opened, "what I say")
@@ -103,7 +103,7 @@ def test_a_registered_source_is_asked_before_ours(tmp_path: Path) -> None:
         (["."], "must be a relative path without"),
     ],
 )
-def test_ids_that_would_differ_or_lead_elsewhere_are_refused(listed: str, ids: list[str], message: str) -> None:
+def test_ids_that_are_ambiguous_or_leave_the_folder_are_refused(listed: str, ids: list[str], message: str) -> None:
     source = VideoList(listed, Path(listed))
     source.entries = tuple(map(VideoEntry, ids))
     SOURCES.register("mine", lambda location: source, "what I say")
@@ -112,8 +112,8 @@ def test_ids_that_would_differ_or_lead_elsewhere_are_refused(listed: str, ids: l
 
 
 @pytest.mark.parametrize("options", ["fps=5", "videos=3"])
-def test_options_that_mean_nothing_are_refused(listed: str, options: str) -> None:
-    """Times that a container states are not changed by a rate behind its path."""
+def test_options_without_effect_are_refused(listed: str, options: str) -> None:
+    """A rate in the location does not change times that a container states."""
     for location in (Path(listed).parent, Path(listed).parent / "a.mp4"):
         with pytest.raises(DataError, match=r"option '\w+' is not known; videos of this kind have no options"):
             open_source(f"{location}?{options}")

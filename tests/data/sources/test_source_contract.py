@@ -1,4 +1,4 @@
-"""The contract on every kind of source, and proof that its checks catch sources that break it."""
+"""The contract tests of every kind of source, and tests that they detect sources that violate it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from tokenreel.testing.sources import (
 )
 
 T, H, W = 5, 7, 11
-RATE = 5.0  # frames a second of the sources that state one
+RATE = 5.0  # frames per second of the sources that have a rate
 
 Videos = dict[str, np.ndarray]
-Written = tuple[str, Videos, float | None]  # location, what it holds, frames a second
+Written = tuple[str, Videos, float | None]  # location, content, frames per second
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -56,15 +56,15 @@ def write_lossless(path: Path, frames: np.ndarray) -> None:
 
 
 def write_videos(folder: Path, *names: str) -> Videos:
-    """Of different lengths."""
+    """Writes videos of different lengths."""
     videos = {name: noise(seed, 2 + seed, H, W, 3) for seed, name in enumerate(names)}
     for name, frames in videos.items():
         write_lossless(folder / name, frames)
     return videos
 
 
-def write_pictures(folder: Path, *names: str) -> Videos:
-    """Of different sizes; the order of their names, 10 before 9, is not the order of their numbers."""
+def write_image_folders(folder: Path, *names: str) -> Videos:
+    """Writes folders of frames of different sizes; names (10 before 9) are not in the order of their numbers."""
     videos = {name: noise(seed, 2 + seed, H + seed, W, 3) for seed, name in enumerate(names)}
     for name, frames in videos.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -96,15 +96,15 @@ def one_video(folder: Path) -> Written:
 
 
 def folders_of_frames(folder: Path) -> Written:
-    return str(folder), write_pictures(folder, "run/one", "jump/two"), None
+    return str(folder), write_image_folders(folder, "run/one", "jump/two"), None
 
 
 def folders_of_frames_at_a_rate(folder: Path) -> Written:
-    return f"{folder}?fps={RATE}", write_pictures(folder, "b", "a"), RATE
+    return f"{folder}?fps={RATE}", write_image_folders(folder, "b", "a"), RATE
 
 
 def one_folder_of_frames(folder: Path) -> Written:
-    return str(folder / "clip"), write_pictures(folder, "clip"), None
+    return str(folder / "clip"), write_image_folders(folder, "clip"), None
 
 
 def folder_of_tar_shards(folder: Path) -> Written:
@@ -162,7 +162,7 @@ def tabletop(folder: Path) -> Written:
 
 
 def registered(folder: Path) -> Written:
-    """One that was registered in Python: `registry` does it."""
+    """A source that was registered in Python, by `registry`."""
     videos = write_videos(folder, "b.mkv", "deep/a.mkv")
     (folder / "list.txt").write_text("b.mkv\ndeep/a.mkv\n")
     return str(folder / "list.txt"), videos, 24.0
@@ -188,14 +188,14 @@ KINDS = [
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    """With the list of videos; what a test registers is gone after it."""
+    """Registers the list of videos, and removes after the test what it registered."""
     with patch.object(SOURCES, "_added", []):
         SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
         yield
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_contract(write: Callable[[Path], Written], tmp_path: Path) -> None:
+def test_every_source_keeps_the_contract(write: Callable[[Path], Written], tmp_path: Path) -> None:
     location, videos, frame_rate = write(tmp_path)
     check_contract(location, videos, frame_rate)
     check_workers(location)
@@ -204,7 +204,7 @@ def test_contract(write: Callable[[Path], Written], tmp_path: Path) -> None:
 
 
 class Absolute(VideoList):
-    """Names videos by where they are on this machine."""
+    """Violates the contract: ids are absolute paths."""
 
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(location, path)
@@ -212,16 +212,16 @@ class Absolute(VideoList):
 
 
 class ByWorkingDirectory(VideoList):
-    """Names videos by the way to them from where one stands."""
+    """Violates the contract: ids depend on the working directory."""
 
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(location, path)
-        here = Path.cwd().name
-        self.entries = tuple(VideoEntry(f"{here}/{entry.id}") for entry in self.entries)
+        folder_name = Path.cwd().name
+        self.entries = tuple(VideoEntry(f"{folder_name}/{entry.id}") for entry in self.entries)
 
 
 class AsListed(VideoList):
-    """Takes every video beside the list, in the order of the file system."""
+    """Violates the contract: entries are in the order of the file system."""
 
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(location, path)
@@ -229,7 +229,7 @@ class AsListed(VideoList):
 
 
 class Overstating(VideoList):
-    """Probes a frame that is not there."""
+    """Violates the contract: probes one frame too many."""
 
     def probe(self, index: int) -> VideoProbe:
         probe = super().probe(index)
@@ -237,7 +237,7 @@ class Overstating(VideoList):
 
 
 class Turned(VideoList):
-    """Probes height for width."""
+    """Violates the contract: probes height and width swapped."""
 
     def probe(self, index: int) -> VideoProbe:
         probe = super().probe(index)
@@ -245,7 +245,7 @@ class Turned(VideoList):
 
 
 class ReadingOn(VideoList):
-    """A frame before the last one that was read comes as the last one."""
+    """Violates the contract: a frame before the last one that was read is returned as the last one."""
 
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(location, path)
@@ -279,7 +279,7 @@ class Reusing(VideoList):
 
 
 class Wrapping(VideoList):
-    """Takes frame -1 for the last one, as numpy does."""
+    """Violates the contract: frame -1 is the last one, as in NumPy."""
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         wrapped = np.where(indices < 0, indices + self.probe(index).frames, indices)
@@ -287,14 +287,14 @@ class Wrapping(VideoList):
 
 
 class Elsewhere(VideoList):
-    """Says that it was opened at the folder of the list."""
+    """Violates the contract: its location is the folder of the list."""
 
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(str(path.parent), path)
 
 
 class Raw(VideoList):
-    """Passes on whatever the system says."""
+    """Violates the contract: raises errors of the operating system."""
 
     def probe(self, index: int) -> VideoProbe:
         self._file(index).read_bytes()
@@ -317,9 +317,7 @@ class Raw(VideoList):
         (Raw, check_damage),
     ],
 )
-def test_the_checks_catch_what_they_are_for(
-    broken: type[VideoList], check: Callable[..., None], tmp_path: Path
-) -> None:
+def test_the_checks_detect_violations(broken: type[VideoList], check: Callable[..., None], tmp_path: Path) -> None:
     videos = write_videos(tmp_path, "a.mkv", "b.mkv", "c.mkv")
     (tmp_path / "list.txt").write_text("a.mkv\nb.mkv\nc.mkv\n")
     more = {check_probes_and_frames: (videos, 24.0), check_damage: (tmp_path,)}.get(check, ())

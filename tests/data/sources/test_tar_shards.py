@@ -1,4 +1,4 @@
-"""WebDataset shards: named, grouped and read as webdataset does; members that could do harm stop the reading."""
+"""WebDataset shards: named, grouped and read as webdataset does; harmful members are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_tar(path: Path, members: Members, format: int = tarfile.DEFAULT_FORMAT
             tar.addfile(info, io.BytesIO(data))
 
 
-def test_shards_in_a_range(tmp_path: Path, video: bytes) -> None:
+def test_a_range_of_shards_is_read(tmp_path: Path, video: bytes) -> None:
     others = {"a.caption": b"unknown to us", "._a.mp4": b"what macOS adds", ".b.mp4": b"hidden"}
     write_tar(tmp_path / "s-08.tar", {"a.mp4": video, "a.cls": b"3\n", **others})
     write_tar(tmp_path / "s-09.tar", {"d/b.mp4": video, "d/b.json": json.dumps({"label": "run"}).encode()})
@@ -71,7 +71,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, video: bytes) -> None:
         open_source(str(tmp_path / "s-{0..1}.tar"))
 
 
-def test_what_webdataset_writes(tmp_path: Path, video: bytes) -> None:
+def test_shards_written_by_webdataset_are_read(tmp_path: Path, video: bytes) -> None:
     with TarWriter(str(tmp_path / "w.tar"), encoder=False) as writer:
         for key in ("0001", "0002"):
             writer.write({"__key__": key, "mp4": video, "cls": b"5"})
@@ -81,15 +81,15 @@ def test_what_webdataset_writes(tmp_path: Path, video: bytes) -> None:
 
 
 def as_we_read(shard: Path) -> list[tuple[str, dict[str, bytes]]]:
-    """As `read_samples`, but from the headers, each member read where it lies."""
-    found = []
+    """As `read_samples`, but from the headers, with each member read at its offset."""
+    samples = []
     for key, sample in index_shard(shard).items():
         bodies = {}
         for suffix, member in sample.items():
             with FileSlice(shard, member.offset, member.size) as body:
                 bodies[suffix] = body.read()
-        found.append((key, bodies))
-    return found
+        samples.append((key, bodies))
+    return samples
 
 
 NAMES = (
@@ -97,7 +97,7 @@ NAMES = (
     "many.left.png", "many.right.png", "many.TXT", "many.",
     "v1.2/clip.set/a.b/one.mp4", "v1.2/clip.set/a.b/one.seg.mp4", "v1.2/clip.set/a.b/two.mp4",
     "./dotted/x.mp4", "./dotted/x.cls",
-    "README", "v1.2/LICENSE",  # without a dot in their own names: no sample's
+    "README", "v1.2/LICENSE",  # without a dot in the file name: not part of a sample
     "long/" + "folder/" * 17 + "n" * 61 + ".mp4", "long/" + "folder/" * 17 + "n" * 61 + ".cls",
     "größe/ä.mp4", "größe/ä.cls",
     "__index__/a.mp4", "__meta__",
@@ -116,7 +116,7 @@ def test_members_are_grouped_as_webdataset_groups_them(tmp_path: Path, format: i
     assert as_we_read(tmp_path / "a.tar") == expected
 
 
-def test_what_its_shard_writer_wrote_is_grouped_as_webdataset_groups_it(tmp_path: Path) -> None:
+def test_shards_of_webdatasets_writer_are_grouped_as_webdataset_groups_them(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     with ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=3, encoder=False, verbose=0) as writer:
         for number in range(11):
@@ -149,7 +149,7 @@ def test_names_of_shards_are_expanded(
     assert expand_shards(pattern) == [Path(f"{name}.tar") for name in names]
 
 
-def test_a_brace_that_is_not_closed_is_named(tmp_path: Path) -> None:
+def test_an_unclosed_brace_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Unbalanced braces"):
         open_source(str(tmp_path / "a-{0..1.tar"))
 
@@ -176,7 +176,7 @@ def test_urls_and_pipes_are_refused_before_anything_is_opened(
         raise AssertionError("webdataset was asked to open something")
 
     monkeypatch.setattr(sys.modules["webdataset.gopen"], "gopen", fail)
-    if "{pipe" not in location:  # with a scheme that only expansion makes, names are expanded, and not found
+    if "{pipe" not in location:  # where only expansion gives a scheme, names are expanded, and not found
         monkeypatch.setattr(shardlists, "expand_urls", fail)
     write_tar(tmp_path / "a.tar", {"a.mp4": video})
     location = location.replace("TOUCHED", str(tmp_path / "touched")).replace("LOCAL", str(tmp_path / "a.tar"))
@@ -185,7 +185,7 @@ def test_urls_and_pipes_are_refused_before_anything_is_opened(
     assert not (tmp_path / "touched").exists()
 
 
-def test_samples_that_cannot_be_told_apart_are_refused(tmp_path: Path, video: bytes) -> None:
+def test_ambiguous_samples_are_refused(tmp_path: Path, video: bytes) -> None:
     """webdataset would yield two samples of one key, mix two videos, or drop one of two members."""
     harmful = {
         r"contains several videos, 'v\.1\.mp4' and 'v\.2\.mp4'": [("v.1.mp4", video), ("v.2.mp4", video)],
@@ -199,7 +199,7 @@ def test_samples_that_cannot_be_told_apart_are_refused(tmp_path: Path, video: by
 
 
 def test_a_decode_worker_reads_shards_without_torch(tmp_path: Path, video: bytes) -> None:
-    """webdataset imports torch where it is installed: seconds and 190 MB for each worker."""
+    """webdataset imports torch if it is installed, which costs seconds and 190 MB for each worker."""
     for name in ("a", "b"):
         write_tar(tmp_path / f"{name}.tar", {"a.mp4": video})
     command = [sys.executable, "-m", "tokenreel.data.decoding.worker", str(tmp_path / "{a,b}.tar"), "4"]
@@ -215,7 +215,7 @@ def test_a_decode_worker_reads_shards_without_torch(tmp_path: Path, video: bytes
 
 
 class Bomb:
-    """What unpickling would run."""
+    """An object whose unpickling has a side effect."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -234,7 +234,7 @@ def test_pickles_are_refused(tmp_path: Path, video: bytes, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.mp4", "/etc/a.mp4", "x/../../a.mp4", "a" * 300 + ".mp4"])
-def test_members_that_lead_out_are_refused(tmp_path: Path, video: bytes, name: str) -> None:
+def test_members_outside_the_folder_are_refused(tmp_path: Path, video: bytes, name: str) -> None:
     write_tar(tmp_path / "a.tar", {name: video})
     with pytest.raises(DataError, match="leads out of the shard"):
         open_source(str(tmp_path / "a.tar"))
@@ -250,13 +250,13 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         open_source(str(tmp_path / "a.tar"))
 
 
-def test_a_cut_shard_is_noticed_wherever_it_is_cut(tmp_path: Path, video: bytes) -> None:
-    """tarfile itself ends without a word where a shard is cut between two members."""
+def test_a_truncated_shard_is_detected_at_any_length(tmp_path: Path, video: bytes) -> None:
+    """tarfile itself does not report a shard that is truncated between two members."""
     write_tar(tmp_path / "a.tar", {"a.mp4": video, "b.mp4": video})
-    whole = (tmp_path / "a.tar").read_bytes()
+    intact = (tmp_path / "a.tar").read_bytes()
     member = 512 + (len(video) + 511) // 512 * 512
     for size in (member, member + 100, member + 512, member + 700, 2 * member, 300):
-        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        (tmp_path / "cut.tar").write_bytes(intact[:size])
         with pytest.raises(DataError, match=r"cut\.tar"):
             open_source(str(tmp_path / "cut.tar"))
 

@@ -1,4 +1,4 @@
-"""Tabletop clips as a whole: frozen pixels, what a clip depends on, and that its class shows."""
+"""Tabletop clips: frozen pixels, what a clip depends on, and that its class is recognisable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenreel.data.tabletop.clip import CLASS_ENTROPY_BITS, CLASSES, TabletopCo
 from tokenreel.errors import ConfigError, DataError
 
 SMALL = TabletopConfig(height=23, width=31, frames=19, seed=5)
-GOLDEN = {  # sha256 of the pixels; Tabletop v1 never changes, for figures measured on it would stop being comparable
+GOLDEN = {  # sha256 of the pixels; Tabletop v1 never changes, so that figures measured on it stay comparable
     "small": "03c85bac96bf75bdec6d6d0ffc28ee72a86ef57b8b9ccafa6f02b7b29752204a",
     "square": "ec792947357b2e6982caa72334e7e196404969dbdc7636ca4f6fa348f9daa256",
 }
@@ -25,12 +25,12 @@ def _hash(config: TabletopConfig, clips: int) -> str:
 
 
 def test_version_1_is_frozen() -> None:
-    """Every machine draws these very bytes: nothing but exactly rounded arithmetic lies between a seed and a pixel."""
+    """All machines draw the same bytes, as only exactly rounded arithmetic is used."""
     assert _hash(SMALL, 11) == GOLDEN["small"]
     assert _hash(TabletopConfig(frames=37), 3) == GOLDEN["square"]
 
 
-def test_a_clip_depends_on_seed_and_index_alone() -> None:
+def test_a_clip_depends_on_seed_and_index_only() -> None:
     alone = tabletop_clip(SMALL, 7).frames
     backwards = {index: tabletop_clip(SMALL, index).frames for index in (13, 7, 2)}
     assert np.array_equal(alone, backwards[7])
@@ -49,13 +49,13 @@ def test_a_longer_clip_begins_with_the_shorter_one() -> None:
 
 
 def test_clips_of_a_seed_share_their_tray() -> None:
-    """The corners, where nothing ever comes, are the same in all frames of a seed and differ between seeds."""
+    """The corners, which nothing reaches, are the same in all frames of a seed and differ between seeds."""
     corners = [tabletop_clip(SMALL, index).frames[:, -2:, :2] for index in range(5)]
     assert all(np.array_equal(corner[frame], corners[0][0]) for corner in corners for frame in range(SMALL.frames))
     assert not np.array_equal(corners[0], tabletop_clip(TabletopConfig(23, 31, 19, seed=6), 0).frames[:, -2:, :2])
 
 
-def test_choice_entropy_counts_what_is_still_to_come() -> None:
+def test_choice_entropy_counts_future_choices() -> None:
     clip = tabletop_clip(SMALL, 0)
     assert [choice.frame for choice in clip.choices] == [0, 6, 12, 18][: len(clip.choices)]
     assert clip.choice_entropy_bits(0) == pytest.approx(sum(np.log2(choice.options) for choice in clip.choices))
@@ -63,8 +63,8 @@ def test_choice_entropy_counts_what_is_still_to_come() -> None:
     assert clip.choice_entropy_bits(SMALL.frames) == 0
 
 
-def test_classes_can_be_told_apart_by_what_moves() -> None:
-    """The nearest class mean of five figures about tip and objects is right far more often than one in eight."""
+def test_classes_can_be_distinguished_by_motion() -> None:
+    """The nearest class mean of five statistics of tip and objects is correct far more often than one in eight."""
     config = TabletopConfig(height=11, width=11, frames=31)
     clips = [tabletop_clip(config, index) for index in range(400)]
     features = np.array([_movement(clip.motion.tip, clip.motion.objects, clip.motion.opening) for clip in clips])
@@ -86,7 +86,7 @@ def _movement(tip: np.ndarray, objects: np.ndarray, opening: np.ndarray) -> list
     "wrong",
     [{"height": 7}, {"width": 513}, {"frames": 0}, {"objects": 5}, {"stroke": 1}, {"seed": -1}, {"frame_rate": 0.0}],
 )
-def test_what_cannot_be_drawn_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TabletopConfig(**wrong)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Tabletop's drawing against brute force, and what it must not depend on."""
+"""Tabletop's drawing: against brute force, and independent of batch and size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _figures() -> dict[str, Figure]:
 
 @pytest.mark.parametrize("name", ["disc", "box", "link"])
 def test_edges_cover_the_area_of_the_figure(name: str) -> None:
-    """A white figure on black has as much light as a finely sampled one has area: edges are soft, not fatter."""
+    """The brightness of a white figure on black equals the area of a finely sampled one, as edges are anti-aliased."""
     size, fine = 41, 7
     figure = _figures()[name]
     light = draw(np.zeros((3, size, size), np.float32), [figure], 2)[..., 0].sum((1, 2)) / 255
@@ -35,8 +35,8 @@ def test_edges_cover_the_area_of_the_figure(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["disc", "box", "link"])
-def test_distances_are_distances(name: str) -> None:
-    """Beyond the outline the distance grows by 1 for each unit of way, which is what makes the soft edge even."""
+def test_distances_grow_by_one_per_unit(name: str) -> None:
+    """Outside the outline the distance grows by 1 per unit, so that the anti-aliased edge is uniform."""
     grid = ((np.arange(83) + 0.5) / 83).astype(np.float32)
     distance = _figures()[name].distance(slice(0, 1), grid, grid[:, None])[0]
     slope = np.hypot(*np.gradient(distance.astype(np.float64), 1 / 83))
@@ -45,8 +45,8 @@ def test_distances_are_distances(name: str) -> None:
     assert slope[1:-1, 1:-1][outside] == pytest.approx(1.0, abs=0.06)
 
 
-def test_motion_by_a_fraction_of_a_pixel_shows() -> None:
-    """Moving a disc by a quarter of a pixel moves the centre of its light by a quarter of a pixel."""
+def test_motion_by_a_fraction_of_a_pixel_is_visible() -> None:
+    """Moving a disc by a quarter of a pixel moves its centre of brightness by a quarter of a pixel."""
     size = 37
     centres = np.array([[0.5, 0.5], [0.5 + 0.25 / size, 0.5]])
     light = draw(np.zeros((3, size, size), np.float32), [Disc(centres, WHITE, 0.2)], 2)[..., 0].astype(np.float64)
@@ -57,13 +57,13 @@ def test_motion_by_a_fraction_of_a_pixel_shows() -> None:
 
 def test_frames_do_not_depend_on_how_many_are_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TabletopConfig(height=29, width=47, frames=13)
-    whole = tabletop_clip(config, 1).frames
+    expected = tabletop_clip(config, 1).frames
     monkeypatch.setattr(drawing, "BLOCK_PIXELS", 1)
-    assert np.array_equal(tabletop_clip(config, 1).frames, whole)
+    assert np.array_equal(tabletop_clip(config, 1).frames, expected)
 
 
-def test_a_scene_looks_the_same_in_any_size() -> None:
-    """A large picture, averaged down, is close to the small one."""
+def test_a_scene_is_the_same_in_any_size() -> None:
+    """A large frame, averaged down, is close to the small one."""
     small, large = (tabletop_clip(TabletopConfig(height=n, width=n, frames=7), 2).frames for n in (64, 192))
     averaged = large.reshape(7, 64, 3, 64, 3, 3).mean((2, 4))
     assert np.abs(averaged - small).mean() < 3

@@ -1,4 +1,4 @@
-"""Tabletop's optical flow against the motion of its objects and against the pixels it drew."""
+"""Tabletop's optical flow against the motion of its objects and against its pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 48
 
 
 def _warp_back(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """For each pixel what `frame` has where the flow leads, bilinearly: [H, W, C]."""
+    """Samples `frame` bilinearly at each pixel plus its flow: [H, W, C]."""
     height, width = flow.shape[:2]
     x = np.clip(np.arange(width) + flow[..., 0], 0, width - 1.001)
     y = np.clip(np.arange(height)[:, None] + flow[..., 1], 0, height - 1.001)
@@ -60,8 +60,8 @@ def test_what_leaves_the_picture_is_occluded() -> None:
     assert occluded.any()
 
 
-def test_a_turning_link_moves_as_a_rigid_body() -> None:
-    """A quarter turn about the middle takes the point (r, 0) to (0, r)."""
+def test_a_rotating_link_moves_as_a_rigid_body() -> None:
+    """A quarter turn about the centre maps the point (r, 0) to (0, r)."""
     link = Link(np.full((2, 2), 0.5), (0, 0, 0), np.array([[1.0, 0.0], [0.0, 1.0]]), 0.6, 0.1)
     flow, _ = flow_and_occlusion([link], 2, SIZE, SIZE)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
@@ -70,7 +70,7 @@ def test_a_turning_link_moves_as_a_rigid_body() -> None:
 
 
 def test_objects_flow_by_their_displacement() -> None:
-    """In a whole clip, the pixels round the centre of each object in sight move exactly as the simulation moved it."""
+    """In a clip, pixels at the centre of each visible object move exactly as the simulation moved it."""
     clip = tabletop_clip(TabletopConfig(height=61, width=61, frames=41), 1)
     positions = clip.motion.objects * 61
     found = 0

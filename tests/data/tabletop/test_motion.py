@@ -1,4 +1,4 @@
-"""Tabletop's motion: what choices decide and when they show, smooth tips, contacts that keep objects apart."""
+"""Tabletop's motion: effects of choices, smooth motion of the tip, contacts that separate objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _same(one: Motion, other: Motion, frames: int) -> bool:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_choice_shows_after_its_frame_and_not_before(name: str) -> None:
+def test_a_choice_has_an_effect_only_after_its_frame(name: str) -> None:
     config, scene = TabletopConfig(frames=19), _scene(name)
     first = simulate(config, scene, Script((0, 0, 0, 0)))
     other = simulate(config, scene, Script((0, 1, 0, 0)))
@@ -52,8 +52,8 @@ def test_a_choice_shows_after_its_frame_and_not_before(name: str) -> None:
     assert not _same(first, other, frame + 6)
 
 
-def test_choices_are_all_that_is_random() -> None:
-    """From one first state there are exactly as many futures as ways to choose: 2 to the power of the entropy."""
+def test_only_choices_are_random() -> None:
+    """From one first state there are exactly as many futures as choices: 2 to the power of the entropy."""
     config, scene = TabletopConfig(frames=13), _scene("sweep")
     futures = {simulate(config, scene, Script(taken)).tip.tobytes(): taken for taken in product(range(5), repeat=2)}
     entropy = sum(choice.entropy_bits for choice in simulate(config, scene, Script((0, 0))).choices)
@@ -70,8 +70,8 @@ def _quick(index: int) -> TabletopClip:
     return tabletop_clip(TabletopConfig(height=11, width=11, frames=2), index)
 
 
-def test_the_arm_is_always_on_its_way_and_never_jumps() -> None:
-    """Mean speed of 2 to 8 pixels of 64 a frame; no step of over 15, no change of speed of over 8 between frames."""
+def test_the_arm_always_moves_and_never_jumps() -> None:
+    """Mean speed of 2 to 8 pixels of 64 per frame; no step above 15, no change of speed above 8 between frames."""
     for clip in _clips():
         steps = np.diff(clip.motion.tip, axis=0) * 64
         speed = np.sqrt(np.square(steps).sum(1))
@@ -80,7 +80,7 @@ def test_the_arm_is_always_on_its_way_and_never_jumps() -> None:
         assert np.abs(np.diff(steps, axis=0)).max() < 8
 
 
-def test_objects_stay_on_the_tray_and_apart() -> None:
+def test_objects_stay_on_the_tray_and_do_not_overlap() -> None:
     for clip in _clips():
         radii = np.array([kind.radius for kind in clip.scene.kinds])
         positions = clip.motion.objects
@@ -93,19 +93,19 @@ def test_objects_stay_on_the_tray_and_apart() -> None:
 
 
 def test_only_touched_rows_of_objects_move() -> None:
-    """Where the tip is raised nothing moves; where an object is moved, the tip or another object is beside it."""
+    """Nothing moves while the tip is raised; an object moves only if the tip or another object is next to it."""
     for clip in _clips():
         moved = (np.diff(clip.motion.objects, axis=0) != 0).any(-1)  # [T-1, n]
         raised = (clip.motion.opening[1:] == 1) & (clip.motion.opening[:-1] == 1)
         assert not moved[raised].any()
         for contact in clip.contacts:
-            tip, place = clip.motion.tip[contact.frame], clip.motion.objects[contact.frame, contact.object]
+            tip, position = clip.motion.tip[contact.frame], clip.motion.objects[contact.frame, contact.object]
             before = clip.motion.tip[contact.frame - 1]
-            near = min(np.sqrt(np.square(point - place).sum()) for point in (tip, before, (tip + before) / 2))
+            near = min(np.sqrt(np.square(point - position).sum()) for point in (tip, before, (tip + before) / 2))
             assert near < TIP_RADIUS + clip.scene.kinds[contact.object].radius + 0.12
 
 
-def test_pushes_go_where_the_class_says() -> None:
+def test_pushes_have_the_direction_of_the_class() -> None:
     config = TabletopConfig(height=11, width=11, frames=61)
     net = {name: np.zeros(2) for name in CLASSES}
     for index in range(200):
@@ -117,6 +117,6 @@ def test_pushes_go_where_the_class_says() -> None:
 
 
 def test_most_clips_have_contacts() -> None:
-    """Two out of three at least within 32 frames: otherwise sound and pushing would be rare."""
+    """At least two out of three within 32 frames, as sound and pushing would otherwise be rare."""
     clips = [tabletop_clip(TabletopConfig(height=11, width=11), index) for index in range(100)]
     assert sum(bool(clip.contacts) for clip in clips) > 66

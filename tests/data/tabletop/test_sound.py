@@ -18,7 +18,7 @@ def test_a_contact_sounds_at_its_frame_with_the_pitch_of_its_object() -> None:
     contact = clip.contacts[0]
     first = round(contact.frame / clip.config.frame_rate * clip.sample_rate)
     assert not clip.sound[:first].any()
-    tone = clip.sound[first : first + clip.sample_rate // 10]  # one frame long: the next contact comes later
+    tone = clip.sound[first : first + clip.sample_rate // 10]  # one frame long, before the next contact
     strength = np.abs(np.fft.rfft(tone, n=clip.sample_rate))  # one bin for each hertz
     assert abs(int(strength.argmax()) - clip.scene.kinds[contact.object].pitch) < 5
 

@@ -11,7 +11,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_frame_that_fits_is_not_touched() -> None:
+def test_a_frame_of_the_target_size_is_not_changed() -> None:
     frame = noise(13, 17)
     assert np.array_equal(frame_into(Framing(13, 17), frame), frame)
 
@@ -20,9 +20,7 @@ def test_a_frame_that_fits_is_not_touched() -> None:
     ("height", "width", "box"),
     [(180, 320, (70, 0, 250, 180)), (320, 180, (0, 70, 180, 250)), (23, 23, (0, 0, 23, 23))],
 )
-def test_the_square_cut_out_of_a_frame_is_the_largest_and_centred(
-    height: int, width: int, box: tuple[int, int, int, int]
-) -> None:
+def test_the_square_crop_is_the_largest_and_centred(height: int, width: int, box: tuple[int, int, int, int]) -> None:
     assert centered_box(Framing(64, 64), height, width) == box
 
 
@@ -32,14 +30,14 @@ def test_the_box_has_the_shape_of_the_target() -> None:
     assert left == 25
 
 
-def test_area_halving_is_the_mean_of_each_block() -> None:
+def test_halving_by_area_is_the_mean_of_each_block() -> None:
     frame = noise(10, 14)
     small = frame_into(Framing(5, 7, resize="area"), frame)
     means = frame.reshape(5, 2, 7, 2, 3).mean(axis=(1, 3))
     assert np.abs(small - means).max() <= 1  # rounding
 
 
-def test_center_cuts_and_none_squeezes() -> None:
+def test_center_crops_and_none_squeezes() -> None:
     frame = np.zeros((10, 30, 3), np.uint8)
     frame[:, :10] = 255  # outside the central square
     assert frame_into(Framing(10, 10), frame).max() == 0

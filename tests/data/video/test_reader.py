@@ -1,4 +1,4 @@
-"""Which frame comes out under which number, whatever the container says, and what is said of files that are broken."""
+"""Frames by number, whatever the container states; and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_frames_come_by_number_at_their_times(files: Path, name: str) -> None:
+def test_frames_have_their_numbers_and_times(files: Path, name: str) -> None:
     probe = probe_video(files / name)
-    wanted = np.array([0, 1, 1, 2, 7, 19, 19, 20, 51, 52])
-    assert numbers_of(decode_frames(files / name, wanted, AS_IS)) == wanted.tolist()
+    indices = np.array([0, 1, 1, 2, 7, 19, 19, 20, 51, 52])
+    assert numbers_of(decode_frames(files / name, indices, AS_IS)) == indices.tolist()
     times = UNEVEN if "uneven" in name else [Fraction(i, 24) for i in range(COUNT)]
     assert np.abs((probe.frame_times - probe.frame_times[0]) - np.array(times, dtype=float)).max() <= 1.01e-3
     assert (probe.height, probe.width, probe.frames) == (HEIGHT, WIDTH, COUNT)
 
 
-def test_the_files_are_the_hard_cases_they_are_named_for(files: Path) -> None:
-    """Guards the test above: these containers do lack a count, start late and store frames out of order."""
+def test_the_files_have_the_properties_that_their_names_state(files: Path) -> None:
+    """Verifies the test above: these containers lack a count, start late and store frames out of order."""
     with av.open(str(files / "no-count.mkv")) as file:
         assert file.streams.video[0].frames == 0
     assert probe_video(files / "late-start.ts").frame_times[0] > 0
@@ -85,15 +85,15 @@ def test_the_files_are_the_hard_cases_they_are_named_for(files: Path) -> None:
 def test_one_reader_serves_overlapping_backward_and_distant_reads(files: Path) -> None:
     with VideoReader(files / "uneven.mp4") as reader:
         for first, step, count in [(0, 1, 7), (5, 1, 7), (3, 2, 5), (40, 1, 13), (41, 3, 4), (0, 1, 1), (10, 5, 8)]:
-            wanted = first + step * np.arange(count)
-            assert numbers_of(reader.read(wanted, AS_IS)) == wanted.tolist()
+            indices = first + step * np.arange(count)
+            assert numbers_of(reader.read(indices, AS_IS)) == indices.tolist()
         small = reader.read(np.array([44, 45]), Framing(12, 16))
     assert small.shape == (2, 12, 16, 3)
     assert numbers_of(small) == [44, 45]
 
 
 def test_a_file_object_reads_like_a_file(files: Path) -> None:
-    """Videos inside tar shards are handed over this way, also after something has read from them."""
+    """Videos inside tar shards are passed this way, also after some bytes were read."""
     file = io.BytesIO((files / "constant.mp4").read_bytes())
     file.read(5)
     with VideoReader(file) as reader:
@@ -103,18 +103,18 @@ def test_a_file_object_reads_like_a_file(files: Path) -> None:
 
 @pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "late-start.ts"])
 @pytest.mark.parametrize("rate", [7.0, 10.0, 25.0, 100.0])
-def test_resampling_shows_the_last_frame_not_after_each_tick(files: Path, name: str, rate: float) -> None:
+def test_resampling_takes_the_last_frame_not_after_each_tick(files: Path, name: str, rate: float) -> None:
     exact = UNEVEN if "uneven" in name else [Fraction(i, 24) for i in range(COUNT)]
     shown = resample_indices(probe_video(files / name).frame_times, rate)
     for tick, frame in enumerate(shown):
         time = Fraction(tick) / Fraction(rate)
         assert frame == max(i for i in range(COUNT) if exact[i] <= time)
-    assert Fraction(len(shown)) / Fraction(rate) > exact[-1]  # the tick after the last one lies behind the last frame
+    assert Fraction(len(shown)) / Fraction(rate) > exact[-1]  # the next tick would be after the last frame
 
 
 @pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])
 def test_times_rounded_to_milliseconds_do_not_move_a_frame(rate: Fraction | int) -> None:
-    """Matroska's rounding would otherwise repeat one frame and drop its neighbour now and then."""
+    """Matroska's rounding would otherwise sometimes repeat one frame and drop its neighbour."""
     times = np.array([round(1000 * i / rate) / 1000 for i in range(997)])
     assert np.array_equal(resample_indices(times + 17.003, float(rate)), np.arange(997))
 
@@ -129,7 +129,7 @@ def test_frames_without_times_cannot_be_resampled() -> None:
 
 
 @pytest.mark.parametrize(("standard", "number"), [("bt709", 1), ("bt470bg", 5)])
-def test_colours_come_back_as_they_were_encoded(tmp_path: Path, standard: str, number: int) -> None:
+def test_colours_are_decoded_as_encoded(tmp_path: Path, standard: str, number: int) -> None:
     """The matrix that the file names is applied, and conversion adds no bias."""
     colours = np.array([(200, 30, 40), (30, 200, 40), (40, 30, 200)], np.uint8)
     pixels = np.repeat(np.repeat(colours, 16, axis=0)[None], 32, axis=0)
@@ -146,7 +146,7 @@ def test_colours_come_back_as_they_were_encoded(tmp_path: Path, standard: str, n
 
 
 def test_a_rotation_in_the_container_is_applied(tmp_path: Path) -> None:
-    """As a telephone held upright writes it: turn a quarter clockwise to show."""
+    """As a phone in portrait orientation writes it: rotate by 90 degrees clockwise for display."""
     write_numbered(tmp_path / "v.mp4", 3)
     upright = decode_frames(tmp_path / "v.mp4", np.array([2]), AS_IS)[0]
     data = bytearray((tmp_path / "v.mp4").read_bytes())
@@ -157,24 +157,24 @@ def test_a_rotation_in_the_container_is_applied(tmp_path: Path) -> None:
     assert np.array_equal(turned, np.rot90(upright, -1))
 
 
-def _read_whole(path: Path) -> np.ndarray:
+def _read_all(path: Path) -> np.ndarray:
     return decode_frames(path, np.arange(probe_video(path).frames), AS_IS)
 
 
 def _reason(path: Path) -> str:
     with pytest.raises(DecodeFailure) as caught:
-        _read_whole(path)
+        _read_all(path)
     assert caught.value.reason in REASONS
     return caught.value.reason
 
 
-def _cut(source: Path, path: Path, share: float) -> Path:
+def _truncate(source: Path, path: Path, fraction: float) -> Path:
     data = source.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     return path
 
 
-def test_what_is_no_video_is_unreadable(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_unreadable(tmp_path: Path) -> None:
     contents = {
         "empty": b"",
         "random": np.random.default_rng(0).bytes(5003),
@@ -188,31 +188,31 @@ def test_what_is_no_video_is_unreadable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["constant.mp4", "no-count.mkv", "mpeg4.avi"])
-def test_a_file_cut_anywhere_in_its_header_gets_a_reason(tmp_path: Path, files: Path, name: str) -> None:
+def test_a_file_truncated_in_its_header_gets_a_reason(tmp_path: Path, files: Path, name: str) -> None:
     for size in range(1, 2000, 97):
         (tmp_path / name).write_bytes((files / name).read_bytes()[:size])
         assert _reason(tmp_path / name) in ("unreadable", "no-video", "unsupported-codec", "truncated"), size
 
 
 @pytest.mark.parametrize("name", ["constant.mp4", "no-count.mkv", "mpeg4.avi"])
-def test_a_file_cut_in_half_is_truncated(tmp_path: Path, files: Path, name: str) -> None:
-    assert _reason(_cut(files / name, tmp_path / name, 0.5)) == "truncated"
+def test_half_a_file_is_reported_as_truncated(tmp_path: Path, files: Path, name: str) -> None:
+    assert _reason(_truncate(files / name, tmp_path / name, 0.5)) == "truncated"
 
 
-def test_a_transport_stream_cut_in_half_keeps_its_whole_frames(tmp_path: Path, files: Path) -> None:
-    """MPEG-TS promises nothing about its end; only the last frame may be cut, and is then refused."""
-    path = _cut(files / "late-start.ts", tmp_path / "cut.ts", 0.5)
+def test_half_a_transport_stream_keeps_its_complete_frames(tmp_path: Path, files: Path) -> None:
+    """MPEG-TS does not state its length; only the last frame may be truncated, and is then refused."""
+    path = _truncate(files / "late-start.ts", tmp_path / "cut.ts", 0.5)
     frames = probe_video(path).frames
     assert 5 < frames < COUNT
     assert numbers_of(decode_frames(path, np.arange(frames - 3), AS_IS)) == list(range(frames - 3))
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_sound_without_frames_is_not_a_video(tmp_path: Path) -> None:
     write_sound(tmp_path / "a.mp4")
     assert _reason(tmp_path / "a.mp4") == "no-video"
 
 
-def test_a_codec_off_the_list_is_refused(tmp_path: Path) -> None:
+def test_a_codec_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.avi", 3, codec="magicyuv", pix_fmt="gbrp")
     assert _reason(tmp_path / "a.avi") == "unsupported-codec"
 
@@ -235,25 +235,25 @@ def test_times_that_span_days_are_refused(tmp_path: Path) -> None:
     assert _reason(tmp_path / "days.mp4") == "bad-timestamps"
 
 
-def test_asking_beyond_the_end_is_too_short(files: Path) -> None:
+def test_reading_beyond_the_end_is_too_short(files: Path) -> None:
     with pytest.raises(DecodeFailure, match="too-short"):
         decode_frames(files / "constant.mp4", np.array([COUNT]), AS_IS)
 
 
-def test_a_missing_file_is_no_verdict_on_a_video(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_a_decode_failure(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.mp4") as caught:
         probe_video(tmp_path / "gone.mp4")
     assert not isinstance(caught.value, DecodeFailure)
 
 
 def test_damage_is_refused_until_the_next_keyframe_and_nowhere_else(tmp_path: Path) -> None:
-    """Frames built on a damaged one are damaged, though the decoder does not say so; other clips are not."""
+    """Frames predicted from a damaged one are damaged, which the decoder does not report; other clips are not."""
     path = tmp_path / "damaged.mp4"
     write_numbered(path, 30, b_frames=0, options={"g": "10", "sc_threshold": "0"})
     with av.open(str(path)) as file:
-        places = [(entry.pos, entry.size) for entry in file.streams.video[0].index_entries]
+        packets = [(entry.pos, entry.size) for entry in file.streams.video[0].index_entries]
     data = bytearray(path.read_bytes())
-    start, size = places[13]
+    start, size = packets[13]
     data[start + 40 : start + size] = np.random.default_rng(1).bytes(size - 40)
     path.write_bytes(data)
     with VideoReader(path) as reader:
@@ -265,7 +265,7 @@ def test_damage_is_refused_until_the_next_keyframe_and_nowhere_else(tmp_path: Pa
         assert numbers_of(reader.read(np.arange(5), AS_IS)) == list(range(5))
 
 
-@pytest.mark.skipif(not real_clips(), reason="the folder of real clips is not here")
+@pytest.mark.skipif(not real_clips(), reason="the folder of real videos is missing")
 def test_real_clips_give_every_frame() -> None:
     expected = {"av1_video": 125, "carphone_pristine": 120, "h264_10bits": 30, "h265_video": 10, "mm_test": 164}
     for path in real_clips():

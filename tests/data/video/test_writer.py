@@ -1,4 +1,4 @@
-"""Files that the writer wrote, read back by other means."""
+"""Files of the writer, read back by other libraries."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.square(one.astype(np.float64) - other).mean()))
 
 
-def test_mp4_comes_back_in_time_and_close(frames: np.ndarray, tmp_path: Path) -> None:
+def test_mp4_keeps_times_and_approximate_pixels(frames: np.ndarray, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames, 12.5)
     decoded, times = _read(tmp_path / "clip.mp4")
     assert decoded.shape == frames.shape
     assert times == pytest.approx(np.arange(19) / 12.5, abs=1e-4)
-    assert _psnr(decoded, frames) > 33  # 4:2:0 at so small a size costs more than the compression
+    assert _psnr(decoded, frames) > 33  # at such a small size 4:2:0 loses more than the compression
 
 
 def test_a_fractional_rate_does_not_drift(frames: np.ndarray, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_fractional_rate_does_not_drift(frames: np.ndarray, tmp_path: Path) ->
     assert _read(tmp_path / "clip.mp4")[1] == pytest.approx(np.arange(19) * 1001 / 24000, abs=1e-4)
 
 
-def test_lossless_mp4_comes_back_bit_for_bit_in_odd_sizes_too(frames: np.ndarray, tmp_path: Path) -> None:
+def test_lossless_mp4_is_exact_also_in_odd_sizes(frames: np.ndarray, tmp_path: Path) -> None:
     odd = frames[:, :43, :61]
     write_video(tmp_path / "clip.mp4", odd, 10, lossless=True)
     assert np.array_equal(_read(tmp_path / "clip.mp4")[0], odd)
@@ -59,29 +59,29 @@ def test_odd_sizes_are_padded_and_never_resized(frames: np.ndarray, tmp_path: Pa
     assert _psnr(decoded[:, 43, :61], odd[:, 42]) > 30
 
 
-def test_the_same_clip_makes_the_same_file(frames: np.ndarray, tmp_path: Path) -> None:
+def test_the_same_clip_gives_the_same_file(frames: np.ndarray, tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         write_video(tmp_path / name, frames, 10)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
-def test_sound_comes_back_in_step_with_the_frames(frames: np.ndarray, tmp_path: Path) -> None:
+def test_sound_is_synchronous_with_the_frames(frames: np.ndarray, tmp_path: Path) -> None:
     sound = np.zeros(19 * 1600, np.float32)
     sound[9000:12000] = 0.5 * np.sin(np.arange(3000) * 0.2)
     write_video(tmp_path / "clip.mp4", frames, 10, sound, 16000)
     with av.open(tmp_path / "clip.mp4") as container:
         assert container.streams.audio[0].codec_context.sample_rate == 16000
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    assert len(heard) == pytest.approx(len(sound), abs=1024)  # AAC codes 1,024 samples at a time
-    together = min(len(heard), len(sound))
-    assert np.corrcoef(heard[:together], sound[:together])[0, 1] > 0.99
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert len(samples) == pytest.approx(len(sound), abs=1024)  # AAC codes 1,024 samples at a time
+    together = min(len(samples), len(sound))
+    assert np.corrcoef(samples[:together], sound[:together])[0, 1] > 0.99
 
 
-def test_gif_comes_back_with_its_times(frames: np.ndarray, tmp_path: Path) -> None:
+def test_gif_keeps_its_times(frames: np.ndarray, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.gif", frames, 10)
     decoded, times = _read(tmp_path / "clip.gif")
     assert times == pytest.approx(np.arange(19) / 10)
-    assert _psnr(decoded, frames) > 35  # 256 colours a frame
+    assert _psnr(decoded, frames) > 35  # 256 colours per frame
 
 
 def test_png_holds_all_frames_from_left_to_right(frames: np.ndarray, tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_png_holds_all_frames_from_left_to_right(frames: np.ndarray, tmp_path: P
     assert not sheet[46:, 3 * 62 :].any()
 
 
-def test_npy_comes_back_bit_for_bit(frames: np.ndarray, tmp_path: Path) -> None:
+def test_npy_is_exact(frames: np.ndarray, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.npy", frames, 10)
     assert np.array_equal(np.load(tmp_path / "clip.npy", allow_pickle=False), frames)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip.png", "clip.npy"])
-def test_nothing_is_left_of_a_file_that_could_not_be_finished(
+def test_an_unfinished_file_is_removed(
     name: str, frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full when the file gets its name: the error says so, and no part of the file stays behind."""
+    """If the disk is full when the file is renamed, the error says so, and no part of the file remains."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -132,7 +132,7 @@ def test_a_missing_folder_is_an_error_with_the_path(frames: np.ndarray, tmp_path
         ("clip.mp4", {"sound": np.zeros(9, np.float32)}, "sample_rate"),
     ],
 )
-def test_what_cannot_be_written_is_refused(name: str, wrong: dict[str, object], words: str, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(name: str, wrong: dict[str, object], words: str, tmp_path: Path) -> None:
     arguments = {"frames": np.zeros((3, 8, 8, 3), np.uint8), "frame_rate": 10} | wrong
     with pytest.raises(DataError, match=words):
         write_video(tmp_path / name, **arguments)  # type: ignore[arg-type]
@@ -140,12 +140,12 @@ def test_what_cannot_be_written_is_refused(name: str, wrong: dict[str, object], 
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip.png", "clip.npy"])
-def test_frames_in_pieces_make_the_same_file(name: str, frames: np.ndarray, tmp_path: Path) -> None:
-    for folder in ("whole", "pieces"):
+def test_frames_in_chunks_give_the_same_file(name: str, frames: np.ndarray, tmp_path: Path) -> None:
+    for folder in ("array", "chunks"):
         (tmp_path / folder).mkdir()
-    write_video(tmp_path / "whole" / name, frames, 10)
-    write_video(tmp_path / "pieces" / name, (frames[a:b] for a, b in ((0, 2), (2, 2), (2, 13), (13, 19))), 10)
-    assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    write_video(tmp_path / "array" / name, frames, 10)
+    write_video(tmp_path / "chunks" / name, (frames[a:b] for a, b in ((0, 2), (2, 2), (2, 13), (13, 19))), 10)
+    assert (tmp_path / "chunks" / name).read_bytes() == (tmp_path / "array" / name).read_bytes()
 
 
 def test_a_streamed_npy_is_what_numpy_saves(frames: np.ndarray, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_memory_does_not_grow_with_the_length(name: str, tmp_path: Path) -> None
         tracemalloc.stop()
         return highest
 
-    peak(16)  # what is made once
+    peak(16)  # one-time allocations
     assert peak(512) < peak(64) + 48 * 64 * 3  # not one frame more
 
 
@@ -174,9 +174,7 @@ def test_memory_does_not_grow_with_the_length(name: str, tmp_path: Path) -> None
         (np.zeros((2, 8, 8, 3), np.int64), "uint8"),
     ],
 )
-def test_a_piece_that_does_not_go_on_is_refused_and_nothing_is_left(
-    piece: np.ndarray, words: str, tmp_path: Path
-) -> None:
+def test_a_chunk_of_another_shape_is_refused_and_leaves_nothing(piece: np.ndarray, words: str, tmp_path: Path) -> None:
     for name in ("clip.mp4", "clip.npy"):
         with pytest.raises(DataError, match=words):
             write_video(tmp_path / name, [np.zeros((3, 8, 8, 3), np.uint8), piece], 10)

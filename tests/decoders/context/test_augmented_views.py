@@ -176,7 +176,7 @@ def test_blur_is_a_gaussian_of_each_frames_own_sigma() -> None:
             np.testing.assert_allclose(blurred[n, :, y, x], expected, atol=1e-5)
 
 
-def test_a_generator_makes_the_same_view_again_and_autocast_the_same_geometry() -> None:
+def test_views_are_deterministic_and_autocast_does_not_change_their_geometry() -> None:
     frames = random_frames(2)
     view, again = (make_augmented_views(frames, AugmentedViewConfig(), seeded(11)) for _ in range(2))
     with torch.autocast("cpu", torch.bfloat16):

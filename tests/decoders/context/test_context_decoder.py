@@ -170,7 +170,7 @@ def test_an_invalid_buffer_is_rejected(capacity, keep_first) -> None:
 
 
 @torch.no_grad()
-def test_decoded_in_pieces_it_is_the_same_video() -> None:
+def test_decoding_in_chunks_gives_the_same_video() -> None:
     decoder, latents = random_decoder(), torch.randn(2, 13, 7, 3, 5)
 
     def video(pieces: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ from tokenreel.decoders.context.contextual_loss import STATIC_WEIGHT, flow_loss,
 SIZES = ((3, 5), (6, 10), (12, 20))  # coarse to fine; the last is that of the views
 
 
-def random_truth(seed: int) -> tuple[Tensor, Tensor]:
+def random_ground_truth(seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     flow = torch.randn(2, 2, 12, 20, generator=generator) * 3
     return flow, (torch.rand(2, 1, 12, 20, generator=generator) > 0.6).float()
@@ -26,7 +26,7 @@ def blocks(field: Tensor, size: tuple[int, int]) -> np.ndarray:
     return field.numpy().astype(np.float64).reshape(n, c, h, height // h, w, width // w).mean((3, 5))
 
 
-def truth_at(view_flow: Tensor, occluded: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def ground_truth_at(view_flow: Tensor, occluded: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The flow in the level's own pixels, and logits of the occluded fraction."""
     flow = torch.from_numpy(blocks(view_flow, size)).float() * (size[0] / 12)
     fraction = torch.from_numpy(blocks(occluded, size)).float()
@@ -43,8 +43,8 @@ def contextual(flows: list[Tensor], logits: list[Tensor], view_flow: Tensor, occ
 
 
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
-    view_flow, occluded = random_truth(1)
-    flows, logits = map(list, zip(*(truth_at(view_flow, occluded, size) for size in SIZES), strict=True))
+    view_flow, occluded = random_ground_truth(1)
+    flows, logits = map(list, zip(*(ground_truth_at(view_flow, occluded, size) for size in SIZES), strict=True))
     exact = contextual(flows, logits, view_flow, occluded)
     assert exact["flow"] < 1e-9
     assert exact["mask"] < 1e-9
@@ -61,7 +61,7 @@ def test_loss_is_zero_at_the_truth_and_grows_away_from_it() -> None:
 
 def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
     """Two levels: errors in pixels of the coarsest grid, weighted by the visible fraction; masks everywhere."""
-    view_flow, occluded = random_truth(2)
+    view_flow, occluded = random_ground_truth(2)
     generator = torch.Generator().manual_seed(3)
     flows = [torch.randn(2, 2, *size, generator=generator) for size in SIZES[:2]]
     logits = [torch.randn(2, 1, *size, generator=generator) for size in SIZES[:2]]
@@ -83,7 +83,7 @@ def test_levels_are_scaled_and_weighted_as_by_brute_force() -> None:
 
 
 def test_moving_parts_have_a_mean_of_their_own() -> None:
-    view_flow, occluded = random_truth(5)
+    view_flow, occluded = random_ground_truth(5)
     moving = torch.zeros(2, 1, 12, 20)
     moving[..., 4:8, 8:16] = 1
     flow = torch.zeros(2, 2, 12, 20)
@@ -93,8 +93,8 @@ def test_moving_parts_have_a_mean_of_their_own() -> None:
     assert found.item() == pytest.approx((parts + STATIC_WEIGHT * rest).item(), rel=1e-5)
 
 
-def test_flow_counts_nowhere_where_all_is_occluded() -> None:
-    view_flow, _ = random_truth(4)
+def test_the_flow_loss_is_zero_if_everything_is_occluded() -> None:
+    view_flow, _ = random_ground_truth(4)
     hidden = torch.ones(2, 1, 12, 20)
     flow = torch.randn(2, 2, 3, 5, requires_grad=True)
     loss = contextual([flow], [torch.full((2, 1, 3, 5), 20.0)], view_flow, hidden)

@@ -33,7 +33,7 @@ def squares(count: int) -> tuple[Tensor, Tensor]:
     return frames, background
 
 
-def test_whole_pixels_against_copying_by_hand() -> None:
+def test_motion_by_whole_pixels_equals_copying() -> None:
     torch.manual_seed(0)
     frame, background = torch.rand(1, 3, HEIGHT, WIDTH), torch.rand(1, 3, HEIGHT, WIDTH)
     part = torch.zeros(1, 1, HEIGHT, WIDTH)

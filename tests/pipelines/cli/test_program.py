@@ -1,4 +1,4 @@
-"""The command line: quick help, one line for what a user can get wrong, exit codes, flags that fit the requests."""
+"""The command line: fast help, one line for user errors, exit codes, options that match the requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.run import COMMANDS, Command
 
-# The flags that are promised, whatever else a command has.
+# Options that are guaranteed; commands may have others.
 PROMISED = {
     "demo": "--out",
     "tabletop": "--videos --seed",
@@ -50,7 +50,7 @@ PROMISED = {
 
 
 def call(monkeypatch: pytest.MonkeyPatch, result: Any, *arguments: str) -> tuple[int, Request | None]:
-    """Runs a command line with the command's own work replaced by `result`; returns exit code and request."""
+    """Runs a command line whose command returns `result` without working. Returns the exit code and the request."""
     requests: list[Request] = []
 
     def run(request: Request) -> dict[str, Any]:
@@ -71,19 +71,19 @@ def help_of(capsys: pytest.CaptureFixture[str], name: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_every_promised_command_has_its_flags(capsys: pytest.CaptureFixture[str], command: Command) -> None:
+def test_every_command_has_its_guaranteed_options(capsys: pytest.CaptureFixture[str], command: Command) -> None:
     assert {command.name for command in COMMANDS} == PROMISED.keys()
     words = help_of(capsys, command.name).split()
     assert set(PROMISED[command.name].split()) | {"--json", "--quiet", "--debug"} <= set(words)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_a_command_takes_the_request_that_its_flags_make(command: Command) -> None:
+def test_a_command_accepts_the_request_of_its_options(command: Command) -> None:
     (parameter,) = inspect.signature(command.load(), eval_str=True).parameters.values()
     assert command.request in (parameter.annotation, *typing.get_args(parameter.annotation))
 
 
-def test_help_is_quick() -> None:
+def test_help_is_fast() -> None:
     """Neither torch nor the array and video libraries are imported for any command's `--help`."""
     code = f"""
 import sys
@@ -97,14 +97,16 @@ print(sorted({{"torch", "numpy", "zarr", "av", "huggingface_hub", "accelerate"}}
 
 
 def test_the_programs_are_installed() -> None:
-    found = {point.name: point.load() for point in entry_points(group="console_scripts") if "tokenreel" in point.value}
-    assert set(found) == {"tokenreel", "tokenize-dataset", "train-prior"}
+    programs = {
+        point.name: point.load() for point in entry_points(group="console_scripts") if "tokenreel" in point.value
+    }
+    assert set(programs) == {"tokenreel", "tokenize-dataset", "train-prior"}
 
 
 @pytest.mark.parametrize(
     ("program", "name"), [("tokenize_dataset", "tokenize-dataset"), ("train_prior", "train-prior")]
 )
-def test_a_program_of_its_own_is_the_command(
+def test_a_separate_program_equals_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str, name: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--help"])
@@ -135,13 +137,13 @@ def test_python_dash_m() -> None:
         (["decode", "--tokens", "x", "--tokenizer", "x", "--out", "x", "--given-frames", "2"], "--context-video"),
     ],
 )
-def test_a_misspelt_word_is_one_line_with_the_nearest(
+def test_a_misspelt_argument_gives_one_line_with_the_nearest_one(
     capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
 ) -> None:
     assert run_command(arguments) == 2
-    shown = capsys.readouterr().err
-    assert hint in shown
-    assert len(shown.strip().splitlines()) == 1
+    output = capsys.readouterr().err
+    assert hint in output
+    assert len(output.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -157,9 +159,9 @@ def test_exit_codes_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
 ) -> None:
     assert call(monkeypatch, error, "doctor")[0] == code
-    shown = capsys.readouterr().err
-    assert message in shown
-    assert "Traceback" not in shown
+    output = capsys.readouterr().err
+    assert message in output
+    assert "Traceback" not in output
 
 
 def test_quarantine_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,12 +169,12 @@ def test_quarantine_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch)
     assert call(monkeypatch, {"rows": 5, "quarantined": 0}, "doctor")[0] == 0
 
 
-def test_debug_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError):
         call(monkeypatch, DataError("empty"), "doctor", "--debug")
 
 
-def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         call(monkeypatch, ZeroDivisionError(), "doctor")
 
@@ -180,7 +182,7 @@ def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
 SUMMARY = {"out": "demo", "clips": 12345, "rate": 0.123456, "sections": {"prior": {"depth": 4}}, "none": []}
 
 
-def test_the_summary_as_json_and_for_people(
+def test_the_summary_is_printed_as_json_and_as_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(monkeypatch, SUMMARY, "doctor", "--json")
@@ -198,7 +200,9 @@ def test_the_summary_as_json_and_for_people(
     ]
 
 
-def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_one_of_several_processes_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RANK", "1")
     assert call(monkeypatch, SUMMARY, "doctor")[0] == 0
     assert capsys.readouterr().out == ""
@@ -207,11 +211,11 @@ def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_shown_resolved_with_their_sizes(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run_command(["presets", "show", name, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     networks = {"tokenizer", "prior", "prior.top", "prior.bottom"}
-    assert shown["parameters"].keys() == networks & shown.keys()
-    assert all(count > 0 for count in shown["parameters"].values())
-    assert shown["training"].keys() == shown["parameters"].keys()
+    assert output["parameters"].keys() == networks & output.keys()
+    assert all(count > 0 for count in output["parameters"].values())
+    assert output["training"].keys() == output["parameters"].keys()
 
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,16 +223,16 @@ def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(json.loads(capsys.readouterr().out)) == preset_names()
 
 
-def test_the_doctor_finds_nothing_wrong_with_what_is_pinned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_accepts_the_pinned_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["doctor", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     pinned = (Path(__file__).parents[3] / "constraints.txt").read_text()
-    assert found["warnings"] == []
-    assert f"torch=={found['packages']['torch'].split('+')[0]}" in pinned
+    assert report["warnings"] == []
+    assert f"torch=={report['packages']['torch'].split('+')[0]}" in pinned
 
 
 def test_an_interrupt_while_libraries_are_imported_ends_quietly(tmp_path: Path) -> None:
-    """A KeyboardInterrupt inside an import comes out as whatever error the half imported library then raises."""
+    """A KeyboardInterrupt during an import may become any error of the partly imported library."""
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
         [sys.executable, "-m", "tokenreel", "verify", "x"],

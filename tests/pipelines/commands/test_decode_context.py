@@ -1,6 +1,6 @@
-"""decode, reconstruct and generate with context: true frames are the right ones, and pieces and batches change nothing.
+"""decode, reconstruct and generate with context: true frames are the right ones, and chunks and batches change nothing.
 
-The models are untrained, but their flow moves pixels, so that every frame of context shows.
+The models are untrained, but their flow is not zero, so that every frame of context has an effect.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder
 
-T, SIZE, LENGTH = 7, 16, 23  # frames of a clip, pixels, frames of a video
-DATA = f"tabletop:?videos=3&frames={LENGTH}&size={SIZE}"
+T, SIZE, VIDEO_FRAMES = 7, 16, 23  # frames of a clip, pixels, frames of a video
+DATA = f"tabletop:?videos=3&frames={VIDEO_FRAMES}&size={SIZE}"
 QUANTIZER = {"type": "vq", "codebook_size": 13, "commitment": 0.25, "init": "kmeans"}
 TOKENIZER: dict[str, Any] = {
     "type": "context-autoencoder", "quantizer": QUANTIZER, "width": 5, "multipliers": [1, 2, 3], "latent": 6,
@@ -52,12 +52,12 @@ PLAIN = {"type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsa
 
 
 def video_of(index: int) -> np.ndarray:
-    """uint8 [LENGTH, H, W, 3]: a video of DATA."""
-    return tabletop_clip(TabletopConfig(SIZE, SIZE, frames=LENGTH), index).frames
+    """uint8 [VIDEO_FRAMES, H, W, 3]: a video of DATA."""
+    return tabletop_clip(TabletopConfig(SIZE, SIZE, frames=VIDEO_FRAMES), index).frames
 
 
 def small_tokenizer(**fields: Any) -> VideoTokenizer:
-    """Codebooks from data, flow heads that find something."""
+    """A tokenizer with codebooks initialised from data and flow heads that are not zero."""
     torch.manual_seed(5)
     tokenizer = build_tokenizer({**TOKENIZER, **fields}, T, Framing(SIZE, SIZE))
     assert isinstance(tokenizer, ContextAutoencoder)
@@ -71,12 +71,12 @@ def small_tokenizer(**fields: Any) -> VideoTokenizer:
 
 @dataclass(frozen=True)
 class Folder:
-    """tokenizer, and its cache of DATA."""
+    """Contains `tokenizer`, and `cache`, its cache of DATA."""
 
     root: Path
     model: VideoTokenizer
     codes: np.ndarray  # [rows, T, h, w, q]
-    clips: np.ndarray  # uint8 [rows, T, H, W, 3]: what the rows were made of
+    clips: np.ndarray  # uint8 [rows, T, H, W, 3]: the original clips
 
     def decode(self, out: Path, tokens: str = "cache", **flags: Any) -> np.ndarray:
         """uint8 [rows, T, H, W, 3]"""
@@ -86,7 +86,7 @@ class Folder:
 
     @torch.no_grad()
     def expected(self, context: int | None, known: np.ndarray | None, end: np.ndarray | None) -> np.ndarray:
-        """What the tokenizer itself makes of known frames [rows, n, H, W, 3] and end frames [rows, H, W, 3]."""
+        """The tokenizer's own decoding with given frames [rows, n, H, W, 3] and end frames [rows, H, W, 3]."""
         count = 0 if known is None else known.shape[1]
         context_buffer = self.model.new_context_buffer(
             context,
@@ -104,15 +104,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     small_tokenizer().save_pretrained(root / "tokenizer")
     tokenize_dataset.run(TokenizeRequest(tokenizer=str(root / "tokenizer"), data=DATA, out=root / "cache"))
     cache = TokenCache.open(root / "cache")
-    places = clip_positions(cache, cache.rows())
-    assert sorted({place.first for place in places}) == [0, 7, 14]
-    clips = np.stack([video_of(int(place.video))[place.first : place.first + T] for place in places])
+    positions = clip_positions(cache, cache.rows())
+    assert sorted({position.first for position in positions}) == [0, 7, 14]
+    clips = np.stack([video_of(int(position.video))[position.first : position.first + T] for position in positions])
     model = VideoTokenizer.from_pretrained(root / "tokenizer").freeze()
     return Folder(root, model, cache.read(cache.rows())["video"], clips)
 
 
 def close(one: np.ndarray, other: np.ndarray) -> bool:
-    """Sums may be taken in another order for another batch: a level of 255."""
+    """Equal up to one of 255 levels, as the order of sums may depend on the batch."""
     return one.shape == other.shape and bool(np.abs(one.astype(int) - other).max() <= 1)
 
 
@@ -140,7 +140,7 @@ def test_context_0_is_frame_by_frame_decoding_by_the_same_weights(folder: Folder
     assert not close(alone[:, 1:], folder.expected(None, None, None)[:, 1:])
 
 
-def test_neither_batches_nor_pieces_change_a_pixel(
+def test_batches_and_chunks_do_not_change_a_pixel(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = {"context_video": DATA, "end": DATA, "given_frames": 2}
@@ -152,7 +152,7 @@ def test_neither_batches_nor_pieces_change_a_pixel(
 
 
 @pytest.mark.parametrize("name", ["first.png", "first.npy"])
-def test_one_picture_or_video_stands_for_all_clips(folder: Folder, tmp_path: Path, name: str) -> None:
+def test_one_image_or_video_serves_all_clips(folder: Folder, tmp_path: Path, name: str) -> None:
     start = video_of(3)[:2]
     write_video(tmp_path / "first.npy", start, 10.0)
     Image.fromarray(start[0]).save(tmp_path / "first.png")
@@ -162,7 +162,7 @@ def test_one_picture_or_video_stands_for_all_clips(folder: Folder, tmp_path: Pat
     assert close(decoded, folder.expected(None, known, None))
 
 
-def test_clips_of_the_one_file_given_keep_their_own_places(folder: Folder, tmp_path: Path) -> None:
+def test_clips_of_a_single_file_keep_their_positions(folder: Folder, tmp_path: Path) -> None:
     write_video(tmp_path / "long.npy", video_of(2), 10.0)
     stages = {"tokenizer": str(folder.root / "tokenizer"), "data": str(tmp_path / "long.npy")}
     tokenize_dataset.run(TokenizeRequest(**stages, out=tmp_path / "cache"))
@@ -170,8 +170,8 @@ def test_clips_of_the_one_file_given_keep_their_own_places(folder: Folder, tmp_p
     assert np.array_equal(decoded[:, 0], video_of(2)[[0, 7, 14]])
 
 
-def test_an_end_frame_is_one_context_more(folder: Folder, tmp_path: Path) -> None:
-    """The own clip's last frame out of the data; the frame at its place out of a video; a picture, framed like all."""
+def test_an_end_frame_is_one_more_frame_of_context(folder: Folder, tmp_path: Path) -> None:
+    """Each clip's last frame from the data; the frame at that position from a video; an image, framed like videos."""
     flags = {"context": 1, "context_video": DATA}
     first, rows = folder.clips[:, :1], len(folder.codes)
     own = folder.decode(tmp_path / "own", **flags, end=DATA)
@@ -182,8 +182,8 @@ def test_an_end_frame_is_one_context_more(folder: Folder, tmp_path: Path) -> Non
     assert close(folder.decode(tmp_path / "video", **flags, end=str(tmp_path / "end.npy")), expected)
     framed = end_frame(folder.model, tmp_path / "end.png", T)
     assert framed is not None
-    pictured = folder.decode(tmp_path / "picture", **flags, end=str(tmp_path / "end.png"))
-    assert close(pictured, folder.expected(1, first, np.repeat(framed, rows, axis=0)))
+    with_image = folder.decode(tmp_path / "image", **flags, end=str(tmp_path / "end.png"))
+    assert close(with_image, folder.expected(1, first, np.repeat(framed, rows, axis=0)))
     assert not close(own, folder.decode(tmp_path / "none", **flags))
 
 
@@ -196,12 +196,14 @@ def prior(folder: Folder) -> str:
     return str(folder.root / "prior")
 
 
-def test_samples_begin_with_as_many_true_frames_as_they_were_given(folder: Folder, tmp_path: Path, prior: str) -> None:
-    drawing: dict[str, Any] = {"num": 4, "given_frames": 2, "frames": 9, "seed": 7, "split": None}
-    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **drawing))
+def test_samples_are_decoded_with_as_many_true_frames_as_they_were_given(
+    folder: Folder, tmp_path: Path, prior: str
+) -> None:
+    settings: dict[str, Any] = {"num": 4, "given_frames": 2, "frames": 9, "seed": 7, "split": None}
+    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **settings))
     tokens = TokenCache.open(tmp_path / "samples")
     clips = folder.clips[[source["row"] for source in tokens.plan["videos"]]]
-    assert len({place.first for place in clip_positions(tokens, tokens.rows())}) > 1
+    assert len({position.first for position in clip_positions(tokens, tokens.rows())}) > 1
     decoded = folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA)
     assert decoded.shape[1] == 9
     assert np.array_equal(decoded[:, :2], clips[:, :2])
@@ -209,11 +211,11 @@ def test_samples_begin_with_as_many_true_frames_as_they_were_given(folder: Folde
 
 
 @pytest.mark.parametrize("given", [0, 5])
-def test_true_frames_of_samples_that_were_given_none_or_all_are_counted_by_the_user(
+def test_samples_that_were_given_no_or_all_frames_have_no_default_of_true_frames(
     folder: Folder, tmp_path: Path, prior: str, given: int
 ) -> None:
-    drawing: dict[str, Any] = {"num": 2, "given_frames": given, "frames": 5, "seed": 7, "split": None}
-    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **drawing))
+    settings: dict[str, Any] = {"num": 2, "given_frames": given, "frames": 5, "seed": 7, "split": None}
+    sample.run(SampleRequest(prior=[prior], cache=folder.root / "cache", out=tmp_path / "samples", **settings))
     with pytest.raises(ConfigError, match=rf"the samples were given {given} of their 5 frames, so there is no default"):
         folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA)
     assert folder.decode(tmp_path / "out", tmp_path / "samples", context_video=DATA, given_frames=1).shape[1] == 5
@@ -228,26 +230,26 @@ def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(fol
     samples, cache = TokenCache.open(path), TokenCache.open(folder.root / "cache")
     rows = cache.rows("validation")[:5]
     assert clip_positions(samples, samples.rows()) == clip_positions(cache, rows)
-    assert len({place.first for place in clip_positions(cache, rows)}) > 1
+    assert len({position.first for position in clip_positions(cache, rows)}) > 1
     decoded = folder.decode(tmp_path / "out", path, context_video=DATA, end=DATA)
     assert np.array_equal(decoded[:, :2], folder.clips[rows, :2])
     assert samples.provenance["given_controls"] == ["end"]
 
 
-def test_clips_of_one_frame_are_told_what_they_can_have(folder: Folder) -> None:
+def test_clips_of_one_frame_have_no_context(folder: Folder) -> None:
     with pytest.raises(ConfigError, match=r"--given-frames \(=1\) must be at most 0: the clips have 1 frame"):
         tokens_to_video.require_context(folder.model, 1, given=1)
     with pytest.raises(ConfigError, match=r"--context \(=1\) must be at most 0: the clips have 1 frame"):
         tokens_to_video.require_context(folder.model, 1, context=1)
 
 
-def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folder: Folder, tmp_path: Path) -> None:
-    """Also where it is longer than the clip, whose video shows another frame at that place."""
+def test_a_sample_given_the_end_of_its_clip_is_decoded_with_that_frame(folder: Folder, tmp_path: Path) -> None:
+    """Also if it is longer than the clip, whose video has another frame at that position."""
     cache = TokenCache.open(folder.root / "cache")
     prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2, "controls": ["end"]}, cache.spec)
     prior.code_fingerprint, prior.trained_without_controls = cache.code_fingerprint, True
     prior.save_pretrained(tmp_path / "prior")
-    drawing: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "num": 2,
         "given_frames": 1,
         "frames": 9,
@@ -256,7 +258,9 @@ def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folde
         "split": "validation",
     }
     sample.run(
-        SampleRequest(prior=[str(tmp_path / "prior")], cache=folder.root / "cache", out=tmp_path / "samples", **drawing)
+        SampleRequest(
+            prior=[str(tmp_path / "prior")], cache=folder.root / "cache", out=tmp_path / "samples", **settings
+        )
     )
     tokens = TokenCache.open(tmp_path / "samples")
     clips = folder.clips[[source["row"] for source in tokens.plan["videos"]]]
@@ -265,7 +269,7 @@ def test_a_sample_that_was_to_arrive_at_its_clips_end_has_that_frame_ahead(folde
     assert close(decoded, sampled.expected(None, None, clips[:, -1]))
 
 
-def test_what_goes_on_from_a_video_begins_with_its_true_frames(folder: Folder, tmp_path: Path, prior: str) -> None:
+def test_a_continued_video_starts_with_its_true_frames(folder: Folder, tmp_path: Path, prior: str) -> None:
     write_video(tmp_path / "start.npy", video_of(4), 10.0)
     models = {"prior": [prior], "tokenizer": str(folder.root / "tokenizer"), "video": tmp_path / "start.npy"}
     generate.run(GenerateRequest(**models, out=tmp_path / "out", format="npy", num=3, given_frames=2, seed=1, batch=2))
@@ -274,7 +278,7 @@ def test_what_goes_on_from_a_video_begins_with_its_true_frames(folder: Folder, t
     assert all(np.array_equal(clip[:2], video_of(4)[:2]) for clip in clips)
 
 
-def test_the_summary_says_what_was_known(folder: Folder, tmp_path: Path) -> None:
+def test_the_summary_reports_context_and_given_frames(folder: Folder, tmp_path: Path) -> None:
     flags = {"tokens": folder.root / "cache", "tokenizer": str(folder.root / "tokenizer")}
     rows = len(folder.codes)
     summary = decode.run(DecodeRequest(**flags, out=tmp_path / "a", context_video=DATA, given_frames=2, context=4))
@@ -284,16 +288,23 @@ def test_the_summary_says_what_was_known(folder: Folder, tmp_path: Path) -> None
     assert (summary["given_frames"], summary["context"]) == (0, 3)
 
 
-def test_from_the_command_line(folder: Folder, tmp_path: Path) -> None:
-    line = ["decode", "--tokens", str(folder.root / "cache"), "--tokenizer", str(folder.root / "tokenizer"), "--quiet"]
+def test_decoding_with_context_from_the_command_line(folder: Folder, tmp_path: Path) -> None:
+    command = [
+        "decode",
+        "--tokens",
+        str(folder.root / "cache"),
+        "--tokenizer",
+        str(folder.root / "tokenizer"),
+        "--quiet",
+    ]
     flags = ["--context", "2", "--context-video", DATA, "--given-frames", "2", "--end", DATA, "--format", "npy"]
-    assert run_command([*line, *flags, "--out", str(tmp_path / "out")]) == 0
+    assert run_command([*command, *flags, "--out", str(tmp_path / "out")]) == 0
     decoded = np.stack([np.load(path) for path in sorted((tmp_path / "out").iterdir())])
     assert close(decoded, folder.expected(2, folder.clips[:, :2], folder.clips[:, -1]))
 
 
 OTHER = DATA.replace("videos=3", "videos=2")
-SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
+SHORT = DATA.replace(f"frames={VIDEO_FRAMES}", "frames=8")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +325,7 @@ SHORT = DATA.replace(f"frames={LENGTH}", "frames=8")
         ({"context_video": "zero.mp4"}, r"--context-video zero.mp4: unreadable: the file is empty"),
     ],
 )  # fmt: skip
-def test_true_frames_that_cannot_be_had_are_refused_before_anything_is_written(
+def test_missing_true_frames_are_refused_before_anything_is_written(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -352,7 +363,7 @@ def test_tokenizers_without_context_refuse_it(
     )
 
 
-def test_frames_of_another_size_are_refused_in_python(folder: Folder) -> None:
+def test_frames_of_another_size_are_refused(folder: Folder) -> None:
     right, wrong = torch.zeros(1, 3, 2, SIZE, SIZE), torch.zeros(1, 3, 2, SIZE, SIZE + 4)
     folder.model.new_context_buffer(2, right, right[:, :, 0])
     with pytest.raises(ConfigError, match=re.escape(f"given (shape (1, 3, 2, {SIZE}, {SIZE + 4})) must be [B, 3, T, ")):
@@ -362,37 +373,37 @@ def test_frames_of_another_size_are_refused_in_python(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.npy"])
-def test_no_more_frames_are_held_of_a_longer_video(
+def test_memory_does_not_grow_with_the_length_of_a_video(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Counts the decoded frames that are alive at once, as arrays and as features in the memory."""
-    alive = {"frames": 0, "most": 0, "decoded": 0}
+    """Counts the decoded frames that are alive at the same time."""
+    alive = {"frames": 0, "maximum": 0, "decoded": 0}
 
-    def let_go(count: int) -> None:
+    def release(count: int) -> None:
         alive["frames"] -= count
 
     def counted(video: torch.Tensor) -> np.ndarray:
         array = to_frames(video)
-        weakref.finalize(array if array.base is None else array.base, let_go, count := array.shape[1])
+        weakref.finalize(array if array.base is None else array.base, release, count := array.shape[1])
         alive["frames"] += count
         alive["decoded"] += count
-        alive["most"] = max(alive["most"], alive["frames"])
+        alive["maximum"] = max(alive["maximum"], alive["frames"])
         return array
 
-    def most_alive(frames: int) -> int:
-        alive.update(most=0, decoded=0)
+    def max_alive(frames: int) -> int:
+        alive.update(maximum=0, decoded=0)
         codes = np.resize(folder.codes[:1], (1, frames, *folder.codes.shape[2:]))
-        pieces = tokens_to_video.decode_pieces(folder.model, {"video": codes}, context=2)
-        tokens_to_video.write_clips([tmp_path / f"{frames}-{name}"], pieces, 10.0)
+        chunks = tokens_to_video.decode_pieces(folder.model, {"video": codes}, context=2)
+        tokens_to_video.write_clips([tmp_path / f"{frames}-{name}"], chunks, 10.0)
         assert (alive["decoded"], alive["frames"]) == (frames, 0)
-        return alive["most"]
+        return alive["maximum"]
 
     monkeypatch.setattr(tokens_to_video, "to_frames", counted)
     monkeypatch.setattr(tokens_to_video, "FRAMES_AT_ONCE", 8)
-    assert 0 < most_alive(64) == most_alive(512) <= 16
+    assert 0 < max_alive(64) == max_alive(512) <= 16
 
 
-def test_reconstruct_scores_what_it_decoded_and_not_what_was_known(folder: Folder, tmp_path: Path) -> None:
+def test_reconstruct_does_not_score_given_frames(folder: Folder, tmp_path: Path) -> None:
     tokenizer = str(folder.root / "tokenizer")
     summary = reconstruct.run(
         ReconstructRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "out", num=2, context=2, given_frames=3)
@@ -415,6 +426,6 @@ def test_reconstruct_scores_what_it_decoded_and_not_what_was_known(folder: Folde
         reconstruct.run(ReconstructRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "no", num=1, context=7))
 
 
-def test_a_clip_lies_where_its_cache_says(folder: Folder) -> None:
+def test_the_position_of_a_clip_is_that_in_its_cache(folder: Folder) -> None:
     cache = TokenCache.open(folder.root / "cache")
     assert clip_positions(cache, cache.rows()[[1, 5]]) == [ClipPosition("000000", 7), ClipPosition("000001", 14)]

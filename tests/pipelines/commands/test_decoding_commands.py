@@ -1,4 +1,4 @@
-"""sample, decode, generate and reconstruct, on untrained models: what comes out is what the parts say."""
+"""sample, decode, generate and reconstruct with untrained models: their output equals that of their parts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def draw(folder: Path, out: Path, **flags: object) -> Path:
+def sample_tokens(folder: Path, out: Path, **flags: object) -> Path:
     settings = {"num": 3, "given_frames": 2, "seed": 7, "batch": 2} | flags
     sample.run(SampleRequest(prior=[str(folder / "prior")], cache=folder / "cache", out=out, **settings))
     return out
@@ -62,46 +62,46 @@ def codes_of(path: Path) -> np.ndarray:
 
 
 def test_samples_begin_with_the_given_frames_and_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
-    drawn = codes_of(draw(folder, tmp_path / "a"))
+    sampled = codes_of(sample_tokens(folder, tmp_path / "a"))
     cache = TokenCache.open(folder / "cache")
     rows = [source["row"] for source in TokenCache.open(tmp_path / "a").plan["videos"]]
     given = cache.read(np.array(rows))["video"]
-    assert np.array_equal(drawn[:, :2], given[:, :2])
-    assert (drawn[:, 2:] != given[:, 2:]).any()
-    assert np.array_equal(drawn, codes_of(draw(folder, tmp_path / "b", batch=3, speculate=4)))
-    assert not np.array_equal(drawn, codes_of(draw(folder, tmp_path / "c", seed=8)))
+    assert np.array_equal(sampled[:, :2], given[:, :2])
+    assert (sampled[:, 2:] != given[:, 2:]).any()
+    assert np.array_equal(sampled, codes_of(sample_tokens(folder, tmp_path / "b", batch=3, speculate=4)))
+    assert not np.array_equal(sampled, codes_of(sample_tokens(folder, tmp_path / "c", seed=8)))
 
 
 def test_samples_of_one_start_differ_and_may_be_longer_than_the_clip(folder: Path, tmp_path: Path) -> None:
-    drawn = codes_of(draw(folder, tmp_path / "long", num_clips=1, frames=13))
-    assert drawn.shape[1] == 13
-    assert (drawn[0, :2] == drawn[1, :2]).all()
-    assert (drawn[0] != drawn[1]).any()
+    sampled = codes_of(sample_tokens(folder, tmp_path / "long", num_clips=1, frames=13))
+    assert sampled.shape[1] == 13
+    assert (sampled[0, :2] == sampled[1, :2]).all()
+    assert (sampled[0] != sampled[1]).any()
 
 
 @pytest.mark.parametrize("flags", [{"given_frames": T + 1}, {"given_frames": 3, "frames": 2}, {"temperature": 0.0}])
-def test_counts_out_of_range_are_refused_before_anything_is_written(
+def test_values_out_of_range_are_refused_before_anything_is_written(
     folder: Path, tmp_path: Path, flags: dict[str, object]
 ) -> None:
     with pytest.raises(ConfigError):
-        draw(folder, tmp_path / "out", **flags)
+        sample_tokens(folder, tmp_path / "out", **flags)
     assert not (tmp_path / "out").exists()
 
 
-def test_decoded_files_are_the_tokenizers_own_decoding(folder: Path, tmp_path: Path) -> None:
-    samples = draw(folder, tmp_path / "samples", frames=13)
+def test_decoded_files_equal_the_tokenizers_own_decoding(folder: Path, tmp_path: Path) -> None:
+    samples = sample_tokens(folder, tmp_path / "samples", frames=13)
     decode.run(
         DecodeRequest(tokens=samples, tokenizer=str(folder / "tokenizer"), out=tmp_path / "npy", format="npy", batch=2)
     )
     model = VideoTokenizer.from_pretrained(folder / "tokenizer").freeze()
     with torch.no_grad():
-        whole = to_frames(model.decode({"video": torch.from_numpy(codes_of(samples).astype(np.int64))}))
-    for row, expected in enumerate(whole):
+        decoded = to_frames(model.decode({"video": torch.from_numpy(codes_of(samples).astype(np.int64))}))
+    for row, expected in enumerate(decoded):
         written = np.load(tmp_path / "npy" / f"{row:06d}.npy")
         assert np.abs(written.astype(int) - expected).max() <= 1, "pieces and batches may round differently"
 
 
-def test_codes_of_another_tokenizer_are_refused_by_both_fingerprints(folder: Path, tmp_path: Path) -> None:
+def test_tokens_of_another_tokenizer_are_refused_naming_both_fingerprints(folder: Path, tmp_path: Path) -> None:
     other = str(folder / "other")
     with pytest.raises(CacheError, match=VideoTokenizer.from_pretrained(other).code_fingerprint):
         decode.run(DecodeRequest(tokens=folder / "cache", tokenizer=other, out=tmp_path / "out"))
@@ -152,9 +152,7 @@ def test_generate_begins_with_the_reconstructed_frames_of_the_video(folder: Path
         generate.run(GenerateRequest(**models, video=video, out=tmp_path / "no", **(flags | {"given_frames": 5})))
 
 
-def test_the_python_in_the_readme_does_what_it_says(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_example_of_the_readme_works(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[3] / "README.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (tmp_path / "demo").symlink_to(folder)
@@ -166,7 +164,7 @@ def test_the_python_in_the_readme_does_what_it_says(
     assert names["video"].shape == (1, 24, SIZE, SIZE, 3)
 
 
-def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: Path) -> None:
+def test_reconstruct_writes_originals_and_reconstructions_and_scores_them(folder: Path, tmp_path: Path) -> None:
     summary = reconstruct.run(
         ReconstructRequest(tokenizer=str(folder / "tokenizer"), data=DATA, out=tmp_path / "out", num=2)
     )
@@ -180,7 +178,7 @@ def test_reconstruct_writes_both_sides_and_scores_them(folder: Path, tmp_path: P
     assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
-def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_path: Path) -> None:
+def test_reconstruct_names_unreadable_videos(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / "videos" / name, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
@@ -195,17 +193,17 @@ def test_reconstruct_names_the_videos_that_it_could_not_read(folder: Path, tmp_p
 
 
 @pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("zero.mp4", "unreadable: the file is empty")])
-def test_generate_names_what_is_no_video(folder: Path, tmp_path: Path, name: str, problem: str) -> None:
+def test_generate_names_a_file_that_is_not_a_video(folder: Path, tmp_path: Path, name: str, problem: str) -> None:
     (tmp_path / "zero.mp4").write_bytes(b"")
     tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
     with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
         first_frames(tokenizer, tmp_path / name, 1)
 
 
-def test_a_folder_that_holds_something_is_never_written_into(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_never_written_to(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     for command in (
-        lambda: draw(folder, tmp_path),
+        lambda: sample_tokens(folder, tmp_path),
         lambda: decode.run(DecodeRequest(tokens=folder / "cache", tokenizer=str(folder / "tokenizer"), out=tmp_path)),
         lambda: reconstruct.run(
             ReconstructRequest(tokenizer=str(folder / "tokenizer"), data=DATA, out=tmp_path, num=1)

@@ -1,4 +1,4 @@
-"""`tokenreel export` on a token file: what is in the shards is tested with `export_webdataset`."""
+"""`tokenreel export` on a token file; the content of shards is tested with `export_webdataset`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_a_split_is_exported_in_shards(token_file: Path, tmp_path: Path, capsys:
     }  # fmt: skip
 
 
-def test_what_is_there_is_not_overwritten(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_shards_are_not_overwritten(
+    token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export("--cache", token_file, "--out", tmp_path / "out", "--quiet") == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert len(before) == 2
@@ -58,5 +60,5 @@ def test_what_is_there_is_not_overwritten(token_file: Path, tmp_path: Path, caps
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_the_default_of_the_flag_is_that_of_the_function(token_file: Path, tmp_path: Path) -> None:
+def test_the_default_of_the_option_is_that_of_the_function(token_file: Path, tmp_path: Path) -> None:
     assert ExportRequest(cache=token_file, out=tmp_path / "out").shard_rows == SHARD_ROWS

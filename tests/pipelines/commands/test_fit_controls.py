@@ -1,4 +1,4 @@
-"""The way of a control: fitted on training clips, written beside the codes, published, given by a person."""
+"""Controls: fitted on training clips, stored in the cache, published, given by a user."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def settings(folder: Path, text: str = CONFIG) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same videos as DATA, as files, with an integer track of a user's: the quarter in which the tip is."""
+    """The videos of DATA as files, with an integer control of the user: the quarter in which the tip is."""
     path = tmp_path_factory.mktemp("files") / "videos"
     tabletop.run(TabletopRequest(directory=path, videos=17, seed=3, frames=23, size=16))
     lines = [line.split(",") for line in (path / "states.csv").read_text().splitlines()[1:]]
@@ -104,60 +104,60 @@ def files(path: Path, *parts: str) -> dict[str, bytes]:
     }
 
 
-def test_fitting_says_what_is_in_use_and_what_is_lost(fitted: Path, reference: Path, tmp_path: Path) -> None:
+def test_fitting_reports_codebook_usage_and_errors(fitted: Path, reference: Path, tmp_path: Path) -> None:
     summary = fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=DATA, out=tmp_path / "x", workers=2))
     json.dumps(summary)
     figures = summary["controls"]
     assert list(figures) == ["class", "sound", "state"]
     assert figures["class"]["codebook_size"] == len(TokenCache.open(reference).classes)
     assert (figures["state"]["codebook_size"], figures["state"]["in_use"]) == (11, 11)
-    assert 0 < figures["state"]["rms_error"] < 0.03  # the tip's room is 0.75 wide; 11 even codes err by 0.02
+    assert 0 < figures["state"]["rms_error"] < 0.03  # the tip's range is 0.75; 11 equidistant codes err by 0.02
     assert 0 < figures["sound"]["relative_error"] < 0.1
     assert summary["clips"] == len(TokenCache.open(reference).rows("train"))
-    assert files(tmp_path / "x") == files(fitted)  # byte for byte, whoever reads
+    assert files(tmp_path / "x") == files(fitted)  # byte for byte, for any number of workers
     assert Controls.from_pretrained(fitted).weights_fingerprint == summary["weights_fingerprint"]
 
 
-def test_rows_hold_the_codes_of_their_controls(reference: Path, fitted: Path) -> None:
-    """Against the coders, given what Tabletop itself says of each clip."""
+def test_rows_hold_the_tokens_of_their_controls(reference: Path, fitted: Path) -> None:
+    """Compared with the encoders applied to the ground truth of Tabletop."""
     cache, controls = TokenCache.open(reference), Controls.from_pretrained(fitted)
     config = TabletopConfig(height=16, width=16, frames=23, seed=3)
     codes = cache.read(range(cache.row_count))
     for row in range(0, cache.row_count, 7):
         clip = tabletop_clip(config, int(cache.column("source")[row]))
         first = int(cache.column("first_frame")[row])
-        heard = resample(clip.sound, clip.sample_rate, 2000)[first * 200 : (first + FRAMES) * 200]
+        samples = resample(clip.sound, clip.sample_rate, 2000)[first * 200 : (first + FRAMES) * 200]
         state = clip.state[first : first + FRAMES]
-        expected = controls.encode({"class": clip.class_name, "sound": heard.reshape(FRAMES, 200), "state": state})
-        for name, made in expected.items():
-            np.testing.assert_array_equal(codes[name][row], made)
+        expected = controls.encode({"class": clip.class_name, "sound": samples.reshape(FRAMES, 200), "state": state})
+        for name, indices in expected.items():
+            np.testing.assert_array_equal(codes[name][row], indices)
     assert [stream.name for stream in cache.spec.streams] == ["video", "class", "sound", "state"]
     assert [stream.encoder_fingerprint for stream in cache.spec.streams[1:]] == [
         s.encoder_fingerprint for s in controls.streams(FRAMES)
     ]
 
 
-def test_tracks_leave_the_codes_of_the_video_as_they_are(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_controls_do_not_change_the_tokens_of_the_video(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x"))
-    with_tracks, without = TokenCache.open(reference), TokenCache.open(tmp_path / "x")
+    with_controls, without = TokenCache.open(reference), TokenCache.open(tmp_path / "x")
     assert files(tmp_path / "x/streams/video", "c") == files(reference / "streams/video", "c")
-    assert with_tracks.code_fingerprint == without.code_fingerprint
-    assert "coder" not in without.header.to_json()["spec"]["streams"][0]
+    assert with_controls.code_fingerprint == without.code_fingerprint
+    assert "encoder_fingerprint" not in without.header.to_json()["spec"]["streams"][0]
     assert "controls" not in without.provenance
 
 
-def test_two_workers_that_go_on_with_a_part_make_the_same_bytes(
+def test_two_workers_that_complete_a_cache_write_the_same_bytes(
     reference: Path, tokenizer: str, fitted: Path, tmp_path: Path
 ) -> None:
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}
-    tokenize_dataset.run(TokenizeRequest(**flags, shard_index=1, num_shards=2))  # what is missing is done later
+    tokenize_dataset.run(TokenizeRequest(**flags, shard_index=1, num_shards=2))  # the other shards are written later
     assert TokenCache.open(tmp_path / "x", allow_partial=True).cache_id is None
     assert tokenize_dataset.run(TokenizeRequest(**flags, workers=2))["sealed"]
     assert files(tmp_path / "x", "c") == files(reference, "c")
     assert TokenCache.open(tmp_path / "x").cache_id == TokenCache.open(reference).cache_id
 
 
-def test_other_controls_do_not_go_on_with_a_cache(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_other_controls_do_not_continue_a_cache(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     fit_controls.run(
         FitControlsRequest(
             config=settings(tmp_path), assignments=["controls.state.codebook_size=7"], data=DATA, out=tmp_path / "x"
@@ -168,7 +168,7 @@ def test_other_controls_do_not_go_on_with_a_cache(reference: Path, tokenizer: st
             tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, controls=controls, data=DATA, out=reference))
 
 
-def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_a_cache_of_files_with_a_control_of_the_user(folder: Path, tokenizer: str, tmp_path: Path) -> None:
     text = CONFIG + "  quarter: {type: integers, file: quarters.csv, column: quarter, codebook_size: 4}\n"
     fit_controls.run(FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls"))
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(tmp_path / "controls"), "data": str(folder)}
@@ -189,8 +189,8 @@ def test_a_cache_of_files_with_a_track_of_the_users(folder: Path, tokenizer: str
     assert [controls.encoder("class").decode(code) for code in codes["class"]] == labels
 
 
-def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, tokenizer: str, tmp_path: Path) -> None:
-    """Neither in tokenizing nor in repairing, where only some shards would have the new numbers."""
+def test_a_changed_table_does_not_continue_a_cache(folder: Path, tokenizer: str, tmp_path: Path) -> None:
+    """Neither by tokenizing nor by repairing, as only some shards would have the new numbers."""
     shutil.copytree(folder, tmp_path / "videos")
     text = CONFIG.replace("  class: {type: class}\n", "").replace("  sound:", "  # sound:")
     fit_controls.run(FitControlsRequest(config=settings(tmp_path, text), data=str(folder), out=tmp_path / "controls"))
@@ -199,12 +199,12 @@ def test_a_table_that_has_changed_does_not_go_on_with_a_cache(folder: Path, toke
     table = tmp_path / "videos/states.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",0.5" for line in lines[1:])]) + "\n")
-    for again in (
+    for attempt in (
         partial(tokenize_dataset.run, TokenizeRequest(**flags, data=str(tmp_path / "videos"))),
         partial(repair_damaged, tmp_path / "x"),
     ):
         with pytest.raises(DataError, match=r"states\.csv has changed since .*x was started \(sha256 [0-9a-f]{12}"):
-            again()
+            attempt()
     table.write_text("\n".join(lines) + "\n")
     assert tokenize_dataset.run(TokenizeRequest(**flags, data=str(tmp_path / "videos")))["sealed"]
 
@@ -215,21 +215,21 @@ def repair_damaged(path: Path) -> None:
     repair.run(RepairRequest(path=path))
 
 
-def test_contacts_in_files_sound_unlike_silence(folder: Path, tmp_path: Path) -> None:
-    """Through AAC and back: 95 % of the frames in which something is touched have other codes than silence."""
+def test_contacts_in_files_have_other_sound_tokens_than_silence(folder: Path, tmp_path: Path) -> None:
+    """After AAC coding, at least 95 % of the frames with contacts have other tokens than silence."""
     fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=str(folder), out=tmp_path / "x"))
     controls = Controls.from_pretrained(tmp_path / "x")
     silence = controls.encoder("sound").encode(np.zeros((1, 200), np.float32))[0]
-    heard = []
+    audible = []
     contacts = [line.split(",") for line in (folder / "contacts.csv").read_text().splitlines()[1:]]
     for name in {row[0] for row in contacts}:
         codes = encode_given_controls(controls, {"sound": str(folder / name)}, {"sound": 23})["sound"][0].numpy()
-        heard += [bool((codes[int(frame)] != silence).any()) for other, frame, *_ in contacts if other == name]
-    assert len(heard) > 10
-    assert np.mean(heard) >= 0.95
+        audible += [bool((codes[int(frame)] != silence).any()) for other, frame, *_ in contacts if other == name]
+    assert len(audible) > 10
+    assert np.mean(audible) >= 0.95
 
 
-def test_a_video_without_sound_is_put_in_quarantine(folder: Path, tokenizer: str, fitted: Path, tmp_path: Path) -> None:
+def test_a_video_without_sound_is_quarantined(folder: Path, tokenizer: str, fitted: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "videos")
     name = next(path.relative_to(folder) for path in sorted(folder.rglob("*.mp4")))
     write_video(tmp_path / "videos" / name, np.zeros((23, 16, 16, 3), np.uint8), 10.0)
@@ -265,7 +265,7 @@ def test_an_integer_out_of_range_is_refused(folder: Path, tmp_path: Path) -> Non
         )
 
 
-def test_repair_makes_tracks_again(reference: Path, fitted: Path, tmp_path: Path) -> None:
+def test_repair_restores_control_streams(reference: Path, fitted: Path, tmp_path: Path) -> None:
     shutil.copytree(reference, tmp_path / "x")
     shard = next(path for path in (tmp_path / "x/streams/state/c").rglob("*") if path.is_file())
     shard.unlink()
@@ -277,7 +277,7 @@ def test_repair_makes_tracks_again(reference: Path, fitted: Path, tmp_path: Path
         repair.run(RepairRequest(path=tmp_path / "x", data=DATA, tokenizer="somewhere"))
 
 
-def test_inspect_and_decode_take_a_cache_with_tracks(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_inspect_and_decode_take_a_cache_with_controls(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     summary = inspect_path.run(InspectRequest(path=reference))
     assert summary["streams"]["state"] == "control, uint8 [5, 1, 2, 1] per row, codebook size 11"
     assert summary["codebook_usage"]["state"]["in_use"] == [11]
@@ -285,7 +285,9 @@ def test_inspect_and_decode_take_a_cache_with_tracks(reference: Path, tokenizer:
     assert decoded["frames"] == 17 * 4 * FRAMES
 
 
-def test_whole_videos_keep_tracks_of_frames_only(tokenizer: str, fitted: Path, reference: Path, tmp_path: Path) -> None:
+def test_caches_of_whole_videos_store_frame_level_controls_only(
+    tokenizer: str, fitted: Path, reference: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="cannot store the control 'class', which belongs to a clip"):
         tokenize_dataset.run(
             TokenizeRequest(tokenizer=tokenizer, controls=str(fitted), data=DATA, out=tmp_path / "x", whole_videos=True)
@@ -297,16 +299,18 @@ def test_whole_videos_keep_tracks_of_frames_only(tokenizer: str, fitted: Path, r
             tokenizer=tokenizer, controls=str(tmp_path / "y"), data=DATA, out=tmp_path / "z", whole_videos=True
         )
     )
-    whole, clips = TokenCache.open(tmp_path / "z"), TokenCache.open(reference)
+    videos, clips = TokenCache.open(tmp_path / "z"), TokenCache.open(reference)
     for name in ("video", "sound", "state"):
-        np.testing.assert_array_equal(whole.read(whole.rows())[name], clips.read(clips.rows())[name])
+        np.testing.assert_array_equal(videos.read(videos.rows())[name], clips.read(clips.rows())[name])
 
 
-def test_controls_go_to_the_hub_and_come_back(hub: FakeHub, fitted: Path, tokenizer: str, tmp_path: Path) -> None:
-    sent = push.run(PushRequest(path=fitted, repo="me/controls"))
-    got = pull.run(PullRequest(repo="me/controls", path=tmp_path / "back"))
-    assert (got["kind"], got["identity"]) == ("controls", sent["identity"])
-    assert verify.run(VerifyRequest(path=tmp_path / "back"))["weights_fingerprint"] == sent["identity"]
+def test_controls_are_pushed_and_pulled_with_their_identity(
+    hub: FakeHub, fitted: Path, tokenizer: str, tmp_path: Path
+) -> None:
+    pushed = push.run(PushRequest(path=fitted, repo="me/controls"))
+    pulled = pull.run(PullRequest(repo="me/controls", path=tmp_path / "back"))
+    assert (pulled["kind"], pulled["identity"]) == ("controls", pushed["identity"])
+    assert verify.run(VerifyRequest(path=tmp_path / "back"))["weights_fingerprint"] == pushed["identity"]
     assert inspect_path.run(InspectRequest(path=fitted))["model"]["kind"] == "controls"
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": "me/controls", "data": DATA}
     push.run(PushRequest(path=fitted, repo="me/controls", revision="kept"))
@@ -318,8 +322,8 @@ def test_controls_go_to_the_hub_and_come_back(hub: FakeHub, fitted: Path, tokeni
         tokenize_dataset.run(TokenizeRequest(**flags, controls_revision="gone", out=tmp_path / "z"))
 
 
-def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_path: Path) -> None:
-    """A class by name, states as a CSV, sound as the video's own file: as if it had been tokenized."""
+def test_given_controls_are_encoded_as_in_the_cache(folder: Path, fitted: Path, tmp_path: Path) -> None:
+    """A class by name, states as a CSV file, sound from the video file."""
     controls = Controls.from_pretrained(fitted)
     clip = tabletop_clip(TabletopConfig(height=16, width=16, frames=23, seed=3), 2)
     name = f"{clip.class_name}/{clip.index:06d}.mp4"
@@ -349,7 +353,7 @@ def test_a_person_gives_what_the_cache_holds(folder: Path, fitted: Path, tmp_pat
         encode_given_controls(controls, {"sounds": "x"}, {"sounds": 23})
 
 
-def test_a_data_set_without_what_is_wanted_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_without_the_controls_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", np.zeros((7, 16, 16, 3), np.uint8), 10.0)
     flags: dict[str, Any] = {"config": settings(tmp_path), "data": str(tmp_path / "a.mp4"), "out": tmp_path / "x"}
     with pytest.raises(DataError, match="needs classes, but this data set has none"):
@@ -364,7 +368,7 @@ class Cut(Exception):
     pass
 
 
-def test_a_run_that_breaks_off_in_its_controls_goes_on(
+def test_a_run_interrupted_in_its_controls_is_continued(
     reference: Path, tokenizer: str, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags: dict[str, Any] = {"tokenizer": tokenizer, "controls": str(fitted), "data": DATA, "out": tmp_path / "x"}

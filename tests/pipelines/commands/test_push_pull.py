@@ -1,4 +1,4 @@
-"""`push` and `pull` of every kind of artefact over HTTP: what arrives is what was sent, or nothing arrives."""
+"""`push` and `pull` of every kind of artifact over HTTP: it arrives intact or not at all."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def prior(tmp_path: Path) -> Path:
     return tmp_path / "prior"
 
 
-def test_a_cache_goes_and_comes_back_with_its_identity(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
-    sent = push.run(PushRequest(path=cache, repo="me/tokens"))
-    got = pull.run(PullRequest(repo="me/tokens", path=tmp_path / "back"))
-    assert (got["kind"], got["identity"]) == ("token cache", sent["identity"])
+def test_a_cache_is_pushed_and_pulled_with_its_identity(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
+    pushed = push.run(PushRequest(path=cache, repo="me/tokens"))
+    pulled = pull.run(PullRequest(repo="me/tokens", path=tmp_path / "back"))
+    assert (pulled["kind"], pulled["identity"]) == ("token cache", pushed["identity"])
     there, back = TokenCache.open(cache), TokenCache.open(tmp_path / "back")
     assert back.cache_id == there.cache_id
     assert np.array_equal(back.read(back.rows())["video"], there.read(there.rows())["video"])
 
 
 def test_the_manifest_is_uploaded_last(hub: FakeHub, cache: Path) -> None:
-    """A push that broke off must not look like a whole cache."""
+    """An interrupted push must not look like a complete cache."""
     push.run(PushRequest(path=cache, repo="me/tokens"))
     commits = list(hub.repos["dataset", "me/tokens"].commits.values())
     assert "manifest.json" in commits[-1]
@@ -52,14 +52,14 @@ def test_the_manifest_is_uploaded_last(hub: FakeHub, cache: Path) -> None:
     assert commits[-1].keys() - commits[-2].keys() == {"manifest.json"}
 
 
-def test_paths_and_hosts_stay_at_home(hub: FakeHub, cache: Path) -> None:
+def test_local_paths_and_host_names_are_not_pushed(hub: FakeHub, cache: Path) -> None:
     push.run(PushRequest(path=cache, repo="me/tokens"))
     files = hub.files("dataset", "me/tokens")
     assert not any(b"private" in data for data in files.values())
     assert not any(name.startswith("commits/") for name in files)
 
 
-def test_a_prior_goes_and_comes_back(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
+def test_a_prior_is_pushed_and_pulled(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
     (prior / "checkpoints").mkdir()
     (prior / "checkpoints/large.safetensors").write_bytes(b"1")
     push.run(PushRequest(path=prior, repo="me/prior"))
@@ -71,21 +71,21 @@ def test_a_prior_goes_and_comes_back(hub: FakeHub, prior: Path, tmp_path: Path) 
 
 
 def test_a_branch_and_a_commit_can_be_pulled(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
-    sent = push.run(PushRequest(path=prior, repo="me/branched", revision="v2"))
+    pushed = push.run(PushRequest(path=prior, repo="me/branched", revision="v2"))
     assert hub.files("model", "me/branched", "main") == {}
     assert (
         pull.run(PullRequest(repo="me/branched", path=tmp_path / "branch", revision="v2"))["revision"]
-        == sent["revision"]
+        == pushed["revision"]
     )
     assert (
-        pull.run(PullRequest(repo="me/branched", path=tmp_path / "commit", revision=sent["revision"]))["identity"]
-        == sent["identity"]
+        pull.run(PullRequest(repo="me/branched", path=tmp_path / "commit", revision=pushed["revision"]))["identity"]
+        == pushed["identity"]
     )
     with pytest.raises(HubError, match="no revision 'v3'"):
         pull.run(PullRequest(repo="me/branched", path=tmp_path / "other", revision="v3"))
 
 
-def test_what_is_damaged_is_not_pushed(hub: FakeHub, cache: Path) -> None:
+def test_a_damaged_artifact_is_not_pushed(hub: FakeHub, cache: Path) -> None:
     shard = next(path for path in (cache / "streams").rglob("*") if path.is_file() and path.name != "zarr.json")
     data = bytearray(shard.read_bytes())
     data[0] ^= 1
@@ -95,7 +95,7 @@ def test_what_is_damaged_is_not_pushed(hub: FakeHub, cache: Path) -> None:
     assert hub.repos == {}
 
 
-def test_what_is_not_whole_on_the_hub_does_not_arrive(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
+def test_an_incomplete_artifact_on_the_hub_is_not_pulled(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
     push.run(PushRequest(path=cache, repo="me/half"))
     repo = hub.repos["dataset", "me/half"]
     files = hub.files("dataset", "me/half")
@@ -106,19 +106,17 @@ def test_what_is_not_whole_on_the_hub_does_not_arrive(hub: FakeHub, cache: Path,
     assert not list(tmp_path.glob("back*"))
 
 
-def test_a_download_that_breaks_off_leaves_no_folder_and_is_gone_on_with(
-    hub: FakeHub, prior: Path, tmp_path: Path
-) -> None:
-    sent = push.run(PushRequest(path=prior, repo="me/cut"))
+def test_an_interrupted_download_leaves_no_folder_and_is_resumed(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
+    pushed = push.run(PushRequest(path=prior, repo="me/cut"))
     hub.cut["model.safetensors"] = 99
     with pytest.raises(HubError, match="me/cut"):
         pull.run(PullRequest(repo="me/cut", path=tmp_path / "back"))
     assert not (tmp_path / "back").exists()
     hub.cut.clear()
-    assert pull.run(PullRequest(repo="me/cut", path=tmp_path / "back"))["identity"] == sent["identity"]
+    assert pull.run(PullRequest(repo="me/cut", path=tmp_path / "back"))["identity"] == pushed["identity"]
 
 
-def test_a_folder_with_something_in_it_is_left_alone(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
     push.run(PushRequest(path=prior, repo="me/prior"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""`tokenreel tabletop`: the files it writes hold the clips and the truth about them."""
+"""`tokenreel tabletop`: its files hold the clips and their ground truth."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_files_are_the_clips(tmp_path: Path) -> None:
-    """What is read back from mp4 is close to the clip that config and index in the folder give."""
+def test_the_videos_are_the_clips(tmp_path: Path) -> None:
+    """Frames read from mp4 are close to the clip that configuration and index in the folder define."""
     summary = tabletop.run(TabletopRequest(directory=tmp_path / "out", videos=5, seed=7, frames=13, size=46))
     config = from_mapping(TabletopConfig, json.loads((tmp_path / "out/tabletop.json").read_text()))
     rows = _table(tmp_path / "out/metadata.csv")
@@ -39,7 +39,7 @@ def test_the_files_are_the_clips(tmp_path: Path) -> None:
         assert np.abs(frames.astype(int) - clip.frames).mean() < 4
 
 
-def test_the_tables_hold_the_truth(tmp_path: Path) -> None:
+def test_the_tables_hold_the_ground_truth(tmp_path: Path) -> None:
     tabletop.run(TabletopRequest(directory=tmp_path / "out", videos=3, seed=1, frames=17, size=16))
     clips = [tabletop_clip(TabletopConfig(16, 16, 17, seed=1), index) for index in range(3)]
     states = _table(tmp_path / "out/states.csv")
@@ -52,14 +52,14 @@ def test_the_tables_hold_the_truth(tmp_path: Path) -> None:
     assert contacts == [(contact.frame, contact.object) for clip in clips for contact in clip.contacts]
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="already exists and is not empty"):
         tabletop.run(TabletopRequest(directory=tmp_path, videos=1, seed=0, frames=2, size=16))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_numbers_that_cannot_be_leave_no_folder(tmp_path: Path) -> None:
+def test_values_out_of_range_leave_no_folder(tmp_path: Path) -> None:
     for wrong in ({"videos": 0}, {"size": 3}, {"frames": 0}):
         with pytest.raises(ConfigError, match="="):
             tabletop.run(

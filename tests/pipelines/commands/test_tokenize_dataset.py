@@ -31,7 +31,7 @@ from tokenreel.tokenizers.hierarchical_vqvae import HierarchicalVQVAE
 
 DATA = "tabletop:?videos=31&seed=3&frames=23&size=16"
 SMALL = "tabletop:?videos=5&seed=3&frames=23&size=16"  # 20 rows in 1 shard
-FRAMES = 5  # of a clip: 4 clips a video, 124 rows in 4 shards
+FRAMES = 5  # of a clip: 4 clips per video, 124 rows in 4 shards
 TOKENIZER = {"type": "frame-vqvae", "hidden": 16, "residual": 8, "blocks": 1, "downsamplings": 2, "latent": 4}
 
 
@@ -49,7 +49,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def reference(tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache as one worker makes it."""
+    """The cache that one worker writes."""
     out = tmp_path_factory.mktemp("reference") / "cache"
     summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=out))
     assert (summary["sealed"], summary["rows"], summary["shards"], summary["quarantined"]) == (True, 124, 4, 0)
@@ -66,7 +66,7 @@ def assert_same_cache(path: Path, reference: Path) -> None:
     assert TokenCache.open(path).cache_id == TokenCache.open(reference).cache_id
 
 
-def test_rows_hold_the_codes_of_their_clips(reference: Path, tokenizer: str) -> None:
+def test_rows_hold_the_tokens_of_their_clips(reference: Path, tokenizer: str) -> None:
     cache, source = TokenCache.open(reference), open_source(DATA)
     model = VideoTokenizer.from_pretrained(tokenizer)
     framing = Framing(16, 16)
@@ -97,7 +97,7 @@ def test_workers_know_a_source_and_a_tokenizer_that_were_registered_here(referen
     assert arrays(tmp_path / "x") == arrays(reference)
 
 
-def test_two_halves_make_the_same_bytes_and_the_last_one_seals(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_two_jobs_write_the_same_bytes_and_the_last_one_seals(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     halves = [
         tokenize_dataset.run(
             TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", shard_index=half, num_shards=2)
@@ -109,7 +109,7 @@ def test_two_halves_make_the_same_bytes_and_the_last_one_seals(reference: Path, 
     assert_same_cache(tmp_path / "x", reference)
 
 
-def test_a_run_killed_after_its_first_commit_goes_on_to_the_same_bytes(
+def test_a_run_killed_after_its_first_commit_is_continued_to_the_same_bytes(
     reference: Path, tokenizer: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "x"
@@ -129,14 +129,14 @@ def test_a_run_killed_after_its_first_commit_goes_on_to_the_same_bytes(
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_finished_cache_is_left_as_it_is(reference: Path, tokenizer: str) -> None:
+def test_a_sealed_cache_is_not_changed(reference: Path, tokenizer: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")}
     summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference))
     assert (summary["rows"], summary["sealed"]) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")} == before
 
 
-def test_an_out_folder_of_something_else_is_refused(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_an_out_folder_with_other_content_is_refused(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     other = save_tokenizer(tmp_path / "b", seed=1)
     with pytest.raises(CacheError, match="holds another token cache: its code_fingerprint is"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=other, data=DATA, out=reference))
@@ -231,7 +231,7 @@ def test_repair_refuses_another_tokenizer(reference: Path, tmp_path: Path) -> No
         repair.run(RepairRequest(path=tmp_path / "x", tokenizer=save_tokenizer(tmp_path / "b", seed=1)))
 
 
-def test_bf16_says_how_many_codes_it_changes(tokenizer: str, tmp_path: Path) -> None:
+def test_bf16_reports_the_fraction_of_tokens_that_it_changes(tokenizer: str, tmp_path: Path) -> None:
     summary = tokenize_dataset.run(
         TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x", precision="bf16")
     )
@@ -242,7 +242,7 @@ def test_bf16_says_how_many_codes_it_changes(tokenizer: str, tmp_path: Path) -> 
     assert caches[0].cache_id != caches[1].cache_id
 
 
-def test_foreign_codes_need_no_tokenizer(tmp_path: Path) -> None:
+def test_imported_tokens_need_no_tokenizer(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(0, 97, (13, 3, 2, 5), dtype=np.int32)
     np.save(tmp_path / "codes.npy", codes)
     summary = tokenize_dataset.run(
@@ -257,7 +257,7 @@ def test_foreign_codes_need_no_tokenizer(tmp_path: Path) -> None:
         tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=DATA, out=tmp_path / "y"))
 
 
-def test_inspect_says_what_a_cache_holds(reference: Path) -> None:
+def test_inspect_reports_the_content_of_a_cache(reference: Path) -> None:
     summary = json.loads(json.dumps(inspect_path.run(InspectRequest(path=reference))))
     assert (summary["rows"], summary["valid_rows"], summary["sealed"]) == (124, 124, True)
     assert sum(summary["splits"].values()) == sum(summary["classes"].values()) == 124
@@ -277,7 +277,7 @@ def save_two_levels(path: Path, collapsed: bool) -> str:
     return str(path)
 
 
-def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> None:
+def test_a_cache_holds_both_levels_and_the_given_frames(tmp_path: Path) -> None:
     tokenizer = save_two_levels(tmp_path / "a", collapsed=False)
     assert tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=tmp_path / "x"))["sealed"]
     cache = TokenCache.open(tmp_path / "x")
@@ -288,8 +288,8 @@ def test_two_levels_and_the_given_frames_lie_side_by_side(tmp_path: Path) -> Non
     assert shapes == {"top": (10, *top), "bottom": (10, *bottom), **given}
 
 
-def test_a_collapsed_level_is_sealed_only_if_that_is_allowed(tmp_path: Path) -> None:
-    """No shard is lost by the refusal."""
+def test_a_collapsed_level_is_sealed_only_if_allowed(tmp_path: Path) -> None:
+    """The refusal does not lose any shard."""
     tokenizer, out = save_two_levels(tmp_path / "a", collapsed=True), tmp_path / "x"
     with pytest.raises(DataError, match=r"not sealed: its level 'top' .* 7\.7% of its 13 codes occur, perplexity 1\.0"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=SMALL, out=out))

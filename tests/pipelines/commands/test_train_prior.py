@@ -1,4 +1,4 @@
-"""Stage two on a cache of foreign codes in which each frame is the one before, every code one higher."""
+"""Stage two on a cache of imported tokens, in which each frame is the previous one with every token one higher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import Prior
 
-K, CLIPS, STEPS = 5, 61, 7  # codes, clips, frames of a clip
+K, CLIPS, STEPS = 5, 61, 7  # codebook size, clips, frames of a clip
 SETTINGS = [
     "prior={type: gpt, depth: 1, width: 16, heads: 2, dropout: 0.1}",
     "training={batch: 6, learning_rate: 0.01, checkpoint_every: 4, validate_every: 4, sample_every: 4}",
@@ -45,10 +45,10 @@ def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any
     )
 
 
-def test_a_prior_learns_beats_counting_codes_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
+def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
     summary = train(cache, tmp_path / "run", steps=150)
     assert summary["bits_per_code"] < 0.5 * summary["bits_per_code_unigram"]
-    assert summary["bits_per_code_temporal_bigram"] < 0.5, "what comes next is certain, but for smoothing"
+    assert summary["bits_per_code_temporal_bigram"] < 0.5, "the next token is certain, except for smoothing"
     assert summary["given_frames"] == 1
     prior = Prior.from_pretrained(tmp_path / "run")
     tokens = TokenCache.open(cache)
@@ -59,12 +59,12 @@ def test_a_prior_learns_beats_counting_codes_and_loads_from_its_run_folder(tmp_p
     assert again == pytest.approx(summary["bits_per_code"], rel=1e-5)
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, cache: Path) -> None:
-    """Dropout on. The kill itself is tested with the loop; here the parts of a real prior are."""
-    train(cache, tmp_path / "whole")
-    train(cache, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000004"))
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, cache: Path) -> None:
+    """With dropout. Killing is tested with the training loop, here a real prior."""
+    train(cache, tmp_path / "reference")
+    train(cache, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000004"))
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp_path: Path, cache: Path) -> None:
@@ -74,14 +74,14 @@ def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp
     assert config["training"]["betas"] == [0.9, 0.99], "defaults are resolved too"
     lines = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [line["step"] for line in lines if "validation/bits_per_code" in line] == [4, 8, 9]
-    samples, real = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
-    held_out = real.rows("validation")[: len(samples.rows())]
-    drawn, given = samples.read(samples.rows())["video"], real.read(held_out)["video"]
-    assert np.array_equal(drawn[:, 0], given[:, 0])
-    assert drawn.shape == given.shape
+    samples, original = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
+    held_out = original.rows("validation")[: len(samples.rows())]
+    sampled, given = samples.read(samples.rows())["video"], original.read(held_out)["video"]
+    assert np.array_equal(sampled[:, 0], given[:, 0])
+    assert sampled.shape == given.shape
 
 
-def test_codes_of_another_tokenizer_are_refused(tmp_path: Path, cache: Path) -> None:
+def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path, cache: Path) -> None:
     train(cache, tmp_path / "run", steps=2)
     other = make_cache(tmp_path / "other.tokens", seed=5)
     with pytest.raises(CheckpointError, match=r"started on other data \(cache .* of the tokenizer foreign-"):

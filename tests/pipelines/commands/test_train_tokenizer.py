@@ -1,4 +1,4 @@
-"""Stage one on squares that move over a plain ground, given as one uint8 array."""
+"""Stage one on squares that move over a plain background, in one uint8 array."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def train(videos: Path, out: Path, steps: int = 7, **flags: Any) -> dict[str, An
 
 
 def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(tmp_path: Path) -> None:
-    """Patches the size of a code in one of three colours: the mean image is far off, and two codes are too few."""
+    """Patches of the size of a token in one of three colours: the mean image is poor, and two codes are too few."""
     colours = np.array([(40, 40, 40), (255, 90, 90), (90, 90, 255)], np.uint8)
     chosen = np.random.default_rng(3).integers(0, 3, (CLIPS, FRAMES, SIZE // 4, SIZE // 4))
     np.save(tmp_path / "patches.npy", colours[chosen].repeat(4, axis=2).repeat(4, axis=3))
@@ -65,22 +65,22 @@ def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(t
     assert tokenizer.spec.frames == FRAMES
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, videos: Path) -> None:
-    """The codebook's counts and its revivals lie in the checkpoint too."""
-    train(videos, tmp_path / "whole")
-    train(videos, tmp_path / "resumed", resume=str(tmp_path / "whole/checkpoints/step_00000003"))
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, videos: Path) -> None:
+    """The checkpoint also holds the codebook's counts and its revivals."""
+    train(videos, tmp_path / "reference")
+    train(videos, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000003"))
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def test_decoding_in_workers_changes_nothing(tmp_path: Path, videos: Path) -> None:
-    train(videos, tmp_path / "here", steps=2)
-    train(videos, tmp_path / "there", steps=2, workers=2)
-    here, there = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("here", "there"))
-    assert here == there
+    train(videos, tmp_path / "serial", steps=2)
+    train(videos, tmp_path / "parallel", steps=2, workers=2)
+    serial, parallel = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("serial", "parallel"))
+    assert serial == parallel
 
 
-def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_low_codebook_usage_raises_an_alarm(tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = [*SETTINGS, "tokenizer.quantizer={type: vq, codebook_size: 509, init: uniform}"]
     with caplog.at_level(logging.WARNING):
         summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
@@ -91,7 +91,7 @@ def test_hardly_used_codes_raise_an_alarm(tmp_path: Path, videos: Path, caplog: 
 
 
 def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> None:
-    """The top's single vector of each of six clips at most reaches no half of 13 codes; the bottom's eight do."""
+    """One top token in each of at most six clips cannot use half of 13 codes; eight bottom tokens can."""
     videos = tmp_path / "noise.npy"
     np.save(videos, np.random.default_rng(3).integers(0, 256, (CLIPS, 4, 8, 8, 3), np.uint8))
     settings = [
@@ -105,7 +105,7 @@ def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> Non
     assert [alarm.split(":")[0] for alarm in summary["alarms"]] == ["level 'top'"]
 
 
-def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Path) -> None:
+def test_a_run_folder_of_other_videos_is_refused(tmp_path: Path, videos: Path) -> None:
     train(videos, tmp_path / "run", steps=2)
     fewer = tmp_path / "fewer.npy"
     np.save(fewer, np.load(videos)[:-3])
@@ -115,7 +115,7 @@ def test_other_videos_are_refused_in_the_same_folder(tmp_path: Path, videos: Pat
         train(videos, tmp_path / "run", steps=2, assignments=[*SETTINGS, "tokenizer.hidden=32"])
 
 
-def test_the_run_folder_holds_settings_and_samples_beside_the_originals(tmp_path: Path, videos: Path) -> None:
+def test_the_run_folder_holds_settings_and_samples_next_to_the_originals(tmp_path: Path, videos: Path) -> None:
     train(videos, tmp_path / "run", steps=3)
     config = json.loads((tmp_path / "run/run.json").read_text())["config"]
     assert config["tokenizer"]["quantizer"]["codebook_size"] == 13
@@ -128,7 +128,7 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, videos: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-def test_a_read_only_place_is_refused_before_training(tmp_path: Path, videos: Path) -> None:
+def test_a_read_only_folder_is_refused_before_training(tmp_path: Path, videos: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(UserError, match=r"--out .*file/run cannot be written"):

@@ -42,7 +42,7 @@ def test_every_checkpoint_of_a_run_is_checked(tmp_path: Path) -> None:
         verify.run(VerifyRequest(path=tmp_path))
 
 
-def test_a_folder_of_anything_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_an_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no cache"):
         verify.run(VerifyRequest(path=tmp_path))
     with pytest.raises(DataError, match="does not exist"):

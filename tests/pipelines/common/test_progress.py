@@ -1,4 +1,4 @@
-"""Progress passes everything through, keeps quiet where it should, and writes lines where there is no terminal."""
+"""Progress passes items through, prints nothing where it should not, and prints lines without a terminal."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def a_line_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_items_pass_through_lazily(capsys: pytest.CaptureFixture[str]) -> None:
-    drawn = []
+    consumed = []
 
     def items() -> Iterator[int]:
         for item in range(3):
-            drawn.append(item)
+            consumed.append(item)
             yield item
 
-    shown = progress(items(), "decode", "clip", total=3)
-    assert next(iter(shown)) == 0
-    assert drawn == [0]
-    assert list(shown) == [1, 2]
+    wrapped = progress(items(), "decode", "clip", total=3)
+    assert next(iter(wrapped)) == 0
+    assert consumed == [0]
+    assert list(wrapped) == [1, 2]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert [line.split(" [")[0] for line in captured.err.splitlines()] == [f"decode: {n}/3 clip" for n in (1, 2, 3)]
@@ -41,7 +41,7 @@ def test_work_done_earlier_counts_and_values_are_shown(capsys: pytest.CaptureFix
     assert "loss 0.25" in line
 
 
-def test_quiet_and_the_other_processes_say_nothing(
+def test_quiet_and_other_processes_print_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")

@@ -27,8 +27,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_each_source_wins_over_the_one_before(file: Path) -> None:
-    """File < --set < flags; the file's part for a stage wins over its shared part, but over no later source."""
+def test_later_sources_override_earlier_ones(file: Path) -> None:
+    """File < --set < options; the file's section of a stage overrides its shared section, but no later source."""
     assert resolve(None, file, [], {}, "tokenizer")["training"] == {"batch": 8, "steps": 200}
     assert resolve(None, file, [], {}, "prior")["training"] == {"batch": 4, "steps": 100}
     assert resolve(None, file, ["training.steps=3"], {}, "tokenizer")["training"]["steps"] == 3
@@ -36,7 +36,7 @@ def test_each_source_wins_over_the_one_before(file: Path) -> None:
     assert resolve(None, file, ["training.steps=3"], flags, "tokenizer")["training"] == {"batch": 8, "steps": 5}
 
 
-def test_an_assignment_changes_one_field_of_many(file: Path) -> None:
+def test_an_assignment_changes_one_field_only(file: Path) -> None:
     sections = resolve(None, file, ["tokenizer.quantizer.codebook_size=64"], {}, "tokenizer")
     assert sections["tokenizer"] == {
         "type": "frame-vqvae",
@@ -45,12 +45,12 @@ def test_an_assignment_changes_one_field_of_many(file: Path) -> None:
     }
 
 
-def test_a_quantizer_of_another_type_takes_no_field_of_the_old_one(file: Path) -> None:
+def test_a_quantizer_of_another_type_inherits_no_field(file: Path) -> None:
     sections = resolve(None, file, ["tokenizer.quantizer={type: fsq, levels: [8, 5]}"], {}, "tokenizer")
     assert sections["tokenizer"]["quantizer"] == {"type": "fsq", "levels": [8, 5]}
 
 
-def test_what_is_misspelt_gets_the_nearest_name(file: Path) -> None:
+def test_a_misspelt_field_gets_the_nearest_name(file: Path) -> None:
     with pytest.raises(ConfigError, match="'trainig' is not known; did you mean 'training'"):
         resolve(None, file, ["trainig.steps=3"], {}, "prior")
     with pytest.raises(ConfigError, match="preset 'no-such' is not known"):
@@ -74,7 +74,7 @@ def test_one_field_is_set_with_a_yaml_value(assignment: str, value: Any) -> None
 
 
 @pytest.mark.parametrize("assignment", ["prior.depth", "=3", "prior..depth=3", "prior.=3", "prior.depth=[1"])
-def test_what_is_no_assignment_is_refused(assignment: str) -> None:
+def test_a_malformed_assignment_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         read_assignments([assignment])
 
@@ -89,17 +89,17 @@ SETTINGS = (
 
 
 def test_the_order_of_assignments_does_not_matter(file: Path) -> None:
-    """Also where a type comes after its fields, or a part for a stage before what all stages share."""
+    """Also if a type comes after its fields, or the section of a stage before the shared one."""
     for count in range(len(SETTINGS) + 1):
-        for some in combinations(SETTINGS, count):
-            found = [resolve(None, file, order, {}, "tokenizer") for order in permutations(some)]
-            assert all(sections == found[0] for sections in found), some
-    assert found[0]["tokenizer"] == {
+        for chosen in combinations(SETTINGS, count):
+            results = [resolve(None, file, order, {}, "tokenizer") for order in permutations(chosen)]
+            assert all(sections == results[0] for sections in results), chosen
+    assert results[0]["tokenizer"] == {
         "type": "frame-vqvae",
         "hidden": 64,
         "quantizer": {"type": "fsq", "levels": [8, 5]},
     }
-    assert found[0]["training"] == {"batch": 2, "steps": 7, "seed": 3}
+    assert results[0]["training"] == {"batch": 2, "steps": 7, "seed": 3}
 
 
 def random_tree(rng: random.Random, depth: int) -> dict[str, Any]:
@@ -107,22 +107,22 @@ def random_tree(rng: random.Random, depth: int) -> dict[str, Any]:
     return {key: random_tree(rng, depth - 1) if depth and rng.random() < 0.6 else rng.randint(0, 9) for key in keys}
 
 
-def split_up(rng: random.Random, tree: dict[str, Any], field: str = "") -> list[str]:
-    """Assignments that say the same as `tree`: each mapping whole or by its fields."""
-    found = []
+def random_assignments(rng: random.Random, tree: dict[str, Any], field: str = "") -> list[str]:
+    """Assignments equivalent to `tree`: each mapping as one value or field by field."""
+    results = []
     for key, value in tree.items():
         if isinstance(value, dict) and rng.random() < 0.7:
-            found += split_up(rng, value, f"{field}{key}.")
+            results += random_assignments(rng, value, f"{field}{key}.")
         else:
-            found.append(f"{field}{key}={value}")
-    return found
+            results.append(f"{field}{key}={value}")
+    return results
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_tree_comes_back_from_its_fields_in_any_order(seed: int) -> None:
+def test_assignments_in_any_order_give_the_same_tree(seed: int) -> None:
     rng = random.Random(seed)
     tree = random_tree(rng, 3)
-    assignments = split_up(rng, tree)
+    assignments = random_assignments(rng, tree)
     for _ in range(20):
         rng.shuffle(assignments)
         assert read_assignments(assignments) == tree
@@ -140,12 +140,12 @@ def test_a_tree_comes_back_from_its_fields_in_any_order(seed: int) -> None:
         (["a={b: 1}", "a=null"], None),
     ],
 )
-def test_of_two_values_for_one_field_the_last_counts(assignments: list[str], expected: Any) -> None:
+def test_the_last_of_two_values_for_a_field_counts(assignments: list[str], expected: Any) -> None:
     assert read_assignments(assignments) == {"a": expected}
 
 
 @pytest.mark.parametrize("pair", [("a=1", "a.b=2"), ("a=null", "a.b.c=2"), ("a={b: [1]}", "a.b.c=2")])
-def test_a_field_inside_of_a_value_is_refused(pair: tuple[str, str]) -> None:
+def test_a_field_inside_a_value_is_refused(pair: tuple[str, str]) -> None:
     for first, second in permutations(pair):
         with pytest.raises(ConfigError) as caught:
             read_assignments(["x=1", first, "y=2", second])

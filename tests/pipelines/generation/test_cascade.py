@@ -1,4 +1,4 @@
-"""Two priors draw a clip together: from pixels to pixels with a tokenizer of two levels."""
+"""A cascade of two priors, one for each level of a hierarchical tokenizer, from pixels to pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAINING = ["training={batch: 2, validation_clips: 2, sample_clips: 1, threads: 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer, a cache of its codes and a prior for each level, all hardly trained."""
+    """A tokenizer, a cache of its tokens and a prior for each level, all trained for a few steps."""
     folder = tmp_path_factory.mktemp("hierarchy")
     settings = [*TOKENIZER, *TRAINING]
     train_tokenizer.run(
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def draw(folder: Path, out: Path, levels: tuple[str, ...] = ("top", "bottom"), given: int = 4) -> TokenCache:
+def sample_tokens(folder: Path, out: Path, levels: tuple[str, ...] = ("top", "bottom"), given: int = 4) -> TokenCache:
     priors = [str(folder / level) for level in levels]
     sample.run(
         SampleRequest(prior=priors, cache=folder / "cache", out=out, split=None, num=3, given_frames=given, seed=5)
@@ -54,13 +54,13 @@ def draw(folder: Path, out: Path, levels: tuple[str, ...] = ("top", "bottom"), g
     return TokenCache.open(out)
 
 
-def test_samples_hold_both_levels_and_begin_with_what_was_given(folder: Path, tmp_path: Path) -> None:
-    drawn = draw(folder, tmp_path / "samples")
-    codes, cache = drawn.read(drawn.rows()), TokenCache.open(folder / "cache")
-    sources = [int(source["row"]) for source in drawn.plan["videos"]]
-    for name, real in cache.read(sources).items():
-        track = name.removesuffix("_given") + "_given"
-        given = real if name == track else cache.read(sources)[track]
+def test_samples_hold_both_levels_and_begin_with_the_given_frames(folder: Path, tmp_path: Path) -> None:
+    sampled = sample_tokens(folder, tmp_path / "samples")
+    codes, cache = sampled.read(sampled.rows()), TokenCache.open(folder / "cache")
+    sources = [int(source["row"]) for source in sampled.plan["videos"]]
+    for name, original in cache.read(sources).items():
+        given_name = name.removesuffix("_given") + "_given"
+        given = original if name == given_name else cache.read(sources)[given_name]
         assert np.array_equal(codes[name][:, : given.shape[1]], given)
     assert [codes[name].shape[1] for name in ("top", "bottom")] == [2, 4]
     decode.run(
@@ -72,7 +72,10 @@ def test_samples_hold_both_levels_and_begin_with_what_was_given(folder: Path, tm
 
 
 def test_priors_may_be_named_in_any_order(folder: Path, tmp_path: Path) -> None:
-    one, other = draw(folder, tmp_path / "one"), draw(folder, tmp_path / "other", levels=("bottom", "top"))
+    one, other = (
+        sample_tokens(folder, tmp_path / "one"),
+        sample_tokens(folder, tmp_path / "other", levels=("bottom", "top")),
+    )
     for name, codes in one.read(one.rows()).items():
         assert np.array_equal(codes, other.read(other.rows())[name])
 
@@ -87,15 +90,15 @@ def test_priors_may_be_named_in_any_order(folder: Path, tmp_path: Path) -> None:
         (("top", "bottom"), 3, "must be 4"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_incomplete_cascades_and_wrong_numbers_of_given_frames_are_refused(
     folder: Path, tmp_path: Path, levels: tuple[str, ...], given: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        draw(folder, tmp_path / "samples", levels, given)
+        sample_tokens(folder, tmp_path / "samples", levels, given)
     assert not (tmp_path / "samples").exists()
 
 
-def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
+def test_generate_continues_the_given_frames_of_a_video_only(folder: Path, tmp_path: Path) -> None:
     frames = tabletop_clip(TabletopConfig(16, 16, frames=8), 3).frames
     write_video(tmp_path / "clip.npy", frames, 10.0)
     frames[4:] = 255 - frames[4:]
@@ -111,7 +114,7 @@ def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
         )
     clips = [np.load(tmp_path / name / "000000.npy") for name in ("clip", "other")]
     assert clips[0].shape == (8, 16, 16, 3)
-    assert np.array_equal(*clips), "what comes after the given frames reached the continuation"
+    assert np.array_equal(*clips), "later frames than the given ones affected the continuation"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_generate_continues_a_video(folder: Path, tmp_path: Path) -> None:
         ({"frames": 4}, r"--frames \(=4\) must be 8"),
     ],
 )
-def test_generate_refuses_before_it_makes_a_folder(
+def test_generate_refuses_wrong_numbers_of_frames_before_it_creates_a_folder(
     folder: Path, tmp_path: Path, flags: dict[str, int], message: str
 ) -> None:
     write_video(tmp_path / "clip.npy", tabletop_clip(TabletopConfig(16, 16, frames=8), 3).frames, 10.0)
@@ -143,14 +146,14 @@ def test_generate_refuses_before_it_makes_a_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
+def test_tokens_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Path) -> None:
     priors = [str(folder / level) for level in ("top", "bottom")]
     flags = {"num": 3, "given_frames": 4, "seed": 0, "split": None}
     for batch in (1, 2, 3):
-        drawn = sample.run(
+        sampled = sample.run(
             SampleRequest(prior=priors, cache=folder / "cache", out=tmp_path / str(batch), batch=batch, **flags)
         )
-        assert drawn["tokens_per_forward"] == 1
+        assert sampled["tokens_per_forward"] == 1
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_codes_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: Pa
         ("prior=null", "exclude each other"),
     ],
 )
-def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
+def test_settings_that_no_level_has_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
     settings = [*PRIORS, *TRAINING, "training.given_frames=4", assignment]
     with pytest.raises(ConfigError, match=message):
         train_prior.run(
@@ -169,13 +172,13 @@ def test_settings_of_no_level_are_refused(folder: Path, tmp_path: Path, assignme
         )
 
 
-def test_a_gpt_is_refused_for_codes_that_know_later_frames(folder: Path, tmp_path: Path) -> None:
+def test_a_gpt_is_refused_for_tokens_that_depend_on_later_frames(folder: Path, tmp_path: Path) -> None:
     settings = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
     with pytest.raises(ConfigError, match="depend on later frames"):
         train_prior.run(TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", steps=1))
 
 
-def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path: Path) -> None:
+def test_level_is_required_if_there_are_several(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--level"):
         train_prior.run(
             TrainPriorRequest(assignments=[*PRIORS, *TRAINING], cache=folder / "cache", out=tmp_path / "run", steps=1)
@@ -193,8 +196,8 @@ def test_a_level_has_to_be_named_where_there_are_several(folder: Path, tmp_path:
         )
 
 
-def test_scores_are_of_the_level(folder: Path) -> None:
-    """Of 13 codes hardly trained priors need about log2 13 bits each; counted baselines stand beside them."""
+def test_scores_are_those_of_the_level(folder: Path) -> None:
+    """With 13 codes a barely trained prior needs about log2 13 bits/code; the counted baselines are logged as well."""
     for level in ("top", "bottom"):
         *_, scores = read_metrics(folder / level / "metrics.jsonl")
         assert scores["validation/given_frames"] == 4

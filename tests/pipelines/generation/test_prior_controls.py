@@ -1,4 +1,4 @@
-"""Stage two with controls, on a cache whose frames do not tell the next one and whose states do."""
+"""Priors with controls, on a cache whose next frame is determined by the state but not by earlier frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import WindowSpan
 from tokenreel.priors.sampling.video import _Sampler
 
-K, CLIPS, STEPS = 7, 1021, 5  # codes, clips, frames of a clip
+K, CLIPS, STEPS = 7, 1021, 5  # codebook size, clips, frames of a clip
 SPEC = TokenSpec(
     (
         StreamSpec("video", (STEPS, 1, 2), K),
@@ -40,7 +40,7 @@ TRAINING = "training={batch: 16, learning_rate: 0.01, validation_clips: 64, samp
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each code is its frame's state and its own column; the class is the first state modulo 3."""
+    """Each token is the sum of its frame's state and its column; the class is the first state modulo 3."""
     path = tmp_path_factory.mktemp("data") / "codes.tokens"
     state = np.random.default_rng(3).integers(0, K, (CLIPS, STEPS, 1, 1, 1))
     tokens = {"video": (state + np.arange(2)[:, None]) % K, "state": state, "class": state[:, :1] % 3}
@@ -64,10 +64,10 @@ def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3")
 
 
-def test_bits_with_the_state_are_fewer_than_without_and_than_with_anothers(
+def test_the_state_lowers_bits_per_code_and_the_state_of_another_clip_raises_it(
     cache: Path, trained: tuple[Path, dict[str, Any]]
 ) -> None:
-    """What the state tells is worth log2 7 bits a frame; a prior that never had it cannot know. Level codes only."""
+    """The state is worth log2 7 bits per frame to the prior. Only tokens of the level are scored."""
     out, scores = trained
     assert scores["bits_per_code"] < 0.2
     assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K) / 2, abs=0.4)
@@ -82,11 +82,11 @@ def test_bits_with_the_state_are_fewer_than_without_and_than_with_anothers(
     assert others.bits_per_code > scores["bits_per_code_without_controls"]
 
 
-def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
+def test_samples_follow_given_and_sampled_states(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    for tracks in (None, ["class"]):
-        out = tmp_path / f"{tracks}"
+    for controls in (None, ["class"]):
+        out = tmp_path / f"{controls}"
         sample.run(
             SampleRequest(
                 prior=[str(trained[0])],
@@ -95,43 +95,43 @@ def test_samples_follow_the_state_that_is_given_and_the_one_that_is_drawn(
                 num=23,
                 given_frames=1,
                 seed=1,
-                given_controls=tracks,
+                given_controls=controls,
             )
         )
-        drawn, real = TokenCache.open(out), TokenCache.open(cache)
-        codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+        sampled, original = TokenCache.open(out), TokenCache.open(cache)
+        codes, clips = sampled.read(sampled.rows()), original.read([s["row"] for s in sampled.plan["videos"]])
         follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
         assert follows.mean() > 0.8  # by chance 1 / 7
-        assert np.array_equal(codes["state"], clips["state"]) == (tracks is None)
-        assert np.array_equal(codes["state"][:, 0], clips["state"][:, 0]), "it belongs to the given frame"
+        assert np.array_equal(codes["state"], clips["state"]) == (controls is None)
+        assert np.array_equal(codes["state"][:, 0], clips["state"][:, 0]), "the first state belongs to the given frame"
         assert np.array_equal(codes["class"], clips["class"])
-        assert drawn.provenance["given_controls"] == (tracks or ["class", "state"])
+        assert sampled.provenance["given_controls"] == (controls or ["class", "state"])
 
 
 @pytest.fixture(scope="module")
-def of_tracks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Told a class, it draws states and no frame."""
-    out, model = tmp_path_factory.mktemp("run") / "tracks", MODEL + ", controls_only: true"
+def control_prior(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A control prior: samples states given a class, and no frames."""
+    out, model = tmp_path_factory.mktemp("run") / "control-prior", MODEL + ", controls_only: true"
     return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, given_frames: 0", model=model)
 
 
-def test_a_prior_of_tracks_alone_is_scored_on_them(of_tracks: tuple[Path, dict[str, Any]]) -> None:
-    """The class tells the first of five states modulo 3: of 7 states three, two or two are left."""
-    _, scores = of_tracks
+def test_a_control_prior_is_scored_on_the_controls_that_it_samples(control_prior: tuple[Path, dict[str, Any]]) -> None:
+    """The class determines the first of five states modulo 3, which leaves three, two or two of 7 states."""
+    _, scores = control_prior
     first = 3 / 7 * np.log2(3) + 4 / 7
     assert scores["bits_per_code"] == pytest.approx((4 * np.log2(K) + first) / 5, abs=0.1)
     assert scores["bits_per_code_without_controls"] == pytest.approx(np.log2(K), abs=0.1)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
+@pytest.mark.parametrize("reverse", [False, True])
+def test_states_sampled_by_a_control_prior_condition_the_frames(
     cache: Path,
     trained: tuple[Path, dict[str, Any]],
-    of_tracks: tuple[Path, dict[str, Any]],
+    control_prior: tuple[Path, dict[str, Any]],
     tmp_path: Path,
-    turned: bool,
+    reverse: bool,
 ) -> None:
-    chain = [str(of_tracks[0]), str(trained[0])]
+    chain = [str(control_prior[0]), str(trained[0])]
     flags: dict[str, Any] = {
         "num": 41,
         "given_frames": 0,
@@ -140,33 +140,35 @@ def test_tracks_drawn_by_a_prior_of_their_own_steer_the_frames(
         "guidance": 2.0,
         "given_controls": ["class"],
     }
-    sample.run(SampleRequest(prior=chain[::-1] if turned else chain, cache=cache, out=tmp_path / "out", **flags))
-    drawn = TokenCache.open(tmp_path / "out")
-    codes = drawn.read(drawn.rows())
+    sample.run(SampleRequest(prior=chain[::-1] if reverse else chain, cache=cache, out=tmp_path / "out", **flags))
+    sampled = TokenCache.open(tmp_path / "out")
+    codes = sampled.read(sampled.rows())
     assert ((codes["state"][:, 0] % 3 == codes["class"][:, 0]).mean()) > 0.8  # by chance about 1 / 3
     follows = codes["video"] == (codes["state"] + np.arange(2)[:, None]) % K
     assert follows[:, :STEPS].mean() > 0.5  # by chance 1 / 7
-    assert len(np.unique(codes["state"][:, 0])) > 3, "states are drawn, not looked up"
+    assert len(np.unique(codes["state"][:, 0])) > 3, "states must be sampled, not copied"
 
 
-def test_what_a_prior_of_tracks_alone_begins_with_is_given_and_not_guided(
-    cache: Path, trained: tuple[Path, dict[str, Any]], of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_given_states_of_a_control_prior_are_not_guided(
+    cache: Path, trained: tuple[Path, dict[str, Any]], control_prior: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Only the class ever was absent in training: beside guidance the first states are as any others."""
-    prior, codes = Prior.from_pretrained(of_tracks[0]), TokenCache.open(cache).read([0, 1])
+    """Only the class was dropped in training, so guidance treats the first states like all others."""
+    prior, codes = Prior.from_pretrained(control_prior[0]), TokenCache.open(cache).read([0, 1])
     given = given_tokens([prior], codes, 2, ["class"])
     assert {name: tensor.shape[1] for name, tensor in given.items()} == {"state": 2, "class": 1}
     sampler = _Sampler(prior, None, 0, torch.arange(2))
     assert not sampler.given_controls(given, WindowSpan(0, 0, STEPS)).any()
-    chain, flags = [str(of_tracks[0]), str(trained[0])], {"num": 2, "given_frames": 1, "seed": 1}
+    chain, flags = [str(control_prior[0]), str(trained[0])], {"num": 2, "given_frames": 1, "seed": 1}
     sample.run(SampleRequest(prior=chain, cache=cache, out=tmp_path / "out", guidance=2.0, **flags))
-    assert TokenCache.open(tmp_path / "out").provenance["given_controls"] == ["class"], "states are left to the prior"
+    assert TokenCache.open(tmp_path / "out").provenance["given_controls"] == ["class"], (
+        "the control prior samples the states"
+    )
     with pytest.raises(ConfigError, match="--given-controls state: a control prior samples it"):
         sample.run(SampleRequest(prior=chain, cache=cache, out=tmp_path / "state", given_controls=["state"], **flags))
 
 
-def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
-    cache: Path, of_tracks: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_a_control_prior_needs_a_prior_that_it_conditions(
+    cache: Path, control_prior: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     train(cache, tmp_path / "plain", "class")
     spec = dataclasses.replace(
@@ -178,10 +180,13 @@ def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
     build_prior(section, spec).save_pretrained(other)
     flags: dict[str, Any] = {"num": 1, "given_frames": 0, "seed": 1}
     for priors, message in (
-        ([of_tracks[0], tmp_path / "plain"], "the control 'state', which a control prior samples, conditions no other"),
-        ([of_tracks[0], of_tracks[0], tmp_path / "plain"], "two control priors sample the control 'state'"),
-        ([of_tracks[0]], "conditions no other prior"),
-        ([of_tracks[0], other], "different controls, or on clips of different lengths"),
+        (
+            [control_prior[0], tmp_path / "plain"],
+            "the control 'state', which a control prior samples, conditions no other",
+        ),
+        ([control_prior[0], control_prior[0], tmp_path / "plain"], "two control priors sample the control 'state'"),
+        ([control_prior[0]], "conditions no other prior"),
+        ([control_prior[0], other], "different controls, or on clips of different lengths"),
     ):
         with pytest.raises(ConfigError, match=message):
             sample.run(
@@ -190,7 +195,7 @@ def test_a_prior_of_tracks_alone_needs_one_that_they_steer(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(
+def test_a_longer_video_takes_the_states_of_the_clip_as_far_as_they_go(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     flags = {
@@ -203,15 +208,15 @@ def test_a_longer_video_is_steered_as_far_as_the_clip_reaches(
         "top_k_of": {"state": 1},
     }
     sample.run(SampleRequest(prior=[str(trained[0])], cache=cache, out=tmp_path / "out", **flags))
-    drawn, real = TokenCache.open(tmp_path / "out"), TokenCache.open(cache)
-    codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+    sampled, original = TokenCache.open(tmp_path / "out"), TokenCache.open(cache)
+    codes, clips = sampled.read(sampled.rows()), original.read([s["row"] for s in sampled.plan["videos"]])
     assert codes["video"].shape[1] == codes["state"].shape[1] == 8
     assert np.array_equal(codes["state"][:, :STEPS], clips["state"])
-    assert drawn.provenance["guidance"] == 2.0
+    assert sampled.provenance["guidance"] == 2.0
 
 
-def test_an_end_frame_comes_from_the_clip(cache: Path, tmp_path: Path) -> None:
-    """Trained for it, what is drawn last is what the clip ends with, though nothing else tells."""
+def test_the_end_frame_is_taken_from_the_clip(cache: Path, tmp_path: Path) -> None:
+    """Given the end, the last sampled frame is that of the clip, which nothing else determines."""
     train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, given_frames: 3, schedule: cosine")
     for frames in (STEPS, 4):
         out = tmp_path / str(frames)
@@ -220,16 +225,16 @@ def test_an_end_frame_comes_from_the_clip(cache: Path, tmp_path: Path) -> None:
                 prior=[str(tmp_path / "prior")], cache=cache, out=out, num=41, given_frames=3, frames=frames, seed=1
             )
         )
-        drawn, real = TokenCache.open(out), TokenCache.open(cache)
-        codes, clips = drawn.read(drawn.rows()), real.read([s["row"] for s in drawn.plan["videos"]])
+        sampled, original = TokenCache.open(out), TokenCache.open(cache)
+        codes, clips = sampled.read(sampled.rows()), original.read([s["row"] for s in sampled.plan["videos"]])
         assert set(codes) == {"video"}
         agree = (codes["video"] == clips["video"][:, :frames]).mean((0, 2, 3, 4))
         assert agree[-1] > 0.35  # by chance 1 / 7, as the frame before it
         assert frames == 4 or agree[3] < 0.4
 
 
-def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(cache: Path) -> None:
-    """As from a picture: `tokens` then hold the first frames only."""
+def test_an_explicit_end_frame_takes_precedence_over_the_clips_own(cache: Path) -> None:
+    """As with --end: `tokens` then hold the first frames only."""
     prior = build_prior({"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": ["end"]}, SPEC)
     codes = TokenCache.open(cache).read([0, 1])
     end = np.full((2, 1, 1, 2, 1), 3)
@@ -240,13 +245,13 @@ def test_an_end_frame_that_is_given_beside_the_clip_comes_before_the_clips_own(c
     assert np.array_equal(own[END][:, 0], codes["video"][:, 3])
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> None:
     more = "drop_controls: 0.4, checkpoint_every: 3, keep_checkpoints: 9"
-    train(cache, tmp_path / "whole", "state, end", steps=7, more=more)
-    start = str(tmp_path / "whole/checkpoints/step_00000003")
+    train(cache, tmp_path / "reference", "state, end", steps=7, more=more)
+    start = str(tmp_path / "reference/checkpoints/step_00000003")
     train(cache, tmp_path / "resumed", "state, end", steps=7, more=more, resume=start)
-    whole, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "resumed"))
-    assert whole == resumed
+    reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
+    assert reference == resumed
 
 
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
@@ -256,21 +261,25 @@ def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorO
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 
-def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache: Path) -> None:
-    made = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=5)
+def test_dropped_controls_and_end_steps_depend_on_the_seed_and_the_sample_only(cache: Path) -> None:
+    tested = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=5)
     rows, samples = np.arange(64) % 8 * 2, np.arange(1000, 1064)
-    together = made.batch(rows, samples)
-    alone = [made.batch(rows[i : i + 1], samples[i : i + 1]) for i in range(64)]
+    together = tested.batch(rows, samples)
+    separate = [tested.batch(rows[i : i + 1], samples[i : i + 1]) for i in range(64)]
     for name, codes in together.items():
-        assert torch.equal(codes, torch.cat([clip[name] for clip in alone]))
-    null = {name: (codes == made.prior.spec.stream(name).codebook_size).flatten(1) for name, codes in together.items()}
-    assert all(torch.equal(here.all(1), here.any(1)) for here in null.values())
-    dropped = null[END].all(1)
-    assert torch.equal(dropped, null[END_STEP].all(1))
-    controls = torch.stack([null["state"].all(1), null["class"].all(1), dropped], 1)
+        assert torch.equal(codes, torch.cat([clip[name] for clip in separate]))
+    unconditional = {
+        name: (codes == tested.prior.spec.stream(name).codebook_size).flatten(1) for name, codes in together.items()
+    }
+    assert all(torch.equal(mask.all(1), mask.any(1)) for mask in unconditional.values())
+    dropped = unconditional[END].all(1)
+    assert torch.equal(dropped, unconditional[END_STEP].all(1))
+    controls = torch.stack([unconditional["state"].all(1), unconditional["class"].all(1), dropped], 1)
     assert 6 <= controls.any(1).sum() <= 26  # 16 expected, 3 standard deviations
-    assert len(controls.unique(dim=0)) > 4, "clips go without any of the controls, and without several"
-    assert len(together[END_STEP].view(8, 8).unique(dim=0)) == 8, "the rows, read again, get other draws"
+    assert len(controls.unique(dim=0)) > 4, "one and several controls must be dropped"
+    assert len(together[END_STEP].view(8, 8).unique(dim=0)) == 8, (
+        "a row that is read again must get other random numbers"
+    )
     steps = together[END_STEP].flatten()[~dropped]
     assert steps.unique().tolist() == [2, 3, 4]  # after the two given frames
     kept = together["video"][~dropped]
@@ -280,27 +289,28 @@ def test_what_is_drawn_for_a_clip_depends_on_the_seed_and_its_sample_alone(cache
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_every_subset_of_controls_is_dropped_alike(members: int) -> None:
-    share, count = 0.3, 70_000
-    subsets = sample_subsets((np.arange(count) + 0.5) / count, share, members)
+def test_every_subset_of_controls_is_dropped_equally_often(members: int) -> None:
+    p, count = 0.3, 70_000
+    subsets = sample_subsets((np.arange(count) + 0.5) / count, p, members)
     found, counts = np.unique(subsets, axis=0, return_counts=True)
     assert len(found) == 2**members
     assert counts[0] == 49_000, "none"
-    assert np.abs(counts[1:] - share * count / (2**members - 1)).max() <= 1
+    assert np.abs(counts[1:] - p * count / (2**members - 1)).max() <= 1
 
 
-def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
-    """Equation 8 has frame-level tracks in the loss; a null code is no prediction."""
-    made = objective(cache, ("state",), drop_controls=0.5)
+def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
+    """Equation 8 includes frame-level controls in the loss; an unconditional token is not predicted."""
+    tested = objective(cache, ("state",), drop_controls=0.5)
     generator = torch.Generator()
-    batch = made.batch(np.arange(4), np.arange(4))
-    log_probs = made.prior.log_prob(
+    batch = tested.batch(np.arange(4), np.arange(4))
+    log_probs = tested.prior.log_prob(
         batch,
-        torch.zeros(4, len(made.given), dtype=torch.bool).logical_or(made.given) | (made.prior.flatten(batch) == K),
+        torch.zeros(4, len(tested.given), dtype=torch.bool).logical_or(tested.given)
+        | (tested.prior.flatten(batch) == K),
     )
     codes = sum(3 * 2 + (0 if (state == K).all() else 5) for state in batch["state"])
     assert {int((state == K).all()) for state in batch["state"]} == {0, 1}
-    torch.testing.assert_close(made.losses("prior", batch, generator)["nats_per_code"], -log_probs.sum() / codes)
+    torch.testing.assert_close(tested.losses("prior", batch, generator)["nats_per_code"], -log_probs.sum() / codes)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +324,7 @@ def test_dropped_states_cost_nothing_and_the_others_do(cache: Path) -> None:
         ({"top_k_of": {"stat": 3}}, "did you mean 'state'"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused_before_a_folder_is_made(
+def test_wrong_controls_are_refused_before_a_folder_is_created(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, flags: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -332,10 +342,10 @@ def test_what_cannot_be_sampled_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_null_codes_that_were_never_trained_are_not_drawn_with(
+def test_a_prior_that_was_never_trained_without_a_control_needs_it(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """What train-prior was told is in the saved prior, and refused before a folder is made."""
+    """The saved prior records it, and sampling is refused before a folder is created."""
     assert Prior.from_pretrained(trained[0]).trained_without_controls
     train(cache, tmp_path / "prior", "state, class", steps=1)
     assert not Prior.from_pretrained(tmp_path / "prior").trained_without_controls
@@ -356,9 +366,7 @@ def test_null_codes_that_were_never_trained_are_not_drawn_with(
     )
 
 
-def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_without_one(
-    cache: Path, tmp_path: Path
-) -> None:
+def test_windows_without_the_end_frame_need_a_prior_that_was_trained_without_it(cache: Path, tmp_path: Path) -> None:
     train(cache, tmp_path / "prior", "end", steps=1)
     flags: dict[str, Any] = {"num": 1, "given_frames": 1, "seed": 0}
     with pytest.raises(ConfigError, match=f"at step 12, is not in every window of {STEPS} frames of a video of 13"):
@@ -368,7 +376,7 @@ def test_windows_that_lack_the_end_are_refused_where_no_prior_was_trained_withou
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
+def test_a_cache_without_the_control_that_the_prior_needs_is_refused(
     cache: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     tokens = TokenCache.open(cache)
@@ -388,7 +396,7 @@ def test_a_cache_without_the_track_that_the_prior_wants_is_refused(
         sample.run(SampleRequest(prior=run, cache=other, out=tmp_path / "out2", **flags))
 
 
-def test_drops_that_nothing_can_hold_are_refused(cache: Path) -> None:
+def test_drop_controls_out_of_range_or_without_controls_is_refused(cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"drop_controls \(=0.1\) requires controls with an unconditional token"):
         objective(cache, (), drop_controls=0.1)
     with pytest.raises(ConfigError, match=r"drop_controls \(=1.0\) must be in \[0, 1\)"):

@@ -1,4 +1,4 @@
-"""Every shipped preset builds; every tiny one trains, each stage for two steps, on the way from pixels to samples."""
+"""Every shipped preset builds; every tiny one trains, each stage for two steps, from pixels to samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenreel.priors.base import levels_of
 DATA = "tabletop:?videos=5&frames=16&size=64"
 FEW = ["training.validation_clips=1", "training.sample_clips=1"]
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
-STEERED = [name for name in preset_names() if "-tiny-" in name]  # a tiny preset whose prior has controls
+WITH_CONTROLS = [name for name in preset_names() if "-tiny-" in name]  # a tiny preset whose prior has controls
 SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "ccvs-bair-paper": {"tokenizer": 25_275_639, "prior": 304_492_544},
     "ccvs-bair-paper-end": {"tokenizer": 25_275_639, "prior": 304_559_104},
@@ -62,7 +62,7 @@ def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def steered_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+def context_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("runs") / "tokenizer"
     train_tokenizer.run(
         TrainTokenizerRequest(preset="ccvs-tabletop-tiny", assignments=FEW, data=DATA, out=out, steps=1, workers=0)
@@ -70,15 +70,15 @@ def steered_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(out)
 
 
-@pytest.mark.parametrize("name", STEERED)
+@pytest.mark.parametrize("name", WITH_CONTROLS)
 def test_a_preset_with_controls_fits_them_and_trains_its_prior(
-    name: str, steered_tokenizer: str, tmp_path: Path
+    name: str, context_tokenizer: str, tmp_path: Path
 ) -> None:
     controls = None
     if "controls" in load_preset(name):
         controls = str(tmp_path / "controls")
         fit_controls.run(FitControlsRequest(preset=name, data=DATA, out=Path(controls)))
-    flags = {"tokenizer": steered_tokenizer, "controls": controls, "allow_collapsed": True}
+    flags = {"tokenizer": context_tokenizer, "controls": controls, "allow_collapsed": True}
     tokenize_dataset.run(TokenizeRequest(data=DATA, out=tmp_path / "cache", **flags))
     summary = train_prior.run(
         TrainPriorRequest(preset=name, assignments=FEW, cache=tmp_path / "cache", out=tmp_path / "run", steps=1)

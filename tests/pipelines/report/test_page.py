@@ -1,4 +1,4 @@
-"""The report's page: self-contained, and its pictures are the pixels that were put in."""
+"""The report's page is self-contained, and its images are lossless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code maps and change maps show what LVT's appendix B shows: which code stands where, and where it changes."""
+"""Code maps and change maps as in LVT's appendix B: the code of each position, and where it changes."""
 
 from __future__ import annotations
 
@@ -42,15 +42,18 @@ def test_film_strip_takes_every_nth_frame_from_left_to_right() -> None:
     assert [strip[0, i * 5, 0] for i in range(3)] == [0, 3, 6]
 
 
-def test_code_picture_has_steps_across_and_maps_below_each_other_with_a_bar_after_given_steps() -> None:
-    """Pixel by pixel: a code is a square of 64 // 7 = 9 pixels, tiles stand 2 apart, the bar of 4 takes a gap more."""
+def test_code_picture_has_steps_in_columns_maps_in_rows_and_a_bar_after_given_steps() -> None:
+    """Pixel by pixel: a code is a square of 64 // 7 = 9 pixels, tiles are 2 apart, the bar of 4 takes one more gap."""
     t, h, w, q, square, gap = 5, 3, 7, 2, 9, 2
     codes = np.random.default_rng(1).integers(0, 4, (t, h, w, q))
     white, black = np.uint8(255), np.uint8(0)
     plain = np.full((2 * q * (h * square + gap) - gap, t * (w * square + gap) - gap, 3), white)
-    for step, y, x, book in np.ndindex(t, h, w, q):
-        code, changed = codes[step, y, x, book], step > 0 and codes[step, y, x, book] != codes[step - 1, y, x, book]
-        for row, colour in ((book, indexed_colours(code)), (q + book, CHANGED if changed else SAME)):
+    for step, y, x, codebook in np.ndindex(t, h, w, q):
+        code, changed = (
+            codes[step, y, x, codebook],
+            step > 0 and codes[step, y, x, codebook] != codes[step - 1, y, x, codebook],
+        )
+        for row, colour in ((codebook, indexed_colours(code)), (q + codebook, CHANGED if changed else SAME)):
             top, left = row * (h * square + gap) + y * square, step * (w * square + gap) + x * square
             plain[top : top + square, left : left + square] = colour
     for given in (0, t):

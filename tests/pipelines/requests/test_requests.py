@@ -1,4 +1,4 @@
-"""Requests: the command line makes the same ones as Python, with the same defaults and the same refusals."""
+"""The command line and Python make equal requests, with the same defaults and the same errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.run import COMMANDS, Command, run
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
 
-NOTHING = {  # flags that without a value stand for nothing at all
+EMPTY = {  # options whose empty value means none
     *("--preset", "--config", "--level", "--tokenizer", "--controls", "--controls-revision"),
     *("--class", "--states", "--sound", "--end", "--video", "--context-video"),
 }
@@ -33,7 +33,7 @@ NAMES = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command
 
 
 def value_of(field: RequestField, number: int) -> Any:
-    """A value that is none of the defaults, and in range."""
+    """A value in range that is not the default."""
     if field.choices:
         return field.choices[-1]
     if field.is_tuple:
@@ -70,7 +70,7 @@ def request_of(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Request
 
 @NAMES
 def test_the_command_line_and_python_make_the_same_request(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
-    """Of the required fields alone, so that all defaults are compared, and of all fields."""
+    """Once with the required fields only, which compares all defaults, and once with all fields."""
     fields = [field for field in fields_of(command.request) if field.name != "shard_index"]
     for chosen in ([field for field in fields if field.required], fields):
         values = {field.name: value_of(field, number) for number, field in enumerate(chosen, start=3)}
@@ -86,13 +86,13 @@ def test_the_command_line_and_python_make_the_same_request(monkeypatch: pytest.M
 @NAMES
 def test_help_shows_each_field_with_its_default(capsys: pytest.CaptureFixture[str], command: Command) -> None:
     assert run_command([*command.name.split(), "--help"]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for field in fields_of(command.request):
         option = field.option
         if option.positional:
-            assert re.search(rf"Usage: .*\b{option.flag}\b", shown)
+            assert re.search(rf"Usage: .*\b{option.flag}\b", output)
             continue
-        found = re.search(rf"^  {option.flag}(?![\w-]).*(?:\n {{4,}}.*)*", shown, flags=re.M)
+        found = re.search(rf"^  {option.flag}(?![\w-]).*(?:\n {{4,}}.*)*", output, flags=re.M)
         assert found is not None, option.flag
         text = " ".join(found[0].split())
         assert all(word in text for word in option.help.split() if "-" not in word)
@@ -100,14 +100,14 @@ def test_help_shows_each_field_with_its_default(capsys: pytest.CaptureFixture[st
             assert "[required]" in text
         elif isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
             assert f"[default: {field.default}" in text
-        elif field.default is None and option.flag not in NOTHING:
+        elif field.default is None and option.flag not in EMPTY:
             assert "Default:" in text
 
 
-def test_a_list_that_is_one_value_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = ["sample", "--prior", "p", "--cache", "c", "--out", "o", "--given-controls"]
+def test_a_comma_separated_list_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    command_line = ["sample", "--prior", "p", "--cache", "c", "--out", "o", "--given-controls"]
     for text, expected in (("none", ()), ("class, end", ("class", "end"))):
-        request = request_of(monkeypatch, [*line, text])
+        request = request_of(monkeypatch, [*command_line, text])
         assert isinstance(request, SampleRequest)
         assert request.given_controls == expected
 
@@ -137,23 +137,23 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
         (lambda: run(SamplingOptions()), "SamplingOptions is not the request of a command"),
     ],
 )  # fmt: skip
-def test_python_gets_the_refusal_that_names_the_flag(make: Any, message: str) -> None:
+def test_errors_in_python_name_the_option(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_a_string_stands_for_a_path_and_a_list_for_a_tuple() -> None:
+def test_strings_become_paths_and_lists_become_tuples() -> None:
     request = TrainPriorRequest(cache="c", out="o", assignments=["prior.depth=4"])  # type: ignore[arg-type]
     assert (request.cache, request.assignments) == (Path("c"), ("prior.depth=4",))
     with pytest.raises(dataclasses.FrozenInstanceError):
         request.out = Path("p")  # type: ignore[misc]
 
 
-def test_run_carries_out_a_request() -> None:
+def test_run_executes_a_request() -> None:
     assert "packages" in run(DoctorRequest())
 
 
-def test_the_defaults_of_sampling_are_those_of_the_sampler() -> None:
+def test_sampling_defaults_are_those_of_the_sampler() -> None:
     assert generation_config(SamplingOptions(num=3)) == GenerationConfig(num=3, given_frames=1)
 
 

@@ -1,4 +1,4 @@
-"""Each update moves its own networks by the losses that were asked for; a run is a function of its configuration."""
+"""Each update changes its own networks by the configured losses; a run is a function of its configuration."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def losses_of(objective: ToyAdversarial, batch: ClipBatch, update: str) -> dict[
     return losses
 
 
-def moved(objective: ToyAdversarial, batch: ClipBatch, update: str) -> set[str]:
-    """The networks that one step of an update changes."""
+def changed_networks(objective: ToyAdversarial, batch: ClipBatch, update: str) -> set[str]:
+    """Names of the networks that one step of an update changes."""
     before = {name: [p.clone() for p in network.parameters()] for name, network in objective.networks.items()}
     optimizer = objective.optimizers()[update]
     optimizer.zero_grad()
@@ -56,18 +56,18 @@ def moved(objective: ToyAdversarial, batch: ClipBatch, update: str) -> set[str]:
     }
 
 
-def test_each_update_moves_its_own_networks_alone_and_all_of_their_parameters() -> None:
+def test_each_update_changes_all_parameters_of_its_own_networks_and_no_others() -> None:
     objective = toy_objective()
     objective.begin_step(4)
     batch = objective.batch(ROWS, ROWS)
-    assert moved(objective, batch, "tokenizer") == {"tokenizer"}
+    assert changed_networks(objective, batch, "tokenizer") == {"tokenizer"}
     discriminators = [objective.networks["image_discriminator"], objective.networks["temporal_discriminator"]]
     assert all(parameter.grad is None for network in discriminators for parameter in network.parameters())
-    assert moved(objective, batch, "discriminators") == {"image_discriminator", "temporal_discriminator"}
+    assert changed_networks(objective, batch, "discriminators") == {"image_discriminator", "temporal_discriminator"}
     assert all(parameter.grad is not None for network in discriminators for parameter in network.parameters())
 
 
-def test_discriminators_see_the_very_frames_that_the_tokenizer_decoded() -> None:
+def test_discriminators_get_the_frames_that_the_tokenizer_decoded() -> None:
     objective = toy_objective()
     objective.begin_step(5)
     batch = objective.batch(ROWS, ROWS)
@@ -75,29 +75,31 @@ def test_discriminators_see_the_very_frames_that_the_tokenizer_decoded() -> None
         decoded = objective.tokenizer.eval()(batch.video).video
     objective.tokenizer.train()
     losses_of(objective, batch, "tokenizer")
-    run, true_run = batch.frame_pairs["temporal_discriminator"]
-    pictures, true = batch.frame_pairs["image_discriminator"]
-    torch.testing.assert_close(run, decoded)
-    assert torch.equal(true_run, batch.video)
-    assert pictures.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
-    assert torch.equal(pictures[FRAMES + 1], run[1, :, 1])
+    sequence, true_sequence = batch.frame_pairs["temporal_discriminator"]
+    images, true = batch.frame_pairs["image_discriminator"]
+    torch.testing.assert_close(sequence, decoded)
+    assert torch.equal(true_sequence, batch.video)
+    assert images.shape == (len(ROWS) * FRAMES, 3, HEIGHT, WIDTH)
+    assert torch.equal(images[FRAMES + 1], sequence[1, :, 1])
     assert torch.equal(true[2 * FRAMES], batch.video[2, :, 0])
-    assert not pictures.requires_grad
+    assert not images.requires_grad
 
 
-def test_a_tokenizers_own_pictures_and_run_are_judged_where_it_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminators_get_the_tokenizers_own_images_and_sequence_if_it_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     objective = toy_objective(section(adversarial={}))
     batch = objective.batch(ROWS, ROWS)
-    pictures, run = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
+    images, sequence = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
     own = objective.tokenizer(batch.video)
-    own = Reconstruction(own.video, own.losses, {}, tuple(pictures), tuple(run))  # type: ignore[arg-type]
+    own = Reconstruction(own.video, own.losses, {}, tuple(images), tuple(sequence))  # type: ignore[arg-type]
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
     losses_of(objective, batch, "tokenizer")
-    assert torch.equal(batch.frame_pairs["image_discriminator"][0], pictures[0])
-    assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], run[1])
+    assert torch.equal(batch.frame_pairs["image_discriminator"][0], images[0])
+    assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], sequence[1])
 
 
-def test_before_the_start_step_there_is_nothing_adversarial() -> None:
+def test_there_is_no_adversarial_loss_before_the_start_step() -> None:
     objective = toy_objective()
     batch = objective.batch(ROWS, ROWS)
     objective.begin_step(3)
@@ -108,7 +110,7 @@ def test_before_the_start_step_there_is_nothing_adversarial() -> None:
     assert new == {"adversarial/image_discriminator", "adversarial/temporal_discriminator"}
 
 
-def test_the_penalty_comes_every_few_steps_and_as_many_times_larger() -> None:
+def test_the_gradient_penalty_is_multiplied_by_its_interval() -> None:
     objective = toy_objective(section(adversarial={"start_step": 4, "r1": 6.0, "r1_every": 3}))
     batch, penalised = objective.batch(ROWS, ROWS), []
     for step in range(4, 11):
@@ -122,16 +124,16 @@ def test_the_penalty_comes_every_few_steps_and_as_many_times_larger() -> None:
     assert penalised == [4, 7, 10]
 
 
-def test_the_adversarial_weight_is_fixed_or_makes_both_gradients_alike() -> None:
+def test_the_adversarial_weight_is_fixed_or_equalizes_both_gradients() -> None:
     def gradients(**settings: Any) -> tuple[Tensor, Tensor]:
-        """Of the tokenizer's own losses and of the adversarial ones, where pixels are made."""
+        """Gradients of the tokenizer's own losses and of the adversarial ones at the last layer."""
         objective = toy_objective(section(adversarial=settings))
         losses = losses_of(objective, objective.batch(ROWS, ROWS), "tokenizer")
         own = torch.stack([loss for name, loss in losses.items() if "/" not in name]).sum()
-        judged = torch.stack([loss for name, loss in losses.items() if "/" in name]).sum()
+        adversarial = torch.stack([loss for name, loss in losses.items() if "/" in name]).sum()
         last = objective.tokenizer.last_layer
-        assert last.shape[1] == 3, "a transposed conv to three colours"
-        first, second = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (own, judged))
+        assert last.shape[1] == 3, "the last layer must be a transposed conv to three colours"
+        first, second = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (own, adversarial))
         return first, second
 
     (own, fixed), (_, double) = gradients(), gradients(weight=2.0)
@@ -142,7 +144,7 @@ def test_the_adversarial_weight_is_fixed_or_makes_both_gradients_alike() -> None
     torch.testing.assert_close(capped.norm(), own.norm() / 7)
 
 
-def test_perceptual_losses_judge_pictures_and_the_decoded_frames_of_a_run(
+def test_perceptual_losses_are_of_the_images_and_of_the_decoded_frames_of_the_sequence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -151,22 +153,24 @@ def test_perceptual_losses_judge_pictures_and_the_decoded_frames_of_a_run(
     digest = hashlib.sha256((tmp_path / "small.safetensors").read_bytes()).hexdigest()
     small = {"network": "tabletop", "file": str(tmp_path / "small.safetensors"), "sha256": digest, "weight": 7.0}
     objective = toy_objective(section(perceptual=small))
-    objective.tokenizer.eval()  # codebooks stay as they are
-    assert "perceptual" not in objective.networks, "it is fixed: no checkpoint holds it"
+    objective.tokenizer.eval()  # codebooks do not change
+    assert "perceptual" not in objective.networks, "it is fixed, so checkpoints must not contain it"
     batch = objective.batch(ROWS, ROWS)
     frames = batch.video.transpose(1, 2).flatten(0, 1)
     own = objective.tokenizer(batch.video)
-    of_pictures = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
-    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_pictures)
+    of_images = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
+    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_images)
     own.judged_clips = (own.video[:, :, :2], batch.video[:, :, :2])
     monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
-    of_run = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
-    torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_pictures + of_run) / 2)
+    of_sequence = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
+    torch.testing.assert_close(
+        losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_images + of_sequence) / 2
+    )
 
 
-def test_the_adversarial_loss_is_that_of_the_frames_as_they_are_decoded() -> None:
+def test_the_adversarial_loss_is_that_of_the_decoded_frames() -> None:
     objective = toy_objective(section(adversarial={}, image_discriminator=None))
-    objective.tokenizer.eval()  # codebooks stay as they are
+    objective.tokenizer.eval()  # codebooks do not change
     batch = objective.batch(ROWS, ROWS)
     with torch.no_grad():
         losses = losses_of(objective, batch, "tokenizer")
@@ -179,31 +183,31 @@ def test_the_adversarial_loss_is_that_of_the_frames_as_they_are_decoded() -> Non
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
-    """Goes on from before discriminators begin, and from after that."""
-    whole, killed, branch = (tmp_path / name for name in ("whole", "killed", "branch"))
+    """Resumes from before discriminators start, and from after."""
+    reference, killed, branch = (tmp_path / name for name in ("reference", "killed", "branch"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(SCRIPT), str(killed), "6"], env=environment, timeout=99, check=False)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in (killed / "checkpoints").iterdir()] == ["step_00000004"]
     train_toy(killed)
-    train_toy(whole)
-    train_toy(branch, resume=str(whole / "checkpoints/step_00000008"))
+    train_toy(reference)
+    train_toy(branch, resume=str(reference / "checkpoints/step_00000008"))
     last = "checkpoints/step_00000011/manifest.json"
-    manifests = [json.loads((run / last).read_text())["files"] for run in (whole, killed, branch)]
+    manifests = [json.loads((run / last).read_text())["files"] for run in (reference, killed, branch)]
     assert manifests[0] == manifests[1] == manifests[2]
     assert {"network_guard.safetensors", "optimizer_discriminators.safetensors"} <= manifests[0].keys()
-    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    assert (reference / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
-def test_what_is_exported_is_the_averaged_tokenizer_without_discriminators(tmp_path: Path) -> None:
+def test_the_averaged_tokenizer_is_exported_without_discriminators(tmp_path: Path) -> None:
     train_toy(tmp_path)
     exported = VideoTokenizer.from_pretrained(tmp_path).state_dict()
     average = load_file(tmp_path / "checkpoints/step_00000011/average.safetensors")
-    assert {name.partition(".")[0] for name in average} == {"tokenizer"}, "nothing is averaged that is not exported"
+    assert {name.partition(".")[0] for name in average} == {"tokenizer"}, "only exported networks must be averaged"
     assert all(torch.equal(exported[name[10:]], average[name]) for name in average if name.startswith("tokenizer."))
 
 
-def test_losses_that_only_some_steps_have_are_logged_as_means_over_these(tmp_path: Path) -> None:
+def test_losses_that_not_every_step_has_are_averaged_over_the_steps_that_have_them(tmp_path: Path) -> None:
     train_toy(tmp_path)
     lines = {line["step"]: line for line in read_metrics(tmp_path / "metrics.jsonl") if "train/reconstruction" in line}
     names = ("adversarial/image_discriminator", "image_discriminator/r1", "gradient_norm_discriminators")
@@ -211,7 +215,7 @@ def test_losses_that_only_some_steps_have_are_logged_as_means_over_these(tmp_pat
     assert all(f"train/{name}" in lines[6] for name in names)
 
 
-def test_train_tokenizer_takes_the_objective_that_its_section_asks_for(tmp_path: Path) -> None:
+def test_train_tokenizer_chooses_the_objective_by_its_section(tmp_path: Path) -> None:
     np.save(tmp_path / "noise.npy", np.random.default_rng(3).integers(0, 256, (CLIPS, FRAMES, 8, 12, 3), np.uint8))
     assignments = [
         "data={frames: 3, framing: {height: 8, width: 12}, validation: 0.2}",
@@ -232,7 +236,7 @@ def test_train_tokenizer_takes_the_objective_that_its_section_asks_for(tmp_path:
         assert names == {"network_temporal_discriminator.safetensors"} | image_too
 
 
-def test_the_section_decides_which_training_it_is() -> None:
+def test_the_section_determines_the_training_configuration() -> None:
     assert type(tokenizer_training({"steps": 3})) is TrainingConfig
     assert type(tokenizer_training({"perceptual": None})) is AdversarialTrainingConfig, "a ladder's lowest rung"
     with pytest.raises(ConfigError, match="did you mean 'image_discriminator'"):

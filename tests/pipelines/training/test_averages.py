@@ -1,4 +1,4 @@
-"""What is averaged: gradients over processes, weights over steps."""
+"""Averages: gradients over processes, weights over steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _parameters() -> list[torch.Tensor]:
 
 
 def _average(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
-    """Averages `ours` with the help of a stand-in for the collective, which learns first what `theirs` would send."""
+    """Averages `ours` with a fake collective that has first recorded what `theirs` would send."""
     sent: list[torch.Tensor] = []
 
     def reduce(flat: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -47,7 +47,7 @@ def _average(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("theirs", [2.0, 3.0])
-def test_processes_with_different_weights_are_noticed_in_each_of_them(theirs: float) -> None:
+def test_different_weights_are_detected_in_each_process(theirs: float) -> None:
     sent: list[torch.Tensor] = []
 
     def reduce(pair: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_processes_with_different_weights_are_noticed_in_each_of_them(theirs: fl
             require_equal_replicas({"codebook": torch.full((3, 5), theirs)}, accelerator)
 
 
-def test_clipping_scales_to_the_norm_and_returns_what_it_was() -> None:
+def test_clipping_scales_to_the_norm_and_returns_the_previous_norm() -> None:
     parameter = torch.zeros(2, requires_grad=True)
     parameter.grad = torch.tensor([3.0, 4.0])
     assert clip_gradients([parameter], 1.0).item() == pytest.approx(5.0)
@@ -73,7 +73,7 @@ def test_clipping_scales_to_the_norm_and_returns_what_it_was() -> None:
     torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
 
 
-def test_the_average_follows_its_formula_and_is_applied_only_within() -> None:
+def test_the_average_follows_its_formula_and_is_applied_only_inside_the_context() -> None:
     weight = torch.tensor([0.0, 10.0], requires_grad=True)
     average = WeightAverage({"weight": weight}, decay=0.5)
     expected = weight.detach().clone()
@@ -89,8 +89,8 @@ def test_the_average_follows_its_formula_and_is_applied_only_within() -> None:
     torch.testing.assert_close(average.tensors["weight"], expected)
 
 
-def test_seeds_differ_by_every_part_of_the_place_and_are_frozen() -> None:
-    """Another seed for a place would silently change resumed runs."""
-    seeds = {seed_from(*place) for place in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}
+def test_seeds_depend_on_every_argument_and_are_frozen() -> None:
+    """Other seeds would silently change resumed runs."""
+    seeds = {seed_from(*arguments) for arguments in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}
     assert len(seeds) == 4
     assert seed_from(7, 11, 13) == 1648130095301877233

@@ -1,4 +1,4 @@
-"""A checkpoint is there whole or not at all, whatever happens while it is written."""
+"""A checkpoint is complete or absent, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_round_trip_with_tied_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(read.tensors, make(2).tensors, rtol=0, atol=0)
 
 
-def test_older_ones_are_pruned_after_a_newer_is_published(tmp_path: Path) -> None:
+def test_older_checkpoints_are_pruned_after_a_newer_one_is_published(tmp_path: Path) -> None:
     for step in (9, 10, 100, 11):
         write_checkpoint(tmp_path, make(step), keep=2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000011", "step_00000100"]
@@ -42,7 +42,9 @@ def test_older_ones_are_pruned_after_a_newer_is_published(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
-def test_every_harm_to_every_file_is_seen_and_the_one_before_is_taken(tmp_path: Path, name: str, harm: str) -> None:
+def test_damage_to_any_file_is_detected_and_the_previous_checkpoint_is_used(
+    tmp_path: Path, name: str, harm: str
+) -> None:
     for step in (3, 5):
         write_checkpoint(tmp_path, make(step), keep=2)
     victim = tmp_path / "step_00000005" / name
@@ -58,14 +60,14 @@ def test_every_harm_to_every_file_is_seen_and_the_one_before_is_taken(tmp_path: 
     assert newest.step == 3
 
 
-def test_all_damaged_is_an_error_and_none_at_all_is_a_new_run(tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_is_an_error_and_none_is_a_new_run(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "absent") is None
     (write_checkpoint(tmp_path, make(3), keep=1) / "state.json").unlink()
     with pytest.raises(CheckpointError, match=r"is intact: .*state\.json"):
         newest_checkpoint(tmp_path)
 
 
-def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, make(3), keep=2)
     staging = tmp_path / ".staging-5-deadbeef"
     staging.mkdir()
@@ -77,8 +79,8 @@ def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path: Path) -> None:
     assert not staging.exists()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk; it needs a process of its own."""
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    """A limit on the size of files simulates the full disk; it needs a separate process."""
     script = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

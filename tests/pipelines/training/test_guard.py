@@ -1,4 +1,4 @@
-"""A run whose reconstructions collapse is stopped, and what it had learnt before is exported."""
+"""A run whose reconstructions collapse is stopped, and its last good checkpoint is exported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenreel.tokenizers.base import VideoTokenizer
 
 
 def test_a_run_whose_reconstructions_collapse_is_stopped_and_exports_the_newest_checkpoint(tmp_path: Path) -> None:
-    """An adversarial weight of 10^5 at a high rate: the tokenizer does whatever fools its discriminators."""
+    """With an adversarial weight of 10^5 and a high learning rate the tokenizer only fools its discriminators."""
     adversarial = {"weight": 1e5, "start_step": 8, "r1": 0.0}
     changes = {"steps": 200, "learning_rate": 0.05, "accumulate": 1, "guard": 1.5, "adversarial": adversarial}
     wild = {**SECTION, **changes}
@@ -40,9 +40,9 @@ def test_a_run_whose_reconstructions_collapse_is_stopped_and_exports_the_newest_
     assert all(torch.equal(expected[name], tensor) for name, tensor in exported.state_dict().items())
 
 
-def test_the_guard_compares_the_running_mean_with_its_best_after_the_start_only() -> None:
+def test_the_guard_compares_the_running_mean_with_its_best_only_after_the_start() -> None:
     guard = ReconstructionGuard(2.0, start=5)
-    guard.check(1, [1.0, 1.0, 50.0, 1.0])  # before the start anything goes
+    guard.check(1, [1.0, 1.0, 50.0, 1.0])  # any loss is accepted before the start
     assert guard.best == 1
     guard = ReconstructionGuard(2.0, start=5)
     guard.check(1, [1.0] * 6)
@@ -52,7 +52,7 @@ def test_the_guard_compares_the_running_mean_with_its_best_after_the_start_only(
         guard.check(8, [10.0])
 
 
-def test_the_guards_state_does_not_depend_on_how_steps_come() -> None:
+def test_the_guards_state_does_not_depend_on_how_steps_are_grouped() -> None:
     losses = np.random.default_rng(0).uniform(0.5, 1, 11).tolist()
     at_once, one_by_one = ReconstructionGuard(9.0, 0), ReconstructionGuard(9.0, 0)
     at_once.check(1, losses)

@@ -1,4 +1,6 @@
-"""A run is a function of its configuration, even if killed and resumed; its samples, for any number of processes."""
+"""A run is a function of its configuration, even if killed and resumed; so is the order of samples, for any number of
+processes.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ SCRIPT = Path(__file__).with_name("toy_training.py")
 
 
 def launch(out: Path, processes: int, die_at: int = NEVER, nan_at: int = NEVER) -> subprocess.CompletedProcess[str]:
-    """Trains the toy in processes of their own; `die_at` and `nan_at` are ToyObjective's."""
-    # --multi_gpu starts as many processes as are asked for, on CPU too; --cpu would start one without a word.
+    """Trains the toy in new processes; `die_at` and `nan_at` are those of ToyObjective."""
+    # --multi_gpu starts the requested number of processes on CPU too; --cpu would silently start one.
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1", f"--num_processes={processes}"]
     settings = ["--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]
     command = [sys.executable, *([*launcher, *settings] if processes > 1 else [])]
@@ -42,49 +44,49 @@ def launch(out: Path, processes: int, die_at: int = NEVER, nan_at: int = NEVER) 
     return done
 
 
-def curve(out: Path) -> list[dict[str, float]]:
-    """The metrics without what is measured in seconds."""
+def deterministic_metrics(out: Path) -> list[dict[str, float]]:
+    """The metrics except times and rates."""
     return [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(out / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, processes: int) -> None:
     train: Callable[[Path], object] = train_toy if processes == 1 else partial(launch, processes=processes)
-    train(tmp_path / "whole")
+    train(tmp_path / "reference")
     killed = launch(tmp_path / "killed", processes, die_at=8)
     assert killed.returncode == -signal.SIGKILL or processes > 1
     assert not (tmp_path / "killed/model.safetensors").exists()
     assert (tmp_path / "killed/checkpoints/step_00000006").exists()
     train(tmp_path / "killed")
-    whole, resumed = tmp_path / "whole", tmp_path / "killed"
-    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    reference, resumed = tmp_path / "reference", tmp_path / "killed"
+    assert (reference / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     last = f"checkpoints/step_{CONFIG.steps:08d}"
-    manifests = [json.loads((run / last / "manifest.json").read_text()) for run in (whole, resumed)]
-    assert manifests[0] == manifests[1], "optimizer, averages and codebooks too"
-    assert curve(whole) == curve(resumed)
+    manifests = [json.loads((run / last / "manifest.json").read_text()) for run in (reference, resumed)]
+    assert manifests[0] == manifests[1], "optimizers, averages and codebooks must be equal too"
+    assert deterministic_metrics(reference) == deterministic_metrics(resumed)
 
 
 def test_the_order_of_samples_is_the_same_for_1_2_and_4_processes(tmp_path: Path) -> None:
     config = replace(CONFIG, accumulate=1)
-    seen = {processes: _samples_of_all(tmp_path, config, processes) for processes in (1, 2, 4)}
-    assert seen[1] == seen[2] == seen[4]
-    rows = [row for row, _ in seen[1][:ROWS]]
-    assert sorted(rows) == list(range(ROWS)), "an epoch holds every row once"
+    order = {processes: _samples_of_all(tmp_path, config, processes) for processes in (1, 2, 4)}
+    assert order[1] == order[2] == order[4]
+    rows = [row for row, _ in order[1][:ROWS]]
+    assert sorted(rows) == list(range(ROWS)), "an epoch must contain every row once"
     assert rows != sorted(rows)
 
 
 def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tuple[int, int]]:
-    seen: list[tuple[int, int]] = []
+    order: list[tuple[int, int]] = []
     for rank in range(processes):
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
         trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
         for step in range(CONFIG.steps):
             rows, samples = trainer._samples(step, 0)
-            seen += zip(rows.tolist(), samples.tolist(), strict=True)
-    return sorted(seen, key=lambda pair: pair[1])
+            order += zip(rows.tolist(), samples.tolist(), strict=True)
+    return sorted(order, key=lambda pair: pair[1])
 
 
-def test_accumulation_changes_no_gradient() -> None:
+def test_accumulation_does_not_change_the_gradient() -> None:
     """Mean of equal micro batches' means = mean of the batch: three micro steps or one, without randomness."""
 
     class Plain(ToyObjective):
@@ -105,8 +107,8 @@ def test_accumulation_changes_no_gradient() -> None:
 def test_training_lowers_the_loss_and_exports_averaged_weights(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=60, schedule="constant", checkpoint_every=60)
     summary = train_toy(tmp_path, config)
-    first, last = [line["train/fit"] for line in curve(tmp_path) if "train/fit" in line][
-        :: len(curve(tmp_path)) // 2 - 1
+    first, last = [line["train/fit"] for line in deterministic_metrics(tmp_path) if "train/fit" in line][
+        :: len(deterministic_metrics(tmp_path)) // 2 - 1
     ][:2]
     assert last < 0.7 * first
     average = safetensors.torch.load_file(tmp_path / "checkpoints/step_00000060/average.safetensors")
@@ -116,16 +118,16 @@ def test_training_lowers_the_loss_and_exports_averaged_weights(tmp_path: Path) -
     assert summary["error"] < first
 
 
-def test_nan_stops_names_the_step_and_exports_the_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_nan_stops_the_run_names_the_step_and_exports_the_newest_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLoss, match=r"judged is nan at step 8.* now holds the model of step 6") as error:
         train_toy(tmp_path, objective=ToyObjective(CONFIG, nan_at=7))
     assert "\n" not in str(error.value)
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000003", "step_00000006"]
-    assert all(np.isfinite(line["train/judged"]) for line in curve(tmp_path) if "train/judged" in line)
+    assert all(np.isfinite(line["train/judged"]) for line in deterministic_metrics(tmp_path) if "train/judged" in line)
     assert exports_the_average_of(6, tmp_path)
 
 
-def test_all_processes_stop_where_one_has_a_nan(tmp_path: Path) -> None:
+def test_all_processes_stop_if_one_has_a_nan(tmp_path: Path) -> None:
     done = launch(tmp_path, 2, nan_at=7)
     assert "judged is nan at step 8" in done.stderr
     assert "now holds the model of step 6" in done.stderr
@@ -138,7 +140,7 @@ def exports_the_average_of(step: int, out: Path) -> bool:
     return all(torch.equal(tensor, average[f"model.{name}"]) for name, tensor in exported.items())
 
 
-def test_a_run_that_stops_goes_back_to_whole_checkpoints_only(tmp_path: Path) -> None:
+def test_a_stopped_run_exports_the_newest_intact_checkpoint(tmp_path: Path) -> None:
     train_toy(tmp_path, replace(CONFIG, schedule="constant", steps=6))
     (tmp_path / "model.safetensors").unlink()
     damaged = tmp_path / "checkpoints/step_00000006/network_model.safetensors"
@@ -148,7 +150,7 @@ def test_a_run_that_stops_goes_back_to_whole_checkpoints_only(tmp_path: Path) ->
     assert exports_the_average_of(3, tmp_path)
 
 
-def test_a_run_that_stops_with_damaged_checkpoints_alone_says_both(tmp_path: Path) -> None:
+def test_a_stopped_run_with_only_damaged_checkpoints_reports_both(tmp_path: Path) -> None:
     class Damaging(ToyObjective):
         def begin_step(self, step: int) -> None:
             super().begin_step(step)
@@ -160,29 +162,31 @@ def test_a_run_that_stops_with_damaged_checkpoints_alone_says_both(tmp_path: Pat
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_run_that_stops_before_its_first_checkpoint_says_so_and_exports_nothing(tmp_path: Path) -> None:
+def test_a_run_stopped_before_its_first_checkpoint_says_so_and_exports_nothing(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLoss, match="No model is exported: there is no checkpoint before step 3"):
         train_toy(tmp_path, objective=ToyObjective(CONFIG, nan_at=1))
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_sigterm_saves_at_the_next_step_and_the_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     class Terminated(ToyObjective):
         def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
             if samples[0] == 4 * self.config.batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(rows, samples)
 
-    train_toy(tmp_path / "whole")
+    train_toy(tmp_path / "reference")
     with pytest.raises(KeyboardInterrupt, match="stopped at step 5"):
         train_toy(tmp_path / "stopped", objective=Terminated(CONFIG))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train_toy(tmp_path / "stopped")
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "stopped/model.safetensors").read_bytes()
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (
+        tmp_path / "stopped/model.safetensors"
+    ).read_bytes()
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    train_toy(tmp_path / "whole")
+def test_a_damaged_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
+    train_toy(tmp_path / "reference")
     damaged = tmp_path / "damaged"
     train_toy(damaged)
     weights = damaged / f"checkpoints/step_{CONFIG.steps:08d}/network_model.safetensors"
@@ -190,24 +194,24 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     (damaged / "model.safetensors").unlink()
-    assert train_toy(damaged)["clips"] == (CONFIG.steps - 9) * CONFIG.batch, "went on from step 9"
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (damaged / "model.safetensors").read_bytes()
+    assert train_toy(damaged)["clips"] == (CONFIG.steps - 9) * CONFIG.batch, "must continue from step 9"
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (damaged / "model.safetensors").read_bytes()
 
 
-def test_a_complete_run_given_again_trains_nothing_and_says_its_score(tmp_path: Path) -> None:
+def test_a_complete_run_is_not_trained_again_and_returns_its_scores(tmp_path: Path) -> None:
     first, again = train_toy(tmp_path), train_toy(tmp_path)
     assert again["clips"] == 0
     assert again["error"] == first["error"]
 
 
-def test_an_out_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+def test_an_out_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=3)
     train_toy(tmp_path / "run", config)
     with pytest.raises(CheckpointError, match=r"started with training\.batch = 12, not 24"):
         train_toy(tmp_path / "run", replace(config, batch=24))
     with pytest.raises(CheckpointError, match="already holds a run"):
         train_toy(tmp_path / "run", config, resume="never")
-    with pytest.raises(CheckpointError, match="steps = 3, not 5"):  # the cosine ends elsewhere
+    with pytest.raises(CheckpointError, match="steps = 3, not 5"):  # the cosine schedule has another end
         train_toy(tmp_path / "run", replace(config, steps=5))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
@@ -218,14 +222,16 @@ def test_an_out_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_resume_takes_a_checkpoint_of_another_folder(tmp_path: Path) -> None:
-    train_toy(tmp_path / "whole")
-    branch = train_toy(tmp_path / "branch", resume=str(tmp_path / "whole/checkpoints/step_00000009"))
+def test_resume_accepts_a_checkpoint_of_another_folder(tmp_path: Path) -> None:
+    train_toy(tmp_path / "reference")
+    branch = train_toy(tmp_path / "branch", resume=str(tmp_path / "reference/checkpoints/step_00000009"))
     assert branch["clips"] == (CONFIG.steps - 9) * CONFIG.batch
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "branch/model.safetensors").read_bytes()
+    assert (tmp_path / "reference/model.safetensors").read_bytes() == (
+        tmp_path / "branch/model.safetensors"
+    ).read_bytes()
 
 
-def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+def test_a_batch_that_processes_cannot_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.batch \(=12\) must be a multiple of .* \(=5 x 3\)"):
         CONFIG.micro_batch(5)
 

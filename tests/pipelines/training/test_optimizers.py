@@ -24,7 +24,7 @@ def test_the_learning_rate_rises_over_the_warmup_and_falls_as_a_cosine() -> None
     assert learning_rate_factor(replace(config, schedule="constant"), 11) == 1.0
 
 
-def test_weight_decay_spares_biases() -> None:
+def test_weight_decay_excludes_biases() -> None:
     network = nn.Linear(5, 3)
     optimizer = build_optimizer(TrainingConfig(weight_decay=0.5, learning_rate=0.1), [network])
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -36,7 +36,7 @@ def test_weight_decay_spares_biases() -> None:
 
 
 @pytest.mark.parametrize("member", ["adam", "adamw", "rmsprop"])
-def test_an_optimizer_goes_on_from_its_tensors_exactly(member: str) -> None:
+def test_an_optimizer_resumes_exactly_from_its_tensors(member: str) -> None:
     config = TrainingConfig(optimizer=member, weight_decay=0.1, learning_rate=0.01)  # type: ignore[arg-type]
     torch.manual_seed(3)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)

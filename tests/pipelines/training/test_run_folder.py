@@ -10,8 +10,8 @@ from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder, RunId
 HERE = RunIdentity("train-prior", {"training": {"steps": 7}, "prior": {"depth": 3}}, "plan-5", "videos")
 
 
-def test_metrics_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
-    """What a killed run wrote after its checkpoint, half a line included, is written again by the resumed one."""
+def test_metrics_continue_from_the_checkpoint(tmp_path: Path) -> None:
+    """A resumed run rewrites what a killed run wrote after its checkpoint, including half a line."""
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)
     for step in (2, 4, 6):
@@ -25,7 +25,7 @@ def test_metrics_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
     ]
 
 
-def test_data_may_lie_elsewhere_and_steps_may_be_added(tmp_path: Path) -> None:
+def test_data_may_move_and_steps_may_increase(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", HERE).create(HERE)
     moved = RunIdentity(HERE.command, {"training": {"steps": 11}, "prior": {"depth": 3}}, "plan-5", "elsewhere")
     assert RunFolder.open(tmp_path / "run", moved).resume_from is None
@@ -39,13 +39,13 @@ def test_data_may_lie_elsewhere_and_steps_may_be_added(tmp_path: Path) -> None:
         (RunIdentity("train-prior", HERE.sections, "plan-13", "videos"), r"other data \(plan-5, not plan-13\)"),
     ],
 )
-def test_another_run_is_refused_with_what_differs(tmp_path: Path, other: RunIdentity, difference: str) -> None:
+def test_another_run_is_refused_with_the_difference(tmp_path: Path, other: RunIdentity, difference: str) -> None:
     RunFolder.open(tmp_path / "run", HERE).create(HERE)
     with pytest.raises(CheckpointError, match=difference):
         RunFolder.open(tmp_path / "run", other)
 
 
-def test_a_damaged_run_file_is_an_error_and_no_new_run(tmp_path: Path) -> None:
+def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"command": "train-p')
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         RunFolder.open(tmp_path, HERE)

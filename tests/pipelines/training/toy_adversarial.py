@@ -27,7 +27,7 @@ from tokenreel.tokenizers.base import build_tokenizer
 CLIPS, FRAMES, HEIGHT, WIDTH = 11, 3, 8, 12
 NEVER = 10**6  # a step that no test reaches
 SMALL = {"width": 2, "multipliers": [1, 2]}
-# Discriminators begin in step 5, after the checkpoint of step 4, and are penalised in steps 5, 7, 9 and 11.
+# Discriminators start in step 5, after the checkpoint of step 4, and are penalised in steps 5, 7, 9 and 11.
 SECTION: dict[str, Any] = {
     "steps": 11, "batch": 6, "accumulate": 3, "optimizer": "adam", "betas": [0.0, 0.99], "learning_rate": 0.002,
     "clip_norm": None, "ema_decay": 0.9, "log_every": 3, "checkpoint_every": 4, "keep_checkpoints": 9, "seed": 7,
@@ -38,7 +38,7 @@ SECTION: dict[str, Any] = {
 
 
 class Clips:
-    """Stands for a ClipReader."""
+    """Replaces a ClipReader."""
 
     def __init__(self) -> None:
         self.pixels = np.random.default_rng(3).integers(0, 256, (CLIPS, FRAMES, HEIGHT, WIDTH, 3), np.uint8)

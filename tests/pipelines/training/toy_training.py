@@ -33,7 +33,7 @@ CONFIG = TrainingConfig(
 
 
 class ToyObjective(Objective):
-    """Fits rows to targets, while a critic learns something from the model's output. `die_at`: SIGKILL in that step,
+    """Fits rows to targets, while a critic learns from the model's output. `die_at`: SIGKILL in that step,
     0 being the first; `nan_at`: a loss of the last process is NaN in that step.
     """
 
@@ -50,7 +50,7 @@ class ToyObjective(Objective):
         self.die_at = die_at
         self.nan_at = nan_at
         self.poisoned = False
-        self.seen: list[tuple[int, int]] = []  # (row, sample) in the order of reading
+        self.samples_read: list[tuple[int, int]] = []  # (row, sample) in the order of reading
 
     def begin_step(self, step: int) -> None:
         last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
@@ -62,7 +62,7 @@ class ToyObjective(Objective):
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> Tensor:
         if samples[0] >= self.die_at * self.config.batch:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.seen += zip(rows.tolist(), samples.tolist(), strict=True)
+        self.samples_read += zip(rows.tolist(), samples.tolist(), strict=True)
         return torch.sin(torch.tensor(rows)[:, None] * torch.arange(1.0, 6.0))
 
     def prefetch(self, rows: np.ndarray) -> None:

@@ -184,7 +184,7 @@ def test_its_own_spec_holds_levels_and_its_controls() -> None:
 
 
 @pytest.mark.parametrize("name", ["class", "music", END, END_STEP])
-def test_what_is_read_conditions_every_token(name: str) -> None:
+def test_all_inputs_condition_every_token(name: str) -> None:
     """Each token of the prefix, and the step of the end frame, changes each log-prob; the unconditional token differs
     from all others.
     """

@@ -77,7 +77,7 @@ def test_controls_come_before_their_frame() -> None:
     assert order[2:14, 4].tolist() == [0, 1] * 6  # the codebooks of a location one after the other
 
 
-def test_coarse_tokens_come_before_the_frames_that_they_stand_for() -> None:
+def test_coarse_tokens_come_before_their_frames() -> None:
     bottom_of_three_frames = [[1, t, w] for t in range(3) for w in range(2)]
     assert gpt(TWO_LEVELS).order()[:7, [0, 1, 3]].tolist() == [[0, 0, 0], *bottom_of_three_frames]
 
@@ -91,7 +91,7 @@ def test_previous_step_is_the_same_location_one_step_before() -> None:
     assert torch.equal(feature.known[:, 0].bool(), later)
 
 
-def test_previous_step_alone_learns_to_copy() -> None:
+def test_the_previous_step_input_learns_to_copy() -> None:
     """Tokens that never change cost nothing after a few steps, before attention has learned where to look."""
     prior = gpt(spec_of(StreamSpec("video", (3, 2, 5), 13), frames=3), previous_step=True)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
@@ -123,7 +123,7 @@ def test_overfits_one_clip() -> None:
     assert losses[-1] < 0.05
 
 
-def test_dropout_depends_on_its_generator_alone() -> None:
+def test_dropout_depends_on_its_generator_only() -> None:
     prior = gpt(CONTROLLED, dropout=0.5).train()
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
 
@@ -131,7 +131,7 @@ def test_dropout_depends_on_its_generator_alone() -> None:
         return prior.loss(tokens, given, torch.Generator().manual_seed(seed))
 
     first = loss(3)
-    torch.rand(5)  # torch's own generator moves on
+    torch.rand(5)  # advances torch's global generator
     assert torch.equal(first, loss(3))
     assert not torch.equal(first, loss(4))
     prior.eval()

@@ -155,7 +155,7 @@ def test_overfits_one_clip(level: str) -> None:
     prior = prior_of(level, condition_hidden=22, condition_residual=11)
     tokens, given = random_tokens(prior, 1), torch.zeros(1, len(prior.order()), dtype=torch.bool)
     batch, none = {name: codes.repeat_interleave(5, 0) for name, codes in tokens.items()}, given.expand(5, -1)
-    optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)  # at 1e-2 the loss of the bottom prior jumps about
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)  # at 1e-2 the loss of the bottom prior fluctuates
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         loss = prior.loss(batch, none, generator)
@@ -213,7 +213,7 @@ def test_size_of_the_papers_model(level: str) -> None:
 
 @pytest.mark.parametrize("missing", ["top", "bottom", "top_given", "bottom_given"])
 @pytest.mark.parametrize("level", PRIORS)
-def test_a_missing_stream_is_named_with_what_makes_it(level: str, missing: str) -> None:
+def test_a_missing_stream_is_named_with_its_tokenizer(level: str, missing: str) -> None:
     spec = two_levels((3, 1, 2))
     spec = replace(spec, streams=tuple(stream for stream in spec.streams if stream.name != missing))
     with pytest.raises(ConfigError, match=rf"lack stream '{missing}'.*tokenizer of two levels"):
@@ -231,7 +231,7 @@ def test_a_missing_stream_is_named_with_what_makes_it(level: str, missing: str) 
         ("top_given", {"grid": (1, 2, 1)}, "rows, columns"),
     ],
 )
-def test_levels_that_do_not_fit_are_refused(name: str, fields: dict[str, Any], message: str) -> None:
+def test_levels_of_other_shapes_are_refused(name: str, fields: dict[str, Any], message: str) -> None:
     spec = two_levels((3, 1, 2))
     streams = [replace(stream, **fields) if stream.name == name else stream for stream in spec.streams]
     if name == "bottom" and "grid" in fields:  # its given frames as well, or those would be refused

@@ -93,7 +93,7 @@ def reached(shape: Shape, kernel: int, layers: int) -> np.ndarray:
     return h
 
 
-def test_dropout_depends_on_the_generator_alone() -> None:
+def test_dropout_depends_on_the_generator_only() -> None:
     stack = stack_of(SHAPES[0], 3, dropout=0.5)
     vectors, condition = inputs(stack.shape)
 

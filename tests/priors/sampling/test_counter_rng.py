@@ -20,11 +20,11 @@ def test_golden():
     np.testing.assert_array_equal(found, GOLDEN)
 
 
-def test_a_number_depends_on_its_seed_sample_and_token_alone():
+def test_a_number_depends_on_its_seed_sample_and_token_only():
     samples, indices = np.arange(5), np.arange(7)
-    whole = uniforms(1, samples, indices)
-    np.testing.assert_array_equal(uniforms(1, samples[3:4], indices[2:]), whole[3:4, 2:])
-    assert len(np.unique(np.stack([whole, uniforms(2, samples, indices), uniforms(-1, samples, indices)]))) == 3 * 35
+    numbers = uniforms(1, samples, indices)
+    np.testing.assert_array_equal(uniforms(1, samples[3:4], indices[2:]), numbers[3:4, 2:])
+    assert len(np.unique(np.stack([numbers, uniforms(2, samples, indices), uniforms(-1, samples, indices)]))) == 3 * 35
 
 
 def test_uniform_and_uncorrelated_along_every_part_of_the_counter():

@@ -162,7 +162,7 @@ def test_a_window_without_controls_has_no_second_pass() -> None:
     assert found.forwards == 2 * 2 + 2 * 2
 
 
-def test_what_cannot_be_guided_is_refused() -> None:
+def test_impossible_guidance_is_refused() -> None:
     config, rows = SamplingConfig(guidance=2.0), torch.arange(2)
     plain = TemporalBigramPrior(TemporalBigramConfig(), spec_of(StreamSpec("video", (3, 2, 1), 5), frames=3))
     with pytest.raises(ConfigError, match=r"guidance \(=2.0\) needs a prior with controls, and this one has none"):

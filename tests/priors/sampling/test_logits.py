@@ -1,4 +1,4 @@
-"""How a token is sampled from its probabilities."""
+"""Sampling a token from its probabilities."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling, TokenSampler, invert_cdf
 
 PROBS = torch.tensor([0.05, 0.4, 0.0, 0.3, 0.25])
-EVENLY = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # the middle of each thousandth
+EVENLY_SPACED = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # the centre of each thousandth
 
 
 def frequencies(*settings: StreamSampling, position: int = 0) -> list[float]:
-    """How often each token of PROBS is sampled when the uniform numbers are spread evenly."""
+    """Frequencies of the tokens of PROBS for evenly spaced uniform numbers."""
     sampler = TokenSampler(settings, torch.arange(len(settings)))
     log_probs = PROBS.log().expand(1, 1000, -1)
-    indices = sampler(log_probs, torch.full((1, 1000), position), EVENLY[None])
+    indices = sampler(log_probs, torch.full((1, 1000), position), EVENLY_SPACED[None])
     return (torch.bincount(indices.flatten(), minlength=5) / 1000).tolist()
 
 
@@ -65,7 +65,7 @@ def test_nan_stays_in_the_codebook():
     nan = torch.full((1, 1, 5), torch.nan)
     for setting in (StreamSampling(), StreamSampling(top_k=2), StreamSampling(greedy=True)):
         indices: Tensor = TokenSampler([setting], torch.zeros(1, dtype=torch.long))(
-            nan, torch.zeros(1, 1).long(), EVENLY[None, :1]
+            nan, torch.zeros(1, 1).long(), EVENLY_SPACED[None, :1]
         )
         assert 0 <= int(indices) < 5
 

@@ -21,7 +21,7 @@ def spans(frames: int, window_stride: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def test_which_streams_run_with_the_video():
+def test_streams_that_slide_with_the_video():
     assert [SPEC.runs_with_video(stream) for stream in SPEC.streams] == [True, True, False]
 
 

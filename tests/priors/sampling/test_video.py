@@ -150,7 +150,7 @@ def test_nan_is_reported():
         sample(prior, {}, samples=torch.arange(2))
 
 
-def test_what_cannot_be_sampled_is_refused():
+def test_invalid_sampling_requests_are_refused():
     prior = toy()
     tokens = random_tokens(prior, 3)
     with pytest.raises(ConfigError, match="pass the ids of the samples"):
@@ -246,7 +246,7 @@ def test_two_levels_with_sliding_windows():
         sample_video(bottom, {"top": tokens["top"][:, :4]}, 10)
 
 
-def test_more_given_than_the_video_has_is_refused():
+def test_more_given_frames_than_the_video_has_are_refused():
     prior = toy()
     with pytest.raises(ConfigError, match="have 6 steps of stream 'video', but the video has 5"):
         sample_video(prior, {"video": random_tokens(prior, 1)["video"]}, 5)

@@ -40,7 +40,7 @@ def test_for_many_values_it_is_a_fixed_point_near_the_optimum() -> None:
     assert loss(values, codebook) == pytest.approx(len(values) / (12 * 31**2), rel=0.03)
 
 
-def test_the_nearest_is_the_nearest() -> None:
+def test_nearest_equals_brute_force() -> None:
     generator = np.random.default_rng(0)
     codebook, values = np.sort(generator.normal(size=17)), generator.normal(size=(5, 7)) * 2
     expected = np.abs(values[..., None] - codebook).argmin(axis=-1)

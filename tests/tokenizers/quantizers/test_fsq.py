@@ -35,7 +35,7 @@ def test_every_code_is_a_different_point_and_is_encoded_again(codebooks):
     assert torch.equal(fsq.encode_rows(latents), indices)
 
 
-def test_each_channel_goes_to_its_nearest_level():
+def test_each_channel_is_rounded_to_its_nearest_level():
     fsq, latents = bare_fsq((5,)), torch.linspace(-4, 4, 101)[:, None]
     bounded, grid = torch.tanh(latents) * 2 * 1.001, torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]])
     assert torch.equal(fsq.encode_rows(latents)[:, 0], (bounded - grid).abs().argmin(1))

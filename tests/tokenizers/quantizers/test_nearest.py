@@ -18,7 +18,7 @@ def test_against_brute_force(rows, size, dim):
     torch.testing.assert_close(chosen, distances.amin(1), rtol=1e-5, atol=1e-5)
 
 
-def test_codebook_vectors_find_themselves():
+def test_codebook_vectors_have_their_own_index():
     codebook = torch.randn(CHUNK + 89, 13)
     assert torch.equal(nearest_indices(codebook, codebook), torch.arange(len(codebook)))
 

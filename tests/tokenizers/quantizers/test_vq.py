@@ -78,7 +78,7 @@ def test_data_initialisation_takes_vectors_of_the_first_batch():
     for i in range(2):
         nearest = torch.cdist(vq.codebook[i].double(), parts[:, i]).amin(1)
         assert nearest.max() < 1e-4
-        assert torch.pdist(vq.codebook[i]).min() > 1e-3, "a vector was drawn twice"
+        assert torch.pdist(vq.codebook[i]).min() > 1e-3, "a vector was chosen twice"
 
 
 def test_kmeans_fits_the_first_batch_better_than_random_vectors():
