@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenreel.pipelines.cli.parameters import NONE, parameters_of
+from tokenreel.pipelines.cli.parameters import NONE, metavar_of, parameters_of
 from tokenreel.pipelines.requests.fields import RequestField, fields_of
 from tokenreel.pipelines.run import COMMANDS, Command
 
-METAVARS = {int: "N", float: "X", Path: "PATH"}  # of values whose flag states no other; else the flag in capitals
 DEFAULT = re.compile(r"\s*Default: (.*)\.$")  # at the end of a help text
 
 TOP = """# Commands
@@ -81,7 +80,7 @@ An unknown key is an error that names the nearest known one. The resolved settin
 tokenizer=null` (or `tokens=null`) lifts this check, and `--set controls=null` the same check of the section `controls`.
 
 ```console
-tokenreel train-prior --preset gpt-tabletop-tiny --set prior.depth=4 --cache tokens.zarr --out runs/small --dry-run
+tokenreel train-prior --preset gpt-tabletop-tiny --set prior.depth=2 --cache tokens.zarr --out runs/small --dry-run
 ```
 """
 
@@ -206,7 +205,7 @@ def _flag(field: RequestField) -> str:
     option = field.option
     if field.type is bool:
         return option.flag
-    return f"{option.flag} {option.metavar or METAVARS.get(field.type) or option.flag.strip('-').upper()}"
+    return f"{option.flag} {metavar_of(field)}"
 
 
 def _row(field: RequestField) -> str:

@@ -73,7 +73,7 @@ def test_python_in_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: p
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(block, names)
-    shapes = re.findall(r"^(\w+) = .*# uint8 \[(.*)\]$", block, flags=re.MULTILINE)
+    shapes = re.findall(r"^(\w+) = .*uint8 \[(.*)\]$", block, flags=re.MULTILINE)
     assert [name for name, _ in shapes] == ["start", "video"]
     for name, shape in shapes:
         assert list(names[name].shape) == [int(size) for size in shape.replace("64", str(SIZE)).split(", ")]

@@ -38,7 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, text in FILES.items():
         (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "tests/priors")
         patch.syspath_prepend(folder)
         for registry in (QUANTIZERS, TOKENIZERS, PRIORS):
             patch.setattr(registry, "_members", dict(registry._members))
@@ -99,8 +98,8 @@ def test_diffs_apply_to_existing_lines() -> None:
 
 
 def test_checks_and_files_that_the_page_names_exist() -> None:
-    contracts = [*ROOT.glob("tests/helpers/*_contract.py"), *ROOT.glob("tests/priors/*_contract.py")]
-    known = set(re.findall(r"^def (check_\w+)", "\n".join(path.read_text() for path in contracts), flags=re.MULTILINE))
+    contracts = "\n".join(path.read_text() for path in ROOT.glob("src/tokenreel/testing/*.py"))
+    known = set(re.findall(r"^def (check_\w+)", contracts, flags=re.MULTILINE))
     named = set(re.findall(r"`(check_\w+)`", PAGE))
     assert named
     assert named <= known

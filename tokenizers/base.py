@@ -162,7 +162,9 @@ class VideoTokenizer(nn.Module, PretrainedModel):
     def collapse_advice(self) -> str:
         """What to change if few codes are in use, in terms of the quantizers' settings."""
         configs = [part for part in vars(self.config).values() if isinstance(part, QuantizerConfig)]
-        return "; ".join(dict.fromkeys(config.collapse_advice for config in configs)) or QuantizerConfig.collapse_advice
+        return (
+            "; ".join(dict.fromkeys(config.collapse_advice for config in configs)) or QuantizerConfig().collapse_advice
+        )
 
     def freeze(self) -> Self:
         """Sets evaluation mode and disables gradients, so that tokens stay the same while priors are trained."""

@@ -44,7 +44,7 @@ class SourceRegistry:
         """Adds a kind of source for this process and those that it starts; adding the same one again has no effect.
 
         `open` is called with every location that is opened and returns None for those of another kind. Its sources must
-        keep the contract of `VideoSource`; tests/helpers/source_contract.py checks it.
+        keep the contract of `VideoSource`; tokenreel.testing.sources checks it.
 
         Decode workers and the processes of `tokenize-dataset` open the location again. They import `open` by its module
         and name, so it must be a function at the top level of an importable module: not a lambda, and not defined in

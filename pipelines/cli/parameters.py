@@ -11,6 +11,7 @@ import click
 from tokenreel.pipelines.requests.fields import Request, RequestField, fields_of
 
 NONE = "none"  # an empty list, where a list is one value
+METAVARS = {int: "N", float: "X", Path: "PATH"}  # of values whose flag states no other; else the flag in capitals
 
 
 def parameters_of(request: type[Request]) -> dict[str, list[click.Parameter]]:
@@ -40,9 +41,15 @@ def _parameter(field: RequestField) -> click.Parameter:
         **default,
         multiple=several,
         callback=_callback(field),
-        metavar=option.metavar,
+        metavar=None if field.choices else metavar_of(field),  # click lists the choices
         help=option.help,
     )
+
+
+def metavar_of(field: RequestField) -> str:
+    """What stands for the value in `--help` and in docs/commands.md."""
+    kind = field.element if field.is_tuple else field.type
+    return field.option.metavar or METAVARS.get(kind) or field.option.flag.strip("-").upper()
 
 
 def _type(kind: Any, field: RequestField) -> click.ParamType:

@@ -40,8 +40,12 @@ def run(request: DemoRequest) -> dict[str, Any]:
     sections = resolve(request.preset, None, (), {}, "prior")
     if levels_of(require_section(sections, "prior")) != [None]:
         raise ConfigError(f"--preset {request.preset} has one prior per level, but the demo trains one: use another")
-    with cpu_threads(1):  # models as small as these lose more by a second thread than they gain
-        return _run(request, fresh_folder(request.out))
+    out = fresh_folder(request.out)
+    try:
+        with cpu_threads(1):  # models as small as these lose more by a second thread than they gain
+            return _run(request, out)
+    except KeyboardInterrupt as error:  # the stage that stopped says that it can be resumed
+        raise KeyboardInterrupt(f"stopped; a demo does not resume: remove {out} or give another --out") from error
 
 
 def _run(request: DemoRequest, out: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -31,10 +32,11 @@ def _list() -> dict[str, Any]:
 
 
 def _description(name: str) -> str:
-    """The first line at the preset's top that is not a command line."""
+    """The first sentence at the preset's top after the command lines."""
     text = (resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml").read_text()
     comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-    return next((line for line in comments if line and not line.startswith("tokenreel ")), "")
+    words = " ".join(line for line in comments if line and not line.startswith("tokenreel "))
+    return re.split(r"(?<!et al)\. |\.$", words)[0]
 
 
 def _show(name: str) -> dict[str, Any]:

@@ -16,5 +16,5 @@ def run(request: PushRequest) -> dict[str, Any]:
     HubError where the folder is not intact.
     """
     published = inspect_artifact(request.path)
-    commit = push_folder(request.path, request.repo, published.upload, request.revision)
+    commit = push_folder(request.path, request.repo, published.upload, request.revision, private=request.private)
     return {"repo": request.repo, "kind": published.kind, "identity": published.identity, "revision": commit}

@@ -32,7 +32,7 @@ def resolve(
 ) -> dict[str, Any]:
     """The sections as plain data, with the `training` section of `stage` and, for a prior, of its `level`.
 
-    `assignments` are those of --set (`prior.depth=4`); `flags` have such names too, and None is a flag not given.
+    `assignments` are those of --set (`prior.depth=2`); `flags` have such names too, and None is a flag not given.
     Raises ConfigError for an unknown preset or section, and for an invalid assignment.
     """
     layers = [load_preset(preset)] if preset is not None else []
@@ -96,7 +96,7 @@ class _Assignment(NamedTuple):
 
 
 def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Merges all --set (`prior.depth=4`) of a command into one layer; values are YAML.
+    """Merges all --set (`prior.depth=2`) of a command into one layer; values are YAML.
 
     Raises ConfigError for an invalid assignment, and for two of which one sets a field of what the other sets to
     something other than a mapping.
@@ -115,7 +115,7 @@ def _parse_assignment(text: str) -> _Assignment:
     dotted, equals, value = text.partition("=")
     field = tuple(dotted.split("."))
     if not equals or not all(field):
-        raise ConfigError(f"--set {text!r}: write it as section.field=value, as in --set prior.depth=4")
+        raise ConfigError(f"--set {text!r}: write it as section.field=value, as in --set prior.depth=2")
     return _Assignment(text, field, parse_yaml(value, f"--set {text!r}: the value is not YAML"))
 
 

@@ -39,6 +39,7 @@ class PushRequest(Request):
     revision: str | None = option(
         "--revision", "Branch to push to, created if it does not exist. Default: the main branch.", default=None
     )
+    private: bool = option("--private", "If the repository does not exist yet, create a private one.", default=False)
 
 
 @request

@@ -13,9 +13,7 @@ from tokenreel.pipelines.requests.shared import (
     CONTEXT,
     DEVICE,
     FORMAT,
-    FRAMES,
     OUT,
-    PRIOR,
     REVISION,
     SEED,
     SPLIT,
@@ -23,6 +21,13 @@ from tokenreel.pipelines.requests.shared import (
     FileFormat,
     Split,
 )
+
+PRIOR = (
+    "--prior",
+    "Folder of a saved prior, or its repository on the Hub. Repeat for each prior of a cascade: one per level, and "
+    "control priors.",
+)
+FRAMES = ("--frames", "Frames of each sample, the given ones included. Default: the length of the training clips.")
 
 
 @request

@@ -9,11 +9,6 @@ FileFormat = Literal["mp4", "gif", "png", "npy"]
 
 DATA = ("--data", "Videos: a folder, one file, tar shards, arrays, or tabletop: for synthetic Tabletop videos.")
 TOKENIZER = ("--tokenizer", "Folder of a saved tokenizer, or its repository on the Hub.")
-PRIOR = (
-    "--prior",
-    "Folder of a saved prior, or its repository on the Hub. Repeat for each prior of a cascade: one per level, and "
-    "control priors.",
-)
 CACHE = ("--cache", "Sealed token cache.")
 OUT = ("--out", "Folder to write; must be new or empty.")
 DEVICE = ("--device", "cpu, cuda, cuda:1, ... Default: the first GPU, or the CPU if there is none.")
@@ -26,6 +21,4 @@ CONTEXT = (
     "setting.",
 )
 FORMAT = ("--format", "File format of the videos.")
-FRAMES = ("--frames", "Frames of each sample, the given ones included. Default: the length of the training clips.")
 DRY_RUN = ("--dry-run", "Estimate time, memory and disk space without writing anything.")
-DECODE_WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")

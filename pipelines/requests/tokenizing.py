@@ -10,6 +10,7 @@ from tokenreel.pipelines.requests.fields import Request, argument, fields_of, op
 from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
 
 ExportFormat = Literal["webdataset"]
+Precision = Literal["fp32", "bf16"]
 WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
 OF_VIDEOS = ("controls", "num_shards", "exclude", "clip_stride", "whole_videos", "dry_run")  # not of imported tokens
 
@@ -44,7 +45,7 @@ class TokenizeRequest(Request):
         "--num-shards", "Number of parts that the work is divided into, for several machines.", default=1, minimum=1
     )
     device: str | None = option(*DEVICE, default=None)
-    precision: Literal["fp32", "bf16"] = option("--precision", "Precision of the encoder.", default="fp32")
+    precision: Precision = option("--precision", "Precision of the encoder.", default="fp32")
     revision: str | None = option(
         "--revision", "Branch, tag or commit of the tokenizer's repository. Default: its main branch.", default=None
     )

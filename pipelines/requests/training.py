@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DECODE_WORKERS, DEVICE, DRY_RUN, OUT, SPLIT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
+
+WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
 
 @request
@@ -18,7 +20,7 @@ class SettingsOptions(Request):
     preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
     config: Path | None = option("--config", "YAML file merged over the preset.", default=None)
     assignments: tuple[str, ...] = option(
-        "--set", "Override one field, e.g. prior.depth=4. Repeatable.", default=(), metavar="FIELD=VALUE"
+        "--set", "Override one field, e.g. prior.depth=2. Repeatable.", default=(), metavar="FIELD=VALUE"
     )
 
 
@@ -55,7 +57,7 @@ class TrainTokenizerRequest(TrainingOptions):
     """Train a tokenizer on videos (stage one)."""
 
     data: str = option(*DATA)
-    workers: int = option(*DECODE_WORKERS, default=1, minimum=0)
+    workers: int = option(*WORKERS, default=1, minimum=0)
 
 
 @request
@@ -68,7 +70,7 @@ class FitControlsRequest(SettingsOptions):
     data: str = option(*DATA)
     out: Path = option(*OUT)
     split: Split = option(*SPLIT, default="train")
-    workers: int = option(*DECODE_WORKERS, default=1, minimum=0)
+    workers: int = option(*WORKERS, default=1, minimum=0)
 
 
 @request

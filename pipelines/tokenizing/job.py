@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
@@ -27,13 +27,13 @@ from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import TokenSpec
 from tokenreel.hub import resolve
 from tokenreel.pipelines.common.device import cpu_threads
+from tokenreel.pipelines.requests.tokenizing import Precision
 from tokenreel.registry import Extendable
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer
 from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS
 from tokenreel.tokenizers.controls.controls import Controls
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 
-Precision = Literal["fp32", "bf16"]
 BATCH_PIXELS = {
     "cpu": 1 << 17,
     "cuda": 1 << 24,

@@ -68,6 +68,6 @@ def require_no_collapse(path: Path, advice: str) -> None:
             raise DataError(
                 f"{path} is not sealed: its level {level.name!r} has collapsed. In {rows} rows {use.used:.1%} of its "
                 f"{use.codebook_size} codes occur, perplexity {use.perplexity:.1f}. Train the tokenizer again (its "
-                f"validation reports codebook_usage and perplexity of each level): {advice}. Or run the same command "
-                "with --allow-collapsed"
+                f"validation reports codebook_usage and perplexity of each level): {advice}. tokenize-dataset "
+                "--allow-collapsed seals it anyway"
             )

@@ -315,13 +315,16 @@ class Upload:
     texts: Mapping[str, str] = field(default_factory=dict)  # files by name that are uploaded with this content instead
 
 
-def push_folder(folder: Path, repo: str, upload: Upload, revision: str | None = None) -> str:
-    """Uploads to a repository and branch (`revision`), created if necessary. Returns the hash of the last commit."""
+def push_folder(folder: Path, repo: str, upload: Upload, revision: str | None = None, *, private: bool = False) -> str:
+    """Uploads to a repository and branch (`revision`), created if necessary. Returns the hash of the last commit.
+
+    A repository that exists already stays as public or as private as it is.
+    """
     api = HfApi()
     with hub_errors(repo, revision), tempfile.TemporaryDirectory() as texts:
         for name, text in upload.texts.items():
             Path(texts, name).write_text(text)
-        repo = api.create_repo(repo, repo_type=upload.repo_type, exist_ok=True).repo_id
+        repo = api.create_repo(repo, repo_type=upload.repo_type, private=private or None, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(repo, branch=revision, repo_type=upload.repo_type, exist_ok=True)
         for source, patterns in ((texts, tuple(upload.texts)), (folder, upload.files), (folder, upload.last)):

@@ -28,6 +28,7 @@ class Repo:
     name: str
     commits: dict[str, Files] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    private: bool = False
 
     def commit(self, branch: str, files: Files) -> str:
         content = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
@@ -119,7 +120,7 @@ def _create_repo(request: _Handler) -> None:
     kind = body.get("type") or "model"
     if (kind, name) in request.hub.repos:
         return request.send(409, {"error": "exists", "url": f"{request.server.url}/{name}"})
-    request.hub.repos[kind, name] = repo = Repo(name)
+    request.hub.repos[kind, name] = repo = Repo(name, private=body.get("visibility") == "private")
     repo.commit("main", {})
     prefix = "datasets/" if kind == "dataset" else ""
     return request.send(200, {"url": f"{request.server.url}/{prefix}{name}", "name": name})

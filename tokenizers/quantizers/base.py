@@ -35,7 +35,11 @@ class QuantizerConfig:
 
     type: ClassVar[str]
     decode_only_settings: ClassVar[tuple[str, ...]] = ()  # fields on which no index depends
-    collapse_advice: ClassVar[str] = "take fewer codes"  # what to change if few codes are in use, naming these fields
+
+    @property
+    def collapse_advice(self) -> str:
+        """What to change if few codes are in use, by the names of these fields."""
+        return "take fewer codes, or train for more steps"
 
 
 AnyQuantizerConfig = Annotated[QuantizerConfig, QUANTIZERS]  # type of a tokenizer's setting that takes any quantizer

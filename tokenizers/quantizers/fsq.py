@@ -21,7 +21,6 @@ SLACK = 1e-3  # extends the range, so that tanh reaches the outermost values and
 @dataclass(frozen=True)
 class FSQConfig(QuantizerConfig):
     type: ClassVar[str] = "fsq"
-    collapse_advice: ClassVar[str] = "take fewer levels, of 5 values or more"
 
     levels: tuple[int, ...] = (8, 5, 5, 5)  # values of each channel; the paper advises 5 or more, (8, 5, 5, 5) for 2^10
     codebooks: int = 1  # q, groups of such channels; a token each
@@ -31,6 +30,10 @@ class FSQConfig(QuantizerConfig):
             raise ConfigError(f"levels (={self.levels}) must have at least one member and each at least 2 values")
         if self.codebooks < 1:
             raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
+
+    @property
+    def collapse_advice(self) -> str:
+        return "take fewer levels, of 5 values or more"
 
 
 class FSQ(Quantizer):

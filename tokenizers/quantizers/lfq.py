@@ -22,7 +22,6 @@ MAX_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numb
 class LFQConfig(QuantizerConfig):
     type: ClassVar[str] = "lfq"
     decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "entropy", "diversity", "temperature")
-    collapse_advice: ClassVar[str] = "raise entropy or diversity, or take fewer bits"
 
     bits: int = 10  # channels of a group, each replaced by its sign; K = 2^bits
     codebooks: int = 1  # q, groups
@@ -38,6 +37,10 @@ class LFQConfig(QuantizerConfig):
             raise ConfigError(f"codebooks (={self.codebooks}) must be at least 1")
         if self.temperature <= 0:
             raise ConfigError(f"temperature (={self.temperature}) must be positive")
+
+    @property
+    def collapse_advice(self) -> str:
+        return "raise entropy or diversity, or take fewer bits"
 
 
 class LFQ(Quantizer):

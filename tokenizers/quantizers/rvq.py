@@ -1,8 +1,8 @@
 """Residual vector quantization (Zeghidour et al. 2021, SoundStream, section III-C, https://arxiv.org/abs/2107.03312).
 
 q codebooks in sequence: each quantizes the residual of those before it, and a vector is the sum of its q codebook
-vectors. The search is greedy, one nearest vector per stage. SoundStream initialises codebooks by k-means and replaces
-dead codes: set `init: kmeans` and `revive_below`. Its quantizer dropout is not implemented.
+vectors. The search is greedy, one nearest vector per stage. As in SoundStream, codebooks are initialised by k-means and
+codes that are hardly used are replaced. Its quantizer dropout is not implemented.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,10 @@ class RVQConfig(VQConfig):
     """VQ's settings, which apply to every stage's codebook."""
 
     type: ClassVar[str] = "rvq"
-    collapse_advice: ClassVar[str] = f"{VQConfig.collapse_advice} or codebooks"
 
     codebooks: int = 8  # q, stages; 8 of 1024 codes in SoundStream
+    init: Literal["uniform", "data", "kmeans"] = "kmeans"
+    revive_below: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()

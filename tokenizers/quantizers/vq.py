@@ -25,7 +25,6 @@ KMEANS_ITERATIONS = 10
 class VQConfig(QuantizerConfig):
     type: ClassVar[str] = "vq"
     decode_only_settings: ClassVar[tuple[str, ...]] = ("commitment", "decay", "smoothing", "init", "revive_below")
-    collapse_advice: ClassVar[str] = "set init: kmeans and revive_below above 0, or lower codebook_size"
 
     codebook_size: int = 512  # K, the size of each codebook
     codebooks: int = 1  # q, slices that the channels are split into
@@ -44,6 +43,12 @@ class VQConfig(QuantizerConfig):
             raise ConfigError(f"smoothing (={self.smoothing}) must be above 0: an unused code would be divided by zero")
         if not 0 <= self.revive_below < 1:
             raise ConfigError(f"revive_below (={self.revive_below}) must be in [0, 1), a fraction of even use")
+
+    @property
+    def collapse_advice(self) -> str:
+        unset = {"init: kmeans": self.init != "kmeans", "revive_below above 0": not self.revive_below}
+        advice = " and ".join(setting for setting, is_unset in unset.items() if is_unset)
+        return f"set {advice}, or lower codebook_size" if advice else "lower codebook_size, or train for more steps"
 
 
 class VQ(Quantizer):

@@ -81,5 +81,5 @@ def test_parts_are_what_differs_from_the_background() -> None:
 
 @pytest.mark.parametrize("change", [{"fraction": 1.5}, {"zoom": 0.6}, {"translation": -0.1}])
 def test_values_out_of_range_are_rejected(change: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=rf"object_motion.{next(iter(change))} \(="):
+    with pytest.raises(ConfigError, match=rf"^{next(iter(change))} \(="):
         ObjectMotionConfig(**change)

@@ -70,6 +70,13 @@ def test_a_prior_is_pushed_and_pulled(hub: FakeHub, prior: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "back").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
+def test_a_new_repository_is_public_unless_asked_otherwise(hub: FakeHub, prior: Path) -> None:
+    for repo, private in (("me/open", False), ("me/closed", True), ("me/open", True)):
+        push.run(PushRequest(path=prior, repo=repo, private=private))
+    assert not hub.repos["model", "me/open"].private
+    assert hub.repos["model", "me/closed"].private
+
+
 def test_a_branch_and_a_commit_can_be_pulled(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
     pushed = push.run(PushRequest(path=prior, repo="me/branched", revision="v2"))
     assert hub.files("model", "me/branched", "main") == {}

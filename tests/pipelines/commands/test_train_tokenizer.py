@@ -86,7 +86,7 @@ def test_low_codebook_usage_raises_an_alarm(tmp_path: Path, videos: Path, caplog
         summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
     assert summary["video/codebook_usage"] < 0.5
     assert "of 509 codes are in use" in summary["alarms"][0]
-    assert summary["alarms"][0].endswith(VQConfig.collapse_advice)
+    assert summary["alarms"][0].endswith(VQConfig().collapse_advice)
     assert summary["alarms"][0] in caplog.text
 
 

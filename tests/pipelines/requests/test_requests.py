@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tokenreel.data.cache.export import SHARD_ROWS
 from tokenreel.data.splits import SPLITS
+from tokenreel.data.video.encoders import ENCODERS
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.generation.config import GenerationConfig, generation_config
@@ -19,8 +21,8 @@ from tokenreel.pipelines.requests.decoding import DecodeRequest
 from tokenreel.pipelines.requests.fields import Request, RequestField, fields_of
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest, SamplingOptions
 from tokenreel.pipelines.requests.program import DoctorRequest, TabletopRequest
-from tokenreel.pipelines.requests.shared import Split
-from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.requests.shared import FileFormat, Split
+from tokenreel.pipelines.requests.tokenizing import ExportRequest, TokenizeRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.run import COMMANDS, Command, run
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
@@ -173,5 +175,9 @@ def test_every_sampling_option_reaches_the_sampler() -> None:
     assert generation_config(options).sampling == expected
 
 
-def test_the_splits_are_those_of_the_data() -> None:
+def test_what_requests_repeat_is_what_the_data_layer_has() -> None:
+    """A request imports nothing of it, so that help needs no numpy."""
     assert set(typing.get_args(Split)) == set(SPLITS)
+    assert {f".{suffix}" for suffix in typing.get_args(FileFormat)} == set(ENCODERS)
+    (rows,) = (field.default for field in fields_of(ExportRequest) if field.name == "shard_rows")
+    assert rows == SHARD_ROWS
