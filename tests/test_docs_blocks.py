@@ -149,7 +149,11 @@ def test_the_page_on_python_has_each_request_and_its_fields() -> None:
 
 def _sources() -> list[str]:
     folders = [ROOT / name for name in ("data", "decoders", "metrics", "pipelines", "priors", "tokenizers")]
-    files = [*(path for folder in folders for path in folder.rglob("*.py")), *ROOT.glob("src/tokenreel/*.py")]
+    files = [
+        *(path for folder in folders for path in folder.rglob("*.py")),
+        *ROOT.glob("src/tokenreel/*.py"),
+        *ROOT.glob("src/tokenreel/testing/*.py"),
+    ]
     return [path.read_text() for path in files]
 
 

@@ -18,6 +18,7 @@ def open_nickname(location: Location) -> VideoSource | None:
     if not location.text.startswith("nick:"):
         return None
     source = open_tabletop(Location(location.text.replace("nick:", "tabletop:")))
+    location.options("videos", "seed", "frames", "size")
     assert source is not None
     source.location = location.text
     return source

@@ -156,5 +156,5 @@ def test_labels_and_splits_are_names(listed: str, wrong: dict[str, Any], message
 
 def test_an_option_that_no_opener_asked_for_is_refused(listed: str) -> None:
     SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
-    with pytest.raises(DataError, match=r"option 'fpss' is not known; videos of this kind take none"):
+    with pytest.raises(DataError, match=r"option 'fpss' is not known; videos of this kind have no options"):
         open_source(f"{listed}?fpss=3")

@@ -76,7 +76,7 @@ def test_each_stage_reduces_the_error() -> None:
 
 def test_a_stage_is_a_vq_trained_on_the_residual() -> None:
     """Codebooks, counts and indices of stages are those of single VQs on the residuals in turn."""
-    settings = {"codebook_size": CODES, "decay": 0.8, "init": "uniform"}
+    settings = {"codebook_size": CODES, "decay": 0.8, "init": "uniform", "revive_below": 0.0}
     rvq = RVQ(RVQConfig(**settings, codebooks=STAGES), 5).train()
     singles = [VQ(VQConfig(**settings), 5).train() for _ in range(STAGES)]
     for i, single in enumerate(singles):
