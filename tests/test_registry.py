@@ -32,6 +32,15 @@ class Other:
     config_class = OtherConfig
 
 
+@dataclass
+class ThawedConfig:
+    type: ClassVar[str] = "mine"
+
+
+class Thawed:
+    config_class = ThawedConfig
+
+
 class NoConfig:
     """Cannot be a member."""
 
@@ -55,6 +64,7 @@ def test_a_class_is_registered_by_its_name() -> None:
     [
         ("path", Other, r"register 'path': os:path has this name; register .*:Other under another"),
         ("mine", Other, r"register 'mine': the type in config_class of .*:Other is 'other', not 'mine'"),
+        ("mine", Thawed, r"register 'mine': .*:Thawed needs config_class, a frozen dataclass of type 'mine'"),
         ("mine", NoConfig, r"register 'mine': .*:NoConfig needs config_class, a frozen dataclass of type 'mine'"),
         ("mine", Other(), r"register 'mine': <.*> is not a subclass of object"),
     ],

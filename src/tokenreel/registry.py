@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,8 +56,8 @@ class Registry(Generic[M]):
         known, own = self._members.get(name), _path_of(member)
         if known is not None and _path_of(known) != own:
             raise ConfigError(f"register {name!r}: {_path_of(known)} has this name; register {own} under another")
-        config = getattr(member, "config_class", None)
-        if not dataclasses.is_dataclass(config):
+        config: Any = getattr(member, "config_class", None)
+        if not (hasattr(config, "__dataclass_params__") and config.__dataclass_params__.frozen):
             raise ConfigError(f"register {name!r}: {own} needs config_class, a frozen dataclass of {TYPE_KEY} {name!r}")
         if (found := getattr(config, TYPE_KEY, None)) != name:
             raise ConfigError(f"register {name!r}: the {TYPE_KEY} in config_class of {own} is {found!r}, not {name!r}")

@@ -13,6 +13,7 @@ TOLERANCE = 1e-4  # nats: float32 sums in another order; a leak through scramble
 
 
 def start(prior: Prior, tokens: Tokens, given: Tensor) -> State:
+    """`Prior.start` without gradients."""
     with torch.no_grad():
         return prior.start(tokens, given)
 
@@ -24,7 +25,7 @@ def feed(prior: Prior, tokens: Tokens, given: Tensor, counts: Iterator[Tensor]) 
 
 
 def feeding(prior: Prior, tokens: Tokens, given: Tensor, counts: Iterator[Tensor]) -> Iterator[Tensor]:
-    """`_feed`, which yields after `start` and after each step; always the same tensor, filled in as it goes."""
+    """Like `feed`, but yields after `start` and after each step: always the same tensor, which is being filled in."""
     flat, state = prior.flatten(tokens), start(prior, tokens, given)
     found = torch.zeros(given.shape)
     record(prior, found, state.log_probs[:, None], flat, given, state.position - 1, torch.ones_like(state.position))
@@ -52,6 +53,7 @@ def _noise(prior: Prior, shape: tuple[int, int], generator: torch.Generator) -> 
 
 
 def tokens_at(flat: Tensor, positions: Tensor) -> Tensor:
+    """[B, n]: `flat` [B, L] at `positions` [B, n]; beyond the order, its last token."""
     return flat.gather(1, positions.clamp(max=flat.shape[1] - 1))
 
 
