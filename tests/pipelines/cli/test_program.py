@@ -19,6 +19,7 @@ import pytest
 from tokenreel.config import preset_names
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.commands import tabletop
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.run import COMMANDS, Command
 
@@ -241,3 +242,16 @@ def test_an_interrupt_while_libraries_are_imported_ends_quietly(tmp_path: Path) 
         text=True,
     )
     assert (done.returncode, done.stderr) == (130, "tokenreel: interrupted\n")
+
+
+def test_a_stopped_demo_does_not_promise_to_resume(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt("stopped at step 7; run the same command to resume")
+
+    monkeypatch.setattr(tabletop, "run", stop)
+    assert run_command(["demo", "--out", str(tmp_path)]) == 130
+    output = capsys.readouterr().err
+    assert "a demo does not resume" in output
+    assert "same command" not in output
