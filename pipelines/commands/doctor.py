@@ -13,6 +13,7 @@ import av
 import torch
 
 from tokenreel.pipelines.requests.program import DoctorRequest
+from tokenreel.pipelines.training.precision import bf16_conv3d_is_right
 
 PACKAGES = ("torch", "numpy", "zarr", "numcodecs", "av", "accelerate", "huggingface-hub", "safetensors", "pillow")
 DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mpeg4")
@@ -41,6 +42,7 @@ def _compute() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "bf16_matrix_units": torch.cpu._is_amx_tile_supported(),
+        "bf16_conv3d": "right" if bf16_conv3d_is_right() else "wrong weight gradients; training computes them in fp32",
         "gpus": [torch.cuda.get_device_name(index) for index in cuda],
     }
 

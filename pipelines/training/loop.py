@@ -32,6 +32,7 @@ from tokenreel.pipelines.training.interrupt import Interrupt
 from tokenreel.pipelines.training.losses import Diverged, LossRecord, NonFiniteLoss
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_learning_rate
+from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
 
@@ -144,7 +145,7 @@ class Trainer:
         """Adds the gradients of a micro-step to the parameters and its losses to `sums`."""
         device = self.accelerator.device
         generator = seed_everything(device, *seed_parts, self.accelerator.process_index)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with mixed_precision(device, self.config.precision):
             losses = self.objective.losses(update, batch, generator)
         if not losses:
             return
