@@ -125,6 +125,11 @@ TEXTS = {
         "has the prior's bits/code on the validation split beside those of two counted baselines, the unigram and the "
         "temporal bigram prior.",
     ),
+    "evaluate": Text(
+        "evaluate --prior runs/prior --cache tokens.zarr --split validation",
+        "Says of how many clips of how many videos the score is, with the standard error over clips. Parts of several "
+        "machines (`--num-shards`) meet in `--out`; the last one prints the score.",
+    ),
     "sample": Text(
         "sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
         "See [sampling](guides.md#sampling), [several levels](guides.md#several-levels) and "

@@ -23,7 +23,12 @@ from tokenreel.pipelines.requests.program import (
     TabletopRequest,
 )
 from tokenreel.pipelines.requests.tokenizing import ExportRequest, RepairRequest, TokenizeRequest
-from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
+from tokenreel.pipelines.requests.training import (
+    EvaluateRequest,
+    FitControlsRequest,
+    TrainPriorRequest,
+    TrainTokenizerRequest,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ COMMANDS = (  # in the order of a project, which is that of `--help`
     Command("fit-controls", FitControlsRequest, "fit_controls"),
     Command("tokenize-dataset", TokenizeRequest, "tokenize_dataset"),
     Command("train-prior", TrainPriorRequest, "train_prior"),
+    Command("evaluate", EvaluateRequest, "evaluate"),
     Command("sample", SampleRequest, "sample"),
     Command("decode", DecodeRequest, "decode"),
     Command("generate", GenerateRequest, "generate"),

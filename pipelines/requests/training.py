@@ -1,12 +1,13 @@
-"""Requests that train or fit: train-tokenizer, fit-controls, train-prior."""
+"""Requests that train, fit or score: train-tokenizer, fit-controls, train-prior, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, REVISION, SPLIT, Split
 
 WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
@@ -84,3 +85,35 @@ class TrainPriorRequest(TrainingOptions):
     level: str | None = option(
         "--level", "Level to train a prior for, e.g. top, where the preset has one prior per level.", default=None
     )
+
+
+@request
+class EvaluateRequest(Request):
+    """Score a saved prior: bits/code on a split of a cache, beside counted baselines."""
+
+    prior: str = option("--prior", "Folder of a saved prior, or its repository on the Hub.")
+    cache: Path = option(*CACHE)
+    split: Split = option("--split", "Split whose clips are scored.", default="validation")
+    given_frames: int | None = option(
+        "--given-frames", "Number of first frames that are given. Default: as in training.", default=None, minimum=0
+    )
+    out: Path | None = option(
+        "--out",
+        "Folder for the bits of each clip, where the parts of several machines meet. Default: none.",
+        default=None,
+    )
+    shard_index: int = option(
+        "--shard-index", "Which of the --num-shards parts this call scores.", default=0, minimum=0
+    )
+    num_shards: int = option(
+        "--num-shards", "Number of parts that the clips are divided into, for several machines.", default=1, minimum=1
+    )
+    device: str | None = option(*DEVICE, default=None)
+    revision: str | None = option(*REVISION, default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard_index >= self.num_shards:
+            raise ConfigError(f"--shard-index (={self.shard_index}) must be below --num-shards (={self.num_shards})")
+        if self.num_shards > 1 and self.out is None:
+            raise ConfigError(f"--num-shards (={self.num_shards}) needs --out, where the parts meet")

@@ -6,7 +6,7 @@ bits/code are of levels only. A control prior is validated on its control stream
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +20,15 @@ from torch.optim import Optimizer
 from tokenreel.config import to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
-from tokenreel.data.controls.end_frame import end_tokens
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
-from tokenreel.metrics.likelihood import bits_per_code
+from tokenreel.pipelines.common.prior_clips import PriorClips
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
-from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
 from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.video import sample, with_given_steps
-
-MAX_COUNTED_CLIPS = 8192  # evenly spaced training clips, on which baselines and frequencies of tokens are counted
-COUNTING_BATCH = 64  # clips
-VALIDATION_BATCH = 8  # clips
 
 
 @dataclass(frozen=True)
@@ -71,12 +65,12 @@ class PriorObjective(Objective):
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         try:
-            self.given = prior.given_frames(config.given_frames)
+            self.clips = PriorClips(prior, cache, config.given_frames)
         except ConfigError as error:
             raise ConfigError(f"training.given_frames: {error}") from error
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
-        if (self.given | prior.given_streams(self.control_streams)).all():
+        if (self.clips.given | prior.given_streams(self.control_streams)).all():
             raise ConfigError(
                 f"training.given_frames (={config.given_frames}) leaves nothing to predict in clips of "
                 f"{prior.spec.frames} frames"
@@ -85,7 +79,7 @@ class PriorObjective(Objective):
             _require_unconditional_tokens(prior, config.drop_controls)
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
-        prior.prepare(self._counted_clips())
+        prior.prepare(self.clips.counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"prior": build_optimizer(self.config, [self.prior])}
@@ -93,7 +87,7 @@ class PriorObjective(Objective):
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> dict[str, Tensor]:
         """The end step of each clip, and which controls it lacks, are sampled from (seed, sample)."""
         ends, drops = uniforms(self.config.seed, samples, np.arange(2)).T
-        clips = self._read(rows, ends)
+        clips = self.clips.read(rows, ends)
         tokens = {name: torch.from_numpy(indices).long().to(self.device) for name, indices in clips.items()}
         if not self.config.drop_controls:
             return tokens
@@ -106,7 +100,7 @@ class PriorObjective(Objective):
         """Nothing to do: the cache is mapped into memory."""
 
     def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        given = self.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
+        given = self.clips.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
         if self.config.drop_controls:  # an unconditional token is never predicted
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
         return {"nats_per_code": self.prior.loss(batch, given, generator)}
@@ -130,8 +124,8 @@ class PriorObjective(Objective):
         exists = folder.exists()  # written before the run was interrupted: the same samples
         if exists or not len(rows) or not self.prior.predicts_frames:
             return
-        (batch,) = self._batches(rows, len(rows), self.device)
-        given = self.given | self.prior.given_streams(self.control_streams)
+        (batch,) = self.clips.batches(rows, len(rows), self.device)
+        given = self.clips.given | self.prior.given_streams(self.control_streams)
         sampled = sample(self.prior, batch, given, seed=self.config.seed).tokens
         sampled = {name: with_given_steps(self.cache.spec, name, tokens, batch) for name, tokens in sampled.items()}
         tokens = {**self.cache.read(rows), **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
@@ -146,20 +140,6 @@ class PriorObjective(Objective):
         self.prior.about = about
         self.prior.save_pretrained(folder)
 
-    def _read(self, rows: np.ndarray, ends: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Tokens by stream, [n, t, h, w, q], of all streams that the prior reads or predicts.
-
-        An end frame among them is the last of each clip (None), or the one that `ends`, [n] in (0, 1), selects from
-        the steps that are not given.
-        """
-        names = [name for name in (*self.prior.reads, *self.prior.predicts) if name not in (END, END_STEP)]
-        tokens, spec = self.cache.read(rows, streams=names), self.prior.spec
-        if END not in self.prior.reads:
-            return tokens
-        given, steps = spec.steps_of_frames(self.config.given_frames, spec.levels[0]), spec.levels[0].grid[0]
-        end_steps = np.full(len(rows), steps - 1) if ends is None else given + (ends * (steps - given)).astype(np.int64)
-        return tokens | end_tokens(spec, tokens, end_steps)
-
     def _drop_streams(self, streams: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
         """`tokens` with unconditional tokens for `streams` in the `dropped` rows, bool [n]."""
         rows, spec = dropped.view(-1, 1, 1, 1, 1), self.prior.spec
@@ -167,34 +147,17 @@ class PriorObjective(Objective):
 
     def _bits(self, prior: Prior, device: torch.device, with_controls: bool = True) -> float:
         """bits/code of the levels after the given frames; all control streams are given."""
-        given = prior.given_frames(self.config.given_frames) | prior.given_streams(prior.control_streams)
-        clips: Iterable[dict[str, Tensor]] = self._batches(self.held_out, VALIDATION_BATCH, device)
-        if not with_controls:
-            dropped = torch.ones(1, dtype=torch.bool, device=device)
-            clips = (self._drop_streams(self.control_streams, batch, dropped) for batch in clips)
-        return bits_per_code(prior, clips, given).bits_per_code
+        change = (lambda batch: batch) if with_controls else self._without_controls
+        return self.clips.score(prior, self.held_out, device, change).bits_per_code
 
-    def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-        for first in range(0, len(rows), size):
-            clips = self._read(rows[first : first + size])
-            yield {name: torch.from_numpy(indices).long().to(device) for name, indices in clips.items()}
-
-    def _counted_clips(self) -> Iterator[dict[str, Tensor]]:
-        """Batches of the training clips that are counted, on the CPU."""
-        rows = self.rows[:: max(1, len(self.rows) // MAX_COUNTED_CLIPS)]
-        return self._batches(rows, COUNTING_BATCH, torch.device("cpu"))
+    def _without_controls(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        dropped = torch.ones(1, dtype=torch.bool, device=next(iter(tokens.values())).device)
+        return self._drop_streams(self.control_streams, tokens, dropped)
 
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        cpu, spec = torch.device("cpu"), self.cache.spec
-        predicts = tuple(name for name in self.prior.predicts if name not in self.control_streams)
-        baselines = {
-            "bits_per_code_unigram": UnigramPrior(UnigramConfig(predicts), spec),
-            "bits_per_code_temporal_bigram": TemporalBigramPrior(TemporalBigramConfig(predicts), spec),
-        }
-        for baseline in baselines.values():
-            baseline.prepare(self._counted_clips())
-        return {name: self._bits(baseline, cpu) for name, baseline in baselines.items()}
+        cpu = torch.device("cpu")
+        return {f"bits_per_code_{name}": self._bits(prior, cpu) for name, prior in self.clips.baselines().items()}
 
 
 def _streams_by_control(streams: Sequence[str]) -> list[list[str]]:

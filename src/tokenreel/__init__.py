@@ -19,6 +19,7 @@ __all__ = [
     "Controls",
     "DecodeRequest",
     "DemoRequest",
+    "EvaluateRequest",
     "ExportRequest",
     "FitControlsRequest",
     "GenerateRequest",
@@ -60,7 +61,12 @@ if TYPE_CHECKING:
     from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
     from tokenreel.pipelines.requests.program import DemoRequest, TabletopRequest
     from tokenreel.pipelines.requests.tokenizing import ExportRequest, RepairRequest, TokenizeRequest
-    from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
+    from tokenreel.pipelines.requests.training import (
+        EvaluateRequest,
+        FitControlsRequest,
+        TrainPriorRequest,
+        TrainTokenizerRequest,
+    )
     from tokenreel.pipelines.run import run
     from tokenreel.priors.base import PRIORS, Prior
     from tokenreel.priors.sampling.logits import SamplingConfig
@@ -77,6 +83,7 @@ else:
         "Controls": "tokenreel.tokenizers.controls.controls",
         "DecodeRequest": "tokenreel.pipelines.requests.decoding",
         "DemoRequest": "tokenreel.pipelines.requests.program",
+        "EvaluateRequest": "tokenreel.pipelines.requests.training",
         "ExportRequest": "tokenreel.pipelines.requests.tokenizing",
         "FitControlsRequest": "tokenreel.pipelines.requests.training",
         "GenerateRequest": "tokenreel.pipelines.requests.generation",

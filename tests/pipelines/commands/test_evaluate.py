@@ -1,0 +1,106 @@
+"""`evaluate` against the definition of bits/code, clip by clip, and its parts against one run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import write_foreign_tokens
+from tokenreel.data.spec import Framing
+from tokenreel.errors import CacheError, ConfigError, DataError
+from tokenreel.pipelines.commands import evaluate
+from tokenreel.pipelines.requests.training import EvaluateRequest
+from tokenreel.priors.base import Prior, build_prior
+from tokenreel.priors.ngram.prior import UnigramConfig, UnigramPrior
+
+K, CLIPS, STEPS = 5, 41, 3  # codebook size, clips, frames of a clip
+GPT = {"type": "gpt", "depth": 1, "width": 16, "heads": 2}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    indices = np.random.default_rng(7).integers(0, K, (CLIPS, STEPS, 2, 3))
+    write_foreign_tokens(tmp_path / "tokens.zarr", indices, Framing(8, 12), codebook_size=K)
+    return tmp_path / "tokens.zarr"
+
+
+@pytest.fixture
+def prior(cache: Path, tmp_path: Path) -> Path:
+    tokens = TokenCache.open(cache)
+    prior = build_prior(GPT, tokens.spec)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    prior.code_fingerprint = tokens.code_fingerprint
+    prior.save_pretrained(tmp_path / "prior")
+    return tmp_path / "prior"
+
+
+def bits_by_hand(prior: Path, cache: Path, split: str, given_frames: int) -> np.ndarray:
+    """bits/code of each clip, one at a time."""
+    model, tokens = Prior.from_pretrained(prior), TokenCache.open(cache)
+    found = []
+    for row in tokens.rows(split):
+        clip = {"video": torch.from_numpy(tokens.read(np.array([row]))["video"]).long()}
+        given = torch.arange(STEPS * 6)[None] < given_frames * 6
+        found.append(float(model.log_prob(clip, given).detach().sum()) / -math.log(2) / ((STEPS - given_frames) * 6))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("split", "given_frames"), [("validation", 0), ("train", 2)])
+def test_scores_are_means_over_clips(prior: Path, cache: Path, split: str, given_frames: int) -> None:
+    found = evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, split=split, given_frames=given_frames))
+    expected = bits_by_hand(prior, cache, split, given_frames)
+    assert (found["clips"], found["videos"], found["tokens_per_clip"]) == (
+        len(expected),
+        len(expected),
+        (STEPS - given_frames) * 6,
+    )
+    assert found["bits_per_code"] == pytest.approx(expected.mean(), abs=1e-4)
+    assert found["standard_error"] == pytest.approx(expected.std(ddof=1) / len(expected) ** 0.5, abs=1e-4)
+    assert found["bits_per_code_unigram"] == pytest.approx(unigram_bits(cache, split, given_frames), abs=1e-4)
+
+
+def unigram_bits(cache: Path, split: str, given_frames: int) -> float:
+    tokens = TokenCache.open(cache)
+    counted = UnigramPrior(UnigramConfig(), tokens.spec)
+    counted.prepare([{"video": torch.from_numpy(tokens.read(tokens.rows("train"))["video"]).long()}])
+    scored = torch.from_numpy(tokens.read(tokens.rows(split))["video"]).long()
+    given = (torch.arange(STEPS * 6) < given_frames * 6).expand(len(scored), -1)
+    return float(counted.log_prob({"video": scored}, given).sum() / -math.log(2) / (~given).sum())
+
+
+def test_parts_of_several_machines_are_one_evaluation(prior: Path, cache: Path, tmp_path: Path) -> None:
+    settings = {"prior": str(prior), "cache": cache, "split": "train", "num_shards": 3, "out": tmp_path / "scores"}
+    missing = [
+        evaluate.run(EvaluateRequest(**settings, shard_index=part))["missing_parts"]  # type: ignore[arg-type]
+        for part in (2, 0)
+    ]
+    assert missing == [[0, 1], [1]]
+    joined = evaluate.run(EvaluateRequest(**settings, shard_index=1))  # type: ignore[arg-type]
+    alone = evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, split="train"))
+    assert joined == {**alone, "parts": 3}
+    with pytest.raises(DataError, match=r"scores holds parts of another evaluation, see evaluation\.json"):
+        evaluate.run(EvaluateRequest(**{**settings, "split": "validation"}))  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_scored_is_refused(prior: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"given frames \(=4\) must be between 0 and the clip's 3"):
+        evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, given_frames=4))
+    with pytest.raises(DataError, match="nothing to score"):
+        evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, given_frames=3))
+    with pytest.raises(CacheError, match="has no split 'test'"):
+        evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, split="test"))
+    with pytest.raises(ConfigError, match=r"--shard-index \(=2\) must be below --num-shards"):
+        EvaluateRequest(prior=str(prior), cache=cache, shard_index=2, num_shards=2, out=tmp_path)
+    with pytest.raises(ConfigError, match=r"--num-shards \(=2\) needs --out"):
+        EvaluateRequest(prior=str(prior), cache=cache, num_shards=2)
+    other = np.random.default_rng(8).integers(0, 3, (11, STEPS, 2, 3))
+    write_foreign_tokens(tmp_path / "other.zarr", other, Framing(8, 12), codebook_size=3)
+    with pytest.raises(CacheError, match="belong to different tokenizers"):
+        evaluate.run(EvaluateRequest(prior=str(prior), cache=tmp_path / "other.zarr"))
