@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.data.spec import Framing
+from tokenreel.data.video.display import orient
 from tokenreel.data.video.framing import frame_into
 from tokenreel.errors import DataError
 
@@ -174,11 +175,18 @@ class VideoReader:
         if any(number < self._next and number not in known for number in numbers):
             self._numbered = None
         for number in numbers:
-            self._recent[number] = known[number] if number in known else frame_into(framing, self._decode(int(number)))
+            self._recent[number] = known[number] if number in known else self._framed(int(number), framing)
         return np.stack([self._recent[number] for number in indices])
 
-    def _decode(self, number: int) -> np.ndarray:
-        """uint8 [H, W, 3]: the frame of that number, which this pass must not have gone past."""
+    def _framed(self, number: int, framing: Framing) -> np.ndarray:
+        frame = self._decode(number)
+        pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
+        shown, swapped = orient(frame, pixels)
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        return frame_into(framing, shown, 1 / aspect if swapped else aspect)
+
+    def _decode(self, number: int) -> Any:
+        """The decoded frame of that number, which this pass must not have gone past."""
         if self._numbered is None:
             self._container.close()
             self._container, self._stream = _open(self._file)
@@ -190,8 +198,7 @@ class VideoReader:
             if found == number:
                 if frame is None:
                     raise DecodeFailure("corrupt", f"frame {number} is damaged or depends on a damaged one")
-                pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
-                return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+                return frame
         raise DecodeFailure("corrupt", f"frame {number} of {self.probe.frames} cannot be decoded")
 
     def _decode_forward(self) -> Iterator[tuple[int, Any]]:
@@ -241,7 +248,9 @@ def av_input(file: Path | BinaryIO) -> str | BinaryIO:
 
 
 def _video_stream(container: Any) -> Any:
-    stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    """The stream that ffmpeg takes: marked as default, then the largest, then the first; never a cover picture."""
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    stream = max(videos, key=_preference, default=None)
     if stream is None:
         raise DecodeFailure("no-video", "the file has no video stream")
     context = stream.codec_context
@@ -256,6 +265,11 @@ def _video_stream(container: Any) -> Any:
     context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "crccheck+explode"}
     context.thread_count = 1  # with FFmpeg's frame threads the mark of a damaged frame is lost
     return stream
+
+
+def _preference(stream: Any) -> tuple[bool, int]:
+    context = stream.codec_context  # None for an unknown codec
+    return bool(stream.disposition & Disposition.default), context.width * context.height if context else 0
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
