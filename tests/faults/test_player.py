@@ -9,19 +9,21 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from numbered_videos import HEIGHT, WIDTH, numbered_frames, write_numbered
+from numbered_videos import HEIGHT, WIDTH, numbered_frames, numbers_of, write_numbered
 from PIL import Image
 
 from tokenreel.data.controls.sound import read_sound
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import decode_frames, probe_video, read_video
+from tokenreel.data.video.reader import DecodeFailure, decode_frames, probe_video, read_video, resample_indices
 
 MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
 UPRIGHT = (1, 0, 0, 1)
@@ -170,6 +172,86 @@ def test_without_a_crop_the_whole_frame_is_squeezed_whatever_its_pixels(tmp_path
     write_disk(tmp_path / "v.mp4", Fraction(2))
     shown = decode_frames(tmp_path / "v.mp4", np.array([0]), Framing(96, 96, crop="none"))[0]
     assert extents(shown) == pytest.approx((60, 30), abs=2)
+
+
+def remux(source: Path, path: Path, change: Any) -> Path:
+    """Copies the packets, as `change` (a function from and to a list of packets) leaves them."""
+    with av.open(str(source)) as file, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(file.streams.video[0])
+        for packet in change([packet for packet in file.demux(video=0) if packet.size]):
+            packet.stream = stream
+            copy.mux(packet)
+    return path
+
+
+def test_a_frame_with_the_time_of_another_is_not_lost_in_silence(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "v.mp4", 19, b_frames=0)
+
+    def repeat(packets: list[Any]) -> list[Any]:
+        packets[6].pts = packets[7].pts
+        return packets
+
+    with pytest.raises(DecodeFailure, match=r"bad-timestamps: of its 19 frames, .* 1 the time of another"):
+        probe_video(remux(tmp_path / "v.mp4", tmp_path / "twice.mkv", repeat))
+
+
+@pytest.mark.parametrize("counts", [(19, 19), (29, 7), (7, 29)])
+def test_joined_transport_streams_whose_times_begin_again_are_refused(tmp_path: Path, counts: tuple[int, int]) -> None:
+    """By time alone, the frames of the second would come between those of the first."""
+    for name, count, shift in zip("ab", counts, (Fraction(0), Fraction(1, 100)), strict=True):
+        write_numbered(tmp_path / f"{name}.ts", count, times=[Fraction(i, 24) + shift for i in range(count)])
+    (tmp_path / "ab.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises(DecodeFailure, match="bad-timestamps"):
+        probe_video(tmp_path / "ab.ts")
+
+
+def test_an_invisible_reference_of_vp8_is_no_frame(tmp_path: Path) -> None:
+    """libvpx gives an alternate reference frame the time of the frame after it."""
+    write_numbered(tmp_path / "v.webm", 19, codec="libvpx", options={"deadline": "realtime", "cpu-used": "8"})
+
+    def hide(packets: list[Any]) -> list[Any]:
+        hidden = av.Packet(bytes([bytes(packets[5])[0] & ~0x10]) + bytes(packets[5])[1:])
+        hidden.pts = hidden.dts = packets[5].pts
+        hidden.time_base = packets[5].time_base
+        return [*packets[:5], hidden, *packets[5:]]
+
+    path = remux(tmp_path / "v.webm", tmp_path / "hidden.webm", hide)
+    assert probe_video(path).frames == 19
+    assert numbers_of(read_video(path, Framing(HEIGHT, WIDTH))) == list(range(19))
+
+
+def write_gif(path: Path, milliseconds: Sequence[int]) -> None:
+    first, *rest = (Image.fromarray(frame) for frame in numbered_frames(len(milliseconds)))
+    first.save(path, save_all=True, append_images=rest, duration=list(milliseconds))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "rate", "shown"),
+    [
+        ((100, 100, 3000), 10.0, [0, 1, *[2] * 30]),
+        ((100, 100, 50), 10.0, [0, 1, 2]),
+        ((100, 100, 50), 40.0, [0] * 4 + [1] * 4 + [2] * 2),
+        ((250, 100), 10.0, [0, 0, 0, 1]),
+        ((700,), 10.0, [0] * 7),
+    ],
+)
+def test_the_last_frame_is_shown_as_long_as_it_is_stated(
+    tmp_path: Path, milliseconds: tuple[int, ...], rate: float, shown: list[int]
+) -> None:
+    write_gif(tmp_path / "v.gif", milliseconds)
+    frames = read_video(tmp_path / "v.gif", Framing(HEIGHT, WIDTH, rate))
+    assert numbers_of(frames) == shown
+    if has_ffmpeg():
+        assert numbers_of(by_ffmpeg(tmp_path / "v.gif", HEIGHT, WIDTH, f"fps={rate}:round=up")) == shown
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.avi"])
+@pytest.mark.parametrize("rate", [7.0, 100.0])  # at 24, ffmpeg repeats frames as Matroska rounds their times
+def test_resampling_is_that_of_ffmpeg(tmp_path: Path, name: str, rate: float) -> None:
+    write_numbered(tmp_path / name, 29, codec="mpeg4" if name == "v.avi" else "libx264", b_frames=0)
+    shown = resample_indices(probe_video(tmp_path / name), rate)
+    assert numbers_of(by_ffmpeg(tmp_path / name, HEIGHT, WIDTH, f"fps={rate}:round=up")) == shown.tolist()
 
 
 @pytest.mark.parametrize(
