@@ -11,6 +11,7 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for 
 UPRIGHT = (1, 0, 0, 1)
 
 
+@cache
 def has_ffmpeg() -> bool:
     """Whether the program is there, in a version (5.1) that mirrors by display matrices."""
     if shutil.which("ffmpeg") is None:
