@@ -345,7 +345,8 @@ def _require_complete(container: Any, stream: Any, probe: VideoProbe) -> None:
     elif name.startswith("matroska"):
         stated = _clock_seconds(stream.metadata.get("DURATION", ""))
     frame = 1 / (probe.frame_rate or float(stream.average_rate or 1))
-    actual = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + frame
+    last = max(frame, probe.last_duration or 0.0)
+    actual = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + last
     if stated - actual > max(2 * frame, 0.02 * stated):  # intact files round times and drop a frame or two
         raise DecodeFailure("truncated", f"the container states {stated:.2f} s, the video has {actual:.2f} s")
 

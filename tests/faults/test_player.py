@@ -247,6 +247,19 @@ def test_the_last_frame_is_shown_as_long_as_it_is_stated(
         assert numbers_of(by_ffmpeg(tmp_path / "v.gif", HEIGHT, WIDTH, f"fps={rate}:round=up")) == shown
 
 
+@pytest.mark.parametrize("name", ["long.mkv", "long.mp4"])
+def test_a_long_last_frame_is_no_truncation(tmp_path: Path, name: str) -> None:
+    write_numbered(tmp_path / "v.mp4", 5, b_frames=0)
+
+    def lengthen(packets: list[Any]) -> list[Any]:
+        packets[-1].duration = int(3 / packets[-1].time_base)
+        return packets
+
+    path = remux(tmp_path / "v.mp4", tmp_path / name, lengthen)
+    assert probe_video(path).last_duration == pytest.approx(3, abs=2e-3)
+    assert len(resample_indices(probe_video(path), 24.0)) == pytest.approx(4 + 72, abs=1)
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.avi"])
 @pytest.mark.parametrize("rate", [7.0, 100.0])  # at 24, ffmpeg repeats frames as Matroska rounds their times
