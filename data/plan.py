@@ -201,7 +201,7 @@ def _plan_video(
 ) -> PlannedVideo:
     if isinstance(probe, DecodeFailure):
         return PlannedVideo(entry.id, reason=probe.reason, detail=probe.detail)
-    source_frames = resample_indices(probe.frame_times, config.framing.frame_rate)
+    source_frames = resample_indices(probe, config.framing.frame_rate)
     if len(source_frames) < config.frames:
         detail = f"{len(source_frames)} frames, a clip has {config.frames}"
         return PlannedVideo(entry.id, reason=TOO_SHORT, detail=detail)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from tokenreel.data.video.reader import MAX_SECONDS, DecodeFailure, av_input
 
@@ -21,12 +22,13 @@ _CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3
 
 
 def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, int]:
-    """The first sound stream as one channel: (float32 [n], samples per second); sample 0 is at `start` seconds.
+    """The sound as one channel: (float32 [n], samples per second); sample 0 is at `start` seconds.
 
+    Of several streams, it is that which ffmpeg takes: marked as default, then with the most channels, then the first.
     Raises DecodeFailure if there is no sound that can be decoded, DataError if the file cannot be opened.
     """
     with _open(file) as container:
-        stream = next(iter(container.streams.audio), None)
+        stream = max(container.streams.audio, key=_preference, default=None)
         if stream is None:
             raise DecodeFailure("no-sound", "the file has no sound stream")
         _require_decodable(stream)
@@ -70,6 +72,11 @@ def _open(file: Path | BinaryIO) -> Any:
         return av.open(av_input(file), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise DecodeFailure("unreadable", f"not a container of a known sound format ({error.strerror})") from error
+
+
+def _preference(stream: Any) -> tuple[bool, int]:
+    context = stream.codec_context  # None for an unknown codec
+    return bool(stream.disposition & Disposition.default), context.channels if context else 0
 
 
 def _require_decodable(stream: Any) -> None:

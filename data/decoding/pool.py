@@ -225,4 +225,5 @@ def _ask_to_probe(video: int, worker: _Worker) -> VideoProbe | DecodeFailure:
     header, payload = worker.ask({"kind": "probe", "video": video})
     if header["kind"] == "failure":
         return DecodeFailure(header["reason"], header["detail"])
-    return VideoProbe(np.frombuffer(payload, np.float64), header["height"], header["width"], header["codec"])
+    header.pop("kind")
+    return VideoProbe(np.frombuffer(payload, np.float64), **header)

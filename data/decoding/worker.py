@@ -66,8 +66,8 @@ def answer(source: VideoSource, question: dict[str, Any]) -> Answer:
     try:
         if question["kind"] == "probe":
             probe = source.probe(question["video"])
-            header = {"kind": "probe", "height": probe.height, "width": probe.width, "codec": probe.codec}
-            return header, probe.frame_times
+            header = {name: getattr(probe, name) for name in ("height", "width", "codec", "last_duration")}
+            return {"kind": "probe", **header}, probe.frame_times
         if question["kind"] == "control":
             values = read_control_input(source, _control_request(question))
             return {"kind": "control", "shape": values.shape}, values

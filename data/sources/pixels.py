@@ -33,8 +33,10 @@ class PixelSource(VideoSource):
         frames, height, width = self._shape(index)
         if 0 in (frames, height, width):
             raise DecodeFailure("too-short", f"it has no pixels: {frames} frames of {width}x{height}")
-        rate = np.nan if self._frame_rate is None else self._frame_rate
-        return VideoProbe(np.arange(frames, dtype=np.float64) / rate, height, width, "raw")
+        if self._frame_rate is None:
+            return VideoProbe(np.full(frames, np.nan), height, width, "raw")
+        times = np.arange(frames, dtype=np.float64) / self._frame_rate
+        return VideoProbe(times, height, width, "raw", 1 / self._frame_rate)
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         require_frames(indices, self.probe(index).frames)

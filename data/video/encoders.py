@@ -98,7 +98,8 @@ def _video_stream(
     codec, pixel_format = ("libx264rgb", "rgb24") if lossless else ("libx264", "yuv420p")
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
-    stream.options = {"qp": "0"} if lossless else {"crf": QUALITY}
+    # x264's macroblock tree reads memory that nothing wrote, so that one clip gives several files.
+    stream.options = {"qp": "0"} if lossless else {"crf": QUALITY, "mbtree": "0"}
     stream.codec_context.thread_count = 1  # x264's output depends on it; a clip gives the same file on any machine
     return stream
 

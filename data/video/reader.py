@@ -2,11 +2,13 @@
 
 A frame's number is its rank among the presentation times of the container's packets, so it is well defined
 at a constant or variable rate, with frames stored out of order, and where the container states no frame count. The
-reader never seeks. A rotation by quarter turns that the container states is applied; the pixels' aspect ratio is not.
+reader never seeks. Frames are what a player shows: turned, mirrored and with the pixel aspect ratio that the file
+states.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +21,7 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.data.spec import Framing
+from tokenreel.data.video.display import orient
 from tokenreel.data.video.framing import frame_into
 from tokenreel.errors import DataError
 
@@ -60,6 +63,7 @@ class VideoProbe:
     height: int  # pixels as stored, before a rotation
     width: int
     codec: str  # FFmpeg's name, or "raw" for pixels
+    last_duration: float | None = None  # seconds that the last frame is shown; None: as long as the frames' mean
 
     @property
     def frames(self) -> int:
@@ -73,22 +77,28 @@ class VideoProbe:
         return float((len(self.frame_times) - 1) / (self.frame_times[-1] - self.frame_times[0]))
 
 
-def resample_indices(frame_times: np.ndarray, frame_rate: float | None) -> np.ndarray:
-    """float64 [n] seconds -> int64 [m]: the number of the frame shown at each tick of a timeline at `frame_rate`.
+def resample_indices(probe: VideoProbe, frame_rate: float | None) -> np.ndarray:
+    """int64 [m]: the number of the frame shown at each tick of a timeline at `frame_rate`.
 
-    Ticks run from the first frame to the last; a tick shows the last frame that is not after it. None keeps every
-    frame once. Raises DataError where the frames have no times to resample by.
+    Ticks run from the first frame to the end of the last one; a tick shows the last frame that is not after it, as
+    FFmpeg's `fps=RATE:round=up`. None keeps every frame once. Raises DataError where the frames have no times to
+    resample by.
     """
     if frame_rate is None:
-        return np.arange(len(frame_times), dtype=np.int64)
-    if np.isnan(frame_times).any():
+        return np.arange(probe.frames, dtype=np.int64)
+    if np.isnan(probe.frame_times).any():
         raise DataError(
             f"frame_rate (={frame_rate:g}): these frames have no times to resample by; omit frame_rate, or state their "
             "rate by appending ?fps=RATE to the data's path"
         )
-    since_first = frame_times - frame_times[0]
+    since_first = probe.frame_times - probe.frame_times[0]
     slack = min(TIME_ROUNDING, 0.25 / frame_rate)
-    ticks = np.arange(int((since_first[-1] + slack) * frame_rate) + 1) / frame_rate
+    duration = probe.last_duration
+    if duration is None:
+        duration = 1 / probe.frame_rate if probe.frame_rate else 0.0
+    to_last = int((since_first[-1] + slack) * frame_rate) + 1
+    to_end = math.ceil((since_first[-1] + duration - slack) * frame_rate)
+    ticks = np.arange(max(to_last, to_end)) / frame_rate
     return np.searchsorted(since_first, ticks + slack, side="right").astype(np.int64) - 1
 
 
@@ -120,7 +130,7 @@ def read_video(path: str | Path, framing: Framing, frames: int | None = None) ->
     Raises DecodeFailure where one is damaged, or where the video is shorter; DataError where it cannot be opened.
     """
     with VideoReader(Path(path)) as reader:
-        indices = resample_indices(reader.probe.frame_times, framing.frame_rate)
+        indices = resample_indices(reader.probe, framing.frame_rate)
         if frames is not None and len(indices) < frames:
             raise DecodeFailure("too-short", f"{path} has {len(indices)} frames, expected at least {frames}")
         return reader.read(indices[:frames], framing)
@@ -140,10 +150,10 @@ class VideoReader:
         self._container, self._stream = _open(file)
         try:
             self._counted = self._container.format.name == "avi"
-            self._times = _presentation_times(self._container, self._stream, self._counted)
+            self._times, last = _presentation_times(self._container, self._stream, self._counted)
             context = self._stream.codec_context
             seconds = self._times.astype(np.float64) * float(self._stream.time_base)
-            self.probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name)
+            self.probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name, last)
             _require_complete(self._container, self._stream, self.probe)
         except BaseException:
             self._container.close()
@@ -174,11 +184,18 @@ class VideoReader:
         if any(number < self._next and number not in known for number in numbers):
             self._numbered = None
         for number in numbers:
-            self._recent[number] = known[number] if number in known else frame_into(framing, self._decode(int(number)))
+            self._recent[number] = known[number] if number in known else self._framed(int(number), framing)
         return np.stack([self._recent[number] for number in indices])
 
-    def _decode(self, number: int) -> np.ndarray:
-        """uint8 [H, W, 3]: the frame of that number, which this pass must not have gone past."""
+    def _framed(self, number: int, framing: Framing) -> np.ndarray:
+        frame = self._decode(number)
+        pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
+        shown, swapped = orient(frame, pixels)
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        return frame_into(framing, shown, 1 / aspect if swapped else aspect)
+
+    def _decode(self, number: int) -> Any:
+        """The decoded frame of that number, which this pass must not have gone past."""
         if self._numbered is None:
             self._container.close()
             self._container, self._stream = _open(self._file)
@@ -190,8 +207,7 @@ class VideoReader:
             if found == number:
                 if frame is None:
                     raise DecodeFailure("corrupt", f"frame {number} is damaged or depends on a damaged one")
-                pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
-                return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+                return frame
         raise DecodeFailure("corrupt", f"frame {number} of {self.probe.frames} cannot be decoded")
 
     def _decode_forward(self) -> Iterator[tuple[int, Any]]:
@@ -241,7 +257,9 @@ def av_input(file: Path | BinaryIO) -> str | BinaryIO:
 
 
 def _video_stream(container: Any) -> Any:
-    stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    """The stream that ffmpeg takes: marked as default, then the largest, then the first; never a cover picture."""
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    stream = max(videos, key=_preference, default=None)
     if stream is None:
         raise DecodeFailure("no-video", "the file has no video stream")
     context = stream.codec_context
@@ -258,6 +276,11 @@ def _video_stream(container: Any) -> Any:
     return stream
 
 
+def _preference(stream: Any) -> tuple[bool, int]:
+    context = stream.codec_context  # None for an unknown codec
+    return bool(stream.disposition & Disposition.default), context.width * context.height if context else 0
+
+
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
     """Packets from the first keyframe on; those before it, in a recording cut anywhere, cannot be decoded."""
     started = False
@@ -267,27 +290,46 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             yield packet
 
 
-def _presentation_times(container: Any, stream: Any, counted: bool) -> np.ndarray:
-    """int64 [n], ascending, in the stream's time base: the presentation time of each frame."""
-    times: list[int] = []
-    packets, first = 0, None
+def _presentation_times(container: Any, stream: Any, counted: bool) -> tuple[np.ndarray, float | None]:
+    """int64 [n], ascending, in the stream's time base: the presentation time of each frame; and the seconds that the
+    last one is shown, None where the container does not state it.
+    """
+    durations: dict[int, int] = {}  # by time
+    packets, untimed, repeated, first, decoded_at = 0, 0, 0, None, None
     try:
         for packet in _packets(container, stream):
             packets += 1
             time = packet.dts if counted else packet.pts
             first = time if first is None else first
-            if time is not None and time >= first and not packet.is_discard:  # earlier ones depend on missing frames
-                times.append(time)
+            if packet.is_keyframe and None not in (packet.dts, decoded_at) and packet.dts < decoded_at:
+                raise DecodeFailure("bad-timestamps", "its times run backwards, as in files that were joined by bytes")
+            decoded_at = decoded_at if packet.dts is None else packet.dts
+            if packet.is_discard or _is_invisible(packet, stream):
+                continue
+            if time is None:
+                untimed += 1
+            elif time >= first:  # earlier ones depend on missing frames
+                repeated += time in durations
+                durations[time] = packet.duration or 0
     except av.FFmpegError as error:
         raise DecodeFailure("unreadable", f"its packets cannot be read to the end ({error.strerror})") from error
-    distinct = np.unique(np.array(times, dtype=np.int64))
     if packets == 0:
         raise DecodeFailure("unreadable", "the video has no keyframe")
-    if len(distinct) < 0.5 * packets:
-        raise DecodeFailure("bad-timestamps", f"its {packets} packets have only {len(distinct)} different times")
-    if (distinct[-1] - distinct[0]) * float(stream.time_base) > MAX_SECONDS:
+    if untimed or repeated:
+        problem = f"{untimed} have no time and {repeated} the time of another"
+        raise DecodeFailure("bad-timestamps", f"of its {packets} frames, {problem}")
+    if not durations:
+        raise DecodeFailure("unreadable", f"none of its {packets} frames is to be shown")
+    times = np.array(sorted(durations), dtype=np.int64)
+    last = max(durations[int(times[-1])], 0) * float(stream.time_base)
+    if (times[-1] - times[0]) * float(stream.time_base) + last > MAX_SECONDS:
         raise DecodeFailure("bad-timestamps", f"its times span more than {MAX_SECONDS / 3600:g} hours")
-    return distinct
+    return times, last or None
+
+
+def _is_invisible(packet: Any, stream: Any) -> bool:
+    """Whether a packet holds a reference only, with the time of another packet (RFC 6386, section 9.1: show_frame)."""
+    return stream.codec_context.codec.canonical_name == "vp8" and not bytes(packet)[0] & 0x10
 
 
 def _require_complete(container: Any, stream: Any, probe: VideoProbe) -> None:
@@ -303,7 +345,8 @@ def _require_complete(container: Any, stream: Any, probe: VideoProbe) -> None:
     elif name.startswith("matroska"):
         stated = _clock_seconds(stream.metadata.get("DURATION", ""))
     frame = 1 / (probe.frame_rate or float(stream.average_rate or 1))
-    actual = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + frame
+    last = max(frame, probe.last_duration or 0.0)
+    actual = float(probe.frame_times[-1] - min(probe.frame_times[0], 0.0)) + last
     if stated - actual > max(2 * frame, 0.02 * stated):  # intact files round times and drop a frame or two
         raise DecodeFailure("truncated", f"the container states {stated:.2f} s, the video has {actual:.2f} s")
 

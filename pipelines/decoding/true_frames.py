@@ -137,7 +137,7 @@ def _timelines(
     for video, probe in zip(videos, pool.probe([numbers[video] for video in videos]), strict=True):
         if isinstance(probe, DecodeFailure):
             raise request.error_of(video, str(probe)) from probe
-        shown[video] = resample_indices(probe.frame_times, request.framing.frame_rate)
+        shown[video] = resample_indices(probe, request.framing.frame_rate)
     return shown
 
 

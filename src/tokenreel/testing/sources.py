@@ -135,7 +135,8 @@ def check_workers(location: str) -> None:
             expected = source.probe(index)
             assert isinstance(probe, VideoProbe), probe
             np.testing.assert_array_equal(probe.frame_times, expected.frame_times)
-            assert (probe.height, probe.width, probe.codec) == (expected.height, expected.width, expected.codec)
+            for name in ("height", "width", "codec", "last_duration"):
+                assert getattr(probe, name) == getattr(expected, name), name
             request = ReadRequest(index, np.arange(probe.frames), Framing(probe.height, probe.width))
             (result,) = pool.read([request], ahead=1)
             assert result.frames is not None, result.failure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.encoders import SHEET_COLUMNS
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
+
+M_PERTURB = -6  # option of glibc's mallopt: the byte that fills new memory
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,20 @@ def test_the_same_clip_gives_the_same_file(frames: np.ndarray, tmp_path: Path) -
     for name in ("one.mp4", "two.mp4"):
         write_video(tmp_path / name, frames, 10)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc fills what it allocates")
+@pytest.mark.parametrize("number", [5, 7])
+def test_the_file_does_not_depend_on_memory_that_nothing_wrote(number: int, tmp_path: Path) -> None:
+    """Clips whose files differed with x264's macroblock tree."""
+    clip = tabletop_clip(TabletopConfig(), number).frames
+    contents = set()
+    for fill in (0, 1, 85, 127, 170, 255):
+        ctypes.CDLL(None).mallopt(M_PERTURB, fill)
+        write_video(tmp_path / "clip.mp4", clip, 10)
+        ctypes.CDLL(None).mallopt(M_PERTURB, 0)
+        contents.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(contents) == 1
 
 
 def test_sound_is_synchronous_with_the_frames(frames: np.ndarray, tmp_path: Path) -> None:
