@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, SPLIT, STRICT, Split
 
 WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
@@ -58,6 +58,7 @@ class TrainTokenizerRequest(TrainingOptions):
 
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
+    strict: bool = option(*STRICT, default=False)
 
 
 @request
