@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, argument, option, request
-from tokenreel.pipelines.requests.shared import DATA, REVISION
+from tokenreel.pipelines.requests.shared import REVISION
 
 
 @request
@@ -17,7 +17,9 @@ class InspectRequest(Request):
     """
 
     path: Path | None = argument("PATH", default=None)
-    data: str | None = option(*DATA, default=None)
+    data: str | None = option(
+        "--data", "Data set to describe instead of PATH, as --data of tokenize-dataset. Default: none.", default=None
+    )
     strict: bool = option("--strict", "Fail if anything at --data is skipped.", default=False)
     pictures: Path | None = option(
         "--pictures",
