@@ -1,7 +1,8 @@
-"""Splits and classes that the names of folders state."""
+"""Splits and classes that the names of folders state, and splits that the names of shards and arrays state."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -32,6 +33,24 @@ def places(names: Sequence[str]) -> dict[str, Place | None]:
         if _are_splits(folders.values(), depth):
             return _divided(folders, depth)
     return {name: Place(None, parts[0] if parts else None) for name, parts in folders.items()}
+
+
+def places_by_container(containers: Mapping[str, str]) -> dict[str, Place | None]:
+    """The place of each name, as `places`; where no folder states a split, by a word in the name of its container, the
+    value (`train-0003`, `x_test`), if such words name training and another split.
+    """
+    by_folder = places(list(containers))
+    words = {name: _split_word(container) for name, container in containers.items()}
+    splits = {split_of_name(word, word) for word in words.values() if word}
+    if any(place is None or place.split for place in by_folder.values()) or not {"train"} < splits:
+        return by_folder
+    return {name: None if word is None else Place(word, None) for name, word in words.items()}
+
+
+def _split_word(container: str) -> str | None:
+    """The only word of the name that names a split; None if there is none, or more than one."""
+    words = list(filter(is_split_name, re.split(r"[^A-Za-z]+", container)))
+    return words[0] if len(words) == 1 else None
 
 
 def _are_splits(folders: Iterable[tuple[str, ...]], depth: int) -> bool:

@@ -2,7 +2,7 @@
 
 An array is one video, [T, H, W, C] or grey [T, H, W], or a stack of them, [N, T, H, W, C] or grey [N, T, H, W]; four
 axes mean one video where the last is 1 or 3. An array named `labels` with N entries gives the classes of a stack.
-Arrays or groups named `train` and `test` are splits.
+Arrays or groups named `train` and `test`, or `x_train` and `x_test`, are splits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry
-from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.errors import DataError
@@ -55,7 +55,13 @@ class StackSource(PixelSource):
         if labels is not None and len(labels) != len(self._videos):
             raise DataError(f"{location}: {LABELS!r} has {len(labels)} entries for {len(self._videos)} videos")
         names = labels if labels is not None else [None] * len(self._videos)
-        labelled = list(zip(places(list(self._videos)).items(), names, strict=True))
+        labelled = list(
+            zip(
+                places_by_container({key: video.array for key, video in self._videos.items()}).items(),
+                names,
+                strict=True,
+            )
+        )
         entries = (VideoEntry(key, label, place.split) for (key, place), label in labelled if place is not None)
         super().__init__(location, entries, frame_rate)
         self.inventory = Inventory.of(

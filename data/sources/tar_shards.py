@@ -10,6 +10,7 @@ place. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format"
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
-from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
@@ -55,7 +56,7 @@ class _Video:
 
 
 class TarShards(EncodedSource):
-    """Videos in tar shards. Ids are shard/key. `shards`: with the split that the folder of each one states."""
+    """Videos in tar shards. Ids are shard/key. `shards`: with the split that the folder or name of each one states."""
 
     def __init__(self, location: str, shards: Mapping[Path, str | None]) -> None:
         self._videos: dict[str, _Video] = {}
@@ -111,18 +112,30 @@ def open_tar_shards(location: Location) -> VideoSource | None:
     if location.path.is_dir():
         return _open_folder(location)
     shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
-    return TarShards(location.text, dict.fromkeys(shards)) if shards else None
+    if not shards:
+        return None
+    common = os.path.commonpath([shard.absolute().parent for shard in shards])
+    named = {shard.absolute().relative_to(common).as_posix(): shard for shard in shards}
+    if len(named) < len(shards):
+        raise DataError(f"{location.text}: a shard appears twice in it; give each one once")
+    return _open_shards(location.text, named)
 
 
 def _open_folder(location: Location) -> VideoSource | None:
     shards = location.files_below(".tar")
     if not shards:
         return None
-    found = places([shard.relative_to(location.path).as_posix() for shard in shards])
-    placed = zip(shards, found.values(), strict=True)
-    source = TarShards(location.text, {shard: place.split for shard, place in placed if place is not None})
+    source = _open_shards(location.text, {path.relative_to(location.path).as_posix(): path for path in shards})
+    source.inventory = source.inventory.plus(location.inventory(shards))
+    return source
+
+
+def _open_shards(location: str, shards: Mapping[str, Path]) -> VideoSource:
+    """`shards`: by the name that may state their splits."""
+    found = places_by_container({name: path.stem for name, path in shards.items()})
+    source = TarShards(location, {shards[name]: place.split for name, place in found.items() if place is not None})
     outside = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
-    source.inventory = source.inventory.plus(outside).plus(location.inventory(shards))
+    source.inventory = source.inventory.plus(outside)
     return source
 
 

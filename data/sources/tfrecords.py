@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
-from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.pixels import PixelSource
@@ -35,7 +35,7 @@ class BairRecords(PixelSource):
     def __init__(self, location: str, root: Path, files: list[Path], frame_rate: float | None) -> None:
         self._records: dict[str, tuple[Path, int, int]] = {}  # id -> file, offset and size of the record
         entries = []
-        found = places([file.relative_to(root).as_posix() for file in files])
+        found = places_by_container({file.relative_to(root).as_posix(): file.stem for file in files})
         self.inventory = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
         for file in files:
             path = file.relative_to(root)

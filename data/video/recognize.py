@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _TRANSPORT_PACKETS = ((0, 188), (4, 192))  # first sync byte and bytes of a packet, without and with time codes
-_HEAD = 197  # bytes
+_HEAD = 389  # bytes: three packets
 _MAGIC = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11", b"GIF8")  # Matroska, MPEG, ASF
 _STILLS_AND_SOUND = frozenset((b"heic", b"heix", b"mif1", b"avif", b"M4A ", b"M4B "))  # brands of MP4's own container
 _NEVER = (
@@ -26,5 +26,5 @@ def begins_as_video(path: Path) -> bool:
         return False
     if head[4:8] == b"ftyp":
         return head[8:12] not in _STILLS_AND_SOUND
-    transport = any(head[at : at + 1] == b"G" == head[at + step : at + step + 1] for at, step in _TRANSPORT_PACKETS)
+    transport = any(head[at::step][:3] == b"GGG" for at, step in _TRANSPORT_PACKETS)
     return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or transport

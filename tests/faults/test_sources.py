@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,34 @@ def test_splits_of_tfrecords_tar_shards_and_arrays_hold_too(clip: bytes, tmp_pat
         file["train/x"], file["test/x"], file["actions"] = stack, stack, np.zeros(7)
     assert {entry.split for entry in open_source(str(tmp_path / "a.h5")).entries} == {"train", "test"}
     assert skipped(open_source(str(tmp_path / "a.h5"))) == {"array-without-videos": 1}
+
+
+def test_splits_in_the_names_of_shards_and_arrays_hold(clip: bytes, tmp_path: Path) -> None:
+    """If they name training and another split; a word in one name alone states nothing."""
+    (tmp_path / "x.mp4").write_bytes(clip)
+    for name in ("set-train-0", "set-train-1", "set_val-0", "set-other"):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "all" / f"{name}.tar", "w") as shard:
+            shard.add(tmp_path / "x.mp4", "x.mp4")
+    expected = {"set-train-0/x": ("train", None), "set-train-1/x": ("train", None), "set_val-0/x": ("val", None)}
+    folder = open_source(str(tmp_path / "all"))
+    assert (stated(folder), skipped(folder)) == (expected, {"outside-splits": 1})
+    assert stated(open_source(f"{tmp_path}/all/{{set-train-0,set-train-1,set_val-0}}.tar")) == expected
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        shutil.copy(tmp_path / "all/set-other.tar", tmp_path / split / f"{split[1]}.tar")
+    assert {split for split, _ in stated(open_source(f"{tmp_path}/{{train/r,test/e}}.tar")).values()} == {
+        "train",
+        "test",
+    }
+    with pytest.raises(DataError, match="a shard appears twice"):
+        open_source(f"{tmp_path}/train/r.tar::{tmp_path}/train/r.tar")
+    assert stated(open_source(str(tmp_path / "all/set_val-0.tar"))) == {"set_val-0/x": (None, None)}
+    stack = np.zeros((1, 3, 4, 5, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=stack, x_test=stack)
+    assert stated(open_source(str(tmp_path / "a.npz"))) == {"x_train/0": ("train", None), "x_test/0": ("test", None)}
+    np.savez(tmp_path / "b.npz", pretrained=stack, test=stack[0])
+    assert {split for split, _ in stated(open_source(str(tmp_path / "b.npz"))).values()} == {None}
 
 
 def test_headers_with_spaces_and_capitals_are_read(clip: bytes, tmp_path: Path) -> None:
