@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenreel.errors import DataError
 
-HIDDEN, LOOP, BROKEN_LINK = "hidden", "link-loop", "broken-link"
+HIDDEN, LOOP, BROKEN_LINK = "hidden", "link-loop", "broken-link"  # broken: to nothing, itself or forbidden folders
 UNREADABLE, SPECIAL = "unreadable-folder", "special-file"  # special: a pipe, a socket, a device
 _OF_SYSTEMS = frozenset((".DS_Store", "Thumbs.db", "desktop.ini"))  # written by file managers; not worth a count
 
@@ -63,8 +63,12 @@ def _skip_reason(entry: os.DirEntry[str]) -> str | None:
     """Why an entry is neither read nor entered; None if it is a visible folder or file, or a link to one."""
     if entry.name.startswith("."):
         return HIDDEN
-    if entry.is_dir() or entry.is_file():
-        return None
+    try:
+        if entry.is_dir() or entry.is_file():
+            return None
+    except OSError:
+        if not entry.is_symlink():
+            raise
     return BROKEN_LINK if entry.is_symlink() else SPECIAL
 
 

@@ -37,6 +37,9 @@ class Inventory:
     def count(self) -> int:
         return sum(item.count for item in self.skipped)
 
+    def __str__(self) -> str:
+        return "; ".join(f"{item.count} {item.reason} ({item.examples[0]})" for item in self.skipped)
+
     def plus(self, other: Inventory) -> Inventory:
         """Both together."""
         by_reason: dict[str, Skipped] = {}

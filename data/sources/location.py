@@ -40,8 +40,8 @@ class Location:
     def options(self, *known: str) -> Mapping[str, str]:
         """The options by name, as text. Raises DataError for one that is not in `known`."""
         self.options_read = True
-        options = self._parts[1]
-        for name in options.keys() - {"kind"}:
+        options = {name: value for name, value in self._parts[1].items() if name != "kind"}
+        for name in options:
             if name not in known:
                 hint = nearest_name(name, known) if known else "videos of this kind have no options"
                 raise DataError(f"{self.text}: option {name!r} is not known; {hint}")

@@ -55,6 +55,8 @@ def open_source(location: str) -> VideoSource:
             f"{location}: {_found(parsed)}; expected {SOURCES.expected}. If code of your own registers another kind of "
             "source, import that code first"
         )
+    if not source.entries and source.inventory.skipped:
+        raise DataError(f"{location}: no videos in it, as all that it holds is skipped: {source.inventory}")
     if not source.entries:
         raise DataError(f"{location}: no videos in it; expected {SOURCES.expected}")
     _require_entries(source)

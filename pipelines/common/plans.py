@@ -53,8 +53,7 @@ def describe_splits(source: VideoSource, plan: Plan) -> dict[str, Any]:
 def require_nothing_skipped(location: str, inventory: Inventory) -> None:
     """Raises DataError, naming what was skipped and why, unless all that was found is used (`--strict`)."""
     if inventory.skipped:
-        reasons = "; ".join(f"{item.count} {item.reason} ({item.examples[0]})" for item in inventory.skipped)
-        raise DataError(f"{location}: --strict, and {inventory.count} of what it holds are skipped: {reasons}")
+        raise DataError(f"{location}: --strict, and {inventory.count} of what it holds are skipped: {inventory}")
 
 
 def require_all_taken(source: VideoSource, plan: Plan) -> None:

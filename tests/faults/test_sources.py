@@ -157,6 +157,7 @@ def test_headers_with_spaces_and_capitals_are_read(clip: bytes, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("file_name,label\n", r"all that it holds is skipped: 1 not-in-metadata \(a\.mp4\)"),
         ("file_name,label,Label\na.mp4,x,y\n", "two columns named 'label'"),
         ("file_name,label\na.mp4,jump, high\n", r"line 2: it has more values than columns; quote"),
     ],
@@ -174,9 +175,10 @@ def test_links_to_folders_are_followed_and_loops_are_counted(clip: bytes, tmp_pa
     (tmp_path / "data/jump").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "data/run/up").symlink_to(tmp_path / "data", target_is_directory=True)
     (tmp_path / "data/gone.mp4").symlink_to(tmp_path / "nothing")
+    (tmp_path / "data/itself").symlink_to("itself")
     source = open_source(str(tmp_path / "data"))
     assert stated(source) == {"jump/a.mp4": (None, "jump"), "run/b.mp4": (None, "run")}
-    assert skipped(source) == {"broken-link": 1, "link-loop": 1}
+    assert skipped(source) == {"broken-link": 2, "link-loop": 1}
     assert source.numbers(0, "states.csv", ("x",)).tolist() == [[0.5]]
 
 
@@ -228,6 +230,7 @@ def test_videos_and_folders_of_frames_are_not_chosen_from(clip: bytes, tmp_path:
     assert frames.probe(0).frame_rate == 5
     videos = open_source(f"{tmp_path}?kind=videos")
     assert (list(stated(videos)), skipped(videos)) == (["preview.mp4"], {"unused .png": 6})
+    assert len(open_source("tabletop:?videos=3&kind=tabletop").entries) == 3
     with pytest.raises(DataError, match="kind 'video' is not known; did you mean 'videos'"):
         open_source(f"{tmp_path}?kind=video")
 
