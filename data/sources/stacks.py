@@ -55,18 +55,15 @@ class StackSource(PixelSource):
         if labels is not None and len(labels) != len(self._videos):
             raise DataError(f"{location}: {LABELS!r} has {len(labels)} entries for {len(self._videos)} videos")
         names = labels if labels is not None else [None] * len(self._videos)
-        labelled = list(
-            zip(
-                places_by_container({key: video.array for key, video in self._videos.items()}).items(),
-                names,
-                strict=True,
-            )
+        found = places_by_container({key: video.array for key, video in self._videos.items()})
+        entries = (
+            VideoEntry(key, label, place.split)
+            for (key, place), label in zip(found.items(), names, strict=True)
+            if place is not None
         )
-        entries = (VideoEntry(key, label, place.split) for (key, place), label in labelled if place is not None)
         super().__init__(location, entries, frame_rate)
-        self.inventory = Inventory.of(
-            {OUTSIDE: (key for (key, place), _ in labelled if place is None), NO_VIDEOS: skipped}
-        )
+        outside = (key for key, place in found.items() if place is None)
+        self.inventory = Inventory.of({OUTSIDE: outside, NO_VIDEOS: skipped})
 
     @abstractmethod
     def _array(self, name: str) -> Any:
