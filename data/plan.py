@@ -212,13 +212,16 @@ def _plan_video(
 def _divide(
     videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
 ) -> tuple[PlannedVideo, ...]:
-    """Sets the split of each video: that of the source if it has one, else by a hash of (seed, id)."""
+    """Sets the split of each video: that of the source if it has one. Where the source has no validation videos, a
+    hash of (seed, id) chooses them from those that it does not call test; else the undivided ones are for training.
+    """
     declared = {
         entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
         for video, entry in zip(videos, entries, strict=True)
         if video.source_frames is not None
     }
-    undivided = [name for name, split in declared.items() if split is None]
-    held_out = select_validation(undivided, config.validation, config.seed)
-    splits = {name: split or ("validation" if name in held_out else "train") for name, split in declared.items()}
+    available = [name for name, split in declared.items() if split in (None, "train")]
+    stated = "validation" in declared.values()
+    held_out = set() if stated else select_validation(available, config.validation, config.seed)
+    splits = {name: "validation" if name in held_out else split or "train" for name, split in declared.items()}
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)

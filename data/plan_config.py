@@ -19,7 +19,7 @@ class DataConfig:
     framing: Framing
     frames: int  # T of a clip
     clip_stride: int | None = None  # frames between the starts of consecutive clips; None: `frames`, no overlap
-    validation: float = 0.1  # fraction of the videos, used if the source does not state splits
+    validation: float = 0.1  # fraction of the videos not in the test split, used if the source has no validation split
     seed: int = 0  # of the split
 
     def __post_init__(self) -> None:

@@ -27,6 +27,11 @@ def split_of_name(name: str, what: str) -> str:
     return _NAMES[name.lower()]
 
 
+def is_split_name(name: str) -> bool:
+    """Whether data sets call a split by this name, in any case."""
+    return name.lower() in _NAMES
+
+
 def select_validation(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
     """The ids held out: about `fraction` of them, chosen by a hash of (seed, id), so that added videos move none.
 

@@ -180,7 +180,11 @@ def page() -> str:
 
 def _section(command: Command) -> str:
     text, fields = TEXTS[command.name], _fields(command)
-    usage = ["tokenreel", command.name, *(_usage(field) for field in fields if field.required)]
+    usage = [
+        "tokenreel",
+        command.name,
+        *(_usage(field) for field in fields if field.required or field.option.positional),
+    ]
     optional = any(not field.required for field in fields)
     parts = [_prose(" ".join((command.request.__doc__ or "").split()))]
     parts += [f"```\n{' '.join(usage)}{' [OPTIONS]' if optional else ''}\n```"]
@@ -203,7 +207,9 @@ def _fields(command: Command) -> list[RequestField]:
 
 
 def _usage(field: RequestField) -> str:
-    return field.option.flag if field.option.positional else _flag(field)
+    if field.option.positional:
+        return field.option.flag if field.required else f"[{field.option.flag}]"
+    return _flag(field)
 
 
 def _flag(field: RequestField) -> str:

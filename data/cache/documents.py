@@ -17,7 +17,7 @@ from tokenreel.errors import CacheError, ConfigError
 ROOT = "zarr.json"
 PLAN = "plan.json"
 SOURCES = "sources.jsonl"  # one line for each video (or sample), as Zarr has no standard for strings
-ORIGIN = "origin.json"  # locations of data and tokenizer, used by repair; not hashed
+ORIGIN = "origin.json"  # locations of data and tokenizer, used by repair, and the inventory; not hashed
 ATTRIBUTES = "tokenreel"
 
 

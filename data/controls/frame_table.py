@@ -16,6 +16,7 @@ from typing import TextIO
 
 import numpy as np
 
+from tokenreel.data.walk import walk
 from tokenreel.errors import DataError, nearest_name
 
 FILE_NAME, FRAME = "file_name", "frame"
@@ -58,7 +59,7 @@ def find_tables(root: Path, file: str) -> list[Path]:
     """The CSV files named `file` below `root`, except hidden ones. Raises DataError if there is none."""
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         raise DataError(f"the table {file!r} leads out of the folder {root}: put it next to the metadata")
-    found = sorted(path for path in root.rglob(file) if not _hidden(path.relative_to(root)))
+    found = [path for path in walk(root).files if path.relative_to(root).match(file)]
     if not found:
         raise DataError(
             f"{root} contains no {file}: write one with the columns {FILE_NAME}, {FRAME} and a number for each control"
@@ -76,6 +77,18 @@ def columns_of(path: Path) -> tuple[str, ...]:
             f"{path}: its columns are {', '.join(header) or 'none'}; expected {FRAME} and at least one more, each once"
         )
     return columns
+
+
+def is_frame_table(path: Path) -> bool:
+    """Whether a file is a table of several videos that `find_tables` may find, by its name and header."""
+    if path.suffix.lower() != ".csv":
+        return False
+    try:
+        columns_of(path)
+        with _opened(path) as lines:
+            return FILE_NAME in next(csv.reader(lines), [])
+    except DataError:
+        return False
 
 
 def read_tables(paths: Iterable[Path], root: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -144,7 +157,3 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenreel.data.controls.frame_table import FrameTables
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import VideoProbe
 from tokenreel.errors import DataError
@@ -47,6 +48,7 @@ class VideoSource(ABC):
 
     location: str  # the argument of `open_source`
     entries: tuple[VideoEntry, ...]  # sorted by id
+    inventory: Inventory = Inventory()  # what the opener found at the location and did not take
 
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:

@@ -10,13 +10,15 @@ from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
 from tokenreel.data.video.reader import SUFFIXES
+from tokenreel.data.video.recognize import begins_as_video
 
 
 class VideoFolder(TableFileSource, EncodedSource):
     """Videos below a folder. Ids are paths relative to it."""
 
     def __init__(self, location: str, root: Path, videos: list[Path], metadata: list[Path]) -> None:
-        super().__init__(location, describe(root, videos, metadata))
+        entries, self.inventory = describe(root, videos, metadata)
+        super().__init__(location, entries)
         self._root = root
         self._tables = FrameTables(root)
 
@@ -37,9 +39,16 @@ class SingleVideo(EncodedSource):
 
 def open_videos(location: Location) -> VideoSource | None:
     """A folder with videos in it (images next to them count as thumbnails), or one video file."""
-    videos, video = location.files_below(*SUFFIXES), location.file(*SUFFIXES)
-    if not videos and video is None:
+    if location.path.is_file():
+        return SingleVideo(location.text, location.path) if _is_video(location.path) else None
+    videos = list(filter(_is_video, location.files))
+    if not videos:
         return None
-    if video is not None:
-        return SingleVideo(location.text, video)
-    return VideoFolder(location.text, location.path, videos, metadata_files(location))
+    metadata = metadata_files(location)
+    source = VideoFolder(location.text, location.path, videos, metadata)
+    source.inventory = source.inventory.plus(location.inventory([*videos, *metadata]))
+    return source
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or begins_as_video(path)

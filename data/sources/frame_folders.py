@@ -34,7 +34,8 @@ class FrameFolders(TableFileSource, PixelSource):
         for picture in pictures:
             folders.setdefault(picture.parent, []).append(picture)
         named_from = root.parent if root in folders else root
-        super().__init__(location, describe(named_from, list(folders), metadata), frame_rate)
+        entries, self.inventory = describe(named_from, list(folders), metadata)
+        super().__init__(location, entries, frame_rate)
         self._tables = FrameTables(root, named_from)
         self._pictures = [sorted(folders[named_from / entry.id], key=_natural) for entry in self.entries]
 
@@ -58,7 +59,10 @@ def open_frame_folders(location: Location) -> VideoSource | None:
     pictures = location.files_below(*SUFFIXES)
     if not pictures:
         return None
-    return FrameFolders(location.text, location.path, pictures, metadata_files(location), location.frame_rate())
+    metadata = metadata_files(location)
+    source = FrameFolders(location.text, location.path, pictures, metadata, location.frame_rate())
+    source.inventory = source.inventory.plus(location.inventory([*pictures, *metadata]))
+    return source
 
 
 def _opened(path: Path) -> Image.Image:

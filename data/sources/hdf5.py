@@ -22,7 +22,7 @@ _DEPTH = 16  # of nested groups
 
 
 class Hdf5Source(StackSource):
-    """Videos in an HDF5 file: each uint8 dataset with three axes or more. Others, such as actions, are ignored."""
+    """Videos in an HDF5 file: each uint8 dataset with three axes or more. Others, such as actions, are skipped."""
 
     def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
         try:
@@ -36,7 +36,7 @@ class Hdf5Source(StackSource):
             raise
         except _DAMAGE as error:
             raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
-        super().__init__(location, shapes, labels, frame_rate)
+        super().__init__(location, shapes, labels, frame_rate, datasets.keys() - shapes.keys() - {LABELS})
 
     def _array(self, name: str) -> Any:
         return _Sliced(self._file, name)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from tokenreel.data.controls.frame_table import is_frame_table
+from tokenreel.data.sources.inventory import Inventory
+from tokenreel.data.walk import WalkedFolder, walk
 from tokenreel.errors import DataError, nearest_name
+
+_MAX_SUFFIXES = 8  # the rarer suffixes of unused files are counted together
 
 
 class Location:
@@ -35,7 +40,7 @@ class Location:
     def options(self, *known: str) -> Mapping[str, str]:
         """The options by name, as text. Raises DataError for one that is not in `known`."""
         self.options_read = True
-        options = self._parts[1]
+        options = {name: value for name, value in self._parts[1].items() if name != "kind"}
         for name in options:
             if name not in known:
                 hint = nearest_name(name, known) if known else "videos of this kind have no options"
@@ -55,33 +60,44 @@ class Location:
             raise DataError(f"{self.text}: fps (={text}) must be a positive number of frames per second")
         return rate
 
+    @property
+    def kind(self) -> str | None:
+        """The option `kind`, the name of the kind of source to open where a folder contains several."""
+        return self._parts[1].get("kind")
+
     def file(self, *suffixes: str) -> Path | None:
         """The path if it is a file with one of these suffixes, in any case; else None."""
         return self.path if self.path.suffix.lower() in suffixes and self.path.is_file() else None
 
     def files_below(self, *suffixes: str) -> list[Path]:
         """The visible files below the folder with one of these suffixes, in any case, sorted; none if it is a file."""
-        return sorted(path for suffix in suffixes for path in self._by_suffix.get(suffix, ()))
+        return [path for path in self.files if path.suffix.lower() in suffixes]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The visible files below the folder, sorted; none if it is a file. Links to folders are followed."""
+        return self._walked.files
 
     def count_files(self) -> Counter[str]:
         """The number of visible files below the path, by suffix."""
-        return Counter({suffix: len(files) for suffix, files in self._by_suffix.items()})
+        return Counter(path.suffix.lower() for path in self.files)
+
+    def inventory(self, used: Iterable[Path]) -> Inventory:
+        """What is skipped below the folder if the opener uses the files `used`, and tables that controls may read."""
+        unused = self._unused(frozenset(used))
+        common = {suffix for suffix, _ in Counter(path.suffix.lower() for path in unused).most_common(_MAX_SUFFIXES)}
+        names = {reason: list(found) for reason, found in self._walked.skipped.items()}
+        for path in unused:
+            suffix = path.suffix.lower() if path.suffix.lower() in common else "..."
+            names.setdefault(f"unused {suffix or 'without suffix'}", []).append(path.relative_to(self.path).as_posix())
+        return Inventory.of(names)
+
+    def _unused(self, used: frozenset[Path]) -> list[Path]:
+        return [path for path in self.files if path not in used and not is_frame_table(path)]
 
     @cached_property
-    def _by_suffix(self) -> Mapping[str, list[Path]]:
-        """The visible files below the path by suffix; not, for example, the ._x.mp4 that macOS writes with x.mp4."""
-        found = defaultdict[str, list[Path]](list)
-        if self.path.is_dir():
-            try:
-                for path in self.path.rglob("*"):
-                    if self._is_visible(path) and path.is_file():
-                        found[path.suffix.lower()].append(path)
-            except OSError as error:
-                raise DataError(f"{self.text}: {error.filename}: {error.strerror}") from error
-        return found
-
-    def _is_visible(self, path: Path) -> bool:
-        return not any(part.startswith(".") for part in path.relative_to(self.path).parts)
+    def _walked(self) -> WalkedFolder:
+        return walk(self.path) if self.path.is_dir() else WalkedFolder((), {})
 
     @cached_property
     def _parts(self) -> tuple[str, Mapping[str, str]]:

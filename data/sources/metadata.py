@@ -1,8 +1,8 @@
 """Classes and splits of videos from folder names and metadata files, as in Hugging Face's VideoFolder.
 
 `metadata.csv` or `metadata.jsonl` has a row for each video: `file_name`, relative to the metadata's own folder, and
-optionally `label` and `split`. Without metadata, a top folder named after a split is a split, and the next folder is
-the class. No video is opened here.
+optionally `label` and `split`; spaces around these names and their case do not matter. What a row does not state, the
+folders do. No video is opened here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.errors import DataError, nearest_name
 
 NAMES = ("metadata.csv", "metadata.jsonl")
-SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+_COLUMNS = ("file_name", "label", "split")
+UNLISTED = "not-in-metadata"  # reason of a video that the metadata does not list
 
 
 def metadata_files(location: Location) -> list[Path]:
@@ -26,32 +29,52 @@ def metadata_files(location: Location) -> list[Path]:
     return [file for file in location.files_below(".csv", ".jsonl") if file.name in NAMES]
 
 
-def describe(root: Path, paths: list[Path], metadata: list[Path]) -> list[VideoEntry]:
-    """Entries for the files or folders `paths` below `root`; with metadata, for those that it lists and no others."""
+def describe(root: Path, paths: list[Path], metadata: list[Path]) -> tuple[list[VideoEntry], Inventory]:
+    """Entries for the files or folders `paths` below `root`, and which of them have none: with metadata, those that it
+    does not list; else those outside of the split folders.
+    """
     ids = [path.relative_to(root).as_posix() for path in paths]
-    entries = {entry.id: entry for entry in _by_folders(ids)}
+    found = places(ids)
     if not metadata:
-        return list(entries.values())
+        entries = [VideoEntry(name, place.label, place.split) for name, place in found.items() if place]
+        return entries, Inventory.of({OUTSIDE: (name for name, place in found.items() if not place)})
+    by_folder = {
+        name: VideoEntry(name) if p is None else VideoEntry(name, p.label, p.split) for name, p in found.items()
+    }
     listed: dict[str, VideoEntry] = {}
+    unread = set[str]()
     for file in metadata:
         for where, row in _rows(file):
-            entry = _by_row(root, file, where, row, entries)
+            named = _named_columns(where, row)
+            unread |= named.keys() - set(_COLUMNS)
+            entry = _by_row(root, file, where, named, by_folder)
             if entry.id in listed:
                 raise DataError(f"{where}: {entry.id} is listed twice")
             listed[entry.id] = entry
-    return list(listed.values())
+    return list(listed.values()), Inventory.of({UNLISTED: by_folder.keys() - listed.keys()}, unread)
 
 
-def _by_folders(ids: list[str]) -> Iterator[VideoEntry]:
-    folders = [PurePosixPath(name).parts[:-1] for name in ids]
-    divided = all(parts and parts[0].lower() in SPLIT_FOLDERS for parts in folders)
-    for name, parts in zip(ids, folders, strict=True):
-        split, classes = (parts[0], parts[1:]) if divided else (None, parts)
-        yield VideoEntry(name, classes[0] if classes else None, split)
+def _named_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with names of columns as they are documented, where a header has ` Label`. Raises DataError if two
+    columns have one name then, and for values beyond the last column.
+    """
+    named: dict[str, Any] = {}
+    for column, value in row.items():
+        if not isinstance(column, str):  # csv.DictReader's key of the values beyond the last column
+            if any(value):
+                raise DataError(f"{where}: it has more values than columns; quote a value that contains a comma")
+            continue
+        name = column.strip()
+        name = name.lower() if name.lower() in _COLUMNS else name
+        if name in named:
+            raise DataError(f"{where}: the metadata have two columns named {name!r}; rename one of them")
+        named[name] = value
+    return named
 
 
 def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
     name = row.get("file_name")
+    name = name.strip() if isinstance(name, str) else name
     if not isinstance(name, str) or not name:
         raise DataError(f"{where}: no file_name; columns: {', '.join(map(str, row))}")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -60,10 +83,14 @@ def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: di
     if key not in entries:
         raise DataError(f"{where}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
     found = entries[key]
-    label, split = row.get("label"), row.get("split")
-    return VideoEntry(
-        key, found.label if label in (None, "") else str(label), found.split if split in (None, "") else str(split)
-    )
+    label, split = _stated(row, "label"), _stated(row, "split")
+    return VideoEntry(key, found.label if label is None else label, found.split if split is None else split)
+
+
+def _stated(row: dict[str, Any], column: str) -> str | None:
+    """The value as text, without spaces around it; None for an empty one."""
+    value = row.get(column)
+    return (None if value is None else str(value).strip()) or None
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -52,7 +52,7 @@ class NpzSource(StackSource):
         except _DAMAGE as error:
             raise DataError(f"{path} is not an .npz file that can be read safely: {error}") from error
         shapes = {n: shape for n, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) >= 3}
-        super().__init__(location, shapes, labels, frame_rate)
+        super().__init__(location, shapes, labels, frame_rate, headers.keys() - shapes.keys() - {LABELS})
         self._loaded: tuple[str, np.ndarray] | None = None
 
     def _array(self, name: str) -> np.ndarray:

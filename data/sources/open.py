@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from collections import Counter
 from pathlib import PurePosixPath
 
 from tokenreel.data.sources import frame_folders, tfrecords
@@ -23,7 +24,7 @@ from tokenreel.data.sources.tabletop import PREFIX, open_tabletop
 from tokenreel.data.sources.tar_shards import open_tar_shards
 from tokenreel.data.sources.tfrecords import open_bair_records
 from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, nearest_name
 
 SOURCES = SourceRegistry(
     [
@@ -43,8 +44,9 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\")  # the start of an absolute path on Wi
 def open_source(location: str) -> VideoSource:
     """The videos at `location`, opened by the first of `SOURCES` that recognizes it.
 
-    `?fps=10` after a path states the rate of frames without times (arrays, folders of frames, TFRecords). Raises
-    DataError, which says what was found, if there are no videos.
+    `?fps=10` after a path states the rate of frames without times (arrays, folders of frames, TFRecords), and
+    `?kind=frame-folders` which of `SOURCES` opens it. Raises DataError, which says what was found, if there are no
+    videos, and for a folder of videos and folders of frames without `kind`.
     """
     parsed = Location(location)
     source = _open(parsed)
@@ -53,6 +55,8 @@ def open_source(location: str) -> VideoSource:
             f"{location}: {_found(parsed)}; expected {SOURCES.expected}. If code of your own registers another kind of "
             "source, import that code first"
         )
+    if not source.entries and source.inventory.skipped:
+        raise DataError(f"{location}: no videos in it, as all that it holds is skipped: {source.inventory}")
     if not source.entries:
         raise DataError(f"{location}: no videos in it; expected {SOURCES.expected}")
     _require_entries(source)
@@ -60,14 +64,34 @@ def open_source(location: str) -> VideoSource:
 
 
 def _open(location: Location) -> VideoSource | None:
+    names = [kind.name for kind in SOURCES]
+    if location.kind is not None and location.kind not in names:
+        raise DataError(f"{location.text}: kind {location.kind!r} is not known; {nearest_name(location.kind, names)}")
     for kind in SOURCES:
+        if location.kind not in (None, kind.name):
+            continue
         location.options_read = False
         source = kind.open(location)
         if source is not None:
+            if kind.open is open_videos and location.kind is None:
+                _require_no_frame_folders(location, source)
             if not location.options_read:
                 location.options()  # raises if there are any, as this kind takes none
             return source
     return None
+
+
+def _require_no_frame_folders(location: Location, source: VideoSource) -> None:
+    """Raises DataError where several images lie in a folder of their own; next to a video they are thumbnails."""
+    videos = {(location.path / entry.id).parent for entry in source.entries}
+    pictures = Counter(path.parent for path in location.files_below(*frame_folders.SUFFIXES))
+    folders = sorted(folder for folder, count in pictures.items() if count > 1 and folder not in videos)
+    if folders:
+        raise DataError(
+            f"{location.text}: it contains videos ({source.entries[0].id}) and folders of images "
+            f"({folders[0].relative_to(location.path)}), {len(source.entries)} and {len(folders)} of them: say which "
+            "are the data by appending ?kind=videos or ?kind=frame-folders to the path"
+        )
 
 
 def _found(location: Location) -> str:

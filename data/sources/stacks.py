@@ -2,6 +2,7 @@
 
 An array is one video, [T, H, W, C] or grey [T, H, W], or a stack of them, [N, T, H, W, C] or grey [N, T, H, W]; four
 axes mean one video where the last is 1 or 3. An array named `labels` with N entries gives the classes of a stack.
+Arrays or groups named `train` and `test`, or `x_train` and `x_test`, are splits.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.errors import DataError
 
 LABELS = "labels"
+NO_VIDEOS = "array-without-videos"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class _ArrayVideo:
 
 
 class StackSource(PixelSource):
-    """Videos in named arrays. A subclass returns an array by its name."""
+    """Videos in named arrays. A subclass returns an array by its name. `skipped`: names of arrays without videos."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class StackSource(PixelSource):
         shapes: Mapping[str, tuple[int, ...]],
         labels: Sequence[str] | None,
         frame_rate: float | None,
+        skipped: Iterable[str] = (),
     ) -> None:
         if not shapes:
             raise DataError(f"{location}: no uint8 array of videos in it, [N, T, H, W, C] or [T, H, W, C]")
@@ -50,8 +55,15 @@ class StackSource(PixelSource):
         if labels is not None and len(labels) != len(self._videos):
             raise DataError(f"{location}: {LABELS!r} has {len(labels)} entries for {len(self._videos)} videos")
         names = labels if labels is not None else [None] * len(self._videos)
-        entries = (VideoEntry(key, label) for key, label in zip(self._videos, names, strict=True))
+        found = places_by_container({key: video.array for key, video in self._videos.items()})
+        entries = (
+            VideoEntry(key, label, place.split)
+            for (key, place), label in zip(found.items(), names, strict=True)
+            if place is not None
+        )
         super().__init__(location, entries, frame_rate)
+        outside = (key for key, place in found.items() if place is None)
+        self.inventory = Inventory.of({OUTSIDE: outside, NO_VIDEOS: skipped})
 
     @abstractmethod
     def _array(self, name: str) -> Any:

@@ -10,9 +10,10 @@ place. Layout: https://github.com/webdataset/webdataset, "The WebDataset Format"
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn, cast
@@ -20,6 +21,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
@@ -28,6 +31,7 @@ _PICKLED = frozenset((".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dil
 _TEXT_LIMIT = 1 << 20  # bytes of a .cls or .json
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # of a URL
 _METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset skips
+NO_VIDEO = "sample-without-video"
 _END = bytes(512)  # a tar file ends in blocks of zeros; without one it is truncated
 
 
@@ -52,19 +56,25 @@ class _Video:
 
 
 class TarShards(EncodedSource):
-    """Videos in tar shards. Ids are shard/key."""
+    """Videos in tar shards. Ids are shard/key. `shards`: with the split that the folder or name of each one states."""
 
-    def __init__(self, location: str, shards: list[Path]) -> None:
+    def __init__(self, location: str, shards: Mapping[Path, str | None]) -> None:
         self._videos: dict[str, _Video] = {}
-        for shard in shards:
+        splits: dict[str, str | None] = {}
+        without_video: list[str] = []
+        for shard, split in shards.items():
             for key, video in _videos(shard):
                 name = f"{shard.stem}/{key}"
+                if video is None:
+                    without_video.append(name)
+                    continue
                 if name in self._videos:
                     raise DataError(f"{location}: {name} appears twice; give the shards different names")
-                self._videos[name] = video
+                self._videos[name], splits[name] = video, split
         if not self._videos:
             raise DataError(f"{location}: its {len(shards)} tar shards contain no video ({', '.join(VIDEO_SUFFIXES)})")
-        super().__init__(location, (VideoEntry(name, video.label) for name, video in self._videos.items()))
+        super().__init__(location, (VideoEntry(name, v.label, splits[name]) for name, v in self._videos.items()))
+        self.inventory = Inventory.of({NO_VIDEO: without_video})
 
     def _file(self, index: int) -> BinaryIO:
         video = self._videos[self.entries[index].id]
@@ -100,12 +110,33 @@ def open_tar_shards(location: Location) -> VideoSource | None:
     """One shard, several in webdataset's notation (`train-{000..123}.tar`), or a folder of shards."""
     pattern = location.without_options
     if location.path.is_dir():
-        shards = location.files_below(".tar")
-    else:
-        shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
+        return _open_folder(location)
+    shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
     if not shards:
         return None
-    return TarShards(location.text, shards)
+    common = os.path.commonpath([shard.absolute().parent for shard in shards])
+    named = {shard.absolute().relative_to(common).as_posix(): shard for shard in shards}
+    if len(named) < len(shards):
+        raise DataError(f"{location.text}: a shard appears twice in it; give each one once")
+    return _open_shards(location.text, named)
+
+
+def _open_folder(location: Location) -> VideoSource | None:
+    shards = location.files_below(".tar")
+    if not shards:
+        return None
+    source = _open_shards(location.text, {path.relative_to(location.path).as_posix(): path for path in shards})
+    source.inventory = source.inventory.plus(location.inventory(shards))
+    return source
+
+
+def _open_shards(location: str, shards: Mapping[str, Path]) -> VideoSource:
+    """`shards`: by the name that may state their splits."""
+    found = places_by_container({name: path.stem for name, path in shards.items()})
+    source = TarShards(location, {shards[name]: place.split for name, place in found.items() if place is not None})
+    outside = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
+    source.inventory = source.inventory.plus(outside)
+    return source
 
 
 def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
@@ -156,8 +187,11 @@ def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
         yield {"fname": member.name, "data": data, "__url__": str(shard)}
 
 
-def _videos(shard: Path) -> Iterator[tuple[str, _Video]]:
-    """(key, video) of each sample with a video. Raises DataError as `index_shard`, and if a label is not text."""
+def _videos(shard: Path) -> Iterator[tuple[str, _Video | None]]:
+    """(key, video) of each sample, (key, None) of one without a video.
+
+    Raises DataError as `index_shard`, and if a label is not text.
+    """
     samples = index_shard(shard)
     with shard.open("rb") as file:
         for key, sample in samples.items():
@@ -167,10 +201,12 @@ def _videos(shard: Path) -> Iterator[tuple[str, _Video]]:
                     f"{shard}: the sample {key!r} contains several videos, {videos[0].name!r} and {videos[1].name!r}: "
                     "a key ends at the first dot of the file name, so rename one of them"
                 )
-            if videos:
-                labels = [_label(shard, file, member) for member in sample.values()]
-                label = next((label for label in reversed(labels) if label is not None), None)
-                yield key, _Video(shard, videos[0], label)
+            if not videos:
+                yield key, None
+                continue
+            labels = [_label(shard, file, member) for member in sample.values()]
+            label = next((label for label in reversed(labels) if label is not None), None)
+            yield key, _Video(shard, videos[0], label)
 
 
 def _label(shard: Path, file: BinaryIO, member: Member) -> str | None:

@@ -14,8 +14,9 @@ import google_crc32c
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
-from tokenreel.data.sources.metadata import SPLIT_FOLDERS
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
@@ -34,13 +35,17 @@ class BairRecords(PixelSource):
     def __init__(self, location: str, root: Path, files: list[Path], frame_rate: float | None) -> None:
         self._records: dict[str, tuple[Path, int, int]] = {}  # id -> file, offset and size of the record
         entries = []
+        found = places_by_container({file.relative_to(root).as_posix(): file.stem for file in files})
+        self.inventory = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
         for file in files:
-            path = file.relative_to(root).with_suffix("")
-            split = path.parts[0] if path.parts[0].lower() in SPLIT_FOLDERS else None
+            path = file.relative_to(root)
+            place, path = found[path.as_posix()], path.with_suffix("")
+            if place is None:
+                continue
             for number, (offset, size) in enumerate(_index(file)):
                 name = f"{path.as_posix()}/{number:04d}"
                 self._records[name] = file, offset, size
-                entries.append(VideoEntry(name, split=split))
+                entries.append(VideoEntry(name, split=place.split))
         super().__init__(location, entries, frame_rate)
         self._last_read: tuple[int, list[memoryview]] | None = None  # (video, its frames)
 
@@ -61,7 +66,11 @@ def open_bair_records(location: Location) -> VideoSource | None:
     """A folder of TFRecords, or one file."""
     file = location.file(*SUFFIXES)
     files, root = (location.files_below(*SUFFIXES), location.path) if file is None else ([file], file.parent)
-    return BairRecords(location.text, root, files, location.frame_rate()) if files else None
+    if not files:
+        return None
+    source = BairRecords(location.text, root, files, location.frame_rate())
+    source.inventory = source.inventory.plus(location.inventory(files))
+    return source
 
 
 def _index(file: Path) -> Iterator[tuple[int, int]]:

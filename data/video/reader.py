@@ -37,10 +37,20 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 MAX_PIXELS = 4096 * 4096  # of one frame
 MAX_SECONDS = 24 * 3600.0  # of one video; a forged timestamp would otherwise make an endless timeline
 TIME_ROUNDING = 1.5e-3  # seconds; Matroska rounds times to 1 ms, so a difference of two may be up to 1 ms too small
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif")  # of the containers below
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"  # FFmpeg's names; no playlists, no image patterns
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".gif"),
+    *(".mpg", ".mpeg", ".vob", ".flv", ".f4v", ".wmv", ".asf"),
+)  # of the containers below
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif,mpeg,flv,asf"  # FFmpeg's names; no playlists, no patterns
+)
 _END = object()
-_CODECS = frozenset(("h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "gif", "ffv1"))
+_CODECS = frozenset(
+    (
+        *("h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "gif", "ffv1"),
+        *("flv1", "h263", "wmv1", "wmv2", "msmpeg4v3"),
+    )
+)
 
 # The default is four times as fast but 2 levels too dark and, on Tabletop, 4 dB further from what was encoded.
 _TO_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

@@ -28,7 +28,7 @@ def parameters_of(request: type[Request]) -> dict[str, list[click.Parameter]]:
 def _parameter(field: RequestField) -> click.Parameter:
     option = field.option
     if option.positional:
-        return click.Argument([field.name], type=_type(field.type, field))
+        return click.Argument([field.name], type=_type(field.type, field), required=field.required)
     if field.type is bool:
         return click.Option([option.flag, field.name], is_flag=True, help=option.help)
     several = (field.is_tuple and not option.separated) or field.is_mapping

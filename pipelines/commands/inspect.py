@@ -6,6 +6,7 @@ Quick for a cache of any size: it reads metadata, small columns and a few thousa
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,55 @@ import numpy as np
 
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.sources.open import open_source
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
 from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
+from tokenreel.pipelines.common.plans import require_nothing_skipped
 from tokenreel.pipelines.requests.artifacts import InspectRequest
+
+NO_SPLIT = "no split stated"
 
 
 def run(request: InspectRequest) -> dict[str, Any]:
-    """Describes the folder `path`; writes pictures of the tokens of `num_clips` clips into the new folder `pictures`.
+    """Describes the data set `data`, or the folder `path`; writes pictures of the tokens of `num_clips` clips into the
+    new folder `pictures`.
 
-    Raises DataError where the folder is of no known kind, ConfigError for pictures of what holds no tokens, CacheError
-    where a cache is damaged.
+    Raises DataError where the folder is of no known kind or there are no videos, ConfigError for pictures of what holds
+    no tokens, CacheError where a cache is damaged.
     """
+    if request.data is not None:
+        return _inspect_data(request.data, request.strict)
     path = request.path
+    assert path is not None
     kind = artifact_kind(path)
     if kind is ArtifactKind.CACHE:
-        return _inspect_cache(request)
+        return _inspect_cache(path, request)
     if request.pictures is not None:
         raise ConfigError(f"--pictures needs tokens, and {path} is a {kind.value}: give a token cache or a token file")
     return {"path": str(path), "kind": kind.value, **_describe(path, kind)}
 
 
-def _inspect_cache(request: InspectRequest) -> dict[str, Any]:
+def _inspect_data(location: str, strict: bool) -> dict[str, Any]:
+    """What a data set holds, without opening a video. Raises DataError if `strict` and something is skipped."""
+    source = open_source(location)
+    if strict:
+        require_nothing_skipped(location, source.inventory)
+    splits = Counter(entry.split or NO_SPLIT for entry in source.entries)
+    labels = Counter(entry.label for entry in source.entries if entry.label is not None)
+    return {
+        "data": location,
+        "videos": len(source.entries),
+        "first_video": source.entries[0].id,
+        "splits": dict(sorted(splits.items())),
+        "classes": dict(sorted(labels.items())),
+        "inventory": source.inventory.to_json(len(source.entries)),
+    }
+
+
+def _inspect_cache(path: Path, request: InspectRequest) -> dict[str, Any]:
     """What a cache or token file holds, sealed or not."""
-    cache = TokenCache.open(request.path, allow_partial=True)
+    cache = TokenCache.open(path, allow_partial=True)
     counted, counters = count_tokens(cache)
     usage = codebook_usage(counters) if counted else {}
     summary = {**_describe_cache(cache), "rows_counted": counted, "codebook_usage": usage}

@@ -27,7 +27,7 @@ from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
-from tokenreel.pipelines.common.plans import plan_of
+from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.estimate import estimate
@@ -45,7 +45,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     the cache. Without a tokenizer `data` is an .npy file of tokens that another program made.
 
     Raises ConfigError, DataError (more than `max_bad_fraction` of the videos or clips do not decode; a level has
-    collapsed), CacheError (`out` holds something else, or cannot be written).
+    collapsed; `strict`, and something is skipped), CacheError (`out` holds something else, or cannot be written).
     """
     started = time.perf_counter()
     if request.tokenizer is None:
@@ -55,14 +55,19 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     source = open_source(request.data)
     tables = table_hashes(source, controls)
     plan = _plan(request, source, clip_config(request, tokenizer.spec), tables)
+    if request.strict:
+        require_all_taken(source, plan)
     _require_few_bad_videos(plan, request.max_bad_fraction)
+    inventory = inventory_of(source, plan)
     header = _header(job, tokenizer, controls, plan, tables, request.whole_videos)
     if request.dry_run:
-        return estimate(tokenizer, job, header, request.workers)
-    writer = CacheWriter.create(request.out, header, plan.to_json(), _origin(request))
+        about = {**describe_splits(source, plan), "inventory": inventory}
+        return {**estimate(tokenizer, job, header, request.workers), **about}
+    writer = CacheWriter.create(request.out, header, plan.to_json(), {**_origin(request), "inventory": inventory})
     tally = TokenizingStats(header, request.max_bad_fraction)
     cache_id = _fill_and_seal(request, job, writer, tally, tokenizer.collapse_advice)
     summary = {**tally.summary(time.perf_counter() - started), **_outcome(request.out, plan, writer, cache_id)}
+    summary |= {**describe_splits(source, plan), "inventory": inventory}
     if request.precision == "bf16":
         summary["tokens_changed_by_bf16"] = fraction_changed(job, plan)
     return summary

@@ -5,6 +5,7 @@ It opens the cache and nothing else: no video, no tokenizer.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTr
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.priors.base import PRIORS, build_prior, part_of_level
+
+logger = logging.getLogger(__name__)
 
 
 def run(request: TrainPriorRequest) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def run(request: TrainPriorRequest) -> dict[str, Any]:
     torch.manual_seed(training.seed)
     prior = build_prior(to_mapping(model), tokens.spec)
     objective = PriorObjective(prior, tokens, training, accelerator.device)
+    if not len(objective.held_out) and accelerator.is_main_process:
+        logger.warning("validation: none: %s has no validation rows, so nothing will be scored", request.cache)
     resolved = {"tokens": tokens.spec.to_json(), "prior": to_mapping(model), "training": to_mapping(training)}
     identity = RunIdentity("train-prior", resolved, objective.data_identity, str(request.cache))
     session = Session(identity, request.out, request.resume, accelerator)

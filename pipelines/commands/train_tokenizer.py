@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
-from tokenreel.pipelines.common.plans import plan_of
+from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.adversarial_objective import (
@@ -24,6 +25,8 @@ from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
+
+logger = logging.getLogger(__name__)
 
 CLIPS_MEMORY_GB = 1.0  # for decoded clips, per process
 
@@ -41,6 +44,11 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     accelerator = make_accelerator(request.device, training.log_with, request.out)
     with DecodePool(request.data, request.workers) as pool:
         plan = plan_of(pool, clips)
+        if request.strict:
+            require_all_taken(pool.source, plan)
+        splits = describe_splits(pool.source, plan)
+        if not len(plan.rows("validation")) and accelerator.is_main_process:
+            logger.warning("validation: %s", splits["validation"])
         torch.manual_seed(training.seed)
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
         reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
@@ -51,6 +59,8 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
         result = session.estimate(objective, training) if request.dry_run else session.train(objective, training)
     return {
         **result,
+        **splits,
+        "inventory": inventory_of(pool.source, plan),
         "videos_too_short": len(plan.excluded) - len(plan.unreadable),
         "quarantined": len(plan.unreadable) + len(reader.failures),
         "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],

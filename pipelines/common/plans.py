@@ -1,13 +1,18 @@
-"""The plan of a data set, made by reading the containers of its videos."""
+"""The plan of a data set, made by reading the containers of its videos, and what it takes of the data set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan import BY_REQUEST, Plan, make_plan
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.sources.base import VideoSource
+from tokenreel.data.sources.inventory import Inventory
+from tokenreel.data.splits import SPLITS, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.errors import DataError
 from tokenreel.pipelines.common.progress import progress
 
 Probe = VideoProbe | DecodeFailure
@@ -27,3 +32,48 @@ def plan_of(
     Raises what `make_plan` raises.
     """
     return make_plan(pool.source, config, probe_videos(pool) if probes is None else probes, exclude)
+
+
+def inventory_of(source: VideoSource, plan: Plan) -> dict[str, Any]:
+    """What was found at the source, taken by the plan, and skipped by either, by reason."""
+    taken = len(plan.videos) - len(plan.excluded)
+    return source.inventory.plus(_excluded(plan, with_requested=True)).to_json(taken)
+
+
+def describe_splits(source: VideoSource, plan: Plan) -> dict[str, Any]:
+    """Videos and clips of each split, and where the validation videos come from."""
+    videos = [video for video in plan.videos if video.source_frames is not None]
+    counts = {
+        split: {"videos": sum(video.split == split for video in videos), "clips": len(plan.rows(split))}
+        for split in SPLITS
+    }
+    return {"splits": counts, "validation": _validation(source, plan)}
+
+
+def require_nothing_skipped(location: str, inventory: Inventory) -> None:
+    """Raises DataError, naming what was skipped and why, unless all that was found is used (`--strict`)."""
+    if inventory.skipped:
+        raise DataError(f"{location}: --strict, and {inventory.count} of what it holds are skipped: {inventory}")
+
+
+def require_all_taken(source: VideoSource, plan: Plan) -> None:
+    """Raises DataError as `require_nothing_skipped`, for the plan's videos too, except those excluded by request."""
+    require_nothing_skipped(source.location, source.inventory.plus(_excluded(plan, with_requested=False)))
+
+
+def _excluded(plan: Plan, with_requested: bool) -> Inventory:
+    reasons = {reason for _, reason, _ in plan.excluded if with_requested or reason != BY_REQUEST}
+    return Inventory.of({reason: [name for name, why, _ in plan.excluded if why == reason] for reason in reasons})
+
+
+def _validation(source: VideoSource, plan: Plan) -> str:
+    """In words."""
+    held_out = [video.id for video in plan.videos if video.source_frames is not None and video.split == "validation"]
+    if not held_out:
+        return "none: nothing will be scored; give more videos, a validation split, or data.validation above 0"
+    stated = {entry.id: entry.split for entry in source.entries}
+    splits = {None if (split := stated[name]) is None else split_of_name(split, name) for name in held_out}
+    if "validation" in splits:
+        return "as the data state it"
+    of = "train, as the data have no validation split" if "train" in splits else "the videos, which state no split"
+    return f"{len(held_out)} videos, held out of {of} (data.validation={plan.config.validation:g})"

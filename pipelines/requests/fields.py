@@ -52,9 +52,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def argument(name: str) -> Any:
-    """A field that is a positional argument; the request's docstring says what it is."""
-    return dataclasses.field(metadata={_KEY: Option(name, "", positional=True)})
+def argument(name: str, *, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is a positional argument, required without a default; the request's docstring says what it is."""
+    return dataclasses.field(default=default, metadata={_KEY: Option(name, "", positional=True)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, argument))

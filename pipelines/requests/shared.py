@@ -21,4 +21,5 @@ CONTEXT = (
     "setting.",
 )
 FORMAT = ("--format", "File format of the videos.")
+STRICT = ("--strict", "Fail if anything at --data is skipped: unused files, unlisted or unreadable or short videos.")
 DRY_RUN = ("--dry-run", "Estimate time, memory and disk space without writing anything.")

@@ -7,12 +7,20 @@ from typing import Literal
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, argument, fields_of, option, request
-from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, Split
+from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, STRICT, Split
 
 ExportFormat = Literal["webdataset"]
 Precision = Literal["fp32", "bf16"]
 WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
-OF_VIDEOS = ("controls", "num_shards", "exclude", "clip_stride", "whole_videos", "dry_run")  # not of imported tokens
+OF_VIDEOS = (
+    "controls",
+    "num_shards",
+    "exclude",
+    "clip_stride",
+    "whole_videos",
+    "strict",
+    "dry_run",
+)  # not of imported tokens
 
 
 @request
@@ -70,6 +78,7 @@ class TokenizeRequest(Request):
     allow_collapsed: bool = option(
         "--allow-collapsed", "Seal the cache even if a level's codebook has collapsed.", default=False
     )
+    strict: bool = option(*STRICT, default=False)
     dry_run: bool = option(*DRY_RUN, default=False)
 
     def __post_init__(self) -> None:

@@ -88,6 +88,23 @@ def test_a_split_that_the_source_declares_is_kept() -> None:
         make_plan(NamedVideos([VideoEntry("b", split="tset")]), config(), [steady(5)])
 
 
+def test_validation_is_held_out_of_train_where_the_source_has_none() -> None:
+    """As of videos without splits: the same ones, and none that the source calls test."""
+    entries = [VideoEntry(e.id, split="test" if i % 3 == 0 else "train") for i, e in enumerate(names(40))]
+    plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 40)
+    assert [v.id for v in plan.videos if v.split == "test"] == [e.id for e in entries if e.split == "test"]
+    chosen = {v.id for v in plan.videos if v.split == "validation"}
+    assert chosen == select_validation([e.id for e in entries if e.split == "train"], 0.1, 0) != set()
+    without = make_plan(NamedVideos(entries), config(validation=0), [steady(5)] * 40)
+    assert {video.split for video in without.videos} == {"train", "test"}
+
+
+def test_a_stated_validation_split_is_not_added_to() -> None:
+    entries = [*names(40), VideoEntry("val/a", split="val")]
+    plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 41)
+    assert [video.split for video in plan.videos] == ["train"] * 40 + ["validation"]
+
+
 def test_videos_without_a_clip_are_omitted_with_the_reason() -> None:
     probes = [steady(4), steady(9), DecodeFailure("no-video", "sound only"), steady(9)]
     plan = make_plan(NamedVideos(names(4)), config(), probes, exclude=["v003.mp4"])

@@ -8,6 +8,7 @@ than `open_source`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ Videos = Mapping[str, np.ndarray]  # id -> uint8 [T, H, W, 3]
 def check_contract(location: str, videos: Videos, frame_rate: float | None, open_at: OpenAt = open_source) -> None:
     """`location`, an absolute path or not a path, contains `videos`, at `frame_rate` or without times."""
     check_entries(location, open_at)
+    check_inventory(location, open_at)
     check_probes_and_frames(location, videos, frame_rate, open_at)
     check_reading_in_any_order(location, open_at)
     check_impossible_requests(location, open_at)
@@ -53,6 +55,18 @@ def check_entries(location: str, open_at: OpenAt = open_source) -> None:
         assert ".." not in name.split("/"), f"id {name!r} leaves the source"
         assert name[1:3] not in (":/", ":\\"), f"id {name!r} has a drive"
     assert source.classes == tuple(sorted({e.label for e in source.entries if e.label is not None}))
+
+
+def check_inventory(location: str, open_at: OpenAt = open_source) -> None:
+    """What was skipped is counted by reason, with a few names that lie within the source and can be written as JSON."""
+    inventory = open_at(location).inventory
+    reasons = [item.reason for item in inventory.skipped]
+    assert reasons == sorted(set(reasons)), f"reasons are not sorted and unique: {reasons}"
+    for item in inventory.skipped:
+        assert 0 < len(item.examples) <= item.count, f"{item.reason}: {len(item.examples)} examples of {item.count}"
+        assert list(item.examples) == sorted(item.examples), f"{item.reason}: examples are not sorted"
+        assert not any(name.startswith(("/", "..")) for name in item.examples), f"{item.reason}: {item.examples}"
+    json.dumps(inventory.to_json(taken=0)).encode()
 
 
 def check_probes_and_frames(
@@ -191,6 +205,7 @@ def _assert_same(source: VideoSource, expected: VideoSource, how: str) -> None:
     """Compares entries, digests and the last frame of each video."""
     assert source.entries == expected.entries, how
     assert source.digest == expected.digest, how
+    assert source.inventory == expected.inventory, how
     for index in range(len(expected.entries)):
         probe = expected.probe(index)
         last = np.array([probe.frames - 1])

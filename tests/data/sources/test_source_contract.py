@@ -18,6 +18,7 @@ from PIL import Image
 from video_list import VideoList, open_video_list
 
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
@@ -27,6 +28,7 @@ from tokenreel.testing.sources import (
     check_damage,
     check_entries,
     check_impossible_requests,
+    check_inventory,
     check_listing_order,
     check_probes_and_frames,
     check_reading_in_any_order,
@@ -88,6 +90,14 @@ def videos_in_folders(folder: Path) -> Written:
 def videos_with_metadata(folder: Path) -> Written:
     videos = write_videos(folder, "b.mkv", "deep/a.mkv")
     (folder / "metadata.csv").write_text("file_name,label,split\ndeep/a.mkv,7,val\nb.mkv,jump,\n")
+    return str(folder), videos, 24.0
+
+
+def videos_beside_other_files(folder: Path) -> Written:
+    videos = write_videos(folder, "train/b.mkv", "val/a.mkv")
+    write_videos(folder, "replacement/c.mkv", "d.mkv")
+    for name in ("train/b.txt", "val/a.txt", "notes", ".hidden.mkv"):
+        (folder / name).write_text(f"{name} is no video")
     return str(folder), videos, 24.0
 
 
@@ -203,6 +213,12 @@ def test_every_source_keeps_the_contract(write: Callable[[Path], Written], tmp_p
         check_damage(location, tmp_path)
 
 
+def test_other_files_beside_videos_change_nothing_else(tmp_path: Path) -> None:
+    location, videos, frame_rate = videos_beside_other_files(tmp_path)
+    check_contract(location, videos, frame_rate)
+    check_workers(location)
+
+
 class Absolute(VideoList):
     """Violates the contract: ids are absolute paths."""
 
@@ -226,6 +242,14 @@ class AsListed(VideoList):
     def __init__(self, location: str, path: Path) -> None:
         super().__init__(location, path)
         self.entries = tuple(VideoEntry(video.name) for video in path.parent.glob("*.mkv"))
+
+
+class SkippingAbsolute(VideoList):
+    """Violates the contract: what was skipped is named by where it lies on this machine."""
+
+    def __init__(self, location: str, path: Path) -> None:
+        super().__init__(location, path)
+        self.inventory = Inventory.of({"unused .txt": [str(path)]})
 
 
 class Overstating(VideoList):
@@ -308,6 +332,7 @@ class Raw(VideoList):
         (Elsewhere, check_entries),
         (ByWorkingDirectory, check_reopened_elsewhere),
         (AsListed, check_listing_order),
+        (SkippingAbsolute, check_inventory),
         (Overstating, check_probes_and_frames),
         (Turned, check_probes_and_frames),
         (ReadingOn, check_reading_in_any_order),

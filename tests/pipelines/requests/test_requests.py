@@ -80,6 +80,8 @@ def test_the_command_line_and_python_make_the_same_request(monkeypatch: pytest.M
             values["given_frames"] = 0
         if "frames" in values and "given_frames" in values:
             values["frames"] = 99
+        if command.name == "inspect":  # of a path or of a data set
+            values = {"data": "a", "strict": True} if values else {"path": Path("a")}
         given = [field for field in fields if field.name in values]
         arguments = [word for field in given for word in as_arguments(field, values[field.name])]
         assert request_of(monkeypatch, [*command.name.split(), *arguments]) == command.request(**values)
