@@ -9,6 +9,7 @@ from tokenreel.data.sources.base import TableFileSource, VideoEntry, VideoSource
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
+from tokenreel.data.tabletop.scene import CONFIG_FILE
 from tokenreel.data.video.reader import SUFFIXES
 from tokenreel.data.video.recognize import begins_as_video
 
@@ -46,7 +47,7 @@ def open_videos(location: Location) -> VideoSource | None:
         return None
     metadata = metadata_files(location)
     source = VideoFolder(location.text, location.path, videos, metadata)
-    source.inventory = source.inventory.plus(location.inventory([*videos, *metadata]))
+    source.inventory = source.inventory.plus(location.inventory([*videos, *metadata, location.path / CONFIG_FILE]))
     return source
 
 

@@ -22,6 +22,9 @@ RIM = 0.07  # width of the tray's raised edge, which neither objects nor the tip
 TIP_RADIUS = 0.055  # of the closed gripper, for collisions
 
 
+CONFIG_FILE = "tabletop.json"  # beside videos written as files: the configuration that makes them again
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of object, recognized by its colour and by the pitch of its tone when it is touched."""

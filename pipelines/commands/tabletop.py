@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenreel.config import to_mapping
 from tokenreel.data.tabletop.clip import CLASSES, TabletopClip, TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.scene import CONFIG_FILE
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.pipelines.common.folders import fresh_folder
@@ -77,7 +78,7 @@ def _write_truth(directory: Path, config: TabletopConfig, clips: list[TabletopCl
     try:
         for name, (columns, rows) in tables.items():
             _write_table(directory / name, columns, rows)
-        (directory / "tabletop.json").write_text(json.dumps(to_mapping(config), indent=2) + "\n")
+        (directory / CONFIG_FILE).write_text(json.dumps(to_mapping(config), indent=2) + "\n")
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error.strerror}") from error
 

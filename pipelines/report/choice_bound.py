@@ -10,6 +10,7 @@ import numpy as np
 from tokenreel.config import from_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
+from tokenreel.data.tabletop.scene import CONFIG_FILE
 
 
 def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> float:
@@ -18,7 +19,7 @@ def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> 
     An upper bound of what a perfect prior needs that knows the state at the last given frame; what frames do not show
     of the state (the class, the target of a stroke) is not included.
     """
-    config = from_mapping(TabletopConfig, json.loads((videos / "tabletop.json").read_text()))
+    config = from_mapping(TabletopConfig, json.loads((videos / CONFIG_FILE).read_text()))
     rows = cache.rows("validation")
     firsts = cache.column("first_frame")[rows]
     bits = []
