@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +48,10 @@ class VideoSource(ABC):
 
     location: str  # the argument of `open_source`
     entries: tuple[VideoEntry, ...]  # sorted by id
+
+    # Called with each packet or frame that is read, so that a decode worker is known not to hang: the time
+    # limit is from one call to the next.
+    on_progress: Callable[[], None] = staticmethod(lambda: None)
 
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:

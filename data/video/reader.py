@@ -149,8 +149,8 @@ class VideoReader:
 
     Frames after a damaged one are refused until the next intact keyframe: what is predicted from a damaged frame is
     damaged, though the decoder marks only the first. Damage that a codec does not detect (few have checksums) goes
-    unnoticed. In AVI, which has no presentation times, frames are counted, so that no frame after a damaged one is
-    certain to have the right number.
+    unnoticed, and what such frames show may depend on where decoding started. In AVI, which has no presentation times,
+    frames are counted, so that no frame after a damaged one is certain to have the right number.
     """
 
     def __init__(
@@ -400,7 +400,7 @@ def _decoded(packets: Iterator[Any], stream: Any, since: int | None = None) -> I
     """
     packets = chain(packets, (None,))  # None: flush the decoder
     while True:
-        packet = None
+        packet: Any = None
         try:
             packet = next(packets, _END)
             if packet is _END:
