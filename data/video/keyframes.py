@@ -22,7 +22,7 @@ class Keyframe:
 
 
 class KeyframeIndex:
-    """The keyframes of a stream from which each frame that is shown later can be decoded, except the first keyframe.
+    """The keyframes of a stream from which each frame that is shown later can be decoded.
 
     Such a keyframe is shown after every frame whose packet precedes its own. Frames whose packets follow it but which
     are shown before it may depend on earlier ones (an open group of pictures); they belong to the keyframe before.
@@ -40,7 +40,7 @@ class KeyframeIndex:
             self.clear()
         if not self._complete:
             return
-        if packet.is_keyframe and not packet.is_discard and self._latest is not None and packet.pts > self._latest:
+        if packet.is_keyframe and not packet.is_discard and (self._latest is None or packet.pts > self._latest):
             self._times.append(packet.pts)
             self._decode_times.append(packet.pts if packet.dts is None else packet.dts)
             self._positions.append(-1 if packet.pos is None else packet.pos)

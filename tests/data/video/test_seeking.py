@@ -195,8 +195,8 @@ def test_a_keyframe_counts_only_if_it_is_shown_after_all_packets_before_it() -> 
     index = KeyframeIndex()
     for one in [packet(0, True), packet(5), packet(3, True), packet(7, True), packet(6), packet(9, True)]:
         index.add(one)
-    shown = [index.last_until(time) for time in range(10)]
-    assert [None if found is None else found.time for found in shown] == [None] * 7 + [7, 7, 9]
+    shown = [index.last_until(time) for time in range(-1, 10)]
+    assert [None if found is None else found.time for found in shown] == [None] + [0] * 7 + [7, 7, 9]
 
 
 def test_a_packet_without_a_time_makes_an_index_useless() -> None:
