@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +124,19 @@ def test_a_video_inside_another_file_is_sought_too(files: Path) -> None:
     with CountedReader(io.BytesIO((files / "open.ts").read_bytes())) as reader:
         assert numbers_of(reader.read(np.array([120]), AS_IS)) == [120]
         assert reader.packets < 4 * GROUP
+
+
+def test_frames_after_a_seek_are_turned_too(files: Path) -> None:
+    """The container states the rotation once, before the first packet."""
+    data = bytearray((files / "closed.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
+    turned = Framing(WIDTH, HEIGHT)
+    expected = np.rot90(forward_frames(files / "closed.mp4"), -1, axes=(1, 2))
+    with CountedReader(io.BytesIO(data)) as reader:
+        for number in (120, 3, 77):
+            assert np.array_equal(reader.read(np.array([number]), turned)[0], expected[number])
+        assert reader.packets < 9 * GROUP
 
 
 def boxes(data: bytes, name: bytes) -> int:
