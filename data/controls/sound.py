@@ -5,7 +5,7 @@ Like frames, samples are read forward without seeking; the stream's timestamps g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +21,13 @@ _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,wav,mp3,flac,ogg
 _CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3"))  # and PCM of any kind
 
 
-def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, int]:
+def read_sound(
+    file: Path | BinaryIO, start: float = 0.0, on_piece: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, int]:
     """The sound as one channel: (float32 [n], samples per second); sample 0 is at `start` seconds.
 
     Of several streams, it is that which ffmpeg takes: marked as default, then with the most channels, then the first.
+    `on_piece` is called with each piece that is decoded.
     Raises DecodeFailure if there is no sound that can be decoded, DataError if the file cannot be opened.
     """
     with _open(file) as container:
@@ -33,7 +36,7 @@ def read_sound(file: Path | BinaryIO, start: float = 0.0) -> tuple[np.ndarray, i
             raise DecodeFailure("no-sound", "the file has no sound stream")
         _require_decodable(stream)
         try:
-            pieces = list(_pieces(container, stream, start))
+            pieces = list(_pieces(container, stream, start, on_piece))
         except av.FFmpegError as error:
             raise DecodeFailure("corrupt", f"its sound cannot be decoded ({error.strerror})") from error
         return _joined(pieces), int(stream.rate)
@@ -89,11 +92,14 @@ def _require_decodable(stream: Any) -> None:
     context.thread_count = 1
 
 
-def _pieces(container: Any, stream: Any, start: float) -> Iterator[tuple[int, np.ndarray]]:
+def _pieces(
+    container: Any, stream: Any, start: float, on_piece: Callable[[], None]
+) -> Iterator[tuple[int, np.ndarray]]:
     """(position of the first sample, samples) of each piece of sound, in order of decoding."""
     to_float = av.AudioResampler(format="fltp")
     position = 0
     for frame in container.decode(stream):
+        on_piece()
         if frame.pts is not None:
             position = round((float(frame.pts * frame.time_base) - start) * stream.rate)
         if position > MAX_SECONDS * stream.rate:

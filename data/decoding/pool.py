@@ -54,8 +54,9 @@ class ControlResult:
 class DecodePool:
     """Decodes the videos at `location` in `workers` processes; with 0 in the calling process, without protection.
 
-    `timeout_s` is the time for one request, `memory_gb` the address space of one worker. A context manager. Consecutive
-    requests for one video go to the same worker, which decodes it in one pass.
+    `timeout_s` is the time without progress, such as for decoding one frame, after which a worker is taken to hang;
+    `memory_gb` is the address space of one worker. A context manager. Consecutive requests for one video go to the same
+    worker, which decodes it in one pass.
     """
 
     def __init__(self, location: str, workers: int, timeout_s: float = 120.0, memory_gb: float = 4.0) -> None:
@@ -184,7 +185,8 @@ class _Worker:
         name = self._source.entries[question["video"]].id
         raise DecodeWorkerLost(
             f"{name}: each of {MAX_ATTEMPTS} decode workers that read it {problem} "
-            f"(limits: {self._limits.timeout_s:g} s, {self._limits.memory_gb:g} GiB). Try again, or exclude this video"
+            f"(limits: {self._limits.timeout_s:g} s per frame, {self._limits.memory_gb:g} GiB). "
+            "Try again, or exclude this video"
         )
 
     def _stop(self) -> None:

@@ -28,7 +28,7 @@ class WorkerLost(Exception):
 class WorkerLimits:
     """Limits of time and memory of one worker."""
 
-    timeout_s: float  # seconds for one answer, and for the start
+    timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 
 
@@ -74,7 +74,9 @@ class WorkerProcess:
     def _answer(self) -> tuple[dict[str, Any], bytearray]:
         assert self._process.stdout is not None
         try:
-            header, payload = receive(self._process.stdout.fileno(), self._limits.timeout_s)
+            header = {"kind": "progress"}
+            while header["kind"] == "progress":
+                header, payload = receive(self._process.stdout.fileno(), self._limits.timeout_s)
         except ConnectionLost as error:
             raise WorkerLost(self._describe(error)) from error
         if header["kind"] == "error":

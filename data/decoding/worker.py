@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from tokenreel.registry import register_again
 Answer = tuple[dict[str, Any], np.ndarray]
 _SOURCES: dict[str, type[TableSource] | type[SoundSource]] = {cls.type: cls for cls in (TableSource, SoundSource)}
 _NOTHING = np.empty(0, np.uint8)
+PROGRESS_S = 0.5  # seconds between messages of progress; far below any limit
 
 
 def main() -> None:
@@ -51,6 +53,7 @@ def main() -> None:
     except UserError as error:
         send(answers, {"kind": "error", "message": str(error)})
         return
+    source.on_progress = Progress(answers)
     send(answers, {"kind": "ready", "digest": source.digest})
     try:
         while True:
@@ -59,6 +62,20 @@ def main() -> None:
             send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     except ConnectionLost:
         return
+
+
+class Progress:
+    """Tells the pool, when called, that this process does not hang; at most once in PROGRESS_S seconds."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._sent = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._sent > PROGRESS_S:
+            self._sent = now
+            send(self._descriptor, {"kind": "progress"})
 
 
 def answer(source: VideoSource, question: dict[str, Any]) -> Answer:

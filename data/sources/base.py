@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,6 +50,10 @@ class VideoSource(ABC):
     location: str  # the argument of `open_source`
     entries: tuple[VideoEntry, ...]  # sorted by id
     inventory: Inventory = Inventory()  # what the opener found at the location and did not take
+
+    # Called with each packet or frame that is read, so that a decode worker is known not to hang: the time
+    # limit is from one call to the next.
+    on_progress: Callable[[], None] = staticmethod(lambda: None)
 
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:

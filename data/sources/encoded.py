@@ -10,9 +10,10 @@ import numpy as np
 from tokenreel.data.controls.sound import read_sound, resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import VideoFile, VideoProbe, VideoReader
+from tokenreel.data.video.reader import VideoFile, VideoIndex, VideoProbe, VideoReader
 
-MAX_PROBES = 16  # kept in memory
+MAX_INDEXED_FRAMES = 1 << 22  # of the videos whose indexes are kept in memory, at 16 bytes per frame
+MIN_INDEXED_FRAMES = 1 << 10  # that a video counts for, so that many short ones need little memory too
 
 
 class EncodedSource(VideoSource):
@@ -22,7 +23,9 @@ class EncodedSource(VideoSource):
         self.location = location
         self.entries = tuple(sorted(entries, key=lambda entry: entry.id))
         self._open: tuple[int, VideoReader] | None = None
-        self._probes: dict[int, VideoProbe] = {}  # of recent videos, as sound is read while another video is open
+        # Of recent videos: sound is read while another video is open, and an index costs a pass over the file.
+        self._indexes: dict[int, VideoIndex] = {}  # the latest last
+        self._indexed = 0  # frames that they count for
         self._last_sound: tuple[tuple[int, int], np.ndarray] | None = None  # (video, rate) and its sound
 
     @abstractmethod
@@ -30,7 +33,7 @@ class EncodedSource(VideoSource):
         """The file that contains a video."""
 
     def probe(self, index: int) -> VideoProbe:
-        return self._probes[index] if index in self._probes else self._reader(index).probe
+        return self._indexes[index].probe if index in self._indexes else self._reader(index).probe
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         return self._reader(index).read(indices, framing)
@@ -38,7 +41,7 @@ class EncodedSource(VideoSource):
     def sound(self, index: int, rate: int) -> np.ndarray:
         if self._last_sound is None or self._last_sound[0] != (index, rate):
             self._last_sound = None
-            samples, own_rate = read_sound(self._file(index), float(self.probe(index).frame_times[0]))
+            samples, own_rate = read_sound(self._file(index), float(self.probe(index).frame_times[0]), self.on_progress)
             self._last_sound = (index, rate), resample(samples, own_rate, rate)
         return self._last_sound[1]
 
@@ -47,8 +50,17 @@ class EncodedSource(VideoSource):
             if self._open is not None:
                 self._open[1].close()
                 self._open = None
-            self._open = index, VideoReader(self._file(index))
-            self._probes[index] = self._open[1].probe
-            if len(self._probes) > MAX_PROBES:
-                del self._probes[next(iter(self._probes))]
+            self._open = index, VideoReader(self._file(index), self._forget(index), self.on_progress)
+            self._keep(index, self._open[1].index)
         return self._open[1]
+
+    def _keep(self, video: int, index: VideoIndex) -> None:
+        self._indexes[video] = index
+        self._indexed += max(index.probe.frames, MIN_INDEXED_FRAMES)
+        while self._indexed > MAX_INDEXED_FRAMES and len(self._indexes) > 1:
+            self._forget(next(iter(self._indexes)))
+
+    def _forget(self, video: int) -> VideoIndex | None:
+        index = self._indexes.pop(video, None)
+        self._indexed -= 0 if index is None else max(index.probe.frames, MIN_INDEXED_FRAMES)
+        return index

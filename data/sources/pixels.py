@@ -41,7 +41,10 @@ class PixelSource(VideoSource):
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         require_frames(indices, self.probe(index).frames)
         numbers, inverse = np.unique(indices, return_inverse=True)
-        framed = [frame_into(framing, _to_rgb(frame)) for frame in self._frames(index, numbers)]
+        framed = []
+        for frame in self._frames(index, numbers):
+            framed.append(frame_into(framing, _to_rgb(frame)))
+            self.on_progress()
         return np.stack(framed)[inverse]
 
 

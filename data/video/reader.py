@@ -1,15 +1,15 @@
-"""Reads video files: what a container states about its frames, and frames by number, decoded forward only.
+"""Reads video files: what a container states about its frames, and frames by number, decoded from a keyframe before.
 
 A frame's number is its rank among the presentation times of the container's packets, so it is well defined
-at a constant or variable rate, with frames stored out of order, and where the container states no frame count. The
-reader never seeks. Frames are what a player shows: turned, mirrored and with the pixel aspect ratio that the file
-states.
+at a constant or variable rate, with frames stored out of order, and where the container states no frame count. Every
+frame equals the one that decoding from the beginning gives. Frames are what a player shows: turned, mirrored and with
+the pixel aspect ratio that the file states.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.display import orient
 from tokenreel.data.video.framing import frame_into
+from tokenreel.data.video.keyframes import Keyframe, KeyframeIndex, packets_from
 from tokenreel.errors import DataError
 
 av.logging.set_level(av.logging.PANIC)  # FFmpeg logs broken files; our errors name the file and the reason
@@ -44,6 +45,8 @@ SUFFIXES = (
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif,mpeg,flv,asf"  # FFmpeg's names; no playlists, no patterns
 )
+MIN_SKIPPED = 16  # frames; decoding fewer costs less than seeking
+MAX_BAD_KEYFRAMES = 3  # in a row, before a file is decoded from its beginning only
 _END = object()
 _CODECS = frozenset(
     (
@@ -85,6 +88,15 @@ class VideoProbe:
         if len(self.frame_times) < 2 or np.isnan(self.frame_times[0]):
             return None
         return float((len(self.frame_times) - 1) / (self.frame_times[-1] - self.frame_times[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class VideoIndex:
+    """What reading all packets of a file gives; with it, the same file is opened again without reading them."""
+
+    probe: VideoProbe
+    times: np.ndarray  # int64 [n] ascending presentation times, in the stream's time base
+    keyframes: KeyframeIndex
 
 
 def resample_indices(probe: VideoProbe, frame_rate: float | None) -> np.ndarray:
@@ -147,29 +159,35 @@ def read_video(path: str | Path, framing: Framing, frames: int | None = None) ->
 
 
 class VideoReader:
-    """A video file, open for reading forward; clips read in the order of their frames cost one pass over the file.
+    """A video file, open for reading. Clips read in the order of their frames cost one pass over the file; a frame far
+    ahead, or one before the last that was read, costs the frames from the keyframe before it.
+
+    A keyframe counts only if the container leads to it and the decoder then gives it, intact and first. Where several
+    in a row do not, the file is decoded from its beginning. So are AVI, which has no presentation times, and files with
+    a packet without a time.
 
     Frames after a damaged one are refused until the next intact keyframe: what is predicted from a damaged frame is
     damaged, though the decoder marks only the first. Damage that a codec does not detect (few have checksums) goes
-    unnoticed. In AVI, which has no presentation times, frames are counted, so that no frame after a damaged one is
-    certain to have the right number.
+    unnoticed, and what such frames show may depend on where decoding started. In AVI, which has no presentation times,
+    frames are counted, so that no frame after a damaged one is certain to have the right number.
     """
 
-    def __init__(self, file: VideoFile) -> None:
-        self._file = file
+    def __init__(
+        self, file: VideoFile, index: VideoIndex | None = None, on_packet: Callable[[], None] = lambda: None
+    ) -> None:
+        """`index`: of an earlier reader of the same file. `on_packet` is called with each packet that is read."""
+        self._file, self._on_packet = file, on_packet
         self._container, self._stream = _open(file)
         try:
             self._counted = self._container.format.name == "avi"
-            self._times, last = _presentation_times(self._container, self._stream, self._counted)
-            context = self._stream.codec_context
-            seconds = self._times.astype(np.float64) * float(self._stream.time_base)
-            self.probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name, last)
-            _require_complete(self._container, self._stream, self.probe)
+            self.index = self._read_index() if index is None else index
         except BaseException:
             self._container.close()
             raise
+        self.probe, self._times = self.index.probe, self.index.times
         self._converter = VideoReformatter()  # keeps its tables between frames, which a frame's own method does not
-        self._numbered: Iterator[tuple[int, Any]] | None = None  # None: the file must be opened again
+        self._numbered: Iterator[tuple[int, Any]] | None = None  # None: a new pass must begin
+        self._start: Keyframe | None = None  # of this pass; None: the beginning of the file
         self._next = 0  # the lowest frame number that this pass can still reach
         self._recent: dict[int, np.ndarray] = {}  # framed frames of the last read, as clips may overlap
         self._framing: Framing | None = None
@@ -197,6 +215,15 @@ class VideoReader:
             self._recent[number] = known[number] if number in known else self._framed(int(number), framing)
         return np.stack([self._recent[number] for number in indices])
 
+    def _read_index(self) -> VideoIndex:
+        keyframes = KeyframeIndex()
+        times, last = _presentation_times(self._container, self._stream, self._counted, keyframes, self._on_packet)
+        context = self._stream.codec_context
+        seconds = times.astype(np.float64) * float(self._stream.time_base)
+        probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name, last)
+        _require_complete(self._container, self._stream, probe)
+        return VideoIndex(probe, times, keyframes)
+
     def _framed(self, number: int, framing: Framing) -> np.ndarray:
         frame = self._decode(number)
         pixels = self._converter.reformat(frame, format="rgb24", interpolation=_TO_RGB).to_ndarray()
@@ -206,10 +233,20 @@ class VideoReader:
 
     def _decode(self, number: int) -> Any:
         """The decoded frame of that number, which this pass must not have gone past."""
-        if self._numbered is None:
-            self._container.close()
-            self._container, self._stream = _open(self._file)
-            self._numbered, self._next = self._decode_forward(), 0
+        nearest = self._keyframe_of(number)
+        if self._numbered is None or (nearest and self._number_of(nearest.time) > self._next + MIN_SKIPPED):
+            self._begin(nearest)
+        try:
+            return self._find(number)
+        except DecodeFailure:
+            if nearest is None or self._start != nearest:
+                raise
+        self._begin(self.index.keyframes.last_until(nearest.time - 1))  # in case it was not a keyframe after all
+        return self._find(number)
+
+    def _find(self, number: int) -> Any:
+        """The frame of that number in what remains of this pass."""
+        assert self._numbered is not None
         for found, frame in self._numbered:
             self._next = found + 1
             if found > number:
@@ -220,17 +257,52 @@ class VideoReader:
                 return frame
         raise DecodeFailure("corrupt", f"frame {number} of {self.probe.frames} cannot be decoded")
 
-    def _decode_forward(self) -> Iterator[tuple[int, Any]]:
+    def _keyframe_of(self, number: int) -> Keyframe | None:
+        return None if self._counted else self.index.keyframes.last_until(int(self._times[number]))
+
+    def _number_of(self, time: int) -> int:
+        return int(np.searchsorted(self._times, time))
+
+    def _begin(self, keyframe: Keyframe | None) -> None:
+        """Begins a pass at `keyframe`, at one of those before it, or at the beginning of the file."""
+        for _ in range(MAX_BAD_KEYFRAMES):
+            if keyframe is None:
+                break
+            frames = self._frames_from(keyframe)
+            if frames is not None:
+                self._numbered, self._next, self._start = self._number(frames), self._number_of(keyframe.time), keyframe
+                return
+            self.index.keyframes.remove(keyframe)
+            keyframe = self.index.keyframes.last_until(keyframe.time)
+        else:
+            self.index.keyframes.clear()
+        self._container.close()
+        self._container, self._stream = _open(self._file)
+        packets = _packets(self._container, self._stream, self._on_packet)
+        self._numbered, self._next, self._start = self._number(_decoded(packets, self._stream)), 0, None
+
+    def _frames_from(self, keyframe: Keyframe) -> Iterator[Any] | None:
+        """Frames in order of presentation, beginning with `keyframe`; None if that is not what the decoder gives."""
+        packets = packets_from(self._container, self._stream, keyframe, self._on_packet)
+        if packets is None:
+            return None
+        frames = _decoded(packets, self._stream, keyframe.time)
+        first = next((f for f in frames if f is None or f.pts is None or f.pts >= keyframe.time), None)
+        if first is None or first.pts != keyframe.time or not first.key_frame or first.is_corrupt:
+            return None
+        return chain((first,), frames)
+
+    def _number(self, frames: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """(frame number, frame) in order of presentation; None in place of a frame that may be damaged."""
         damaged = False
-        for count, frame in enumerate(_decoded(self._container, self._stream)):
+        for count, frame in enumerate(frames):
             if frame is None or frame.is_corrupt:
                 damaged = True
             elif frame.key_frame and not self._counted:
                 damaged = False
             if frame is None or (frame.pts is None and not self._counted):
                 continue
-            number = count if self._counted else int(np.searchsorted(self._times, frame.pts))
+            number = count if self._counted else self._number_of(frame.pts)
             if number < len(self._times) and (self._counted or self._times[number] == frame.pts):
                 yield number, None if damaged else frame
 
@@ -291,24 +363,28 @@ def _preference(stream: Any) -> tuple[bool, int]:
     return bool(stream.disposition & Disposition.default), context.width * context.height if context else 0
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, on_packet: Callable[[], None]) -> Iterator[Any]:
     """Packets from the first keyframe on; those before it, in a recording cut anywhere, cannot be decoded."""
     started = False
     for packet in container.demux(stream):
+        on_packet()
         started = started or packet.is_keyframe
         if started and packet.size:
             yield packet
 
 
-def _presentation_times(container: Any, stream: Any, counted: bool) -> tuple[np.ndarray, float | None]:
+def _presentation_times(
+    container: Any, stream: Any, counted: bool, keyframes: KeyframeIndex, on_packet: Callable[[], None]
+) -> tuple[np.ndarray, float | None]:
     """int64 [n], ascending, in the stream's time base: the presentation time of each frame; and the seconds that the
-    last one is shown, None where the container does not state it.
+    last one is shown, None where the container does not state it. Fills `keyframes`.
     """
     durations: dict[int, int] = {}  # by time
     packets, untimed, repeated, first, decoded_at = 0, 0, 0, None, None
     try:
-        for packet in _packets(container, stream):
+        for packet in _packets(container, stream, on_packet):
             packets += 1
+            keyframes.add(packet)
             time = packet.dts if counted else packet.pts
             first = time if first is None else first
             if packet.is_keyframe and None not in (packet.dts, decoded_at) and packet.dts < decoded_at:
@@ -369,14 +445,19 @@ def _clock_seconds(clock: str) -> float:
     return float(parts[0]) * 3600 + float(parts[1]) * 60 + float(parts[2])
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames in order of presentation; None where the decoder or the container reported an error."""
-    packets = chain(_packets(container, stream), (None,))  # None: flush the decoder
+def _decoded(packets: Iterator[Any], stream: Any, since: int | None = None) -> Iterator[Any]:
+    """Frames in order of presentation; None where the decoder or the container reported an error.
+
+    Errors in packets that are shown before `since` are ignored: decoding started there, and those depend on others.
+    """
+    packets = chain(packets, (None,))  # None: flush the decoder
     while True:
+        packet: Any = None
         try:
             packet = next(packets, _END)
             if packet is _END:
                 return
             yield from stream.codec_context.decode(packet)
         except av.FFmpegError:  # after a container error the generator of packets has ended
-            yield None
+            if packet is None or since is None or packet.pts is None or packet.pts >= since:
+                yield None

@@ -123,7 +123,7 @@ def _fill_and_seal(
 def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tables: Mapping[str, str]) -> Plan:
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     if not holds_cache(request.out):
-        with DecodePool(source.location, workers=1) as pool:
+        with DecodePool(source.location, request.workers) as pool:
             return plan_of(pool, config, exclude=request.exclude)
     started = CacheDocuments.load(request.out)
     plan = Plan.from_json(started.plan)

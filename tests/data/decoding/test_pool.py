@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 
+from tokenreel.data.decoding import worker
 from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost
 from tokenreel.data.sources.base import ReadRequest
+from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import REASONS, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
@@ -116,10 +118,10 @@ def test_a_worker_that_dies_or_hangs_is_replaced(folder: Path, sign: signal.Sign
     with DecodePool(str(folder), 1, timeout_s=2.0) as pool:
         results = pool.read(iter(requests()), ahead=1)
         read = [next(results) for _ in range(3)]
-        (worker,) = children()
-        os.kill(worker, sign)
+        (child,) = children()
+        os.kill(child, sign)
         read += results
-        assert worker not in children()
+        assert child not in children()
     assert [numbers_of(r.frames) for r in read if r.frames is not None] == [r.indices.tolist() for r in requests()]
 
 
@@ -129,6 +131,48 @@ def test_a_video_that_kills_its_worker_is_named(folder: Path) -> None:
         pytest.raises(DecodeWorkerLost, match=r"c\.mp4: each of 3 .* timed out"),
     ):
         list(pool.probe([2]))
+
+
+SLOW_WORKER = """#!{python}
+import time
+from tokenreel.data.decoding.messages import receive, send
+receive(0)
+send(1, {{"kind": "ready", "digest": "{digest}"}})
+receive(0)
+for _ in range(5):
+    time.sleep(0.6)
+    send(1, {{"kind": "progress"}})
+send(1, {{"kind": "failure", "reason": "corrupt", "detail": "at last"}})
+receive(0)
+"""
+
+
+def test_a_request_may_take_longer_than_the_limit_while_there_is_progress(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DecodePool(str(folder), 1, timeout_s=2.0) as pool:
+        script = tmp_path / "worker"
+        script.write_text(SLOW_WORKER.format(python=sys.executable, digest=pool.source.digest))
+        script.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(script))
+        (failure,) = pool.probe([0])
+    assert isinstance(failure, DecodeFailure)
+    assert failure.detail == "at last"
+
+
+@pytest.mark.parametrize(("pause", "least", "most"), [(0.0, COUNT // 2, COUNT + 1), (1e6, 0, 0)])
+def test_a_worker_reports_progress_while_it_reads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, pause: float, least: int, most: int
+) -> None:
+    """With the packets of a video, at most once in each pause."""
+    monkeypatch.setattr(worker, "PROGRESS_S", pause)
+    reader, writer = os.pipe()
+    source = open_source(str(folder))
+    source.on_progress = worker.Progress(writer)
+    source.probe(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert least <= pipe.read().count(b"progress") <= most
 
 
 def test_workers_have_a_memory_limit(folder: Path) -> None:
@@ -142,10 +186,10 @@ def test_workers_ignore_ctrl_c(folder: Path) -> None:
     """A terminal sends SIGINT to the whole process group; training then finishes its step and still needs frames."""
     with DecodePool(str(folder), 1) as pool:
         list(pool.probe([0]))
-        (worker,) = children()
-        os.kill(worker, signal.SIGINT)
+        (child,) = children()
+        os.kill(child, signal.SIGINT)
         assert isinstance(next(pool.probe([0])), VideoProbe)
-        assert children() == [worker]
+        assert children() == [child]
 
 
 def test_a_worker_ends_with_its_parent_process(folder: Path) -> None:
@@ -159,9 +203,9 @@ def test_a_worker_ends_with_its_parent_process(folder: Path) -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     run = subprocess.run([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, check=False)
-    worker = Path(f"/proc/{int(run.stdout)}/cmdline")
+    command = Path(f"/proc/{int(run.stdout)}/cmdline")
     deadline = time.monotonic() + 10
-    while worker.exists() and b"decoding.worker" in worker.read_bytes() and time.monotonic() < deadline:
+    while command.exists() and b"decoding.worker" in command.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert time.monotonic() < deadline
 
