@@ -27,9 +27,10 @@ class Location:
     def path(self) -> Path:
         """The text before the options as a path; . and .. are resolved, so that it has a name.
 
-        Raises DataError if the options cannot be parsed.
+        Raises DataError if the options cannot be parsed, and for a path that no file can have or that may not be read.
         """
         path = Path(self.without_options)
+        self._exists(path)
         return path.resolve() if path.name in ("", "..") else path
 
     def options(self, *known: str) -> Mapping[str, str]:
@@ -42,9 +43,12 @@ class Location:
                 raise DataError(f"{self.text}: option {name!r} is not known; {hint}")
         return options
 
-    def frame_rate(self) -> float | None:
-        """The option `fps` of frames without times, in frames per second; None if it is not given."""
-        text = self.options("fps").get("fps")
+    def frame_rate(self, *others: str) -> float | None:
+        """The option `fps` of frames without times, in frames per second; None if it is not given.
+
+        Raises DataError as `options`, where `others` are known too.
+        """
+        text = self.options("fps", *others).get("fps")
         if text is None:
             return None
         try:
@@ -80,6 +84,12 @@ class Location:
                 raise DataError(f"{self.text}: {error.filename}: {error.strerror}") from error
         return found
 
+    def _exists(self, path: Path) -> bool:
+        try:
+            return path.exists()
+        except OSError as error:  # a name that is too long, or a folder that may not be read
+            raise DataError(f"{self.text[:200]}: {error.strerror}") from error
+
     def _is_visible(self, path: Path) -> bool:
         return not any(part.startswith(".") for part in path.relative_to(self.path).parts)
 
@@ -87,7 +97,7 @@ class Location:
     def _parts(self) -> tuple[str, Mapping[str, str]]:
         """The text before the options, and the options: none if the text is an existing path, which may contain ?."""
         path, mark, query = self.text.partition("?")
-        if not mark or Path(self.text).exists():
+        if not mark or self._exists(Path(self.text)):
             return self.text, {}
         pairs = parse_qsl(query, keep_blank_values=True)
         if not pairs or len(dict(pairs)) != len(pairs):
