@@ -8,6 +8,7 @@ the class. No video is opened here.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from typing import Any
 
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.location import Location
-from tokenreel.errors import DataError, nearest_name
+from tokenreel.errors import DataError
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
@@ -33,12 +34,24 @@ def describe(root: Path, paths: list[Path], metadata: list[Path]) -> list[VideoE
     if not metadata:
         return list(entries.values())
     listed: dict[str, VideoEntry] = {}
+    missing: list[str] = []
     for file in metadata:
         for where, row in _rows(file):
             entry = _by_row(root, file, where, row, entries)
+            if entry is None:
+                missing.append(f"{where}: {row['file_name']!r}")
+                continue
             if entry.id in listed:
                 raise DataError(f"{where}: {entry.id} is listed twice")
             listed[entry.id] = entry
+    if missing:
+        shown = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{len(missing)} of the {len(missing) + len(listed)} videos that the metadata lists are not in the folder "
+            f"({shown}): remove their rows, or add the files"
+        )
+    if not listed:
+        raise DataError(f"{', '.join(map(str, metadata))}: no row names a video; remove the file, or list the videos")
     return list(listed.values())
 
 
@@ -50,7 +63,10 @@ def _by_folders(ids: list[str]) -> Iterator[VideoEntry]:
         yield VideoEntry(name, classes[0] if classes else None, split)
 
 
-def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
+def _by_row(
+    root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]
+) -> VideoEntry | None:
+    """The entry of the video that a row lists; None if it is not in the folder."""
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise DataError(f"{where}: no file_name; columns: {', '.join(map(str, row))}")
@@ -58,7 +74,7 @@ def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: di
         raise DataError(f"{where}: file_name {name!r} leads out of the folder; give a path below it")
     key = (PurePosixPath(file.parent.relative_to(root).as_posix()) / name).as_posix()
     if key not in entries:
-        raise DataError(f"{where}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
+        return None
     found = entries[key]
     label, split = row.get("label"), row.get("split")
     return VideoEntry(
@@ -74,15 +90,18 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{file} cannot be read as text: {error}") from error
     if file.suffix == ".csv":
         try:
-            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-                yield f"{file}, line {number}", row
+            rows = csv.DictReader(io.StringIO(text, newline=""))  # splitlines would break a caption at U+2028
+            for row in rows:
+                yield f"{file}, line {rows.line_num}", row
         except csv.Error as error:
             raise DataError(f"{file} cannot be read as CSV: {error}") from error
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         try:
             item = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from error
         if isinstance(item, dict):
             yield f"{file}, line {number}", item
+        elif line.strip():
+            raise DataError(f"{file}, line {number}: expected an object with file_name, got {type(item).__name__}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import sys
 from pathlib import PurePosixPath
 
 from tokenreel.data.sources import frame_folders, tfrecords
@@ -85,10 +86,13 @@ def _found(location: Location) -> str:
 
 
 def _require_entries(source: VideoSource) -> None:
-    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative: splits depend on
-    ids, caches contain them, and they may come from an untrusted file.
+    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative, all of them text
+    that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
     """
     for entry in source.entries:
+        for name in (entry.id, entry.label, entry.split):
+            if isinstance(name, str) and not _is_text(name):
+                raise DataError(f"{source.location}: the name {name!r} is not text in UTF-8; {_not_text()}")
         for what, value in (("label", entry.label), ("split", entry.split)):
             if value is not None and not isinstance(value, str):
                 raise DataError(f"{source.location}: the {what} of {entry.id!r} is {value!r}; expected a str or None")
@@ -102,3 +106,20 @@ def _require_entries(source: VideoSource) -> None:
             raise DataError(f"{source.location}: the video id {name!r} appears twice")
         if name < before:
             raise DataError(f"{source.location}: the video ids are not sorted: {name!r} after {before!r}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can hold it. Python stands surrogates for bytes of a file name that it cannot decode."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_text() -> str:
+    """What to do about a name that is not text, in words."""
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return "rename it"
+    return f"file names are read as {encoding} here: set the environment variable PYTHONUTF8=1"

@@ -68,7 +68,12 @@ def test_metadata_list_videos_and_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name\ngone.mp4\n", r"line 2.*gone\.mp4.*not in the folder"),
+        (
+            "file_name\ngone.mp4\na.mp4\n" + "".join(f"{i}.mp4\n" for i in range(6)),
+            r"7 of the 8 videos that .* are not in the folder \(.*line 2: 'gone\.mp4'; .*'3\.mp4'; \.\.\.",
+        ),
+        ("", r"metadata\.csv: no row names a video"),
+        ("file_name,label\n", r"metadata\.csv: no row names a video"),
         ("file_name\n../a.mp4\n", r"leads out of the folder"),
         ("name\na.mp4\n", r"no file_name; columns: name"),
         ("file_name\na.mp4\na.mp4\n", r"line 3: a\.mp4 is listed twice"),
