@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import PurePosixPath
 
-from tokenreel.data.sources import frame_folders, tfrecords
+from tokenreel.data.sources import pictures, tfrecords
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.folder import open_videos
 from tokenreel.data.sources.frame_folders import open_frame_folders
@@ -29,7 +29,9 @@ from tokenreel.errors import DataError
 SOURCES = SourceRegistry(
     [
         SourceKind("videos", open_videos, f"videos ({', '.join(VIDEO_SUFFIXES)})"),
-        SourceKind("frame-folders", open_frame_folders, f"folders of frames ({', '.join(frame_folders.SUFFIXES)})"),
+        SourceKind(
+            "frame-folders", open_frame_folders, f"folders of frames, animations ({', '.join(pictures.SUFFIXES)})"
+        ),
         SourceKind("tar-shards", open_tar_shards, "WebDataset shards (.tar)"),
         SourceKind("bair-records", open_bair_records, f"BAIR's TFRecords ({', '.join(tfrecords.SUFFIXES)})"),
         SourceKind("hdf5", open_hdf5, "one .h5 or .hdf5 file"),
