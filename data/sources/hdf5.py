@@ -11,7 +11,14 @@ import numpy as np
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.location import Location
-from tokenreel.data.sources.stacks import LABELS, MAX_ARRAY_BYTES, ArrayOptions, StackSource, require_labels
+from tokenreel.data.sources.stacks import (
+    LABELS,
+    MAX_ARRAY_BYTES,
+    ArrayOptions,
+    StackSource,
+    label_names,
+    require_labels,
+)
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
@@ -47,12 +54,10 @@ class Hdf5Source(StackSource):
         dataset = self._label_dataset
         if dataset is None:
             return None
-        require_labels(str(self._path), dataset.shape, count)
+        require_labels(str(self._path), dataset.shape, dataset.dtype, count)
         try:
             _require_plain(self._path, dataset)
-            if dataset.dtype.kind not in "iuSO":
-                raise DataError(f"{self._path}: dataset {LABELS!r} must be a list of integers or names")
-            return [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in dataset[:]]
+            return label_names(dataset[:])
         except DataError:
             raise
         except _DAMAGE as error:

@@ -16,7 +16,14 @@ from numpy.lib import format as npy
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.location import Location
-from tokenreel.data.sources.stacks import LABELS, MAX_ARRAY_BYTES, ArrayOptions, StackSource, require_labels
+from tokenreel.data.sources.stacks import (
+    LABELS,
+    MAX_ARRAY_BYTES,
+    ArrayOptions,
+    StackSource,
+    label_names,
+    require_labels,
+)
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
@@ -76,10 +83,10 @@ class NpzSource(StackSource):
     def _labels(self, count: int) -> list[str] | None:
         if LABELS not in self._headers:
             return None
-        require_labels(str(self._path), self._headers[LABELS][0], count)
+        require_labels(str(self._path), *self._headers[LABELS], count)
         try:
             with zipfile.ZipFile(self._path) as archive:
-                return [str(label) for label in _load(archive, LABELS)]
+                return label_names(_load(archive, LABELS))
         except _DAMAGE as error:
             raise DataError(f"{self._path}: {LABELS!r} cannot be read: {error}") from error
 

@@ -106,10 +106,17 @@ class StackSource(PixelSource):
         return in_order(frames, axes.replace("N", ""))[numbers - numbers[0]]
 
 
-def require_labels(where: str, shape: tuple[int, ...], count: int) -> None:
-    """Raises DataError unless an array of labels of that shape names the classes of `count` videos."""
+def require_labels(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> None:
+    """Raises DataError unless an array of labels of that shape and type names the classes of `count` videos."""
     if shape != (count,):
         raise DataError(f"{where}: {LABELS!r} has the shape {list(shape)}, but there are {count} videos")
+    if dtype.kind not in "iuSUO":
+        raise DataError(f"{where}: {LABELS!r} must be a list of integers or names, got {dtype}")
+
+
+def label_names(labels: np.ndarray) -> list[str]:
+    """Integers, text or UTF-8 as names of classes. Raises ValueError for other bytes."""
+    return [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
 
 
 def _chosen(

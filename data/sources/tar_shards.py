@@ -126,7 +126,10 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
 
     samples: dict[str, dict[str, Member]] = {}
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=_Headers(file), mode="r:", encoding="utf-8") as tar:
+        with (
+            shard.open("rb") as file,
+            tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:", encoding="utf-8") as tar,
+        ):
             for sample in group_by_keys(_members(shard, tar), handler=refuse):
                 key = sample["__key__"]
                 if key in samples:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,20 @@ def test_a_name_in_a_locale_that_cannot_read_it_is_refused(tmp_path: Path) -> No
     )
     assert b"tokenreel.errors.DataError" in result.stderr
     assert b"set the environment variable PYTHONUTF8=1" in result.stderr
+
+
+def test_names_in_a_shard_do_not_depend_on_the_locale(tmp_path: Path) -> None:
+    for name, format in (("gnu", tarfile.GNU_FORMAT), ("pax", tarfile.PAX_FORMAT)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w", format=format, encoding="utf-8") as tar:
+            tar.addfile(tarfile.TarInfo("größe/ä.mp4"))
+    code = (
+        "import sys; from tokenreel.data.sources.open import open_source; s = open_source(sys.argv[1]);"
+        "print(s.digest, ascii(s.entries[0].id))"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, stdout=-1, check=True)
+    expected = open_source(str(tmp_path))
+    assert result.stdout.decode().split() == [expected.digest, ascii("gnu/größe/ä")]
 
 
 def test_records_of_other_data_are_named(tmp_path: Path) -> None:

@@ -89,6 +89,31 @@ def test_labels_next_to_a_stack_are_read(tmp_path: Path, kind: str) -> None:
     assert source.classes == ("a", "b")
 
 
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([2, 10, 2]), ["2", "10", "2"]),
+        (np.array(["größe".encode(), b"a", b"b"]), ["größe", "a", "b"]),
+        (np.array([b"gr\xf6\xdfe", b"a", b"b"]), "cannot be read"),
+        (np.array([2.0, 10.0, 2.0]), "must be a list of integers or names, got float64"),
+        (np.array([2, 10]), r"'labels' has the shape \[2\], but there are 3 videos"),
+    ],
+)
+def test_labels_are_names(tmp_path: Path, kind: str, labels: np.ndarray, expected: list[str] | str) -> None:
+    path = tmp_path / f"data.{kind}"
+    if kind == "npz":
+        np.savez(path, data=noise(N, T, H, W, 3), labels=labels)
+    else:
+        with h5py.File(path, "w") as file:
+            file["data"], file["labels"] = noise(N, T, H, W, 3), labels
+    if isinstance(expected, list):
+        assert [entry.label for entry in open_source(str(path)).entries] == expected
+        return
+    with pytest.raises(DataError, match=expected):
+        open_source(str(path))
+
+
 def test_ids_sort_like_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", noise(12, 1, H, W, 3))
     source = open_source(str(tmp_path / "data.npy"))
