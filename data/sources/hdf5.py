@@ -38,14 +38,14 @@ class Hdf5Source(StackSource):
             self._file = _open(path)
             datasets = dict(_datasets(path, self._file, set()))
             shapes = {name: d.shape for name, d in datasets.items() if d.dtype == np.uint8 and d.ndim >= 3}
-            for name in shapes:
+            self._label_dataset = datasets.get(LABELS)
+            super().__init__(location, shapes, options)
+            for name in self._shapes:
                 _require_plain(path, datasets[name])
         except DataError:
             raise
         except _DAMAGE as error:
             raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
-        self._label_dataset = datasets.get(LABELS)
-        super().__init__(location, shapes, options)
 
     def _array(self, name: str) -> Any:
         return _Sliced(self._file, name)

@@ -65,6 +65,8 @@ class NpzSource(StackSource):
             raise DataError(f"{path} is not an .npz file that can be read safely: {error}") from error
         shapes = {n: shape for n, (shape, dtype) in self._headers.items() if dtype == np.uint8 and len(shape) >= 3}
         super().__init__(location, shapes, options)
+        for name in self._shapes:
+            _require_small(path, name, *self._headers[name])
         self._loaded: tuple[str, np.ndarray] | None = None
 
     def _array(self, name: str) -> np.ndarray:
@@ -84,6 +86,7 @@ class NpzSource(StackSource):
         if LABELS not in self._headers:
             return None
         require_labels(str(self._path), *self._headers[LABELS], count)
+        _require_small(self._path, LABELS, *self._headers[LABELS])
         try:
             with zipfile.ZipFile(self._path) as archive:
                 return label_names(_load(archive, LABELS))
@@ -124,12 +127,17 @@ def _member_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...]
     size = math.prod(shape) * dtype.itemsize
     if start + size != member.file_size or member.file_size > _MAX_RATIO[member.compress_type] * member.compress_size:
         raise ValueError(f"array {name!r} claims the shape {list(shape)}, for which the file is too small")
+    return shape, dtype
+
+
+def _require_small(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raises DataError for an array that is too large to be read into memory."""
+    size = math.prod(shape) * dtype.itemsize
     if size > MAX_ARRAY_BYTES:
-        raise ValueError(
-            f"array {name!r} has {size / 2**30:.1f} GiB; one of an .npz is read as a whole, so it has at most "
+        raise DataError(
+            f"{path}: array {name!r} has {size / 2**30:.1f} GiB; one of an .npz is read as a whole, so it has at most "
             f"{MAX_ARRAY_BYTES / 2**30:g} GiB: save it with np.save as .npy, which is mapped"
         )
-    return shape, dtype
 
 
 def _load(archive: zipfile.ZipFile, name: str) -> np.ndarray:

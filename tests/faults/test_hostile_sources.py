@@ -46,21 +46,37 @@ def npz_of(shape: tuple[int, ...], descr: str = "|u1", name: str = "data") -> Ca
     return write
 
 
-def npz_with_a_forged_directory(path: Path) -> None:
-    """The size that the central directory states fits the header; the compressed bytes cannot hold it."""
-    header = npy_header(HUGE[1:])
-    body = zlib.compress(header, wbits=-15)
-    size = len(header) + int(np.prod(HUGE[1:]))
-    common = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, zlib.crc32(header), len(body), size, 8, 0)
+def write_npz(path: Path, body: bytes, size: int, crc: int = 0) -> None:
+    """An archive of one deflated member, of which the directory states any `size`."""
+    common = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, crc, len(body), size, 8, 0)
     start = b"PK\x03\x04" + common + b"data.npy" + body
     directory = b"PK\x01\x02\x14\x00" + common + bytes(14) + b"data.npy"
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(directory), len(start), 0)
     path.with_suffix(".npz").write_bytes(start + directory + end)
 
 
+def npz_with_a_forged_directory(path: Path) -> None:
+    """The size that the central directory states fits the header; the compressed bytes cannot hold it."""
+    header = npy_header(HUGE[1:])
+    deflate = zlib.compressobj(wbits=-15)
+    write_npz(
+        path, deflate.compress(header) + deflate.flush(), len(header) + int(np.prod(HUGE[1:])), zlib.crc32(header)
+    )
+
+
 def npz_with_long_header(path: Path) -> None:
     with zipfile.ZipFile(path.with_suffix(".npz"), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + b" " * 2**26)
+
+
+def npz_of_a_large_array(path: Path) -> None:
+    """Deflated zeros: 1.2 GiB in about a megabyte, in pieces that are repeated instead of compressed one by one."""
+    shape = (1200, 1, 1024, 1024, 1)
+    piece = zlib.compressobj(9, wbits=-15)
+    zeros = piece.compress(bytes(1 << 20)) + piece.flush(zlib.Z_FULL_FLUSH)
+    start = zlib.compressobj(9, wbits=-15)
+    head = start.compress(npy_header(shape)) + start.flush(zlib.Z_FULL_FLUSH)
+    write_npz(path, head + zeros * shape[0] + b"\x03\x00", len(npy_header(shape)) + int(np.prod(shape)))
 
 
 def npz_of_another_compression(path: Path) -> None:
@@ -70,8 +86,17 @@ def npz_of_another_compression(path: Path) -> None:
 
 def hdf5_never_written(path: Path) -> None:
     with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", HUGE, "u1", chunks=(1, 16, 64, 64, 3), compression="gzip")
-        file.create_dataset("plain", (2, 5, 7, 11, 3), "u1")
+        file.create_dataset("data", (7000, *HUGE[1:]), "u1", chunks=(1, *HUGE[1:]), compression="gzip")
+
+
+def hdf5_without_values(path: Path) -> None:
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        file.create_dataset("data", (7000, *HUGE[1:]), "u1")
+
+
+def hdf5_of_many_videos(path: Path) -> None:
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        file.create_dataset("data", HUGE, "u1", chunks=(1, *HUGE[1:]))
 
 
 def hdf5_partly_written(path: Path) -> None:
@@ -129,8 +154,11 @@ def tar_with_long_header(kind: bytes) -> Callable[[Path], None]:
         (npz_of((10**10,), "<U99", "labels"), "for which the file is too small"),
         (npz_with_a_forged_directory, "for which the file is too small"),
         (npz_with_long_header, r"not an \.npz file"),
+        (npz_of_a_large_array, r"array 'data' has 1\.2 GiB.*save it with np\.save"),
         (npz_of_another_compression, "is compressed otherwise"),
-        (hdf5_never_written, "10000000000 of 10000000000 chunks of dataset /data were never written"),
+        (hdf5_never_written, "7000 of 7000 chunks of dataset /data were never written"),
+        (hdf5_without_values, "all values of dataset /data were never written"),
+        (hdf5_of_many_videos, "claims 10000000000 videos"),
         (hdf5_partly_written, "4 of 7 chunks of dataset /data were never written"),
         (hdf5_of_huge_chunks, "which are read as a whole"),
         (hdf5_of_many_labels, r"'labels' has the shape \[10000000000\], but there are 2 videos"),
