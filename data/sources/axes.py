@@ -45,17 +45,18 @@ def axes_of(location: str, name: str, shape: tuple[int, ...], stated: str | None
 def _readings(shape: tuple[int, ...]) -> list[str]:
     """What the axes may be, where no picture is taken to be 1, 3 or 4 pixels wide.
 
-    [T, 4, H, W] is uncertain, as stacks of four grey frames are common; [N, 4, H, W, 3] is not.
+    [T, 4, H, W] is uncertain, as stacks of four grey frames are common.
     """
     if len(shape) == 3:
         return ["THW", "HWC, which is no video"] if shape[2] in (3, 4) else ["THW"]
     if len(shape) == 4:
-        found = [axes for axes in ("THWC", "TCHW") if shape[axes.index("C")] in CHANNELS]
-        certain = len(found) == 1 and (found[0] == "THWC" or shape[1] != 4)
-        return found if certain else [*found, "NTHW", "TNHW"]
+        if shape[3] in CHANNELS:
+            return ["THWC"]
+        return {1: ["TCHW"], 3: ["TCHW"], 4: ["TCHW", "NTHW", "TNHW"]}.get(shape[1], ["NTHW", "TNHW"])
     if len(shape) == 5:
-        found = [axes for axes in ("NTHWC", "NTCHW", "NCTHW") if shape[axes.index("C")] in CHANNELS]
-        return [axes for axes in found if axes != "NCTHW" or found[0] != "NTHWC"]
+        if shape[4] in CHANNELS:
+            return ["NTHWC"]
+        return [axes for axes in ("NTCHW", "NCTHW") if shape[axes.index("C")] in CHANNELS]
     return []
 
 
