@@ -1,90 +1,104 @@
-"""Folders of frames: every folder that contains images is a video, with them in the natural order of their names."""
+"""Folders of frames: every folder that contains images is a video, with them in the natural order of their names.
+
+If the first image of a folder is animated, the folder is one of animations instead, and each file a video.
+"""
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.base import TableFileSource, VideoSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
+from tokenreel.data.sources.pictures import (
+    ANIMATED_SUFFIXES,
+    SUFFIXES,
+    Animation,
+    is_animation,
+    picture_size,
+    read_picture,
+)
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.video.reader import MAX_PIXELS, DecodeFailure
-from tokenreel.errors import DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of the suffixes above; Pillow opens nothing else
-_DAMAGE = (OSError, SyntaxError, ValueError)  # what Pillow raises for a damaged image
+from tokenreel.data.video.reader import VideoProbe
 
 
 class FrameFolders(TableFileSource, PixelSource):
-    """Videos in folders of frames. Ids are the folders' paths, or the location's name for images directly in it."""
+    """Videos in folders of frames and in animations. `videos`: the pictures of each by its path, see `pictures_of`.
+
+    Ids are these paths below `root`, or the location's name for images directly in it.
+    """
 
     def __init__(
-        self, location: str, root: Path, pictures: list[Path], metadata: list[Path], frame_rate: float | None
+        self, location: str, root: Path, videos: dict[Path, list[Path]], metadata: list[Path], frame_rate: float | None
     ) -> None:
-        folders: dict[Path, list[Path]] = {}
-        for picture in pictures:
-            folders.setdefault(picture.parent, []).append(picture)
-        named_from = root.parent if root in folders else root
-        entries, self.inventory = describe(named_from, list(folders), metadata)
+        named_from = root.parent if root in videos else root
+        entries, self.inventory = describe(named_from, list(videos), metadata)
         super().__init__(location, entries, frame_rate)
         self._tables = FrameTables(root, named_from)
-        self._pictures = [sorted(folders[named_from / entry.id], key=_natural) for entry in self.entries]
+        self._paths = [named_from / entry.id for entry in self.entries]
+        self._pictures = [videos[path] for path in self._paths]
+        self._open: tuple[int, Animation] | None = None
+
+    def probe(self, index: int) -> VideoProbe:
+        animation = self._animation(index)
+        return super().probe(index) if animation is None else animation.probe
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]
-        with _opened(pictures[0]) as picture:
-            return len(pictures), picture.height, picture.width
+        return len(pictures), *picture_size(pictures[0])
 
     def _frames(self, index: int, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        for number in numbers:
-            path = self._pictures[index][number]
-            with _opened(path) as picture:
-                try:
-                    yield np.asarray(picture.convert("RGB"))
-                except _DAMAGE as error:
-                    raise DecodeFailure("corrupt", f"{path.name} is damaged ({error})") from error
+        animation = self._animation(index)
+        if animation is not None:
+            return animation.frames(numbers)
+        return (read_picture(self._pictures[index][number]) for number in numbers)
+
+    def _animation(self, index: int) -> Animation | None:
+        """The animation that a video is; None for a folder of frames."""
+        path = self._paths[index]
+        if self._pictures[index] != [path]:
+            return None
+        if self._open is None or self._open[0] != index:
+            if self._open is not None:
+                self._open[1].close()
+                self._open = None
+            self._open = index, Animation(path)
+        return self._open[1]
+
+
+def pictures_of(paths: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The pictures of each video, in order: of a folder, by the folder's path; of an animation itself, by its own."""
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    videos: dict[Path, list[Path]] = {}
+    for folder, pictures in folders.items():
+        pictures.sort(key=_natural)
+        first = pictures[0]
+        animated = first.suffix.lower() in ANIMATED_SUFFIXES and is_animation(first)
+        videos |= {picture: [picture] for picture in pictures} if animated else {folder: pictures}
+    return videos
 
 
 def open_frame_folders(location: Location) -> VideoSource | None:
-    """A folder that contains images and no video."""
-    pictures = location.files_below(*SUFFIXES)
+    """A folder that contains images and no video, or one animation."""
+    file = location.file(*ANIMATED_SUFFIXES)
+    if file is not None:
+        return FrameFolders(location.text, file.parent, {file: [file]}, [], None) if is_animation(file) else None
+    pictures, metadata = location.files_below(*SUFFIXES), metadata_files(location)
     if not pictures:
         return None
-    metadata = metadata_files(location)
-    source = FrameFolders(location.text, location.path, pictures, metadata, location.frame_rate())
+    videos = pictures_of(pictures)
+    has_folders = any(own != [path] for path, own in videos.items())
+    rate = location.frame_rate() if has_folders else None  # animations state their own times
+    source = FrameFolders(location.text, location.path, videos, metadata, rate)
     source.inventory = source.inventory.plus(location.inventory([*pictures, *metadata]))
     return source
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        data = io.BytesIO(path.read_bytes())
-    except OSError as error:  # says nothing about the image itself
-        raise DataError(f"{path}: {error.strerror}") from error
-    try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            picture = Image.open(data, formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DecodeFailure("too-large", f"{path.name}: {error}") from error
-    except UnidentifiedImageError as error:  # its message names the buffer in memory
-        kinds = ", ".join(_FORMATS)
-        raise DecodeFailure("unreadable", f"{path.name} is not a readable image (known: {kinds})") from error
-    except _DAMAGE as error:
-        raise DecodeFailure("unreadable", f"{path.name} is not a readable image ({error})") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        size = f"{picture.width}x{picture.height}"
-        picture.close()
-        raise DecodeFailure("too-large", f"{path.name} has {size} pixels; a frame has at most {MAX_PIXELS}")
-    return picture
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

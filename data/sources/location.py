@@ -32,9 +32,10 @@ class Location:
     def path(self) -> Path:
         """The text before the options as a path; . and .. are resolved, so that it has a name.
 
-        Raises DataError if the options cannot be parsed.
+        Raises DataError if the options cannot be parsed, and for a path that no file can have or that may not be read.
         """
         path = Path(self.without_options)
+        self._exists(path)
         return path.resolve() if path.name in ("", "..") else path
 
     def options(self, *known: str) -> Mapping[str, str]:
@@ -47,9 +48,12 @@ class Location:
                 raise DataError(f"{self.text}: option {name!r} is not known; {hint}")
         return options
 
-    def frame_rate(self) -> float | None:
-        """The option `fps` of frames without times, in frames per second; None if it is not given."""
-        text = self.options("fps").get("fps")
+    def frame_rate(self, *others: str) -> float | None:
+        """The option `fps` of frames without times, in frames per second; None if it is not given.
+
+        Raises DataError as `options`, where `others` are known too.
+        """
+        text = self.options("fps", *others).get("fps")
         if text is None:
             return None
         try:
@@ -99,11 +103,17 @@ class Location:
     def _walked(self) -> WalkedFolder:
         return walk(self.path) if self.path.is_dir() else WalkedFolder((), {})
 
+    def _exists(self, path: Path) -> bool:
+        try:
+            return path.exists()
+        except OSError as error:  # a name that is too long, or a folder that may not be read
+            raise DataError(f"{self.text[:200]}: {error.strerror}") from error
+
     @cached_property
     def _parts(self) -> tuple[str, Mapping[str, str]]:
         """The text before the options, and the options: none if the text is an existing path, which may contain ?."""
         path, mark, query = self.text.partition("?")
-        if not mark or Path(self.text).exists():
+        if not mark or self._exists(Path(self.text)):
             return self.text, {}
         pairs = parse_qsl(query, keep_blank_values=True)
         if not pairs or len(dict(pairs)) != len(pairs):

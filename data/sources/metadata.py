@@ -8,6 +8,7 @@ folders do. No video is opened here.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,10 +18,11 @@ from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.folder_splits import OUTSIDE, places
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
-from tokenreel.errors import DataError, nearest_name
+from tokenreel.errors import DataError
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 _COLUMNS = ("file_name", "label", "split")
+MISSING = "not-in-folder"  # reason of a video that only the metadata list, as Kinetics lists some that are gone
 UNLISTED = "not-in-metadata"  # reason of a video that the metadata does not list
 
 
@@ -43,15 +45,19 @@ def describe(root: Path, paths: list[Path], metadata: list[Path]) -> tuple[list[
     }
     listed: dict[str, VideoEntry] = {}
     unread = set[str]()
+    missing: list[str] = []
     for file in metadata:
         for where, row in _rows(file):
             named = _named_columns(where, row)
             unread |= named.keys() - set(_COLUMNS)
             entry = _by_row(root, file, where, named, by_folder)
+            if entry is None:
+                missing.append(named["file_name"])
+                continue
             if entry.id in listed:
                 raise DataError(f"{where}: {entry.id} is listed twice")
             listed[entry.id] = entry
-    return list(listed.values()), Inventory.of({UNLISTED: by_folder.keys() - listed.keys()}, unread)
+    return list(listed.values()), Inventory.of({UNLISTED: by_folder.keys() - listed.keys(), MISSING: missing}, unread)
 
 
 def _named_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +78,10 @@ def _named_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
-def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]) -> VideoEntry:
+def _by_row(
+    root: Path, file: Path, where: str, row: dict[str, Any], entries: dict[str, VideoEntry]
+) -> VideoEntry | None:
+    """The entry of the video that a row lists; None if it is not in the folder."""
     name = row.get("file_name")
     name = name.strip() if isinstance(name, str) else name
     if not isinstance(name, str) or not name:
@@ -81,7 +90,7 @@ def _by_row(root: Path, file: Path, where: str, row: dict[str, Any], entries: di
         raise DataError(f"{where}: file_name {name!r} leads out of the folder; give a path below it")
     key = (PurePosixPath(file.parent.relative_to(root).as_posix()) / name).as_posix()
     if key not in entries:
-        raise DataError(f"{where}: file_name {name!r} is not in the folder; {nearest_name(key, list(entries)[:50])}")
+        return None
     found = entries[key]
     label, split = _stated(row, "label"), _stated(row, "split")
     return VideoEntry(key, found.label if label is None else label, found.split if split is None else split)
@@ -101,15 +110,18 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{file} cannot be read as text: {error}") from error
     if file.suffix == ".csv":
         try:
-            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-                yield f"{file}, line {number}", row
+            rows = csv.DictReader(io.StringIO(text, newline=""))  # splitlines would break a caption at U+2028
+            for row in rows:
+                yield f"{file}, line {rows.line_num}", row
         except csv.Error as error:
             raise DataError(f"{file} cannot be read as CSV: {error}") from error
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         try:
             item = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from error
         if isinstance(item, dict):
             yield f"{file}, line {number}", item
+        elif line.strip():
+            raise DataError(f"{file}, line {number}: expected an object with file_name, got {type(item).__name__}")

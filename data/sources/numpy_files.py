@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
+import io
+import math
 import struct
 import tokenize
 import zipfile
@@ -15,44 +16,57 @@ from numpy.lib import format as npy
 
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.location import Location
-from tokenreel.data.sources.stacks import LABELS, StackSource
+from tokenreel.data.sources.stacks import (
+    LABELS,
+    MAX_ARRAY_BYTES,
+    ArrayOptions,
+    StackSource,
+    label_names,
+    require_labels,
+)
 from tokenreel.data.video.reader import DecodeFailure
 from tokenreel.errors import DataError
 
 _DAMAGE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
 )
-Header = tuple[tuple[int, ...], np.dtype[Any]]
+_MAX_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1033}  # bytes out of one byte: deflate's limit is 1032
+_HEADER_BYTES = 1 << 16  # numpy itself reads no header of more than 10,000
+Header = tuple[tuple[int, ...], np.dtype[Any], int]  # shape, dtype, byte at which the data begins
 
 
 class NpySource(StackSource):
     """Videos in the array of an .npy file, which is memory-mapped."""
 
-    def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
+    def __init__(self, location: str, path: Path, options: ArrayOptions) -> None:
         self._mapped = load_npy(path)
         if self._mapped.dtype != np.uint8:
             raise DataError(f"{path}: videos must be uint8, got {self._mapped.dtype}")
-        super().__init__(location, {path.stem: self._mapped.shape}, None, frame_rate)
+        super().__init__(location, {path.stem: self._mapped.shape}, options)
 
     def _array(self, name: str) -> np.ndarray:
         return self._mapped
+
+    def _labels(self, count: int) -> None:
+        return None
 
 
 class NpzSource(StackSource):
     """Videos in the named arrays of an .npz file; the array read last stays in memory."""
 
-    def __init__(self, location: str, path: Path, frame_rate: float | None) -> None:
+    def __init__(self, location: str, path: Path, options: ArrayOptions) -> None:
         self._path = path
         try:
             with zipfile.ZipFile(path) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-                headers = {name: _member_header(archive, name) for name in names}
-                labels = [str(label) for label in _load(archive, LABELS)] if LABELS in headers else None
+                self._headers = {name: _member_header(archive, name) for name in names}
         except _DAMAGE as error:
             raise DataError(f"{path} is not an .npz file that can be read safely: {error}") from error
-        shapes = {n: shape for n, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) >= 3}
-        super().__init__(location, shapes, labels, frame_rate, headers.keys() - shapes.keys() - {LABELS})
+        shapes = {n: shape for n, (shape, dtype) in self._headers.items() if dtype == np.uint8 and len(shape) >= 3}
+        super().__init__(location, shapes, options, self._headers.keys() - shapes.keys() - {LABELS})
+        for name in self._shapes:
+            _require_small(path, name, *self._headers[name])
         self._loaded: tuple[str, np.ndarray] | None = None
 
     def _array(self, name: str) -> np.ndarray:
@@ -68,13 +82,24 @@ class NpzSource(StackSource):
                 raise DecodeFailure("corrupt", f"array {name!r} is damaged ({error})") from error
         return self._loaded[1]
 
+    def _labels(self, count: int) -> list[str] | None:
+        if LABELS not in self._headers:
+            return None
+        require_labels(str(self._path), *self._headers[LABELS], count)
+        _require_small(self._path, LABELS, *self._headers[LABELS])
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                return label_names(_load(archive, LABELS))
+        except _DAMAGE as error:
+            raise DataError(f"{self._path}: {LABELS!r} cannot be read: {error}") from error
+
 
 def open_numpy_file(location: Location) -> VideoSource | None:
     """One .npz or .npy file."""
     if file := location.file(".npz"):
-        return NpzSource(location.text, file, location.frame_rate())
+        return NpzSource(location.text, file, ArrayOptions.of(location))
     if file := location.file(".npy"):
-        return NpySource(location.text, file, location.frame_rate())
+        return NpySource(location.text, file, ArrayOptions.of(location))
     return None
 
 
@@ -82,7 +107,9 @@ def load_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, memory-mapped read-only. Raises DataError unless it is a complete array of numbers."""
     try:
         with path.open("rb") as file:
-            _header(file)
+            shape, dtype, start = _header(file)
+        if start + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+            raise ValueError(f"it claims the shape {list(shape)}, for which the file is too small")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
@@ -90,9 +117,27 @@ def load_npy(path: Path) -> np.ndarray:
         raise DataError(f"{path} is not an .npy file that can be read safely: {error}") from error
 
 
-def _member_header(archive: zipfile.ZipFile, name: str) -> Header:
-    with archive.open(f"{name}.npy") as file:
-        return _header(file)
+def _member_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array. Raises ValueError as `_header`, and unless the archive can hold that size."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type not in _MAX_RATIO:
+        raise ValueError(f"array {name!r} is compressed otherwise than numpy does; save it with np.savez_compressed")
+    with archive.open(member) as file:
+        shape, dtype, start = _header(file)
+    size = math.prod(shape) * dtype.itemsize
+    if start + size != member.file_size or member.file_size > _MAX_RATIO[member.compress_type] * member.compress_size:
+        raise ValueError(f"array {name!r} claims the shape {list(shape)}, for which the file is too small")
+    return shape, dtype
+
+
+def _require_small(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raises DataError for an array that is too large to be read into memory."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_ARRAY_BYTES:
+        raise DataError(
+            f"{path}: array {name!r} has {size / 2**30:.1f} GiB; one of an .npz is read as a whole, so it has at most "
+            f"{MAX_ARRAY_BYTES / 2**30:g} GiB: save it with np.save as .npy, which is mapped"
+        )
 
 
 def _load(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -101,13 +146,16 @@ def _load(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _header(file: IO[bytes]) -> Header:
-    """Shape and dtype. Raises ValueError if the file has no array or an array of Python objects."""
-    version = npy.read_magic(file)
+    """Shape, dtype and where the data begins. Raises ValueError if the file has no array or one of Python objects."""
+    start = io.BytesIO(file.read(_HEADER_BYTES))  # whatever length the header claims
+    version = npy.read_magic(start)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, _, dtype = read(start)
     if dtype.hasobject:
         raise ValueError("it contains Python objects, which only unpickling could read; save plain numbers")
-    return shape, dtype
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it claims the shape {list(shape)}")
+    return shape, dtype, start.tell()
 
 
 def read_foreign_tokens(path: Path) -> np.ndarray:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import sys
 from collections import Counter
 from pathlib import PurePosixPath
 
-from tokenreel.data.sources import frame_folders, tfrecords
+from tokenreel.data.sources import tfrecords
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.folder import open_videos
 from tokenreel.data.sources.frame_folders import open_frame_folders
 from tokenreel.data.sources.hdf5 import open_hdf5
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.numpy_files import open_numpy_file
+from tokenreel.data.sources.pictures import SUFFIXES as PICTURE_SUFFIXES
 from tokenreel.data.sources.registry import SourceKind, SourceRegistry
 from tokenreel.data.sources.tabletop import PREFIX, open_tabletop
 from tokenreel.data.sources.tar_shards import open_tar_shards
@@ -29,7 +31,9 @@ from tokenreel.errors import DataError, nearest_name
 SOURCES = SourceRegistry(
     [
         SourceKind("videos", open_videos, f"videos ({', '.join(VIDEO_SUFFIXES)})"),
-        SourceKind("frame-folders", open_frame_folders, f"folders of frames ({', '.join(frame_folders.SUFFIXES)})"),
+        SourceKind(
+            "frame-folders", open_frame_folders, f"folders of frames, animations ({', '.join(PICTURE_SUFFIXES)})"
+        ),
         SourceKind("tar-shards", open_tar_shards, "WebDataset shards (.tar)"),
         SourceKind("bair-records", open_bair_records, f"BAIR's TFRecords ({', '.join(tfrecords.SUFFIXES)})"),
         SourceKind("hdf5", open_hdf5, "one .h5 or .hdf5 file"),
@@ -84,7 +88,7 @@ def _open(location: Location) -> VideoSource | None:
 def _require_no_frame_folders(location: Location, source: VideoSource) -> None:
     """Raises DataError where several images lie in a folder of their own; next to a video they are thumbnails."""
     videos = {(location.path / entry.id).parent for entry in source.entries}
-    pictures = Counter(path.parent for path in location.files_below(*frame_folders.SUFFIXES))
+    pictures = Counter(path.parent for path in location.files_below(*PICTURE_SUFFIXES))
     folders = sorted(folder for folder, count in pictures.items() if count > 1 and folder not in videos)
     if folders:
         raise DataError(
@@ -109,10 +113,13 @@ def _found(location: Location) -> str:
 
 
 def _require_entries(source: VideoSource) -> None:
-    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative: splits depend on
-    ids, caches contain them, and they may come from an untrusted file.
+    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative, all of them text
+    that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
     """
     for entry in source.entries:
+        for name in (entry.id, entry.label, entry.split):
+            if isinstance(name, str) and not _is_text(name):
+                raise DataError(f"{source.location}: the name {name!r} is not text in UTF-8; {_not_text()}")
         for what, value in (("label", entry.label), ("split", entry.split)):
             if value is not None and not isinstance(value, str):
                 raise DataError(f"{source.location}: the {what} of {entry.id!r} is {value!r}; expected a str or None")
@@ -126,3 +133,20 @@ def _require_entries(source: VideoSource) -> None:
             raise DataError(f"{source.location}: the video id {name!r} appears twice")
         if name < before:
             raise DataError(f"{source.location}: the video ids are not sorted: {name!r} after {before!r}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can hold it. Python stands surrogates for bytes of a file name that it cannot decode."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_text() -> str:
+    """What to do about a name that is not text, in words."""
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return "rename it"
+    return f"file names are read as {encoding} here: set the environment variable PYTHONUTF8=1"

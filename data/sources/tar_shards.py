@@ -29,7 +29,10 @@ from tokenreel.errors import DataError
 
 _PICKLED = frozenset((".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill"))  # loading them could run code
 _TEXT_LIMIT = 1 << 20  # bytes of a .cls or .json
+_HEADER_LIMIT = 1 << 16  # bytes of a member's extended header, which tarfile reads as a whole
+_NAME_BYTES, _PATH_LENGTH = 255, 4096  # of what file systems can hold
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # of a URL
+_PATTERN = re.compile(r"\.tar($|[,}]|::)")  # in a location that names shards
 _METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset skips
 NO_VIDEO = "sample-without-video"
 _END = bytes(512)  # a tar file ends in blocks of zeros; without one it is truncated
@@ -100,9 +103,10 @@ def expand_shards(pattern: str) -> list[Path]:
         shards = [Path(name) for name in expand_urls(pattern)]
     except ValueError as error:
         raise DataError(f"{pattern}: {error}; escape a brace in a name as \\{{") from error
-    for shard in shards:
-        if not shard.is_file():
-            raise DataError(f"{shard}: no such tar shard")
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing:
+        others = f" (and {len(missing) - 1} others of the {len(shards)} named)" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}: no such tar shard{others}")
     return shards
 
 
@@ -111,7 +115,10 @@ def open_tar_shards(location: Location) -> VideoSource | None:
     pattern = location.without_options
     if location.path.is_dir():
         return _open_folder(location)
-    shards = expand_shards(pattern) if pattern.endswith(".tar") or "{" in pattern else []
+    if location.path.exists():  # braces in its name are meant
+        shards = [location.path] if location.file(".tar") else []
+    else:
+        shards = expand_shards(pattern) if _PATTERN.search(pattern) else []
     if not shards:
         return None
     common = os.path.commonpath([shard.absolute().parent for shard in shards])
@@ -151,7 +158,10 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
 
     samples: dict[str, dict[str, Member]] = {}
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            shard.open("rb") as file,
+            tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:", encoding="utf-8") as tar,
+        ):
             for sample in group_by_keys(_members(shard, tar), handler=refuse):
                 key = sample["__key__"]
                 if key in samples:
@@ -161,17 +171,36 @@ def index_shard(shard: Path) -> dict[str, dict[str, Member]]:
                     )
                 samples[key] = {suffix: value for suffix, value in sample.items() if isinstance(value, Member)}
             _require_end(shard, file, tar)
-    except (tarfile.TarError, EOFError, OSError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, OSError, ArithmeticError, ValueError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
     return samples
+
+
+class _Headers:
+    """The file as tarfile reads it for its headers. Raises tarfile.ReadError for one that is too long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header of {size} bytes at byte {self.tell()}; the limit is {_HEADER_LIMIT}")
+        return self._file.read(size)
 
 
 def _members(shard: Path, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
     """The plain files, in the form that webdataset groups. Raises DataError for members that no data set needs."""
     for member in tar:
         path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > 255:
+        if path.is_absolute() or ".." in path.parts or "\0" in member.name:
             raise DataError(f"{shard}: member {member.name[:80]!r} leads out of the shard; nothing was read")
+        longest = max((len(part.encode(errors="surrogateescape")) for part in path.parts), default=0)
+        if longest > _NAME_BYTES or len(member.name) > _PATH_LENGTH:
+            raise DataError(
+                f"{shard}: the name of member {member.name[:80]!r}... is too long: {len(member.name)} characters (at "
+                f"most {_PATH_LENGTH}), {longest} bytes between two slashes (at most {_NAME_BYTES}); rename it"
+            )
         if member.isdir() or path.name.startswith("."):  # hidden, such as the ._x.mp4 that macOS adds; it has no key
             continue
         if _METADATA.match(member.name):

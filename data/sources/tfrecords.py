@@ -26,6 +26,7 @@ SUFFIXES = (".tfrecord", ".tfrecords")
 _KEY = "{}/image_aux1/encoded"
 _LENGTH = struct.Struct("<QI")  # bytes of a record, checksum of these eight bytes
 _CHECKSUM = struct.Struct("<I")
+_GZIP = b"\x1f\x8b\x08"
 _MASK_DELTA = 0xA282EAD8  # TensorFlow, tsl/lib/hash/crc32c.h
 
 
@@ -81,6 +82,8 @@ def _index(file: Path) -> Iterator[tuple[int, int]]:
         while offset < end:
             stream.seek(offset)
             head = stream.read(_LENGTH.size)
+            if head.startswith(_GZIP):
+                raise DataError(f"{file}: it is compressed with gzip; decompress it first (gunzip takes names in .gz)")
             size, checksum = _LENGTH.unpack(head) if len(head) == _LENGTH.size else (0, -1)
             if checksum != _masked_crc(head[:8]) or offset + _LENGTH.size + size + _CHECKSUM.size > end:
                 raise DataError(f"{file}: incomplete or damaged TFRecord at byte {offset}; download the file again")
@@ -99,7 +102,7 @@ def _pictures(file: Path, offset: int, size: int) -> list[memoryview]:
         raise DecodeFailure("corrupt", f"{file.name}: the record at byte {offset} does not match its checksum")
     try:
         features = _features(memoryview(record))
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, StopIteration) as error:
         raise DecodeFailure("unreadable", f"{file.name}: the record at byte {offset} is not a tf.Example") from error
     pictures: list[memoryview] = []
     while (picture := features.get(_KEY.format(len(pictures)))) is not None:
@@ -109,6 +112,9 @@ def _pictures(file: Path, offset: int, size: int) -> list[memoryview]:
                 f"{file.name}: an image has {len(picture)} bytes, expected {SIDE * SIDE * 3}: raw {SIDE}x{SIDE} pixels",
             )
         pictures.append(picture)
+    if not pictures:
+        found = ", ".join(sorted(name for name in features if name.startswith("0/"))) or "none of step 0"
+        raise DecodeFailure("unreadable", f"{file.name}: a record has no {_KEY.format(0)}, as BAIR's have ({found})")
     return pictures
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.sources.base import ReadRequest
-from tokenreel.data.sources.frame_folders import SUFFIXES, FrameFolders
+from tokenreel.data.sources.pictures import SUFFIXES, is_animation, read_picture
 from tokenreel.data.spec import Framing
+from tokenreel.data.video.framing import frame_into
 from tokenreel.data.video.reader import DecodeFailure, resample_indices
 from tokenreel.errors import DataError
 
@@ -95,17 +96,17 @@ def frames_of_file(request: FrameRequest) -> np.ndarray:
 
 
 def _is_picture(location: str) -> bool:
-    return Path(location).suffix.lower() in SUFFIXES and not Path(location).is_dir()
+    path = Path(location)
+    return path.suffix.lower() in SUFFIXES and not path.is_dir() and not is_animation(path)
 
 
 def _picture(request: FrameRequest) -> np.ndarray:
     """uint8 [1, H, W, 3], whichever tick is requested."""
     if len(request.ticks) > 1:
         raise request.error(f"it has 1 frame, but {len(request.ticks)} are needed: give a video, or ask for 1")
-    path = Path(request.location)
     try:
-        picture = FrameFolders(str(path), path.parent, [path], [], None)
-        return picture.read(0, np.zeros(1, np.int64), request.framing).copy()  # torch warns of read-only arrays
+        frame = frame_into(request.framing, read_picture(Path(request.location)))
+        return frame[None].copy()  # torch warns of read-only arrays
     except DecodeFailure as failure:
         raise request.error(str(failure)) from failure
 

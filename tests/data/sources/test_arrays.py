@@ -38,10 +38,20 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+LAYOUTS = [  # axes, and whether the shape alone says so
+    ("NTHWC", True), ("NTCHW", True), ("NCTHW", True), ("TNHWC", False), ("CWHTN", False),
+    ("THWC", True), ("TCHW", True), ("CTHW", False), ("NTHW", False), ("TNHW", False), ("WHNT", False),
+    ("THW", True), ("HWT", False),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
-@pytest.mark.parametrize("shape", [(N, T, H, W, 3), (N, T, H, W, 1), (N, T, H, W), (T, H, W, 3), (T, H, W)])
-def test_arrays_of_every_layout_are_read(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
-    pixels = noise(*shape)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("axes", "certain"), LAYOUTS)
+def test_arrays_of_every_layout_are_read(tmp_path: Path, kind: str, channels: int, axes: str, certain: bool) -> None:
+    ordered = noise(N, T, H, W, channels)  # NTHWC, of which each axis that `axes` lacks is cut to its first element
+    cut = ordered[tuple(slice(None) if axis in axes else 0 for axis in "NTHWC")]
+    pixels = cut.transpose(["".join(a for a in "NTHWC" if a in axes).index(axis) for axis in axes])
     path = tmp_path / f"data.{kind}"
     if kind == "npy":
         np.save(path, pixels)
@@ -51,9 +61,10 @@ def test_arrays_of_every_layout_are_read(tmp_path: Path, kind: str, shape: tuple
         with h5py.File(path, "w") as file:
             file.create_dataset("data", data=pixels, chunks=True, compression="gzip")
             file["actions"] = np.ones((N, 2))
-    source = open_source(str(path))
-    expected = pixels if pixels.shape[-1] in (1, 3) else pixels[..., None]
-    expected = np.broadcast_to(expected, (*expected.shape[:-1], 3)).reshape(-1, T, H, W, 3)
+    certain = certain and not (axes == "TCHW" and channels == 4)  # or four grey frames of T videos
+    source = open_source(str(path) if certain else f"{path}?axes={axes}")
+    kept = ordered[slice(None) if "N" in axes else slice(1), ..., slice(None) if "C" in axes else slice(1)]
+    expected = np.broadcast_to(kept[..., :3], (len(kept), T, H, W, 3))
     assert np.array_equal(read_all(source), expected)
     assert [entry.id for entry in source.entries] == (
         [f"data/{i}" for i in range(N)] if len(expected) > 1 else ["data"]
@@ -76,6 +87,31 @@ def test_labels_next_to_a_stack_are_read(tmp_path: Path, kind: str) -> None:
     source = open_source(str(path))
     assert [entry.label for entry in source.entries] == ["b", "a", "b"]
     assert source.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([2, 10, 2]), ["2", "10", "2"]),
+        (np.array(["größe".encode(), b"a", b"b"]), ["größe", "a", "b"]),
+        (np.array([b"gr\xf6\xdfe", b"a", b"b"]), "cannot be read"),
+        (np.array([2.0, 10.0, 2.0]), "must be a list of integers or names, got float64"),
+        (np.array([2, 10]), r"'labels' has the shape \[2\], but there are 3 videos"),
+    ],
+)
+def test_labels_are_names(tmp_path: Path, kind: str, labels: np.ndarray, expected: list[str] | str) -> None:
+    path = tmp_path / f"data.{kind}"
+    if kind == "npz":
+        np.savez(path, data=noise(N, T, H, W, 3), labels=labels)
+    else:
+        with h5py.File(path, "w") as file:
+            file["data"], file["labels"] = noise(N, T, H, W, 3), labels
+    if isinstance(expected, list):
+        assert [entry.label for entry in open_source(str(path)).entries] == expected
+        return
+    with pytest.raises(DataError, match=expected):
+        open_source(str(path))
 
 
 def test_ids_sort_like_rows(tmp_path: Path) -> None:
@@ -106,11 +142,67 @@ def test_files_of_another_format_than_their_suffix_are_refused(tmp_path: Path, n
         open_source(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("shape", "readings"),
+    [
+        ((20, 100, 64, 64), "NTHW or TNHW"),  # Moving MNIST is TNHW
+        ((100, 4, 64, 64), "TCHW or NTHW or TNHW"),
+        ((7, 3, 3, 61, 61), "NTCHW or NCTHW"),
+        ((64, 64, 3), "THW or HWC, which is no video"),
+        ((64, 64, 4), "THW or HWC, which is no video"),
+    ],
+)
+def test_axes_that_a_shape_leaves_open_are_asked_for(tmp_path: Path, shape: tuple[int, ...], readings: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=rf"may be {readings}: state which, such as \?axes={readings[:3]}"):
+        open_source(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize("axes", ["NHWC", "NTTHW", "THWX", "", "NTHWCC"])
+def test_axes_must_name_each_axis_once(tmp_path: Path, axes: str) -> None:
+    np.save(tmp_path / "a.npy", noise(N, T, H, W))
+    with pytest.raises(DataError, match=rf"axes \(={axes}\) must name each axis"):
+        open_source(f"{tmp_path}/a.npy?axes={axes}")
+
+
+def test_axes_that_do_not_fit_the_array_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", noise(N, T, H, W, 3))
+    with pytest.raises(DataError, match=rf"axes \(=TNHW\) names 4 axes; arrays here: \[{N}, {T}, {H}, {W}, 3\]"):
+        open_source(f"{tmp_path}/a.npy?axes=TNHW")
+    with pytest.raises(DataError, match=f"C of axes=NTCHW would be {H}; expected 1, 3 or 4"):
+        open_source(f"{tmp_path}/a.npy?axes=ntchw")
+
+
+def write_demonstrations(path: Path) -> np.ndarray:
+    """Two demonstrations as robomimic stores them: `next_obs` holds the frames of `obs`, one step later."""
+    frames = noise(2, T + 1, H, W, 3)
+    with h5py.File(path, "w") as file:
+        for number, demo in enumerate(frames):
+            for name, view in (("obs", demo[:-1]), ("next_obs", demo[1:])):
+                file[f"data/demo_{number}/{name}/front_image"] = view
+                file[f"data/demo_{number}/{name}/wrist_image"] = 255 - view
+    return frames
+
+
+def test_frames_that_a_file_holds_twice_are_not_divided(tmp_path: Path) -> None:
+    frames = write_demonstrations(tmp_path / "a.h5")
+    with pytest.raises(DataError, match=r"hold the same frames.*such as \?keys=\*/obs/\*"):
+        open_source(str(tmp_path / "a.h5"))
+    source = open_source(f"{tmp_path}/a.h5?keys=*/obs/front_image&fps=20")
+    assert [entry.id for entry in source.entries] == [f"data/demo_{i}/obs/front_image" for i in range(2)]
+    assert np.array_equal(read_all(source), frames[:, :-1])
+    assert len(open_source(f"{tmp_path}/a.h5?keys=*/obs/*").entries) == 4
+    assert len(open_source(f"{tmp_path}/a.h5?keys=*_0/obs/front*,*_1/next_obs/wrist*").entries) == 2
+    for keys, message in [("*/obs/side_image", r"keys \(=\*/obs/side_image\) matches no"), ("", "keys is empty")]:
+        with pytest.raises(DataError, match=message):
+            open_source(f"{tmp_path}/a.h5?keys={keys}")
+
+
 def test_an_array_without_videos_or_of_another_type_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "float.npy", np.ones((N, T, H, W, 3), np.float32))
-    np.save(tmp_path / "channels_first.npy", noise(N, T, 3, H, W))
+    np.save(tmp_path / "channels_second.npy", noise(N, T, 2, H, W))
     np.savez(tmp_path / "states.npz", states=np.ones((N, T, 2)))
-    for name, message in [("float.npy", "must be uint8"), ("channels_first.npy", "shape"), ("states.npz", "no uint8")]:
+    for name, message in [("float.npy", "must be uint8"), ("channels_second.npy", "shape"), ("states.npz", "no uint8")]:
         with pytest.raises(DataError, match=message):
             open_source(str(tmp_path / name))
 

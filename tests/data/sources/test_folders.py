@@ -68,7 +68,8 @@ def test_metadata_list_videos_and_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name\ngone.mp4\n", r"line 2.*gone\.mp4.*not in the folder"),
+        ("", r"all that it holds is skipped: 1 not-in-metadata \(a\.mp4\)"),
+        ("file_name\ngone.mp4\n", r"1 not-in-folder \(gone\.mp4\)"),
         ("file_name\n../a.mp4\n", r"leads out of the folder"),
         ("name\na.mp4\n", r"no file_name; columns: name"),
         ("file_name\na.mp4\na.mp4\n", r"line 3: a\.mp4 is listed twice"),
@@ -80,6 +81,15 @@ def test_invalid_metadata_is_refused_with_its_line(tmp_path: Path, text: str, me
     (tmp_path / "metadata.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path))
+
+
+def test_videos_that_only_the_metadata_list_are_counted(tmp_path: Path) -> None:
+    video(tmp_path / "a.mp4")
+    names = ["a.mp4", *(f"gone{i}.mp4" for i in range(7))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name", *names]))
+    source = open_source(str(tmp_path))
+    assert [entry.id for entry in source.entries] == ["a.mp4"]
+    assert [(item.reason, item.count) for item in source.inventory.skipped] == [("not-in-folder", 7)]
 
 
 def test_a_single_video_is_a_source(tmp_path: Path) -> None:
@@ -156,7 +166,7 @@ def test_tabletop_has_labels_and_times() -> None:
     assert {entry.label for entry in source.entries} <= set(source.classes)
     probe = source.probe(5)
     assert (probe.frames, probe.height, probe.width) == (11, 24, 24)
-    assert len(resample_indices(probe, 5.0)) == 6
+    assert len(resample_indices(probe.frame_times, 5.0)) == 6
     frames = source.read(5, np.array([0, 10]), Framing(24, 24))
     assert np.array_equal(frames, open_source(location).read(5, np.array([0, 10]), Framing(24, 24)))
     assert not np.array_equal(frames[0], frames[1])

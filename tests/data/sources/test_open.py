@@ -158,3 +158,9 @@ def test_an_option_that_no_opener_asked_for_is_refused(listed: str) -> None:
     SOURCES.register("video-list", open_video_list, "a list of videos (.txt)")
     with pytest.raises(DataError, match=r"option 'fpss' is not known; videos of this kind have no options"):
         open_source(f"{listed}?fpss=3")
+
+
+@pytest.mark.parametrize("text", ["a" * 300, "a" * 5000, "a?" + "b" * 300])
+def test_a_location_that_no_file_can_have_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        open_source(text)

@@ -117,6 +117,17 @@ def one_folder_of_frames(folder: Path) -> Written:
     return str(folder / "clip"), write_image_folders(folder, "clip"), None
 
 
+def animations(folder: Path) -> Written:
+    videos = {}
+    for seed, name in enumerate(("run/b.webp", "run/a.png", "jump/c.webp")):
+        frames = videos[name] = noise(seed, 2 + seed, H + seed, W, 3)
+        (folder / name).parent.mkdir(exist_ok=True)
+        first, *others = map(Image.fromarray, frames)
+        options = {"lossless": True} if name.endswith("webp") else {}
+        first.save(folder / name, save_all=True, append_images=others, duration=1000 / RATE, **options)
+    return str(folder), videos, RATE
+
+
 def folder_of_tar_shards(folder: Path) -> Written:
     videos = {}
     for shard in ("s-0", "deep/s-1"):
@@ -185,6 +196,7 @@ KINDS = [
     folders_of_frames,
     folders_of_frames_at_a_rate,
     one_folder_of_frames,
+    animations,
     folder_of_tar_shards,
     range_of_tar_shards,
     hdf5,
