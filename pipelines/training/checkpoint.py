@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError
+from tokenreel.saving import set_default_mode
 
 STATE, MANIFEST, PREFIX, STAGING = "state.json", "manifest.json", "step_", ".staging-"
 FORMAT = 1
@@ -125,6 +126,7 @@ def _stage(staging: Path, checkpoint: Checkpoint) -> None:
         # cloned: safetensors refuses tensors that share memory, such as tied weights
         plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         safetensors.torch.save_file(plain, staging / f"{stem}.safetensors")
+        set_default_mode(staging / f"{stem}.safetensors")
     _write_json(staging / STATE, {"step": checkpoint.step, **checkpoint.state})
     files = sorted(staging.iterdir())
     for path in files:

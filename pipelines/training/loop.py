@@ -74,7 +74,7 @@ class Trainer:
         with Interrupt(launched) as interrupt, Progress(self.config.steps, "train", "step", done=first) as bar:
             scores = self._evaluate() if first else {}  # the run may have been killed in an evaluation
             while self.state.step < self.config.steps:
-                with _one_line_if_out_of_memory():
+                with _out_of_memory("training: lower training.batch, or raise training.accumulate at the same batch"):
                     self._train_step()
                 if vote.ask(interrupt.requested):
                     self._stop()
@@ -228,7 +228,7 @@ class Trainer:
         about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
 
         def export() -> None:
-            with self.state.evaluating():
+            with self._evaluating():
                 self.objective.export(self.folder.path, {**about, "scores": scores})
 
         self.processes.in_main(export)
@@ -240,6 +240,12 @@ class Trainer:
 
     # The following are called in the main process only.
 
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        advice = "validation, samples or export: checkpoints are intact; free memory and run the same command again"
+        with _out_of_memory(advice), self.state.evaluating():
+            yield
+
     def _write(self, values: dict[str, float]) -> None:
         if values:
             assert self.log is not None
@@ -247,7 +253,7 @@ class Trainer:
             self.accelerator.log(values, step=self.state.step)
 
     def _score(self) -> dict[str, float]:
-        with self.state.evaluating():
+        with self._evaluating():
             return self.objective.validate()
 
     def _score_and_log(self) -> dict[str, float]:
@@ -261,7 +267,7 @@ class Trainer:
         return scores
 
     def _write_samples(self) -> None:
-        with self.state.evaluating():
+        with self._evaluating():
             self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
 
     def _write_checkpoint(self) -> None:
@@ -272,15 +278,14 @@ class Trainer:
 
 
 @contextmanager
-def _one_line_if_out_of_memory() -> Iterator[None]:
+def _out_of_memory(where: str) -> Iterator[None]:
+    """Turns a failed allocation into one line; `where` it failed and what to do."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not ran_out_of_memory(error):
             raise
-        raise UserError(
-            f"out of memory in training: lower training.batch, or raise training.accumulate at the same batch ({error})"
-        ) from error
+        raise UserError(f"out of memory in {where} ({error})") from error
 
 
 def _peak_memory(device: torch.device) -> int:
