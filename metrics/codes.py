@@ -20,6 +20,7 @@ MASS_PERCENT = 80  # LVT appendix A: 218 of 512 codes hold this much of the prob
 class CodebookUsage:
     """Usage of one codebook."""
 
+    counted: int  # tokens
     codebook_size: int  # K
     used: float  # fraction of the K codes that occur
     entropy: float  # bits/code of the frequencies, the loss of a unigram prior
@@ -34,6 +35,7 @@ class CodebookUsage:
         frequencies = counts[counts > 0] / counts.sum()
         entropy = float(-(frequencies * np.log2(frequencies)).sum())
         return cls(
+            counted=int(counts.sum()),
             codebook_size=len(counts),
             used=len(frequencies) / len(counts),
             entropy=entropy,
@@ -48,10 +50,17 @@ class CodebookUsage:
 
     @property
     def alarm(self) -> str | None:
-        """A warning if few codes are in use, else None."""
-        if self.used >= MIN_USED and self.perplexity >= MIN_PERPLEXITY * self.codebook_size:
+        """A warning if few codes are in use, else None.
+
+        Where the tokens are too few to use all codes, the limits are lower: by the fraction that an even choice uses.
+        """
+        possible = 1 - (1 - 1 / self.codebook_size) ** self.counted
+        if self.used >= MIN_USED * possible and self.perplexity >= MIN_PERPLEXITY * self.codebook_size * possible:
             return None
-        return f"only {self.used:.0%} of {self.codebook_size} codes are in use, perplexity {self.perplexity:.1f}"
+        return (
+            f"only {self.used:.0%} of {self.codebook_size} codes are in use, perplexity {self.perplexity:.1f} "
+            f"({self.counted:,} tokens counted)"
+        )
 
 
 class CodeCounter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,10 @@ class ReconstructionScores:
 
     def __init__(self, mean_image: np.ndarray) -> None:
         self._mean_image = torch.from_numpy(mean_image).double()
-        self._psnr = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean")
-        self._ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
+        # Of a launched group one process may score alone: torchmetrics would wait for the others when it computes.
+        own: dict[str, Any] = {"data_range": 1.0, "sync_on_compute": False}
+        self._psnr = PeakSignalNoiseRatio(**own, dim=(1, 2, 3), reduction="elementwise_mean")
+        self._ssim = StructuralSimilarityIndexMeasure(**own)
         self._all, self._moving, self._baseline = _SquaredError(), _SquaredError(), _SquaredError()
 
     def update(self, real: np.ndarray, reconstructed: np.ndarray) -> None:

@@ -51,6 +51,7 @@ def run(request: ReconstructRequest) -> dict[str, Any]:
     return {
         "out": str(out),
         "clips": len(rows),
+        "videos": len(set(plan.video[rows].tolist())),
         "split": request.split,
         "context": tokenizer.context if context is None else context,
         "given_frames": given,

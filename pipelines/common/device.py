@@ -20,12 +20,26 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"--device {name!r} is not a valid device; use cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    count = _device_count(device.type)
+    if device.type != "cpu" and (device.index or 0) >= count:
         raise ConfigError(
-            f"--device {name!r} is not available: this machine has {torch.cuda.device_count()} CUDA devices; "
+            f"--device {name!r} is not available: this machine has {count} {device.type.upper()} devices; "
             "use --device cpu"
         )
     return device
+
+
+def _device_count(kind: str) -> int:
+    """The accelerators of this kind that torch can use; 0 of kinds that compute nothing, such as meta."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    own = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.accelerator.device_count() if own is not None and own.type == kind else 0
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether Python or torch, on any device, could not allocate memory. On CPUs torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ import torch
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import evenly_spaced
+from tokenreel.metrics.codes import CodeCounter
+from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
 from tokenreel.pipelines.common.plans import plan_of
 from tokenreel.pipelines.decoding.reconstruction import (
     ReconstructedClip,
@@ -59,7 +61,8 @@ class HeldOut:
     """Scores and reconstructions of the held-out clips."""
 
     scores: dict[str, Any]
-    code_counts: np.ndarray  # [q, K]
+    clips: int
+    videos: int
     shown: list[ReconstructedClip]
     truth: np.ndarray  # uint8 [starts, T, H, W, 3], the clips that samples continue
 
@@ -87,6 +90,7 @@ def write_demo_report(
     prior = {name: value for name, value in stages.summaries["prior"].items() if name.startswith("bits_per_code")}
     prior |= {} if choice_bits is None else {"choice_bits_per_code": round(choice_bits, 4)}
     level = tokenizer.spec.levels[0].name
+    counted, counters = count_tokens(cache)
     page = RunReport(
         title="tokenreel: a run from end to end",
         lead=f"Videos from {source}; a tokenizer and a prior trained on them; its samples, decoded.",
@@ -95,19 +99,24 @@ def write_demo_report(
         originals=np.stack([clip.original for clip in held_out.shown]),
         reconstructions=np.stack([clip.decoded for clip in held_out.shown]),
         codes=np.stack([clip.tokens[level] for clip in held_out.shown]),
-        code_counts=held_out.code_counts,
+        code_counts=counters[level].counts,
         tokenizer_curves=_tokenizer_curves(out / "tokenizer"),
         prior_curves=_prior_curves(out / "prior"),
         given_frames=settings.given_frames,
         top_k=settings.top_k,
         truth=held_out.truth,
         samples=_group_by_start(samples_decoded, len(held_out.truth)),
-        scores=_score_rows(held_out.scores, prior),
+        scores=_score_rows(
+            held_out.scores, prior, stages.summaries["prior"]["held_out_clips"], counters[level], counted
+        ),
+        scored=f"{held_out.clips} held-out clips ({held_out.videos} of the videos)",
         commands=_commands(source, preset),
     )
     write_report(out / "report.html", page)
     write_picture(out / "samples.png", page)
-    return {"report": str(out / "report.html"), **held_out.scores, **prior}
+    usage = {"codes_counted_in_clips": counted, "codebook_usage": codebook_usage(counters)}
+    counts = {"held_out_clips": held_out.clips, "held_out_videos": held_out.videos}
+    return {"report": str(out / "report.html"), **held_out.scores, **prior, **usage, **counts}
 
 
 def score_held_out(tokenizer: VideoTokenizer, source: str, starts: np.ndarray) -> HeldOut:
@@ -121,8 +130,7 @@ def score_held_out(tokenizer: VideoTokenizer, source: str, starts: np.ndarray) -
             scorer.update(clip)
             shown += [clip] if clip.row in shown_rows else []
         truth = np.stack([clip for _, clip in read_clips(plan, pool, starts)])
-    level = tokenizer.spec.levels[0].name
-    return HeldOut(scorer.compute(), scorer.counters[level].counts, shown, truth)
+    return HeldOut(scorer.compute(), len(rows), len(set(plan.video[rows].tolist())), shown, truth)
 
 
 def _group_by_start(samples: np.ndarray, starts: int) -> np.ndarray:
@@ -171,8 +179,12 @@ def _prior_curves(run: Path) -> dict[str, Line]:
     return curves
 
 
-def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    codes = next(iter(pixels["codebook_usage"].values()))
+def _score_rows(
+    pixels: Mapping[str, Any], prior: Mapping[str, float], prior_clips: int, codes: CodeCounter, counted: int
+) -> list[tuple[str, str, str]]:
+    """`prior_clips`: held-out clips that bits/code are of. `codes`: the tokens of `counted` clips of the cache, because
+    few held-out clips would use few codes.
+    """
     rows = [
         ("PSNR", f"{pixels['psnr']:.2f} dB", "of the reconstruction, mean over frames"),
         ("SSIM", f"{pixels['ssim']:.4f}", "of the reconstruction"),
@@ -183,12 +195,16 @@ def _score_rows(pixels: Mapping[str, Any], prior: Mapping[str, float]) -> list[t
             "the scene without motion",
         ),
         *(
-            (f"codebook {q} in use", f"{use['used']:.1%}", f"perplexity {use['perplexity']}")
-            for q, use in enumerate(codes)
+            (
+                f"codebook {q} in use",
+                f"{use.used:.1%}",
+                f"perplexity {use.perplexity:.1f}, in {counted} clips of all splits",
+            )
+            for q, use in enumerate(codes.usage())
         ),
     ]
     meanings = {
-        "bits_per_code": ("prior", "of tokens that are not given"),
+        "bits_per_code": ("prior", f"of tokens that are not given, in {prior_clips} held-out clips"),
         "bits_per_code_temporal_bigram": ("temporal bigram prior", "p(token | token here one frame before)"),
         "bits_per_code_unigram": ("unigram prior", "p(token)"),
         "choice_bits_per_code": (

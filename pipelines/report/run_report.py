@@ -28,7 +28,7 @@ class RunReport:
     originals: np.ndarray
     reconstructions: np.ndarray
     codes: np.ndarray
-    code_counts: np.ndarray  # [q, K] over all held-out clips
+    code_counts: np.ndarray  # [q, K] over the clips of the cache
     tokenizer_curves: Mapping[str, Line]
     prior_curves: Mapping[str, Line]
     given_frames: int
@@ -36,6 +36,7 @@ class RunReport:
     truth: np.ndarray  # [m, T, H, W, 3], the clips that samples continue
     samples: np.ndarray  # [m, s, T, H, W, 3]
     scores: Sequence[tuple[str, str, str]]  # name, value, what it means
+    scored: str  # of how many clips of how many videos the scores are
     commands: str
 
 
@@ -60,7 +61,7 @@ def write_picture(path: Path, run: RunReport) -> None:
 
 
 def _add_scores(page: Page, run: RunReport) -> None:
-    page.section("Scores", "All on held-out videos, which neither the tokenizer nor the prior was trained on.")
+    page.section("Scores", f"Of {run.scored}, which neither the tokenizer nor the prior was trained on.")
     page.table(("score", "value", "meaning"), run.scores)
 
 

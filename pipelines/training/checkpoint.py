@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError
+from tokenreel.saving import set_default_mode
 
 STATE, MANIFEST, PREFIX, STAGING = "state.json", "manifest.json", "step_", ".staging-"
 FORMAT = 1
@@ -43,8 +44,10 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:08d}"
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Publishes a checkpoint in `folder`, then deletes all but the newest `keep`. Returns its path.
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, protected: Path | None = None) -> Path:
+    """Publishes a checkpoint in `folder`, then deletes all but the newest `keep` up to it. Returns its path.
+
+    Neither it nor `protected` is ever deleted, nor a later one, which can only be damaged.
 
     Raises CheckpointError if it cannot be written (full disk, read-only folder); earlier checkpoints are kept.
     """
@@ -52,7 +55,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     staging = folder / f"{STAGING}{checkpoint.step}-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clear_staging(folder)
+        clear_staging(folder)
         staging.mkdir()
         _stage(staging, checkpoint)
         if final.exists():  # damaged, or later than the checkpoint that the run was resumed from
@@ -65,15 +68,22 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             f"the checkpoint of step {checkpoint.step} cannot be written to {folder}: {error}. Earlier checkpoints are "
             "intact: free disk space and run the same command again"
         ) from error
-    _clear_staging(folder)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    older = [path for path in list_checkpoints(folder) if step_of(path) < checkpoint.step]
+    for number, old in enumerate(older[: max(0, len(older) - (keep - 1))]):
+        if old != protected:  # renamed first, so that a kill leaves no half of a checkpoint
+            old.rename(folder / f"{STAGING}pruned-{number}-{uuid.uuid4().hex}")
+    clear_staging(folder)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Paths of the published checkpoints, oldest first; they may be damaged."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+    named = (path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal())
+    return sorted((path for path in named if path.is_dir()), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -81,12 +91,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     manifest = _read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path / MANIFEST} has format {manifest.get('format')!r}, expected {FORMAT}")
-    for name, expected in manifest["files"].items():
+    files = manifest.get("files")
+    if not isinstance(files, dict) or STATE not in files:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: it does not list the files of a checkpoint")
+    for name, expected in files.items():
         if _describe(path / name) != expected:
             raise CheckpointError(f"{path / name} is damaged: its size or hash differs from {MANIFEST}")
     state = _read_json(path / STATE)
-    names = [name for name in manifest["files"] if name.endswith(".safetensors")]
-    tensors = {Path(name).stem: safetensors.torch.load_file(path / name) for name in names}
+    tensors = {
+        Path(name).stem: safetensors.torch.load_file(path / name) for name in files if name.endswith(".safetensors")
+    }
     return Checkpoint(state.pop("step"), tensors, state)
 
 
@@ -112,6 +126,7 @@ def _stage(staging: Path, checkpoint: Checkpoint) -> None:
         # cloned: safetensors refuses tensors that share memory, such as tied weights
         plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         safetensors.torch.save_file(plain, staging / f"{stem}.safetensors")
+        set_default_mode(staging / f"{stem}.safetensors")
     _write_json(staging / STATE, {"step": checkpoint.step, **checkpoint.state})
     files = sorted(staging.iterdir())
     for path in files:
@@ -121,7 +136,8 @@ def _stage(staging: Path, checkpoint: Checkpoint) -> None:
     flush(staging)
 
 
-def _clear_staging(folder: Path) -> None:
+def clear_staging(folder: Path) -> None:
+    """Removes what killed writers have left; nobody else may be writing."""
     for path in folder.glob(f"{STAGING}*"):
         shutil.rmtree(path)
 
@@ -139,6 +155,9 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object, got {type(document).__name__}")
+    return document

@@ -1,4 +1,4 @@
-"""Data-parallel training: seeds, averaged gradients, and a check that all processes hold equal models.
+"""Data-parallel training: seeds, averaged gradients, what processes agree on, and a check that their models are equal.
 
 Gradients are averaged by one flat all-reduce after accumulation, not by DistributedDataParallel, which hooks `forward`
 only: here an objective may call any method, leave parameters unused and have several optimizers. The cost is no overlap
@@ -8,12 +8,22 @@ with the backward pass, and one more copy of the gradients.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
+
+from tokenreel.errors import UserError
+
+NO_LIMIT = timedelta(days=365)
+
+T = TypeVar("T")
 
 
 def seed_from(*numbers: int) -> int:
@@ -68,3 +78,74 @@ def require_equal_replicas(tensors: Mapping[str, Tensor], accelerator: Accelerat
             "the processes hold different weights or buffers: a network updates itself from its local batch only; "
             "reduce its statistics over all processes"
         )
+
+
+class Processes:
+    """What the processes of a run agree on, over a group of their CPUs: no device waits for it, and unlike the group of
+    the gradients it has no time limit, so that the main process may validate for as long as it takes.
+
+    All processes must call the methods in the same order.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.alone = accelerator.num_processes == 1
+
+    @cached_property
+    def _group(self) -> dist.ProcessGroup:
+        return dist.new_group(backend="gloo", timeout=NO_LIMIT)
+
+    def start_any(self, flag: bool) -> Callable[[], bool]:
+        """Starts to ask whether `flag` is set in any process; the function that is returned waits for the answer."""
+        if self.alone:
+            return lambda: flag
+        answer = torch.tensor([int(flag)])
+        work = dist.all_reduce(answer, dist.ReduceOp.MAX, self._group, async_op=True)
+
+        def wait() -> bool:
+            work.wait()
+            return bool(answer.item())
+
+        return wait
+
+    def in_main(self, action: Callable[[], T]) -> T | None:
+        """Runs `action` in the main process, while the others wait. Returns its result there, None in the others.
+
+        If it raises, all processes do: the others UserError.
+        """
+        result, error = None, None
+        if self._accelerator.is_main_process:
+            try:
+                result = action()
+            except Exception as raised:
+                error = raised
+        failed = self.start_any(error is not None)()
+        if error is not None:
+            raise error
+        if failed:
+            raise UserError("stopped with the main process, which says why")
+        return result
+
+
+class StopVote:
+    """Whether any process has been asked to stop; all must stop at the same step.
+
+    Several processes read the answer one step late, when it has long arrived, so that no step waits for it.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._answer: Callable[[], bool] | None = None
+
+    def ask(self, requested: bool) -> bool:
+        """Called by all processes after each step: whether to stop now."""
+        if self._processes.alone:
+            return requested
+        stop = self.close()
+        self._answer = None if stop else self._processes.start_any(requested)
+        return stop
+
+    def close(self) -> bool:
+        """Waits for the last answer, if there is one to come."""
+        answer, self._answer = self._answer, None
+        return answer is not None and answer()

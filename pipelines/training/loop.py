@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
-from tokenreel.errors import CheckpointError
+from tokenreel.errors import CheckpointError, UserError
+from tokenreel.pipelines.common.device import ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.distributed import (
+    Processes,
+    StopVote,
     average_gradients,
     clip_gradients,
     require_equal_replicas,
@@ -49,6 +54,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.accelerator = accelerator
+        self.processes = Processes(accelerator)
         self.micro_batch = config.micro_batch(accelerator.num_processes)
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
@@ -60,20 +66,22 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Trains, validates and exports. Returns the summary.
 
-        Raises NonFiniteLoss and Diverged, after exporting the model of the newest checkpoint, and KeyboardInterrupt
-        after a signal, once a checkpoint is written.
+        Raises NonFiniteLoss and Diverged, after exporting the model of the newest checkpoint, UserError where memory or
+        the disk is full, and KeyboardInterrupt after a signal, once a checkpoint is written.
         """
-        started, first = time.perf_counter(), self.state.step
-        self.log = MetricsLog(self.folder.metrics, first) if self.accelerator.is_main_process else None
-        scores: dict[str, float] = {}
-        with Interrupt() as interrupt, Progress(self.config.steps, "train", "step", done=first) as bar:
+        started, first, vote = time.perf_counter(), self.state.step, StopVote(self.processes)
+        self.log = self.processes.in_main(lambda: MetricsLog(self.folder.metrics, first))
+        launched = not self.processes.alone
+        with Interrupt(launched) as interrupt, Progress(self.config.steps, "train", "step", done=first) as bar:
+            scores = self._evaluate() if first else {}  # the run may have been killed in an evaluation
             while self.state.step < self.config.steps:
-                self._train_step()
-                if self._stop_requested(interrupt):
+                with _out_of_memory("training: lower training.batch, or raise training.accumulate at the same batch"):
+                    self._train_step()
+                if vote.ask(interrupt.requested):
                     self._stop()
                 scores = self._run_periodic_tasks() or scores
                 bar.advance()
-        scores = scores or self._score()  # none yet if the run was already complete
+            vote.close()
         self._export(scores)
         for alarm in self.objective.alarms:
             logger.warning(alarm)
@@ -154,17 +162,6 @@ class Trainer:
         for name, loss in scaled.items():
             sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
 
-    def _stop_requested(self, interrupt: Interrupt) -> bool:
-        """Whether any process received a signal. All must stop at the same step, so that several processes check only
-        every `log_every` steps.
-        """
-        if self.accelerator.num_processes == 1:
-            return interrupt.requested
-        if self.state.step % self.config.log_every:
-            return False
-        requested = torch.tensor([float(interrupt.requested)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(requested, reduction="sum").item())
-
     def _stop(self) -> None:
         self._flush()
         self._checkpoint()
@@ -175,19 +172,26 @@ class Trainer:
         )
 
     def _run_periodic_tasks(self) -> dict[str, float]:
-        """Logs, validates, samples and writes a checkpoint if they are due. Returns the scores if it validated."""
-        step, last, scores = self.state.step, self.state.step == self.config.steps, dict[str, float]()
-        checkpoint = last or step % self.config.checkpoint_every == 0
-        validate = last or step % self.config.validate_every == 0
-        if checkpoint or validate or step % self.config.log_every == 0:
+        """Logs, writes a checkpoint, validates and samples if they are due. Returns the scores if it validated."""
+        checkpoint = self._due(self.config.checkpoint_every)
+        if checkpoint or self._due(self.config.validate_every) or self._due(self.config.log_every):
             self._flush()
-        if validate:
-            scores = self._score()
-            self._write({f"validation/{name}": score for name, score in scores.items()})
-        if last or step % self.config.sample_every == 0:
-            self._write_samples()
-        if checkpoint:
+        if checkpoint:  # first, because a validation may be long
             self._checkpoint()
+        return self._evaluate()
+
+    def _due(self, every: int) -> bool:
+        return self.state.step == self.config.steps or self.state.step % every == 0
+
+    def _evaluate(self) -> dict[str, float]:
+        """Validates and samples if they are due. Returns the scores in the main process; none where the log has them,
+        except in the last step.
+        """
+        scores = dict[str, float]()
+        if self._due(self.config.validate_every):
+            scores = self.processes.in_main(self._score_and_log) or {}
+        if self._due(self.config.sample_every):
+            self.processes.in_main(self._write_samples)
         return scores
 
     def _flush(self) -> None:
@@ -202,7 +206,8 @@ class Trainer:
                 raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
             means = {f"train/{name}": value for name, value in taken.means().items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            self._write({**means, "clips_per_second": taken.steps_per_second * self.config.batch})
+            means["clips_per_second"] = taken.steps_per_second * self.config.batch
+            self.processes.in_main(lambda: self._write(means))
 
     def _export_newest_checkpoint(self) -> str:
         """Exports the model of the newest intact checkpoint, if there is one. Returns a sentence for the user.
@@ -217,43 +222,71 @@ class Trainer:
             due = self.config.checkpoint_every
             return f"No model is exported: there is no checkpoint before step {due} (training.checkpoint_every)"
         self.state.load(checkpoint.step, checkpoint.tensors)
-        self._export(self._score())
+        self._export(self.processes.in_main(self._score) or {})
         return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
-    def _write(self, values: dict[str, float]) -> None:
-        if self.log is not None and values:
-            self.log.write(self.state.step, values)
-            self.accelerator.log(values, step=self.state.step)
-
-    # In the following the main process works, while the others wait at the next collective operation.
-
-    def _score(self) -> dict[str, float]:
-        if not self.accelerator.is_main_process:
-            return {}
-        with self.state.evaluating():
-            return self.objective.validate()
-
-    def _write_samples(self) -> None:
-        if self.accelerator.is_main_process:
-            with self.state.evaluating():
-                self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
-
     def _export(self, scores: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
-            with self.state.evaluating():
+        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
+
+        def export() -> None:
+            with self._evaluating():
                 self.objective.export(self.folder.path, {**about, "scores": scores})
-        self.accelerator.wait_for_everyone()
+
+        self.processes.in_main(export)
 
     def _checkpoint(self) -> None:
         for network in self.state.networks.values():
             require_equal_replicas(network.state_dict(), self.accelerator)
-        if self.accelerator.is_main_process:
-            consumed = self.state.step * self.config.batch
-            plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
-            checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
-            write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        self.processes.in_main(self._write_checkpoint)
+
+    # The following are called in the main process only.
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        advice = "validation, samples or export: checkpoints are intact; free memory and run the same command again"
+        with _out_of_memory(advice), self.state.evaluating():
+            yield
+
+    def _write(self, values: dict[str, float]) -> None:
+        if values:
+            assert self.log is not None
+            self.log.write(self.state.step, values)
+            self.accelerator.log(values, step=self.state.step)
+
+    def _score(self) -> dict[str, float]:
+        with self._evaluating():
+            return self.objective.validate()
+
+    def _score_and_log(self) -> dict[str, float]:
+        assert self.log is not None
+        logged = self.log.last_validation == self.state.step  # by the run that this one resumes
+        if logged and self.state.step < self.config.steps:
+            return {}
+        scores = self._score()
+        if not logged:
+            self._write({f"validation/{name}": score for name, score in scores.items()})
+        return scores
+
+    def _write_samples(self) -> None:
+        with self._evaluating():
+            self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+
+    def _write_checkpoint(self) -> None:
+        consumed = self.state.step * self.config.batch
+        plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
+        checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
+        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, self.folder.chosen)
+
+
+@contextmanager
+def _out_of_memory(where: str) -> Iterator[None]:
+    """Turns a failed allocation into one line; `where` it failed and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory in {where} ({error})") from error
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
+
+
+def held_out_counts(videos: Collection[object]) -> dict[str, float]:
+    """What scores are of; `videos` are the videos of the held-out clips, one for each clip."""
+    return {"held_out_clips": len(videos), "held_out_videos": len(set(videos))}
+
+
+def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
+    """A warning where too few clips are held out."""
+    if len(videos) >= MIN_HELD_OUT_CLIPS:
+        return ()
+    if not videos:
+        return ("no clip is held out, so the model has no scores: give more videos, or raise data.validation",)
+    counts = f"{len(videos)} held-out clip{'s' * (len(videos) > 1)} of {len(set(videos))}"
+    return (
+        f"the scores are of only {counts} video{'s' * (len(set(videos)) > 1)}, and say little of others: give more "
+        "videos, or raise data.validation or training.validation_clips",
+    )
 
 
 class Objective(ABC):
@@ -60,7 +80,9 @@ class Objective(ABC):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Scores on held-out clips by name. Called in the main process only, with all networks in evaluation mode."""
+        """Scores on held-out clips by name, with the number of clips and videos that they are of (`held_out_counts`).
+        Called in the main process only, with all networks in evaluation mode.
+        """
 
     @abstractmethod
     def write_samples(self, folder: Path) -> None:

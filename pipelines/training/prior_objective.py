@@ -24,7 +24,7 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.prior_clips import PriorClips
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.counter_rng import uniforms
@@ -107,12 +107,14 @@ class PriorObjective(Objective):
 
     def validate(self) -> dict[str, float]:
         """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""
+        videos = self.cache.source_ids(self.held_out)
+        self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
         scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.given_frames}
         if self.config.drop_controls:
             scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
-        return {**scores, **self._baselines}
+        return {**scores, **self._baselines, **held_out_counts(videos)}
 
     def write_samples(self, folder: Path) -> None:
         """Writes a token file for `tokenreel decode`: continuations of the first frames of held-out clips.

@@ -5,20 +5,38 @@ metrics.jsonl       losses and scores by step
 checkpoints/        step_00001000/, ...
 samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
+set_aside_1/        later checkpoints and all metrics of before the run went back to an earlier checkpoint
+.lock               locked while a process writes the folder
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tokenreel.errors import CheckpointError, UserError
-from tokenreel.pipelines.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from tokenreel.pipelines.training.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    clear_staging,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    step_of,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -29,6 +47,8 @@ class MetricsLog:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [line for line in read_metrics(path) if line["step"] <= step]
+        validations = (line["step"] for line in kept if any(name.startswith("validation/") for name in line))
+        self.last_validation: int | None = max(validations, default=None)  # its step
         staged = path.with_name(f".{path.name}")
         with self._writing():
             staged.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
@@ -53,12 +73,27 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines: a killed process may leave an incomplete one at the end. No file: no lines."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """All complete lines: a killed process may leave an incomplete one at the end. No file: no lines.
+
+    Damaged lines are skipped with a warning.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    parsed = [_metrics_line(line) for line in lines]
+    if damaged := [str(number) for number, line in enumerate(parsed, 1) if line is None]:
+        logger.warning("%s: damaged lines are skipped: %s", path, ", ".join(damaged[:20]))
+    return [line for line in parsed if line is not None]
 
 
-RUN_FILE = "run.json"
+def _metrics_line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+RUN_FILE, LOCK_FILE = "run.json", ".lock"
+OWN_LEFTOVERS = (".run.json-*", ".tmp??????")  # of killed writers; the second is what safetensors writes to
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
     *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_clips"),
@@ -93,14 +128,20 @@ class RunIdentity:
 
 
 class RunFolder:
-    """Paths of a run, and the checkpoint that it resumes from (None: a new run)."""
+    """Paths of a run, and the checkpoint that it resumes from (None: a new run).
 
-    def __init__(self, path: Path, resume_from: Checkpoint | None) -> None:
+    `chosen`: whether the user named the checkpoint.
+    """
+
+    def __init__(self, path: Path, resume_from: Checkpoint | None, chosen: bool = False) -> None:
         self.path = path
         self.resume_from = resume_from
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        # the checkpoint that is kept besides the newest ones
+        self.chosen = checkpoint_path(self.checkpoints, resume_from.step) if chosen and resume_from else None
+        self._present = list_checkpoints(self.checkpoints)
 
     @classmethod
     def open(cls, path: Path, identity: RunIdentity, resume: str = "auto") -> RunFolder:
@@ -115,23 +156,81 @@ class RunFolder:
             raise CheckpointError(f"--out {path} already holds a run: omit --resume, or give a new folder")
         if existing is not None and (difference := existing.difference(identity)):
             raise CheckpointError(f"--out {path} already holds another run: {difference}. Give a new folder")
-        if existing is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if existing is None and path.exists() and _holds_anything(path):
             raise UserError(f"--out {path} already exists, is not empty and is not a run: give a new folder")
         if resume in ("auto", "never"):
             return cls(path, newest_checkpoint(path / "checkpoints"))
-        return cls(path, _chosen_checkpoint(Path(resume), identity))
+        return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+
+    def lock(self) -> FileLock:
+        """Creates the folder and locks it, until the lock is released or the process dies.
+
+        Raises CheckpointError if another process has it, or wrote a checkpoint since the folder was opened; UserError
+        if the folder cannot be written.
+        """
+        lock = FileLock(self.path / LOCK_FILE, blocking=False, fallback_to_soft=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(
+                f"another process is training in --out {self.path}: wait for it or stop it, or give a new folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise _cannot_write(self.path, error) from error
+            logger.warning("%s is on a file system without locks: make sure that one run at a time uses it", self.path)
+        if list_checkpoints(self.checkpoints) != self._present:
+            lock.release()
+            raise CheckpointError(f"another process has just trained in --out {self.path}: run the command again")
+        return lock
 
     def create(self, identity: RunIdentity) -> None:
-        """Creates the folder and its `run.json`. Raises UserError if it cannot be written."""
+        """Writes `run.json` into the locked folder, after removing what killed runs have left and setting aside what
+        came after the checkpoint that the user chose. Raises UserError if it cannot be written.
+        """
         data = {"identity": identity.data_identity, "path": identity.data_path}
         text = json.dumps({"command": identity.command, "data": data, "config": identity.sections}, indent=1)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            clear_staging(self.checkpoints)
+            for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
+                leftover.unlink()
+            if self.chosen is not None:
+                self._set_aside(step_of(self.chosen))
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"
             staged.write_text(text + "\n")
             staged.replace(self.path / RUN_FILE)
         except OSError as error:
-            raise UserError(f"--out {self.path} cannot be written: {error.strerror}; give a writable folder") from error
+            raise _cannot_write(self.path, error) from error
+
+    def _set_aside(self, step: int) -> None:
+        """Moves checkpoints later than `step` to a folder of their own, with a copy of the metrics; otherwise the next
+        `--resume auto` would continue from them.
+        """
+        later = [path for path in list_checkpoints(self.checkpoints) if step_of(path) > step]
+        if not later and all(line["step"] <= step for line in read_metrics(self.metrics)):
+            return
+        aside = next(path for n in itertools.count(1) if not (path := self.path / f"set_aside_{n}").exists())
+        (aside / "checkpoints").mkdir(parents=True)
+        if self.metrics.exists():
+            shutil.copyfile(self.metrics, aside / "metrics.jsonl")
+        for path in later:
+            path.rename(aside / "checkpoints" / path.name)
+        logger.warning(
+            "the run goes back to step %d: what came after it is now in %s; delete that if you do not need it",
+            step,
+            aside,
+        )
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether a path that is not a run is anything but an empty folder; one that was only locked is empty."""
+    return not path.is_dir() or any(child.name != LOCK_FILE for child in path.iterdir())
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"--out {path} cannot be written: {error.strerror}; give a writable folder")
 
 
 def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:

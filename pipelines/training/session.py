@@ -6,7 +6,8 @@ Several processes: `accelerate launch --multi_gpu --num_processes N -m tokenreel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from accelerate.utils import DistributedType
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.device import choose_device, cpu_threads, keep_freed_memory
 from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.distributed import Processes
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
@@ -66,25 +68,28 @@ class Session:
     resume: str
     accelerator: Accelerator
 
-    def _open(self) -> RunFolder:
-        """Raises what RunFolder.open and RunFolder.create raise."""
-        folder = RunFolder.open(self.out, self.identity, self.resume)
+    @contextmanager
+    def _opened(self) -> Iterator[RunFolder]:
+        """The run folder, locked by the main process. Raises what the methods of RunFolder raise."""
+        folder, processes = RunFolder.open(self.out, self.identity, self.resume), Processes(self.accelerator)
         self.accelerator.wait_for_everyone()  # no process writes before all have read the folder
-        if self.accelerator.is_main_process:
-            folder.create(self.identity)
-        self.accelerator.wait_for_everyone()
-        return folder
+        lock = processes.in_main(folder.lock)
+        try:
+            processes.in_main(lambda: folder.create(self.identity))
+            yield folder
+        finally:
+            if lock is not None:
+                lock.release()
 
     def train(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
         """Trains for `config.steps` steps. Returns the summary of Trainer.run and raises what that raises."""
-        folder = self._open()
-        start_trackers(self.accelerator, self.identity.sections)
-        keep_freed_memory()
-        try:
-            with cpu_threads(config.threads):
+        with self._opened() as folder, cpu_threads(config.threads):
+            start_trackers(self.accelerator, self.identity.sections)
+            keep_freed_memory()
+            try:
                 return Trainer(objective, config, folder, self.accelerator).run()
-        finally:
-            self.accelerator.end_training()
+            finally:
+                self.accelerator.end_training()
 
     def estimate(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
         """What the run would take, from two timed steps; writes nothing. Do not train the objective afterwards."""

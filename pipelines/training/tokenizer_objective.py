@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokenreel.data.clips import ClipReader
+from tokenreel.data.order import evenly_spaced
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.video.writer import write_video
@@ -21,9 +23,12 @@ from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.tokenizers.base import VideoTokenizer
+
+TOKENS_PER_CODE = 16  # that are counted, of training clips where held-out clips have fewer
+MAX_COUNTED_CLIPS = 512  # of these training clips
 
 
 class TokenizerObjective(Objective):
@@ -41,6 +46,7 @@ class TokenizerObjective(Objective):
         self.device = device
         self.rows = plan.rows("train")
         self.held_out = plan.rows("validation")[: config.validation_clips]
+        self.held_out_videos = plan.video[self.held_out].tolist()
         self.data_identity = plan.sha256
         if not len(self.rows):
             raise DataError("there is no training video: lower data.validation or give more videos")
@@ -59,9 +65,10 @@ class TokenizerObjective(Objective):
         return losses
 
     def validate(self) -> dict[str, float]:
-        """PSNR (dB), SSIM and gain over the mean image; usage and perplexity of each level's least used codebook, with
-        an alarm if they are low.
+        """PSNR (dB), SSIM and gain over the mean image of held-out clips; usage and perplexity of each level's least
+        used codebook, with an alarm if they are low, counted on training clips too where few clips are held out.
         """
+        few = self.alarms = held_out_alarms(self.held_out_videos)
         if not len(self.held_out):
             return {}
         self.clips.prefetch(self.held_out)
@@ -73,11 +80,17 @@ class TokenizerObjective(Objective):
             scores.update(clip, to_frames(self.tokenizer.decode(tokens)))
             for name, counter in counters.items():
                 counter.update(tokens[name].cpu().numpy())
+        for row in self._counted_rows:
+            tokens = self.tokenizer.encode(to_model(self.clips.read(np.array([row])), self.device))
+            for name, counter in counters.items():
+                counter.update(tokens[name].cpu().numpy())
         worst = {name: min(counter.usage(), key=lambda use: use.used) for name, counter in counters.items()}
         advice = self.tokenizer.collapse_advice
-        self.alarms = tuple(f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
+        alarms = (f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
+        self.alarms = (*alarms, *few)
         usage = {f"{name}/codebook_usage": use.used for name, use in worst.items()}
-        return {**scores.compute(), **usage, **{f"{name}/perplexity": use.perplexity for name, use in worst.items()}}
+        perplexity = {f"{name}/perplexity": use.perplexity for name, use in worst.items()}
+        return {**scores.compute(), **usage, **perplexity, **held_out_counts(self.held_out_videos)}
 
     def write_samples(self, folder: Path) -> None:
         """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
@@ -91,6 +104,13 @@ class TokenizerObjective(Objective):
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.tokenizer.about = about
         self.tokenizer.save_pretrained(folder)
+
+    @cached_property
+    def _counted_rows(self) -> np.ndarray:
+        """Training clips that are counted besides the held-out ones."""
+        levels = self.tokenizer.spec.levels
+        clips = max(-(-TOKENS_PER_CODE * level.codebook_size // math.prod(level.grid)) for level in levels)
+        return evenly_spaced(self.rows, min(MAX_COUNTED_CLIPS, max(0, clips - len(self.held_out))))
 
     @cached_property
     def _mean_image(self) -> np.ndarray:

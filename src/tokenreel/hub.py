@@ -30,10 +30,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from torch import Tensor
 
 from tokenreel.errors import ConfigError, HubError
+from tokenreel.saving import write_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -107,7 +108,7 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
             "about": dict(self.about),
         }
         text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-        save_model(self, str(save_directory / WEIGHTS_FILE), metadata={"format": "pt"})  # type: ignore[arg-type]
+        write_weights(self, save_directory / WEIGHTS_FILE)  # type: ignore[arg-type]
         parameters = sum(p.numel() for p in self.parameters())  # type: ignore[attr-defined]
         card = render_card(json.loads(text), parameters)  # with sorted keys, as for a loaded model
         (save_directory / CARD_FILE).write_text(card)

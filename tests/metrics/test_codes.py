@@ -41,7 +41,7 @@ def test_80_percent_is_exact():
 def test_the_alarm_reports_few_codes_in_use():
     """Without advice, which depends on the quantizer."""
     alarm = CodebookUsage.from_counts(np.array([4, 4, 0, 0, 0, 0, 0])).alarm
-    assert alarm == "only 29% of 7 codes are in use, perplexity 2.0"
+    assert alarm == "only 29% of 7 codes are in use, perplexity 2.0 (8 tokens counted)"
     one_dominates = np.ones(101, dtype=np.int64)
     one_dominates[5] = 10**6
     assert "perplexity 1.0" in str(CodebookUsage.from_counts(one_dominates).alarm)

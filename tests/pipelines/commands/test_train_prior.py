@@ -40,9 +40,8 @@ def make_cache(path: Path, seed: int) -> Path:
 
 
 def train(cache: Path, out: Path, steps: int = 9, **flags: Any) -> dict[str, Any]:
-    return train_prior.run(
-        TrainPriorRequest(assignments=SETTINGS, cache=cache, out=out, steps=steps, device="cpu", **flags)
-    )
+    flags = {"assignments": SETTINGS, **flags}
+    return train_prior.run(TrainPriorRequest(cache=cache, out=out, steps=steps, device="cpu", **flags))
 
 
 def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_path: Path, cache: Path) -> None:
@@ -57,6 +56,14 @@ def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_p
     codes = torch.from_numpy(tokens.read(tokens.rows("validation"))["video"]).long()
     again = bits_per_code(prior, [{"video": codes}], prior.given_frames(1)).bits_per_code
     assert again == pytest.approx(summary["bits_per_code"], rel=1e-5)
+
+
+def test_scores_of_few_clips_say_so(tmp_path: Path, cache: Path) -> None:
+    settings = [*SETTINGS, "training.validation_clips=3"]
+    summary = train(cache, tmp_path / "run", steps=1, assignments=settings)
+    videos = len(set(TokenCache.open(cache).source_ids(TokenCache.open(cache).rows("validation")[:3])))
+    assert (summary["held_out_clips"], summary["held_out_videos"]) == (3, videos)
+    assert summary["alarms"][0].startswith(f"the scores are of only 3 held-out clips of {videos} video")
 
 
 def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, cache: Path) -> None:

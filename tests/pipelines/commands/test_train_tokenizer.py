@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokenreel.data.pixels import to_model
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.commands import train_tokenizer
@@ -90,9 +91,9 @@ def test_low_codebook_usage_raises_an_alarm(tmp_path: Path, videos: Path, caplog
 
 
 def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> None:
-    """One top token in each of at most six clips cannot use half of 13 codes; eight bottom tokens can."""
+    """Three different clips: their top tokens have at most three values, their bottom tokens at most 24."""
     videos = tmp_path / "noise.npy"
-    np.save(videos, np.random.default_rng(3).integers(0, 256, (CLIPS, 4, 8, 8, 3), np.uint8))
+    np.save(videos, np.random.default_rng(3).integers(0, 256, (3, 4, 8, 8, 3), np.uint8)[np.arange(CLIPS) % 3])
     settings = [
         "data={frames: 4, framing: {height: 8, width: 8}, validation: 0.3}",
         "tokenizer={type: hierarchical-vqvae, hidden: 8, residual: 8, blocks: 1, latent: 4, mask_bottom: 0.0}",
@@ -101,7 +102,32 @@ def test_a_collapsed_top_level_raises_an_alarm_of_its_own(tmp_path: Path) -> Non
     ]
     summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
     assert summary["top/codebook_usage"] < 0.5 <= summary["bottom/codebook_usage"]
-    assert [alarm.split(":")[0] for alarm in summary["alarms"]] == ["level 'top'"]
+    assert [alarm.split(":")[0] for alarm in summary["alarms"] if alarm.startswith("level")] == ["level 'top'"]
+
+
+def test_codes_are_counted_on_training_clips_too_where_one_clip_is_held_out(tmp_path: Path) -> None:
+    """More codes are then in use than in any one clip."""
+    videos = tmp_path / "noise.npy"
+    pixels = np.random.default_rng(3).integers(0, 256, (61, FRAMES, SIZE, SIZE, 3), np.uint8)
+    np.save(videos, pixels)
+    quantizer = "tokenizer.quantizer={type: vq, codebook_size: 127, init: kmeans, revive_below: 0.05}"
+    settings = [*SETTINGS, quantizer, "training.validation_clips=1", "training.batch=12"]
+    summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
+    tokenizer = VideoTokenizer.from_pretrained(tmp_path / "run")
+    in_clips = [len(tokenizer.encode(to_model(clip[None]))["video"].unique()) / 127 for clip in pixels]
+    assert summary["video/codebook_usage"] > max(in_clips) + 0.1
+    assert (summary["held_out_clips"], summary["held_out_videos"]) == (1, 1)
+    (alarm,) = summary["alarms"]
+    assert alarm.startswith("the scores are of only 1 held-out clip of 1 video, and say little of others")
+    card = (tmp_path / "run/README.md").read_text()
+    assert "| held_out_clips | 1 |" in card
+
+
+def test_a_run_without_held_out_clips_says_so(tmp_path: Path, videos: Path) -> None:
+    summary = train(videos, tmp_path / "run", steps=1, assignments=[*SETTINGS, "data.validation=0"])
+    assert summary["alarms"] == [
+        "no clip is held out, so the model has no scores: give more videos, or raise data.validation"
+    ]
 
 
 def test_a_run_folder_of_other_videos_is_refused(tmp_path: Path, videos: Path) -> None:

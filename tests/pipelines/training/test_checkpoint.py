@@ -35,9 +35,33 @@ def test_round_trip_with_tied_weights(tmp_path: Path) -> None:
 
 
 def test_older_checkpoints_are_pruned_after_a_newer_one_is_published(tmp_path: Path) -> None:
-    for step in (9, 10, 100, 11):
+    for step in (9, 10, 11, 100):
         write_checkpoint(tmp_path, make(step), keep=2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000011", "step_00000100"]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_neither_a_new_checkpoint_nor_its_origin_is_pruned_beside_later_ones(tmp_path: Path, keep: int) -> None:
+    for step in (20, 40, 60):
+        write_checkpoint(tmp_path, make(step), keep=3)
+    write_checkpoint(tmp_path, make(31), keep, protected=tmp_path / "step_00000020")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"step_00000020", "step_00000031", "step_00000040", "step_00000060"}
+
+
+DEEP = "[" * 99999
+
+
+@pytest.mark.parametrize("manifest", ['{"format": 1, "filez": {}}', '{"format": 1, "files": {}}', "[]", DEEP])
+def test_a_manifest_of_another_shape_is_damage_and_the_previous_checkpoint_is_used(
+    tmp_path: Path, manifest: str
+) -> None:
+    for step in (3, 5):
+        write_checkpoint(tmp_path, make(step), keep=2)
+    (tmp_path / "step_00000005/manifest.json").write_text(manifest)
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 3
 
 
 @pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from launching import run_processes
 from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
 
 from tokenreel.errors import CheckpointError, ConfigError, UserError
@@ -29,18 +29,12 @@ from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
 SCRIPT = Path(__file__).with_name("toy_training.py")
 
 
-def launch(out: Path, processes: int, die_at: int = NEVER, nan_at: int = NEVER) -> subprocess.CompletedProcess[str]:
-    """Trains the toy in new processes; `die_at` and `nan_at` are those of ToyObjective."""
-    # --multi_gpu starts the requested number of processes on CPU too; --cpu would silently start one.
-    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1", f"--num_processes={processes}"]
-    settings = ["--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]
-    command = [sys.executable, *([*launcher, *settings] if processes > 1 else [])]
-    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    arguments = [str(SCRIPT), str(out), str(die_at), str(nan_at)]
-    done = subprocess.run(
-        [*command, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
-    )
-    assert (done.returncode == 0) == (die_at == nan_at == NEVER), done.stderr
+def launch(
+    out: Path, processes: int, die_at: int = NEVER, nan_at: int = NEVER, signal_at: int = NEVER, validation_s: float = 0
+) -> subprocess.CompletedProcess[str]:
+    """Trains the toy in new processes; the arguments are those of ToyObjective."""
+    done = run_processes(processes, SCRIPT, out, str(die_at), str(nan_at), str(signal_at), str(validation_s))
+    assert (done.returncode == 0) == (die_at == nan_at == signal_at == NEVER), done.stderr
     return done
 
 
@@ -134,6 +128,15 @@ def test_all_processes_stop_if_one_has_a_nan(tmp_path: Path) -> None:
     assert exports_the_average_of(6, tmp_path)
 
 
+def test_a_signal_to_one_process_stops_all_and_a_validation_may_exceed_the_limit_of_collectives(tmp_path: Path) -> None:
+    done = launch(tmp_path, 2, signal_at=5, validation_s=4)
+    assert "stopped at step 7" in done.stderr, "asked in step 6, answered in step 7"
+    steps = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert steps == ["step_00000006", "step_00000007"]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "validation/error" in line] == [4]
+    assert exports_the_average_of(7, tmp_path)
+
+
 def exports_the_average_of(step: int, out: Path) -> bool:
     average = safetensors.torch.load_file(out / f"checkpoints/step_{step:08d}/average.safetensors")
     exported = safetensors.torch.load_file(out / "model.safetensors")
@@ -168,17 +171,23 @@ def test_a_run_stopped_before_its_first_checkpoint_says_so_and_exports_nothing(t
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_sigterm_saves_at_the_next_step_and_the_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_saves_at_the_next_step_and_the_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, name: str
+) -> None:
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+
     class Terminated(ToyObjective):
         def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
             if samples[0] == 4 * self.config.batch:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return super().batch(rows, samples)
 
     train_toy(tmp_path / "reference")
     with pytest.raises(KeyboardInterrupt, match="stopped at step 5"):
         train_toy(tmp_path / "stopped", objective=Terminated(CONFIG))
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
     train_toy(tmp_path / "stopped")
     assert (tmp_path / "reference/model.safetensors").read_bytes() == (
         tmp_path / "stopped/model.safetensors"
@@ -229,6 +238,52 @@ def test_resume_accepts_a_checkpoint_of_another_folder(tmp_path: Path) -> None:
     assert (tmp_path / "reference/model.safetensors").read_bytes() == (
         tmp_path / "branch/model.safetensors"
     ).read_bytes()
+
+
+def test_going_back_to_an_earlier_checkpoint_keeps_it_and_what_came_after(tmp_path: Path) -> None:
+    """As `--resume RUN/checkpoints/step_00000003`, stopped at step 5 and continued."""
+
+    class Stopped(ToyObjective):
+        def begin_step(self, step: int) -> None:
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    config = replace(CONFIG, keep_checkpoints=9)
+    train_toy(tmp_path, config)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    config = replace(CONFIG, keep_checkpoints=1)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 5"):
+        train_toy(tmp_path, config, str(tmp_path / "checkpoints/step_00000003"), Stopped(config))
+    names = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert names == ["step_00000003", "step_00000005"]
+    aside = tmp_path / "set_aside_1"
+    assert [p.name[-2:] for p in sorted((aside / "checkpoints").iterdir())] == ["06", "09", "11"]
+    assert (aside / "metrics.jsonl").read_bytes() == before
+    assert train_toy(tmp_path, config)["clips"] == (CONFIG.steps - 5) * CONFIG.batch
+
+
+def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_resumes(tmp_path: Path) -> None:
+    class Killed(ToyObjective):
+        def validate(self) -> dict[str, float]:
+            raise KeyboardInterrupt
+
+    config = replace(CONFIG, validate_every=6)
+    train_toy(tmp_path / "reference", config)
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path / "killed", config, objective=Killed(config))
+    assert (tmp_path / "killed/checkpoints/step_00000006").exists()
+    train_toy(tmp_path / "killed", config)
+    assert deterministic_metrics(tmp_path / "reference") == deterministic_metrics(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_is_an_error_that_says_what_to_lower(tmp_path: Path, error: Exception) -> None:
+    class Large(ToyObjective):
+        def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
+            raise error
+
+    with pytest.raises(UserError, match=r"out of memory in training: lower training\.batch"):
+        train_toy(tmp_path, objective=Large(CONFIG))
 
 
 def test_a_batch_that_processes_cannot_divide_is_refused() -> None:

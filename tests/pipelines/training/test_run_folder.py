@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tokenreel.errors import CheckpointError
+from tokenreel.pipelines.training.checkpoint import Checkpoint, write_checkpoint
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder, RunIdentity, read_metrics
 
 HERE = RunIdentity("train-prior", {"training": {"steps": 7}, "prior": {"depth": 3}}, "plan-5", "videos")
@@ -49,3 +52,56 @@ def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"command": "train-p')
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         RunFolder.open(tmp_path, HERE)
+
+
+def test_a_damaged_line_of_the_metrics_is_skipped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [b'{"step": 1, "loss": 0.5}', b'{"step" 2}', b"\xff", b"[3]", b'{"loss": 4}', b"", b"[" * 99999]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines, b'{"step": 5, "loss": 0.25}', b""]))
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 5]
+    assert "damaged lines are skipped: 2, 3, 4, 5, 6, 7" in caplog.text
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    first, second = (RunFolder.open(tmp_path / "run", HERE) for _ in range(2))
+    lock = first.lock()
+    with pytest.raises(CheckpointError, match=r"another process is training in --out .*run"):
+        second.lock()
+    lock.release()
+    second.lock().release()
+    assert RunFolder.open(tmp_path / "run", HERE).resume_from is None, "a folder that was only locked is empty"
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    script = f"""
+import signal
+from pathlib import Path
+from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
+lock = RunFolder.open(Path({str(tmp_path / "run")!r}), RunIdentity("train-prior", {{}}, "plan-5", "videos")).lock()
+print("locked", flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(CheckpointError, match="another process is training"):
+            RunFolder.open(tmp_path / "run", HERE).lock()
+        process.kill()
+    RunFolder.open(tmp_path / "run", HERE).lock().release()
+
+
+def test_a_folder_in_which_another_run_has_just_written_is_refused(tmp_path: Path) -> None:
+    opened = RunFolder.open(tmp_path / "run", HERE)
+    write_checkpoint(tmp_path / "run/checkpoints", Checkpoint(3, {}, {}), keep=1)
+    with pytest.raises(CheckpointError, match="another process has just trained"):
+        opened.lock()
+
+
+def test_what_killed_runs_leave_is_removed(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, HERE).create(HERE)
+    for name in (".run.json-77", ".tmpAb3dEf", "checkpoints/.staging-pruned-0-beef/network.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    RunFolder.open(tmp_path, HERE).create(HERE)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "run.json"]

@@ -67,7 +67,7 @@ def toy_objective(section: dict[str, Any] = SECTION) -> ToyAdversarial:
     small = {"type": "frame-vqvae", "hidden": 4, "residual": 2, "blocks": 1, "latent": 5, "quantizer": quantizer}
     tokenizer = build_tokenizer(small, FRAMES, Framing(HEIGHT, WIDTH))
     rows = {"train": np.arange(CLIPS - 2), "validation": np.arange(CLIPS - 2, CLIPS)}
-    plan: Any = SimpleNamespace(rows=rows.__getitem__, sha256="toy")
+    plan: Any = SimpleNamespace(rows=rows.__getitem__, sha256="toy", video=np.arange(CLIPS))
     clips: Any = Clips()
     return ToyAdversarial(tokenizer, plan, clips, config, torch.device("cpu"))
 

@@ -1,5 +1,6 @@
 """A toy objective with everything that makes resuming hard: dropout, two updates, random numbers of the generator, an
-unused parameter, averaged weights, accumulation. Also a script that trains it: `toy_training.py OUT DIE_AT NAN_AT`.
+unused parameter, averaged weights, accumulation. Also a script that trains it: `toy_training.py OUT DIE_AT NAN_AT
+SIGNAL_AT VALIDATION_S`; with VALIDATION_S collective operations of gradients have half that time.
 """
 
 from __future__ import annotations
@@ -7,7 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +38,15 @@ CONFIG = TrainingConfig(
 
 class ToyObjective(Objective):
     """Fits rows to targets, while a critic learns from the model's output. `die_at`: SIGKILL in that step,
-    0 being the first; `nan_at`: a loss of the last process is NaN in that step.
+    0 being the first; `nan_at`: a loss of the last process is NaN in that step; `signal_at`: that process gets SIGUSR1.
     """
 
     data_identity = "toy"
     updates = ("model", "critic")
 
-    def __init__(self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER) -> None:
+    def __init__(
+        self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER, signal_at: int = NEVER
+    ) -> None:
         torch.manual_seed(config.seed)
         model = nn.Sequential(nn.Linear(5, 17), nn.Dropout(0.3), nn.Tanh(), nn.Linear(17, 3))
         model.register_parameter("unused", nn.Parameter(torch.ones(2, 2)))
@@ -49,12 +55,16 @@ class ToyObjective(Objective):
         self.rows = np.arange(ROWS)
         self.die_at = die_at
         self.nan_at = nan_at
+        self.signal_at = signal_at
+        self.validation_s = 0.0
         self.poisoned = False
         self.samples_read: list[tuple[int, int]] = []  # (row, sample) in the order of reading
 
     def begin_step(self, step: int) -> None:
         last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
         self.poisoned = last and step == self.nan_at
+        if last and step == self.signal_at:
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: build_optimizer(self.config, [network]) for name, network in self.networks.items()}
@@ -76,6 +86,7 @@ class ToyObjective(Objective):
         return {"fit": (out - batch[:, :3]).square().mean(), "judged": judged}
 
     def validate(self) -> dict[str, float]:
+        time.sleep(self.validation_s)
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
         return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
 
@@ -107,4 +118,10 @@ def train_toy(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train_toy(Path(sys.argv[1]), objective=ToyObjective(CONFIG, *map(int, sys.argv[2:])))
+    steps, seconds = list(map(int, sys.argv[2:5])), float(sys.argv[5])
+    if seconds:  # before Accelerate does it
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds / 2))
+    config = replace(CONFIG, validate_every=4) if seconds else CONFIG
+    toy = ToyObjective(config, *steps)
+    toy.validation_s = seconds
+    train_toy(Path(sys.argv[1]), config, objective=toy)
