@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import socket
+import stat
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tokenreel.errors import CacheError
 
@@ -39,6 +42,28 @@ def cannot_write(path: Path, error: OSError) -> CacheError:
         f"{path} cannot be written: {error.strerror}. Committed shards are kept: "
         "free disk space or make the folder writable, and run the same command again"
     )
+
+
+def cannot_read(path: Path, error: OSError) -> CacheError:
+    """The error for a file that exists and may well be intact: no permission, too many open files, a failing disk."""
+    advice = "; raise the limit (`ulimit -n`)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+    return CacheError(f"{path} cannot be read: {error.strerror}{advice}")
+
+
+def file_size(path: Path) -> int | None:
+    """The size of a regular file; None where there is none. Raises CacheError if that cannot be determined."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def file_sha256(file: BinaryIO) -> str:
+    """Hex sha256 of an open file. It is read, not mapped, so that its pages do not count as this process's memory."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep_partials(folder: Path) -> None:
@@ -92,7 +117,7 @@ def read_bytes(path: Path) -> bytes:
             raise CacheError(f"{path} has {size} bytes; files of this kind have at most {MAX_JSON_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from error
+        raise cannot_read(path, error) from error
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:

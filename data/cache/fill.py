@@ -124,7 +124,7 @@ class ShardFiller:
         if undecided:
             return None
         tokens = {name: np.concatenate([batch[name] for batch in batches]) for name in self.writer.header.streams}
-        self.writer.put(shard, {**tokens, **self._columns(rows, invalid)}, invalid, time.perf_counter() - started)
+        self.writer.put(shard, {**tokens, **self._columns(rows, invalid)}, invalid)
         bad = f"{self.plan.video_id(invalid[0].row)}: {invalid[0].reason} ({invalid[0].detail})" if invalid else ""
         return FilledShard(shard, len(rows), len(invalid), bad, decode_wait, encode, time.perf_counter() - started)
 

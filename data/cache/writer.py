@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
-import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,23 +73,17 @@ class CacheWriter:
     def _is_committed(self, shard: int) -> bool:
         if not (self.path / commit_key(shard)).exists():
             return False
-        commit = Commit.load(self.path, shard)
-        if (commit.header_sha256, commit.shard) != (self._header_sha256, shard):
+        commit = Commit.load(self.path, shard, self.header)
+        if commit.header_sha256 != self._header_sha256:
             raise CacheError(f"{self.path / commit_key(shard)} belongs to another cache; remove it")
         return commit.complete(self.path)
 
     def invalid_rows(self) -> list[InvalidRow]:
         """The invalid rows of all committed shards, in order."""
-        commits = (Commit.load(self.path, shard) for shard in committed_shards(self.path))
+        commits = (Commit.load(self.path, shard, self.header) for shard in committed_shards(self.path, self.header))
         return [bad for commit in commits for bad in commit.invalid]
 
-    def put(
-        self,
-        shard: int,
-        arrays: Mapping[str, np.ndarray],
-        invalid: Sequence[InvalidRow] = (),
-        seconds: float = 0.0,
-    ) -> Commit:
+    def put(self, shard: int, arrays: Mapping[str, np.ndarray], invalid: Sequence[InvalidRow] = ()) -> Commit:
         """Writes and commits a shard of every array (`arrays` by stream or column name, [rows of the shard, ...])."""
         expected = {**self.header.streams, **self.header.columns}
         if set(arrays) != set(expected):
@@ -101,8 +93,7 @@ class CacheWriter:
             data = encode_shard(layout, shard, arrays[name])
             self._put(layout.key(shard), data)
             files.append(StoredFile.of(layout.key(shard), data))
-        writer = {"host": socket.gethostname(), "process": os.getpid(), "seconds": round(seconds, 3)}
-        commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid), writer)
+        commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid))
         self._put(commit_key(shard), readable_json(commit.to_json()))
         return commit
 
@@ -123,7 +114,7 @@ class CacheWriter:
         """
         if self.pending():
             return None
-        commits = [Commit.load(self.path, shard) for shard in range(self.header.shards)]
+        commits = [Commit.load(self.path, shard, self.header) for shard in range(self.header.shards)]
         damaged = [commit.shard for commit in commits if not commit.matches(self.path)]
         for shard in damaged:
             (self.path / commit_key(shard)).unlink()
