@@ -73,23 +73,27 @@ class CacheDocuments:
 
 def load_root(root: Path) -> tuple[CacheHeader, str | None]:
     """The header and the cache_id (None if it is not sealed). Raises CacheError if `root` is not a token cache."""
+    header, cache_id = read_header(root)
+    if read_json(root / ROOT) != root_json(header, cache_id):
+        raise CacheError(
+            f"{root / ROOT} contains more than the header of the cache, as after zarr.consolidate_metadata. "
+            f"`tokenreel repair {root}` restores it"
+        )
+    return header, cache_id
+
+
+def read_header(root: Path) -> tuple[CacheHeader, str | None]:
+    """As `load_root`, whatever else the root's metadata contain."""
     path = root / ROOT
-    if not path.is_file():
+    if file_size(path) is None:
         found = f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
         raise CacheError(f"{root} {found}; give the folder that tokenize-dataset or sample wrote")
     document = read_json(path)
     try:
         attributes = document["attributes"][ATTRIBUTES]
-        header = CacheHeader.from_json(attributes["header"])
-        cache_id = attributes["cache_id"]
+        return CacheHeader.from_json(attributes["header"]), attributes["cache_id"]
     except (ConfigError, KeyError, TypeError) as error:
         raise CacheError(f"{path} does not describe a readable token cache: {error}") from error
-    if document != root_json(header, cache_id):
-        raise CacheError(
-            f"{path} contains more than the header of the cache, as after zarr.consolidate_metadata. "
-            f"`tokenreel repair {root}` restores it"
-        )
-    return header, cache_id
 
 
 def root_json(header: CacheHeader, cache_id: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenreel.data.cache.documents import ROOT, load_root, metadata_documents, root_json
+from tokenreel.data.cache.documents import ROOT, load_root, metadata_documents, read_header, root_json
 from tokenreel.data.cache.files import durable_put, readable_json
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, commit_key, committed_shards
@@ -45,10 +45,12 @@ def _repair_root(root: Path) -> list[str]:
         load_root(root)
         return []
     except CacheError:
-        if not (root / MANIFEST).is_file():
-            raise
-        manifest = Manifest.load(root)
-        durable_put(root / ROOT, readable_json(root_json(manifest.header, manifest.cache_id)))
+        if (root / MANIFEST).is_file():
+            manifest = Manifest.load(root)
+            header, cache_id = manifest.header, manifest.cache_id
+        else:
+            header, cache_id = read_header(root)
+        durable_put(root / ROOT, readable_json(root_json(header, cache_id)))
         return [ROOT]
 
 

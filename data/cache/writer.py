@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 
 from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, CacheDocuments, root_json
-from tokenreel.data.cache.files import cannot_write, durable_put, readable_json, sweep_partials
+from tokenreel.data.cache.files import cannot_write, durable_put, readable_json, staged_folder, sweep_partials
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import (
     COMMITS,
@@ -136,18 +134,16 @@ class CacheWriter:
 
 def _create_skeleton(path: Path, documents: CacheDocuments) -> None:
     """Writes all documents under a temporary name, then renames: a cache folder never lacks a document."""
-    staging = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
-        (staging / COMMITS).mkdir(parents=True)
-        for key, data in documents.files().items():
-            (staging / key).parent.mkdir(parents=True, exist_ok=True)
-            durable_put(staging / key, data)
-        with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares its documents
-            _rename_folder(staging, path)
+        with staged_folder(path) as staging:
+            (staging / COMMITS).mkdir()
+            for key, data in documents.files().items():
+                (staging / key).parent.mkdir(parents=True, exist_ok=True)
+                durable_put(staging / key, data)
+            with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares its documents
+                _rename_folder(staging, path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _rename_folder(source: Path, target: Path) -> None:

@@ -6,12 +6,14 @@ import gc
 import json
 import os
 import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pytest
+import zarr
 
 from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import metadata_documents, root_json
@@ -21,6 +23,7 @@ from tokenreel.data.cache.manifest import Commit, StoredFile, build_manifest
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.repair import repair_documents
 from tokenreel.data.cache.shard import encode_shard
+from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.cache.verify import find_damage, verify_cache
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan_config import plan_sha256
@@ -28,6 +31,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import CacheError
 
 K = 251
+not_of_zarr = pytest.mark.filterwarnings("ignore:Object at .* is not recognized as a component")  # plan, commits, ...
 SPEC = TokenSpec((StreamSpec("video", (1, 2, 3), K),), frames=1, framing=Framing(5, 7))
 
 
@@ -256,3 +260,77 @@ def test_commits_are_the_same_bytes_whoever_writes_them(tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*") if path.is_file())
     for file in files:
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
+
+
+@not_of_zarr
+def test_zarr_lists_and_opens_all_arrays_of_a_cache(tmp_path: Path) -> None:
+    """As its users do: the tree, the members, a group by its name."""
+    tokens = write(tmp_path, shards=3, shard_rows=4)
+    root = zarr.open_group(tmp_path, mode="r")
+    arrays = {"streams/video", "valid", "label", "source", "first_frame"}
+    assert {name for name, _ in root.members(max_depth=None)} == {"streams", *arrays}
+    assert all(name.rpartition("/")[-1] in str(root.tree()) for name in arrays)
+    streams = root["streams"]
+    assert isinstance(streams, zarr.Group)
+    assert list(streams.array_keys()) == ["video"]
+    np.testing.assert_array_equal(streams["video"][:], tokens)
+
+
+@not_of_zarr
+def test_dimensions_of_one_name_have_one_size(tmp_path: Path) -> None:
+    """As xarray requires it of a data set, whose grids differ from stream to stream."""
+    streams = (StreamSpec("top", (1, 2, 3), K), StreamSpec("video", (1, 5, 7), K, codebooks=2))
+    spec = TokenSpec(streams, 1, SPEC.framing)
+    tokens = {stream.name: np.zeros((4, *stream.shape), np.uint8) for stream in streams}
+    write_token_file(tmp_path, spec, tokens, "fingerprint", [{"id": str(row)} for row in range(4)])
+    sizes: dict[str, set[int]] = {}
+    for _, array in zarr.open_group(tmp_path, mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array):
+            assert array.metadata.dimension_names is not None
+            for name, size in zip(array.metadata.dimension_names, array.shape, strict=True):
+                sizes.setdefault(name, set()).add(size)
+    assert sizes["row"] == {4}
+    assert sizes["video_h"] == {5}
+    assert all(len(found) == 1 for found in sizes.values())
+
+
+@not_of_zarr
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("seal", [True, False])
+def test_consolidated_metadata_are_refused_with_the_word_of_repair(tmp_path: Path, seal: bool) -> None:
+    tokens = write(tmp_path, shards=3, shard_rows=4, seal=seal)
+    before = (tmp_path / "zarr.json").read_bytes()
+    zarr.consolidate_metadata(tmp_path)
+    with pytest.raises(CacheError, match=r"after zarr\.consolidate_metadata\. `tokenreel repair .*` restores it"):
+        TokenCache.open(tmp_path, allow_partial=not seal)
+    assert "zarr.json" in repair_documents(tmp_path)
+    assert (tmp_path / "zarr.json").read_bytes() == before
+    np.testing.assert_array_equal(TokenCache.open(tmp_path, allow_partial=not seal).read([3])["video"], tokens[[3]])
+
+
+def test_a_complete_cache_that_is_not_sealed_says_so(tmp_path: Path) -> None:
+    write(tmp_path, shards=3, shard_rows=4, seal=False)
+    with pytest.raises(CacheError, match=r"holds all of its 3 shards but is not sealed.*--allow-collapsed") as caught:
+        TokenCache.open(tmp_path)
+    assert "3 of 3" not in str(caught.value)
+
+
+def test_what_killed_processes_left_beside_a_cache_is_removed(tmp_path: Path) -> None:
+    """A folder of documents, killed before its rename; those of other caches and of the living stay."""
+    path = tmp_path / "c[1]~x"
+    assert in_child(lambda: kill_while_creating(path)) == -signal.SIGKILL
+    assert in_child(lambda: kill_while_creating(tmp_path / "other")) == -signal.SIGKILL
+    [dead, _] = sorted(tmp_path.iterdir())
+    living = tmp_path / dead.name.replace(dead.name.split("~")[-2], str(os.getpid()))
+    living.mkdir()
+    write(path, shards=2, shard_rows=3)
+    assert path.is_dir()
+    assert living.is_dir()
+    assert not dead.exists()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def kill_while_creating(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", lambda source, target: os.kill(os.getpid(), signal.SIGKILL))
+        write(path, shards=2, shard_rows=3)
