@@ -13,8 +13,9 @@ import socket
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tokenreel.errors import CacheError
 
@@ -64,7 +65,7 @@ def file_size(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def file_sha256(file: BinaryIO) -> str:
+def file_sha256(file: BufferedReader) -> str:
     """Hex sha256 of an open file. It is read, not mapped, so that its pages do not count as this process's memory."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -45,11 +45,8 @@ def _repair_root(root: Path) -> list[str]:
         load_root(root)
         return []
     except CacheError:
-        if (root / MANIFEST).is_file():
-            manifest = Manifest.load(root)
-            header, cache_id = manifest.header, manifest.cache_id
-        else:
-            header, cache_id = read_header(root)
+        manifest = Manifest.load(root) if (root / MANIFEST).is_file() else None
+        header, cache_id = read_header(root) if manifest is None else (manifest.header, manifest.cache_id)
         durable_put(root / ROOT, readable_json(root_json(header, cache_id)))
         return [ROOT]
 

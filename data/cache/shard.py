@@ -16,6 +16,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from tokenreel.data.cache.file_map import map_file
 from tokenreel.data.cache.files import cannot_read, file_sha256
 from tokenreel.data.cache.layout import CHECKSUM_BYTES, ArrayLayout
 from tokenreel.errors import CacheError
@@ -85,11 +86,11 @@ class ShardMaps(dict[int, memoryview]):
                     raise shard_damage(self.root, layout, shard, f"has {status.st_size} bytes instead of {size}")
                 identity = (status.st_dev, status.st_ino, size, status.st_mtime_ns, expected)
                 intact = expected is None or identity in _hashed or file_sha256(file) == expected
+                content = map_file(file, size)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise shard_damage(self.root, layout, shard, "is missing") from error
         except OSError as error:
             raise cannot_read(path, error) from error
-        content = _map_file(path, size)
         if content[layout.stored_chunks(shard) * layout.chunk_bytes :] != layout.index(shard):
             raise shard_damage(self.root, layout, shard, "has a damaged index")
         if not intact:
@@ -100,17 +101,6 @@ class ShardMaps(dict[int, memoryview]):
 
 
 _hashed: set[tuple[int, int, int, int, str | None]] = set()  # files that this process need not hash again
-
-
-def _map_file(path: Path, size: int) -> memoryview:
-    """The file's bytes, mapped by torch: unlike Python's mmap, it keeps no file descriptor."""
-    import torch  # here, as this is the only use
-
-    try:
-        storage = torch.UntypedStorage.from_file(str(path), False, size)
-    except RuntimeError as error:  # which contains the system's words
-        raise CacheError(f"{path} cannot be mapped: {error}") from error
-    return memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
 
 
 def _difference(layout: ArrayLayout, shard: int, content: memoryview) -> str:

@@ -8,8 +8,8 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_a_process_hashes_a_file_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(hashed) == len(set(hashed)) == 5 * 5
 
 
-def _hash_and_note(file: BinaryIO, noted: list[str]) -> str:
+def _hash_and_note(file: BufferedReader, noted: list[str]) -> str:
     noted.append(file.name)
     return file_sha256(file)
 
