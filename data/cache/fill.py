@@ -121,6 +121,8 @@ class ShardFiller:
             invalid += [clip for clip in batch if isinstance(clip, InvalidRow)]
             decode_wait += ready - start
             encode += time.perf_counter() - ready
+        for video in dict.fromkeys(self.plan.video[rows.start : rows.stop].tolist()):
+            self.plan.require_content(self.pool.source, video)  # after it was read, so that a change meanwhile is found
         if undecided:
             return None
         tokens = {name: np.concatenate([batch[name] for batch in batches]) for name in self.writer.header.streams}

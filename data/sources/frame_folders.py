@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.base import TableFileSource, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
 from tokenreel.data.sources.pixels import PixelSource
@@ -37,6 +38,9 @@ class FrameFolders(TableFileSource, PixelSource):
         super().__init__(location, describe(named_from, list(folders), metadata), frame_rate)
         self._tables = FrameTables(root, named_from)
         self._pictures = [sorted(folders[named_from / entry.id], key=_natural) for entry in self.entries]
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(picture) for picture in self._pictures[index]]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.content import FilePart
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.errors import DataError
 
@@ -52,6 +54,9 @@ class StackSource(PixelSource):
         names = labels if labels is not None else [None] * len(self._videos)
         entries = (VideoEntry(key, label) for key, label in zip(self._videos, names, strict=True))
         super().__init__(location, entries, frame_rate)
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(Location(self.location).path)]
 
     @abstractmethod
     def _array(self, name: str) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn, cast
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.location import Location
@@ -69,6 +70,10 @@ class TarShards(EncodedSource):
     def _file(self, index: int) -> BinaryIO:
         video = self._videos[self.entries[index].id]
         return cast(BinaryIO, FileSlice(video.shard, video.member.offset, video.member.size))
+
+    def parts(self, index: int) -> list[FilePart]:
+        video = self._videos[self.entries[index].id]
+        return [FilePart(video.shard, video.member.offset, video.member.size)]
 
 
 def expand_shards(pattern: str) -> list[Path]:

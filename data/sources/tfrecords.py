@@ -14,6 +14,7 @@ import google_crc32c
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import SPLIT_FOLDERS
 from tokenreel.data.sources.pixels import PixelSource
@@ -43,6 +44,9 @@ class BairRecords(PixelSource):
                 entries.append(VideoEntry(name, split=split))
         super().__init__(location, entries, frame_rate)
         self._last_read: tuple[int, list[memoryview]] | None = None  # (video, its frames)
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(*self._records[self.entries[index].id])]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         return len(self._pictures(index)), SIDE, SIDE
