@@ -57,6 +57,8 @@ class CacheDocuments:
                 f"{root / PLAN} or {root / SOURCES} is damaged: their hash is not {header.plan_sha256}. Nothing else "
                 "holds them: restore them from a copy, or write the cache anew"
             )
+        if header.kind in ("samples", "codes") and header.rows != len(plan["videos"]):
+            raise CacheError(f"{root} claims {header.rows} rows, but {SOURCES} describes {len(plan['videos'])}")
         return cls(header, plan, read_json(root / ORIGIN), cache_id)
 
     def require_same(self, other: CacheDocuments, path: Path) -> None:

@@ -163,8 +163,13 @@ def _are_files_of(files: Sequence[StoredFile], header: CacheHeader, shards: rang
     """Whether `files` are all arrays' files of `shards`, in the manifest's order. A header may claim any number of
     shards, so their number is compared first.
     """
-    arrays = header.arrays
-    if len(files) != len(shards) * len(arrays):
+    if len(files) != len(shards) * len(header.arrays):
         return False
-    expected = ((array.key(shard), array.shard_bytes(shard)) for shard in shards for array in arrays)
-    return all((file.key, file.nbytes) == one for file, one in zip(files, expected, strict=True))
+    sizes = [array.shard_bytes(shard) for shard in shards for array in header.arrays]
+    return [file.key for file in files] == expected_keys(header, shards) and [file.nbytes for file in files] == sizes
+
+
+def expected_keys(header: CacheHeader, shards: range | None = None) -> list[str]:
+    """The keys of the files of these shards, or of all, in the manifest's order."""
+    shards = range(header.shards) if shards is None else shards
+    return [array.key(shard) for shard in shards for array in header.arrays]

@@ -19,7 +19,7 @@ from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import metadata_documents, root_json
 from tokenreel.data.cache.files import file_sha256, readable_json
 from tokenreel.data.cache.layout import MAX_ROWS, CacheHeader
-from tokenreel.data.cache.manifest import Commit, StoredFile, build_manifest
+from tokenreel.data.cache.manifest import Commit, Manifest, StoredFile, build_manifest
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.repair import repair_documents
 from tokenreel.data.cache.shard import encode_shard
@@ -221,8 +221,10 @@ def test_a_claim_of_two_thousand_million_rows_is_compared_with_the_files_first(t
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CPU, (30, 60))
         for act in (lambda: TokenCache.open(tmp_path), lambda: verify_cache(tmp_path)):
-            with pytest.raises(CacheError, match=r"manifest\.json does not list the files of its header"):
+            with pytest.raises(CacheError, match=r"claims 2147483647 rows, but sources\.jsonl describes 4"):
                 act()
+        with pytest.raises(CacheError, match=r"manifest\.json does not list the files of its header"):
+            Manifest.load(tmp_path)
 
     assert in_child(work) == 0
 
