@@ -17,6 +17,7 @@ import numpy as np
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
+from tokenreel.data.sources.content import Content
 from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.reader import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
@@ -35,13 +36,15 @@ class PlannedVideo:
     source_frames: np.ndarray | None = None  # int64 [m], the source frame at each tick; None if excluded
     reason: str | None = None  # why it is excluded
     detail: str = ""  # for people; not hashed, because it may contain a path
+    content: Content | None = None  # of its files, where the plan is for a cache
 
     def to_json(self) -> dict[str, Any]:
         if self.source_frames is None:
             return {"id": self.id, "excluded": self.reason, "detail": self.detail}
         every_frame = np.array_equal(self.source_frames, np.arange(len(self.source_frames)))
         times = {"frames": len(self.source_frames)} if every_frame else {"source_frames": self.source_frames.tolist()}
-        return {"id": self.id, "label": self.label, "split": self.split, **times}
+        content = {} if self.content is None else {"content": to_mapping(self.content)}
+        return {"id": self.id, "label": self.label, "split": self.split, **times, **content}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> PlannedVideo:
@@ -49,7 +52,8 @@ class PlannedVideo:
             return cls(line["id"], reason=line["excluded"], detail=line["detail"])
         resampled = "source_frames" in line
         source_frames = np.asarray(line["source_frames"], dtype=np.int64) if resampled else np.arange(line["frames"])
-        return cls(line["id"], line["label"], line["split"], source_frames)
+        content = from_mapping(Content, line["content"], "content") if "content" in line else None
+        return cls(line["id"], line["label"], line["split"], source_frames, content=content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +152,20 @@ class Plan:
             raise DataError(
                 f"{source.location}: its videos differ from those of the plan ({len(changed)} differ, e.g. "
                 f"{changed[0]!r}): give the data that the plan was made from, or use a new output folder"
+            )
+
+    def with_contents(self, contents: Mapping[int, Content | None]) -> Plan:
+        """The plan that also states the content of the files of these videos (indices into `videos`)."""
+        videos = (dataclasses.replace(v, content=contents.get(index)) for index, v in enumerate(self.videos))
+        return dataclasses.replace(self, videos=tuple(videos))
+
+    def require_content(self, source: VideoSource, video: int) -> None:
+        """Raises DataError if the files of a video of `source` are not those of which the plan states the content."""
+        planned = self.videos[video]
+        if planned.content is not None and source.content(video) != planned.content:
+            raise DataError(
+                f"{source.location}: {planned.id} is another file than the one that the plan was made from (its size "
+                "or content differs): restore the data, or use a new output folder"
             )
 
     def to_json(self) -> dict[str, Any]:

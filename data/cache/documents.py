@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.config import canonical_json
-from tokenreel.data.cache.files import parse_json, read_bytes, read_json, readable_json
-from tokenreel.data.cache.layout import CacheHeader
+from tokenreel.data.cache.files import file_size, parse_json, read_bytes, read_json, readable_json
+from tokenreel.data.cache.layout import STREAMS, CacheHeader
 from tokenreel.data.plan_config import plan_sha256
 from tokenreel.errors import CacheError, ConfigError
 
@@ -33,9 +33,8 @@ class CacheDocuments:
     def files(self) -> dict[str, bytes]:
         """The files of an unsealed cache without its shards, by key."""
         plan = {key: value for key, value in self.plan.items() if key != "videos"}
-        arrays = {f"{array.name}/zarr.json": readable_json(array.zarr_json()) for array in self.header.arrays}
         return {
-            **arrays,
+            **{key: readable_json(document) for key, document in metadata_documents(self.header).items()},
             PLAN: readable_json(plan),
             SOURCES: b"".join(canonical_json(video) + b"\n" for video in self.plan["videos"]),
             ORIGIN: readable_json(self.origin),
@@ -46,13 +45,20 @@ class CacheDocuments:
     def load(cls, root: Path) -> CacheDocuments:
         """Reads the documents. Raises CacheError, naming the file, if one is missing, damaged or contradictory."""
         header, cache_id = load_root(root)
-        for array in header.arrays:
-            path = root / array.name / "zarr.json"
-            if read_json(path) != array.zarr_json():
-                raise CacheError(f"{path} does not match the header of the cache: it is damaged or was edited")
+        for key, expected in metadata_documents(header).items():
+            if file_size(root / key) is None or read_json(root / key) != expected:
+                raise CacheError(
+                    f"{root / key} does not match the header of the cache: it is missing, damaged or was edited. "
+                    f"`tokenreel repair {root}` restores it"
+                )
         plan = {**read_json(root / PLAN), "videos": _read_lines(root / SOURCES)}
         if plan_sha256(plan) != header.plan_sha256:
-            raise CacheError(f"{root / PLAN} or {root / SOURCES} is damaged: their hash is not {header.plan_sha256}")
+            raise CacheError(
+                f"{root / PLAN} or {root / SOURCES} is damaged: their hash is not {header.plan_sha256}. Nothing else "
+                "holds them: restore them from a copy, or write the cache anew"
+            )
+        if header.kind in ("samples", "codes") and header.rows != len(plan["videos"]):
+            raise CacheError(f"{root} claims {header.rows} rows, but {SOURCES} describes {len(plan['videos'])}")
         return cls(header, plan, read_json(root / ORIGIN), cache_id)
 
     def require_same(self, other: CacheDocuments, path: Path) -> None:
@@ -69,27 +75,43 @@ class CacheDocuments:
 
 def load_root(root: Path) -> tuple[CacheHeader, str | None]:
     """The header and the cache_id (None if it is not sealed). Raises CacheError if `root` is not a token cache."""
+    header, cache_id = read_header(root)
+    if read_json(root / ROOT) != root_json(header, cache_id):
+        raise CacheError(
+            f"{root / ROOT} contains more than the header of the cache, as after zarr.consolidate_metadata. "
+            f"`tokenreel repair {root}` restores it"
+        )
+    return header, cache_id
+
+
+def read_header(root: Path) -> tuple[CacheHeader, str | None]:
+    """As `load_root`, whatever else the root's metadata contain."""
     path = root / ROOT
-    if not path.is_file():
+    if file_size(path) is None:
         found = f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
         raise CacheError(f"{root} {found}; give the folder that tokenize-dataset or sample wrote")
     document = read_json(path)
     try:
         attributes = document["attributes"][ATTRIBUTES]
-        header = CacheHeader.from_json(attributes["header"])
-        cache_id = attributes["cache_id"]
+        return CacheHeader.from_json(attributes["header"]), attributes["cache_id"]
     except (ConfigError, KeyError, TypeError) as error:
         raise CacheError(f"{path} does not describe a readable token cache: {error}") from error
-    if document != root_json(header, cache_id):
-        raise CacheError(f"{path} does not describe a readable token cache: it contains more than its header")
-    return header, cache_id
 
 
 def root_json(header: CacheHeader, cache_id: str | None) -> dict[str, Any]:
     """The Zarr v3 group metadata of the cache."""
     state = "building" if cache_id is None else "sealed"
-    attributes = {"state": state, "cache_id": cache_id, "header": header.to_json()}
-    return {"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTES: attributes}}
+    return _group_json({ATTRIBUTES: {"state": state, "cache_id": cache_id, "header": header.to_json()}})
+
+
+def metadata_documents(header: CacheHeader) -> dict[str, dict[str, Any]]:
+    """The Zarr v3 metadata of all below the root, by key: the group of the streams, and every array."""
+    arrays = {f"{array.name}/{ROOT}": array.zarr_json() for array in header.arrays}
+    return {f"{STREAMS}/{ROOT}": _group_json({}), **arrays}
+
+
+def _group_json(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -8,17 +8,15 @@ The bytes depend on the cache and the arguments alone: the files contain no time
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from tokenreel.config import canonical_json
-from tokenreel.data.cache.files import durable_put, flush, readable_json
+from tokenreel.data.cache.files import durable_put, flush, readable_json, staged_folder
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import CacheError, ConfigError
 
@@ -55,10 +53,12 @@ def export_webdataset(
         raise ConfigError(f"shard_rows (={shard_rows}) must be at least 1")
     rows = cache.rows(split)
     _require_exportable(cache, out, rows, split)
-    with _staged(out) as staging:
+    with staged_folder(out) as staging:
         shards = _write_shards(cache, rows, staging, shard_rows, advance or (lambda count: None))
         description = _describe(cache, split, len(rows), shards)
         durable_put(staging / DESCRIPTION, readable_json(description))
+        staging.rename(out)
+        flush(out.parent)
     return description
 
 
@@ -76,19 +76,6 @@ def _require_exportable(cache: TokenCache, out: Path, rows: np.ndarray, split: s
         raise CacheError(
             f"{cache.path}: WebDataset ignores case, but the streams {names} include two that differ in case only"
         )
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A temporary folder next to `out` that is renamed to it at the end, unless an error is raised."""
-    staging = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        staging.rename(out)
-        flush(out.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_shards(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
+import hashlib
 import json
 import os
+import shutil
 import socket
+import stat
 import uuid
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +29,7 @@ def durable_put(path: Path, data: bytes) -> None:
     Temporary name in the same folder, flush, rename, flush of the folder; zarr's own store omits both flushes. Raises
     CacheError if the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}{PARTIAL}")
+    temporary = _partial(path)
     try:
         _write_flushed(temporary, data)
         temporary.replace(path)
@@ -41,11 +48,58 @@ def cannot_write(path: Path, error: OSError) -> CacheError:
     )
 
 
+def cannot_read(path: Path, error: OSError) -> CacheError:
+    """The error for a file that exists and may well be intact: no permission, too many open files, a failing disk."""
+    advice = "; raise the limit (`ulimit -n`)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+    return CacheError(f"{path} cannot be read: {error.strerror}{advice}")
+
+
+def file_size(path: Path) -> int | None:
+    """The size of a regular file; None where there is none. Raises CacheError if that cannot be determined."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def file_sha256(file: BufferedReader) -> str:
+    """Hex sha256 of an open file. It is read, not mapped, so that its pages do not count as this process's memory."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """An empty folder next to `path`, to be renamed to it when it is complete; removed at the end if it was not.
+
+    Those that killed processes of this machine left for `path` are removed too.
+    """
+    _remove_dead(path.parent.glob(f".{glob.escape(path.name)}~{socket.gethostname()}~*{PARTIAL}"))
+    staging = _partial(path)
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def sweep_partials(folder: Path) -> None:
     """Removes partial files of killed writers of this machine; those of running writers and other machines remain."""
-    for partial in folder.rglob(f".*~{socket.gethostname()}~*{PARTIAL}"):
-        if not _alive(int(partial.name.split("~")[2])):
-            partial.unlink(missing_ok=True)
+    _remove_dead(folder.rglob(f".*~{socket.gethostname()}~*{PARTIAL}"))
+
+
+def _partial(path: Path) -> Path:
+    """A name in the same folder that says whose it is."""
+    return path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}{PARTIAL}")
+
+
+def _remove_dead(partials: Iterable[Path]) -> None:
+    for partial in list(partials):
+        process = partial.name.split("~")[-2]
+        if process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -92,7 +146,7 @@ def read_bytes(path: Path) -> bytes:
             raise CacheError(f"{path} has {size} bytes; files of this kind have at most {MAX_JSON_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from error
+        raise cannot_read(path, error) from error
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:

@@ -121,10 +121,12 @@ class ShardFiller:
             invalid += [clip for clip in batch if isinstance(clip, InvalidRow)]
             decode_wait += ready - start
             encode += time.perf_counter() - ready
+        for video in dict.fromkeys(self.plan.video[rows.start : rows.stop].tolist()):
+            self.plan.require_content(self.pool.source, video)  # after it was read, so that a change meanwhile is found
         if undecided:
             return None
         tokens = {name: np.concatenate([batch[name] for batch in batches]) for name in self.writer.header.streams}
-        self.writer.put(shard, {**tokens, **self._columns(rows, invalid)}, invalid, time.perf_counter() - started)
+        self.writer.put(shard, {**tokens, **self._columns(rows, invalid)}, invalid)
         bad = f"{self.plan.video_id(invalid[0].row)}: {invalid[0].reason} ({invalid[0].detail})" if invalid else ""
         return FilledShard(shard, len(rows), len(invalid), bad, decode_wait, encode, time.perf_counter() - started)
 

@@ -33,6 +33,8 @@ SHARD_PIXELS = 1 << 28  # 65,536 frames of 64 x 64: about two minutes of one wri
 TARGET_SHARDS = 16  # of a small data set, so that several workers can share it
 MIN_SHARD_FRAMES = 256  # so that a shard fills a few batches
 
+STREAMS = "streams"  # the group of the arrays of tokens
+
 COLUMNS: dict[str, type[np.integer[Any]]] = {  # arrays of one number per row, in addition to the streams
     "valid": np.uint8, "label": np.int32, "source": np.int32, "first_frame": np.int64
 }  # fmt: skip
@@ -94,6 +96,12 @@ class ArrayLayout:
         """The path of the shard's file, relative to the cache's root."""
         return "/".join([self.name, "c", str(shard), *["0"] * len(self.row_shape)])
 
+    @property
+    def dimension_names(self) -> list[str]:
+        """The rows are shared by all arrays of a cache; each stream has a grid of its own."""
+        name = self.name.rpartition("/")[-1]
+        return ["row", *(f"{name}_{axis}" for axis in "thwq"[: len(self.row_shape)])]
+
     def rows_of(self, shard: int) -> range:
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
 
@@ -116,6 +124,7 @@ class ArrayLayout:
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": self.fill_value,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "dimension_names": self.dimension_names,
             "attributes": {},
             "storage_transformers": [],
         }
@@ -139,7 +148,8 @@ class CacheHeader:
 
     def __post_init__(self) -> None:
         if min(self.rows, self.shard_rows, self.row_frames) < 1 or max(self.rows, self.shard_rows) > MAX_ROWS:
-            raise ConfigError(f"rows, shard_rows and row_frames must be from 1 to {MAX_ROWS}, got {self}")
+            found = f"{self.rows}, {self.shard_rows} and {self.row_frames}"
+            raise ConfigError(f"rows, shard_rows and row_frames (={found}) must be from 1 to {MAX_ROWS}")
         for stream in self.spec.streams:
             if not stream.name.isidentifier() or not stream.name.isascii():
                 raise ConfigError(f"stream {stream.name!r}: a stream's name must consist of letters, digits and _")
@@ -186,7 +196,7 @@ class CacheHeader:
     def _stream(self, stream: StreamSpec) -> ArrayLayout:
         shape = self.row_shape(stream)
         chunk_rows = min(chunk_rows_of(math.prod(shape) * stream.dtype.itemsize), self.shard_rows)
-        return ArrayLayout(f"streams/{stream.name}", stream.dtype, self.rows, shape, self.shard_rows, chunk_rows)
+        return ArrayLayout(f"{STREAMS}/{stream.name}", stream.dtype, self.rows, shape, self.shard_rows, chunk_rows)
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **to_mapping(self)}

@@ -8,13 +8,13 @@ host, time or path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenreel.config import from_mapping, sha256_json, to_mapping
-from tokenreel.data.cache.files import read_json
+from tokenreel.data.cache.files import cannot_read, file_sha256, file_size, read_json
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.errors import CacheError, ConfigError
 
@@ -35,16 +35,18 @@ class StoredFile:
         return cls(key, len(data), hashlib.sha256(data).hexdigest())
 
     def present(self, root: Path) -> bool:
-        """Whether the file exists with its full size; `matches` and every read check its content."""
-        path = root / self.key
-        return path.is_file() and path.stat().st_size == self.nbytes
+        """Whether the file exists with its full size; `matches` and the first read check its content."""
+        return file_size(root / self.key) == self.nbytes
 
     def matches(self, root: Path) -> bool:
-        """Whether the file contains exactly the bytes that were committed."""
+        """Whether the file contains exactly the bytes that were committed. Raises CacheError if it cannot be read."""
         if not self.present(root):
             return False
-        with (root / self.key).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        try:
+            with (root / self.key).open("rb") as file:
+                return file_sha256(file) == self.sha256
+        except OSError as error:
+            raise cannot_read(root / self.key, error) from error
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,26 @@ class Commit:
     shard: int
     files: tuple[StoredFile, ...]
     invalid: tuple[InvalidRow, ...] = ()
-    writer: dict[str, Any] = field(default_factory=dict)  # host, process, seconds: for people
 
     def to_json(self) -> dict[str, Any]:
         return to_mapping(self)
 
     @classmethod
-    def load(cls, root: Path, shard: int) -> Commit:
-        """Reads a commit. Raises CacheError, naming the file, if it is missing or damaged."""
+    def load(cls, root: Path, shard: int, header: CacheHeader) -> Commit:
+        """Reads a commit. Raises CacheError, naming the file, if it is missing, damaged, or lists other files than the
+        shard's.
+        """
         path = root / commit_key(shard)
         try:
-            return from_mapping(cls, read_json(path), "commit")
+            commit = from_mapping(cls, read_json(path), "commit")
         except ConfigError as error:
-            raise CacheError(f"{path} is damaged: {error}") from error
+            raise CacheError(f"{path} is damaged: {error}. `tokenreel repair {root}` restores it") from error
+        if commit.shard != shard or not _are_files_of(commit.files, header, range(shard, shard + 1)):
+            raise CacheError(
+                f"{path} is damaged: it lists other files than those of shard {shard}. "
+                f"`tokenreel repair {root}` restores it"
+            )
+        return commit
 
     def complete(self, root: Path) -> bool:
         return all(file.present(root) for file in self.files)
@@ -89,9 +98,20 @@ def commit_key(shard: int) -> str:
     return f"{COMMITS}/{shard:08d}.json"
 
 
-def committed_shards(root: Path) -> list[int]:
+def committed_shards(root: Path, header: CacheHeader) -> list[int]:
     """The shards that have a commit, ascending."""
-    return sorted(int(path.stem) for path in (root / COMMITS).glob("[0-9]*.json"))
+    found = {int(path.stem) for path in (root / COMMITS).glob("[0-9]*.json") if path.stem.isdecimal()}
+    return sorted(shard for shard in found if shard < header.shards)
+
+
+def stored_files(root: Path, header: CacheHeader) -> list[StoredFile]:
+    """The files of all arrays, as the manifest lists them, or the commits if the cache is not sealed.
+
+    Raises CacheError if one of these documents is damaged.
+    """
+    if (root / MANIFEST).is_file():
+        return list(Manifest.load(root).files)
+    return [file for shard in committed_shards(root, header) for file in Commit.load(root, shard, header).files]
 
 
 def build_manifest(header: CacheHeader, commits: Iterable[Commit]) -> dict[str, Any]:
@@ -127,7 +147,7 @@ class Manifest:
         hashed: Mapping[str, Any] = {key: value for key, value in document.items() if key != "cache_id"}
         if sha256_json(hashed) != found.cache_id:
             raise CacheError(f"{path} is damaged: its hash is not its cache_id {found.cache_id}")
-        if [file.key for file in found.files] != expected_keys(header):
+        if not _are_files_of(found.files, header, range(header.shards)):
             raise CacheError(f"{path} does not list the files of its header: it was not written by tokenreel")
         return cls(header, found.files, found.invalid, found.cache_id)
 
@@ -139,6 +159,17 @@ class _Listing:
     cache_id: str
 
 
-def expected_keys(header: CacheHeader) -> list[str]:
-    """The keys of all shard files of a cache, in the manifest's order."""
-    return [array.key(shard) for shard in range(header.shards) for array in header.arrays]
+def _are_files_of(files: Sequence[StoredFile], header: CacheHeader, shards: range) -> bool:
+    """Whether `files` are all arrays' files of `shards`, in the manifest's order. A header may claim any number of
+    shards, so their number is compared first.
+    """
+    if len(files) != len(shards) * len(header.arrays):
+        return False
+    sizes = [array.shard_bytes(shard) for shard in shards for array in header.arrays]
+    return [file.key for file in files] == expected_keys(header, shards) and [file.nbytes for file in files] == sizes
+
+
+def expected_keys(header: CacheHeader, shards: range | None = None) -> list[str]:
+    """The keys of the files of these shards, or of all, in the manifest's order."""
+    shards = range(header.shards) if shards is None else shards
+    return [array.key(shard) for shard in shards for array in header.arrays]

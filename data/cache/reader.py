@@ -13,9 +13,10 @@ from typing import Any, Self
 import numpy as np
 
 from tokenreel.data.cache.documents import CacheDocuments
+from tokenreel.data.cache.files import file_size
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, committed_shards
-from tokenreel.data.cache.shard import ShardedArray
+from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, StoredFile, committed_shards
+from tokenreel.data.cache.shard import ShardedArray, ShardMaps, shard_damage
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import CacheError, nearest_name
 
@@ -27,20 +28,23 @@ class TokenCache:
     video, so windows overlap; readers get clips of one length in either case.
     """
 
-    def __init__(self, path: Path, documents: CacheDocuments, shards: frozenset[int]) -> None:
+    def __init__(
+        self, path: Path, documents: CacheDocuments, shards: frozenset[int], files: Iterable[StoredFile]
+    ) -> None:
         self.path = path
         self.header = documents.header
         self.plan = documents.plan  # JSON document that describes the rows; `videos` has an entry for each source
         self.origin = documents.origin
         self.cache_id = documents.cache_id  # None if the cache is not sealed
         self.shards = shards  # that can be read
-        self._streams = {name: ShardedArray(path, layout) for name, layout in self.header.streams.items()}
+        self._maps = ShardMaps(path, self.header.arrays, {file.key: file.sha256 for file in files})
+        self._streams = {name: ShardedArray(self._maps, layout) for name, layout in self.header.streams.items()}
         self.row_steps = self.spec.frames // self.header.row_frames  # rows of a clip: 1, except for whole videos
         self._codebook_sizes = {stream.name: stream.codebook_size for stream in self.header.spec.streams}
 
     @classmethod
     def open(cls, path: str | Path, allow_partial: bool = False) -> Self:
-        """Checks all metadata and the size of every file; tokens are checked when they are read.
+        """Checks all metadata and the size of every file; a file's hash and tokens are checked when they are read.
 
         `allow_partial` opens a cache that is not sealed, with the rows committed so far. Raises CacheError if the
         folder is not a token cache, is damaged, is not sealed, or contains anything that is not in this format.
@@ -52,14 +56,14 @@ class TokenCache:
             if (manifest.header, manifest.cache_id) != (documents.header, documents.cache_id):
                 raise CacheError(f"{root / MANIFEST} belongs to another cache than {root / 'zarr.json'}")
             _require_files(root, documents.header)
-            return cls(root, documents, frozenset(range(documents.header.shards)))
-        committed = frozenset(s for s in committed_shards(root) if Commit.load(root, s).complete(root))
+            return cls(root, documents, frozenset(range(documents.header.shards)), manifest.files)
+        header = documents.header
+        commits = [Commit.load(root, shard, header) for shard in committed_shards(root, header)]
+        complete = [commit for commit in commits if commit.complete(root)]
         if not allow_partial:
-            raise CacheError(
-                f"{root} is not finished: {len(committed)} of {documents.header.shards} shards are committed. "
-                "Run the same tokenize-dataset command again; it continues where it stopped"
-            )
-        return cls(root, documents, committed)
+            raise CacheError(f"{root} {_why_not_sealed(len(complete), header.shards)}")
+        files = [file for commit in complete for file in commit.files]
+        return cls(root, documents, frozenset(commit.shard for commit in complete), files)
 
     def __repr__(self) -> str:
         state = "" if self.cache_id is not None else f"; not sealed, {len(self.shards)} of {self.header.shards} shards"
@@ -183,10 +187,11 @@ class TokenCache:
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
         columns = {}
-        present = np.isin(np.arange(self.header.rows) // self.header.shard_rows, list(self.shards))
         for name, layout in self.header.columns.items():
-            values = np.zeros(self.header.rows, dtype=layout.dtype)
-            values[present] = ShardedArray(self.path, layout).read(np.flatnonzero(present).tolist())
+            array, values = ShardedArray(self._maps, layout), np.zeros(self.header.rows, dtype=layout.dtype)
+            for shard in sorted(self.shards):
+                part = layout.rows_of(shard)
+                values[part.start : part.stop] = array.read(part)
             columns[name] = values
         source = columns["source"]
         if source.min() < 0 or source.max() >= len(self.plan["videos"]):
@@ -194,18 +199,26 @@ class TokenCache:
         return columns
 
 
+def _why_not_sealed(committed: int, shards: int) -> str:
+    """Why an unsealed cache cannot be read, and what to do."""
+    if committed < shards:
+        return (
+            f"is not finished: {committed} of {shards} shards are committed. "
+            "Run the same tokenize-dataset command again; it continues where it stopped"
+        )
+    return (
+        f"holds all of its {shards} shards but is not sealed: the last call was stopped, or refused to seal it. The "
+        "same tokenize-dataset command seals it or says why not; --allow-collapsed seals it if a level has collapsed"
+    )
+
+
 def _require_files(root: Path, header: CacheHeader) -> None:
     for array in header.arrays:
         for shard in range(array.shards):
-            path = root / array.key(shard)
-            size = path.stat().st_size if path.is_file() else None
+            size = file_size(root / array.key(shard))
             if size != array.shard_bytes(shard):
-                rows = array.rows_of(shard)
                 state = "is missing" if size is None else f"has {size} bytes instead of {array.shard_bytes(shard)}"
-                raise CacheError(
-                    f"{path} (rows {rows.start} to {rows.stop - 1}) {state}. "
-                    f"`tokenreel repair {root}` rewrites damaged shards"
-                )
+                raise shard_damage(root, array, shard, state)
 
 
 def _runs(usable: np.ndarray, source: np.ndarray) -> list[tuple[int, int]]:

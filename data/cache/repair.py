@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenreel.data.cache.documents import ROOT, load_root, root_json
+from tokenreel.data.cache.documents import ROOT, load_root, metadata_documents, read_header, root_json
 from tokenreel.data.cache.files import durable_put, readable_json
+from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, commit_key, committed_shards
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.errors import CacheError
@@ -22,15 +23,14 @@ def repair_documents(root: Path) -> list[str]:
     """
     repaired = _repair_root(root)
     header, cache_id = load_root(root)
-    for array in header.arrays:
-        data = readable_json(array.zarr_json())
-        path = root / array.name / "zarr.json"
+    for key, document in metadata_documents(header).items():
+        data, path = readable_json(document), root / key
         if not path.is_file() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             durable_put(path, data)
-            repaired.append(f"{array.name}/zarr.json")
-    for shard in committed_shards(root):
-        if not _commit_is_intact(root, shard):
+            repaired.append(key)
+    for shard in committed_shards(root, header):
+        if not _commit_is_intact(root, shard, header):
             (root / commit_key(shard)).unlink()
             repaired.append(commit_key(shard))
     if cache_id is not None and not _manifest_is_intact(root):
@@ -45,18 +45,18 @@ def _repair_root(root: Path) -> list[str]:
         load_root(root)
         return []
     except CacheError:
-        if not (root / MANIFEST).is_file():
-            raise
-        manifest = Manifest.load(root)
-        durable_put(root / ROOT, readable_json(root_json(manifest.header, manifest.cache_id)))
+        manifest = Manifest.load(root) if (root / MANIFEST).is_file() else None
+        header, cache_id = read_header(root) if manifest is None else (manifest.header, manifest.cache_id)
+        durable_put(root / ROOT, readable_json(root_json(header, cache_id)))
         return [ROOT]
 
 
-def _commit_is_intact(root: Path, shard: int) -> bool:
+def _commit_is_intact(root: Path, shard: int, header: CacheHeader) -> bool:
     try:
-        return Commit.load(root, shard).shard == shard
+        Commit.load(root, shard, header)
     except CacheError:
         return False
+    return True
 
 
 def _manifest_is_intact(root: Path) -> bool:

@@ -7,18 +7,22 @@ compared once with the only one that the layout allows, and the checksums of a b
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
+from tokenreel.data.cache.file_map import map_file
+from tokenreel.data.cache.files import cannot_read, file_sha256
 from tokenreel.data.cache.layout import CHECKSUM_BYTES, ArrayLayout
 from tokenreel.errors import CacheError
 
-MAX_OPEN_SHARDS = 256  # mapped files per array; the oldest is dropped first, so that resident memory is bounded
+MAX_MAPS = 3 << 10  # files of a cache that stay mapped; the oldest is dropped first
+MAX_CHUNKS = 1 << 10  # read at once, which keep dropped files mapped: 4,096 maps in all, of 65,530 that Linux allows
 
 
 def encode_shard(layout: ArrayLayout, shard: int, values: np.ndarray) -> bytes:
@@ -43,19 +47,90 @@ def encode_shard(layout: ArrayLayout, shard: int, values: np.ndarray) -> bytes:
     return table.tobytes() + layout.index(shard)
 
 
-class _Maps(dict[int, memoryview]):
-    """Mapped files by shard, mapped on first access, oldest first."""
+class DamagedShardError(CacheError):
+    """A shard file is missing, or does not hold what was committed; `tokenreel repair` writes it again."""
 
-    def __init__(self, open_map: Callable[[int], memoryview]) -> None:
-        self._open_map = open_map
 
-    def __missing__(self, shard: int) -> memoryview:
-        self[shard] = self._open_map(shard)
-        return self[shard]
+class ShardMaps(dict[int, memoryview]):
+    """The mapped shard files of a cache, oldest first: shard `s` of array `a` is number `a * shards + s`.
 
-    def drop_oldest(self) -> None:
-        for shard in list(self)[:-MAX_OPEN_SHARDS]:
-            del self[shard]
+    A file is mapped when it is first used, and compared with its hash first: chunks that are intact may still be those
+    of another place. A map holds no file descriptor. Nothing here refers to what reads, so that maps end with it.
+    """
+
+    def __init__(self, root: Path, arrays: Sequence[ArrayLayout], hashes: Mapping[str, str]) -> None:
+        """`hashes`: hex sha256 by key of the file; those of files that are not in it are not compared."""
+        self.root = root
+        self._arrays = tuple(arrays)
+        self._shards = arrays[0].shards  # the same for all arrays
+        self._hashes = hashes
+
+    def first_number(self, array: ArrayLayout) -> int:
+        return self._arrays.index(array) * self._shards
+
+    def __missing__(self, number: int) -> memoryview:
+        array, shard = divmod(number, self._shards)
+        self[number] = content = self._map(self._arrays[array], shard)
+        if len(self) > MAX_MAPS:
+            del self[next(iter(self))]
+        return content
+
+    def _map(self, layout: ArrayLayout, shard: int) -> memoryview:
+        """The mapped file, its size, hash and index checked."""
+        key = layout.key(shard)
+        path, size, expected = self.root / key, layout.shard_bytes(shard), self._hashes.get(key)
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size != size:
+                    raise shard_damage(self.root, layout, shard, f"has {status.st_size} bytes instead of {size}")
+                identity = (status.st_dev, status.st_ino, size, status.st_mtime_ns, expected)
+                intact = expected is None or identity in _hashed or file_sha256(file) == expected
+                content = map_file(file, size)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise shard_damage(self.root, layout, shard, "is missing") from error
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        if content[layout.stored_chunks(shard) * layout.chunk_bytes :] != layout.index(shard):
+            raise shard_damage(self.root, layout, shard, "has a damaged index")
+        if not intact:
+            raise shard_damage(self.root, layout, shard, _difference(layout, shard, content))
+        if expected is not None:
+            _hashed.add(identity)
+        return content
+
+
+_hashed: set[tuple[int, int, int, int, str | None]] = set()  # files that this process need not hash again
+
+
+def _difference(layout: ArrayLayout, shard: int, content: memoryview) -> str:
+    """What is wrong with a file that has another hash than expected."""
+    bad = damaged_chunks(layout, shard, content)
+    if not bad:
+        return "is intact, but another file than the one that was committed here (its sha256 differs)"
+    return _checksum_problem(layout, layout.chunks * shard + bad[0], len(bad))
+
+
+def _checksum_problem(layout: ArrayLayout, chunk: int, count: int) -> str:
+    first = chunk * layout.chunk_rows
+    last = min(first + layout.chunk_rows, layout.rows) - 1
+    return f"rows {first} to {last} do not match their checksum ({count} damaged chunks were found)"
+
+
+def shard_damage(root: Path, layout: ArrayLayout, shard: int, problem: str) -> DamagedShardError:
+    """The error for a damaged shard file; it names the file, the rows and what to do."""
+    rows = layout.rows_of(shard)
+    return DamagedShardError(
+        f"{root / layout.key(shard)} (rows {rows.start} to {rows.stop - 1}): {problem}. "
+        f"`tokenreel repair {root}` rewrites damaged shards"
+    )
+
+
+def damaged_chunks(layout: ArrayLayout, shard: int, content: memoryview) -> list[int]:
+    """The chunks of a shard that do not match their checksum."""
+    size = layout.chunk_bytes
+    chunks = range(layout.stored_chunks(shard))
+    return [chunk for chunk in chunks if not _is_valid(content[chunk * size : (chunk + 1) * size])]
 
 
 class ShardedArray:
@@ -64,14 +139,15 @@ class ShardedArray:
     Reading a single row is optimized: plain integers, as for one row a numpy call costs more than reading the bytes.
     """
 
-    def __init__(self, root: Path, layout: ArrayLayout) -> None:
+    def __init__(self, maps: ShardMaps, layout: ArrayLayout) -> None:
         self.layout = layout
-        self._root = root
-        self._maps = _Maps(self._map)
+        self._maps = maps
+        self._first = maps.first_number(layout)
         self._chunks_per_shard = layout.chunks
         self._chunk_shape = layout.row_shape if layout.chunk_rows == 1 else (layout.chunk_rows, *layout.row_shape)
         self._dtype = layout.dtype.newbyteorder("<")
-        self._strides = (layout.chunk_bytes, *np.empty(self._chunk_shape, dtype=layout.dtype).strides)
+        inner = [math.prod(self._chunk_shape[axis + 1 :]) for axis in range(len(self._chunk_shape))]
+        self._strides = (layout.chunk_bytes, *(count * layout.dtype.itemsize for count in inner))
 
     def read(self, rows: Sequence[int]) -> np.ndarray:
         """`rows` [n], in any order -> [n, *row_shape], a copy. Raises CacheError, naming the file and the rows."""
@@ -95,49 +171,18 @@ class ShardedArray:
 
     def _gather(self, chunks: Sequence[int]) -> np.ndarray:
         """uint8 [n * chunk_bytes], as stored."""
-        count, size, maps = self._chunks_per_shard, self._strides[0], self._maps
-        stored = [maps[chunk // count][(at := chunk % count * size) : at + size] for chunk in chunks]
-        block = bytearray().join(stored)
-        if len(maps) > MAX_OPEN_SHARDS:
-            maps.drop_oldest()
-        return np.frombuffer(block, dtype=np.uint8)
+        if len(chunks) > MAX_CHUNKS:
+            parts = range(0, len(chunks), MAX_CHUNKS)
+            return np.concatenate([self._gather(chunks[start : start + MAX_CHUNKS]) for start in parts])
+        count, size, maps, first = self._chunks_per_shard, self._strides[0], self._maps, self._first
+        stored = [maps[first + chunk // count][(at := chunk % count * size) : at + size] for chunk in chunks]
+        return np.frombuffer(bytearray().join(stored), dtype=np.uint8)
 
     def _damage(self, chunks: Sequence[int], block: np.ndarray) -> CacheError:
         stored = block.reshape(len(chunks), -1)
         bad = [chunk for chunk, data in zip(chunks, stored, strict=True) if not _is_valid(data)]
-        first = bad[0] * self.layout.chunk_rows
-        last = min(first + self.layout.chunk_rows, self.layout.rows) - 1
-        problem = f"rows {first} to {last} do not match their checksum ({len(bad)} damaged chunks in this read)"
-        return self._error(bad[0] // self._chunks_per_shard, problem)
-
-    def _map(self, shard: int) -> memoryview:
-        """The mapped file, its size and index checked."""
-        layout, path = self.layout, self._root / self.layout.key(shard)
-        try:
-            with path.open("rb") as file:
-                size = path.stat().st_size
-                if size != layout.shard_bytes(shard):
-                    raise self._error(shard, f"has {size} bytes instead of {layout.shard_bytes(shard)}")
-                content = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
-        except OSError as error:
-            raise self._error(shard, f"cannot be read ({error.strerror})") from error
-        split = layout.stored_chunks(shard) * layout.chunk_bytes
-        if content[split:] != layout.index(shard):
-            raise self._error(shard, "has a damaged index")
-        return content
-
-    def _error(self, shard: int, problem: str) -> CacheError:
-        rows = self.layout.rows_of(shard)
-        return CacheError(
-            f"{self._root / self.layout.key(shard)} (rows {rows.start} to {rows.stop - 1}): {problem}. "
-            f"`tokenreel repair {self._root}` rewrites damaged shards"
-        )
-
-    def damaged_chunks(self, shard: int) -> list[int]:
-        """The chunks that do not match their checksum. Raises CacheError if the file cannot be read at all."""
-        content, size = self._map(shard), self._strides[0]
-        chunks = range(self.layout.stored_chunks(shard))
-        return [chunk for chunk in chunks if not _is_valid(content[chunk * size : (chunk + 1) * size])]
+        problem = _checksum_problem(self.layout, bad[0], len(bad))
+        return shard_damage(self._maps.root, self.layout, bad[0] // self._chunks_per_shard, problem)
 
 
 def _is_valid(stored: memoryview | np.ndarray) -> bool:

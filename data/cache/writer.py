@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import shutil
-import socket
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ import numpy as np
 
 from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, CacheDocuments, root_json
-from tokenreel.data.cache.files import cannot_write, durable_put, readable_json, sweep_partials
+from tokenreel.data.cache.files import cannot_write, durable_put, readable_json, staged_folder, sweep_partials
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import (
     COMMITS,
@@ -75,23 +71,17 @@ class CacheWriter:
     def _is_committed(self, shard: int) -> bool:
         if not (self.path / commit_key(shard)).exists():
             return False
-        commit = Commit.load(self.path, shard)
-        if (commit.header_sha256, commit.shard) != (self._header_sha256, shard):
+        commit = Commit.load(self.path, shard, self.header)
+        if commit.header_sha256 != self._header_sha256:
             raise CacheError(f"{self.path / commit_key(shard)} belongs to another cache; remove it")
         return commit.complete(self.path)
 
     def invalid_rows(self) -> list[InvalidRow]:
         """The invalid rows of all committed shards, in order."""
-        commits = (Commit.load(self.path, shard) for shard in committed_shards(self.path))
+        commits = (Commit.load(self.path, shard, self.header) for shard in committed_shards(self.path, self.header))
         return [bad for commit in commits for bad in commit.invalid]
 
-    def put(
-        self,
-        shard: int,
-        arrays: Mapping[str, np.ndarray],
-        invalid: Sequence[InvalidRow] = (),
-        seconds: float = 0.0,
-    ) -> Commit:
+    def put(self, shard: int, arrays: Mapping[str, np.ndarray], invalid: Sequence[InvalidRow] = ()) -> Commit:
         """Writes and commits a shard of every array (`arrays` by stream or column name, [rows of the shard, ...])."""
         expected = {**self.header.streams, **self.header.columns}
         if set(arrays) != set(expected):
@@ -101,8 +91,7 @@ class CacheWriter:
             data = encode_shard(layout, shard, arrays[name])
             self._put(layout.key(shard), data)
             files.append(StoredFile.of(layout.key(shard), data))
-        writer = {"host": socket.gethostname(), "process": os.getpid(), "seconds": round(seconds, 3)}
-        commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid), writer)
+        commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid))
         self._put(commit_key(shard), readable_json(commit.to_json()))
         return commit
 
@@ -123,7 +112,7 @@ class CacheWriter:
         """
         if self.pending():
             return None
-        commits = [Commit.load(self.path, shard) for shard in range(self.header.shards)]
+        commits = [Commit.load(self.path, shard, self.header) for shard in range(self.header.shards)]
         damaged = [commit.shard for commit in commits if not commit.matches(self.path)]
         for shard in damaged:
             (self.path / commit_key(shard)).unlink()
@@ -145,18 +134,16 @@ class CacheWriter:
 
 def _create_skeleton(path: Path, documents: CacheDocuments) -> None:
     """Writes all documents under a temporary name, then renames: a cache folder never lacks a document."""
-    staging = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
-        (staging / COMMITS).mkdir(parents=True)
-        for key, data in documents.files().items():
-            (staging / key).parent.mkdir(parents=True, exist_ok=True)
-            durable_put(staging / key, data)
-        with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares its documents
-            _rename_folder(staging, path)
+        with staged_folder(path) as staging:
+            (staging / COMMITS).mkdir()
+            for key, data in documents.files().items():
+                (staging / key).parent.mkdir(parents=True, exist_ok=True)
+                durable_put(staging / key, data)
+            with contextlib.suppress(FileExistsError):  # another writer was first; the caller compares its documents
+                _rename_folder(staging, path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _rename_folder(source: Path, target: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from tokenreel.data.controls.frame_table import FrameTables
+from tokenreel.data.sources.content import Content, FilePart, content_of
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.reader import VideoProbe
@@ -65,6 +66,14 @@ class VideoSource(ABC):
 
         Raises DecodeFailure if one of these frames cannot be decoded correctly, and as `require_frames`.
         """
+
+    def parts(self, index: int) -> Sequence[FilePart]:
+        """The files, or parts of files, with a video's frames; none if it is in no file."""
+        return ()
+
+    def content(self, index: int) -> Content | None:
+        """What distinguishes a video's files from others of their names. Raises DataError if one cannot be read."""
+        return content_of(self.parts(index))
 
     def columns(self, file: str) -> tuple[str, ...]:
         """The names of the columns of numbers in the per-frame table `file`. Raises DataError if there is none."""

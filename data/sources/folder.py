@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.base import TableFileSource, VideoEntry, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
@@ -26,6 +27,9 @@ class VideoFolder(TableFileSource, EncodedSource):
     def _file(self, index: int) -> Path:
         return self._root / self.entries[index].id
 
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(self._file(index))]
+
 
 class SingleVideo(EncodedSource):
     """One video file. Its id is its name."""
@@ -36,6 +40,9 @@ class SingleVideo(EncodedSource):
 
     def _file(self, index: int) -> Path:
         return self._path
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(self._path)]
 
 
 def open_videos(location: Location) -> VideoSource | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.base import TableFileSource, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
 from tokenreel.data.sources.pictures import (
@@ -47,6 +48,9 @@ class FrameFolders(TableFileSource, PixelSource):
     def probe(self, index: int) -> VideoProbe:
         animation = self._animation(index)
         return super().probe(index) if animation is None else animation.probe
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(picture) for picture in self._pictures[index]]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         pictures = self._pictures[index]

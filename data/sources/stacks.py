@@ -17,6 +17,7 @@ import numpy as np
 
 from tokenreel.data.sources.axes import axes_of, in_order, parse_axes
 from tokenreel.data.sources.base import VideoEntry
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
@@ -95,6 +96,9 @@ class StackSource(PixelSource):
         outside = (key for key, place in places.items() if place is None)
         unchosen = shapes.keys() - self._shapes.keys()
         self.inventory = Inventory.of({OUTSIDE: outside, NO_VIDEOS: skipped, NOT_CHOSEN: unchosen})
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(Location(self.location).path)]
 
     @abstractmethod
     def _array(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn, cast
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
@@ -82,6 +83,10 @@ class TarShards(EncodedSource):
     def _file(self, index: int) -> BinaryIO:
         video = self._videos[self.entries[index].id]
         return cast(BinaryIO, FileSlice(video.shard, video.member.offset, video.member.size))
+
+    def parts(self, index: int) -> list[FilePart]:
+        video = self._videos[self.entries[index].id]
+        return [FilePart(video.shard, video.member.offset, video.member.size)]
 
 
 def expand_shards(pattern: str) -> list[Path]:

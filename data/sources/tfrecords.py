@@ -14,6 +14,7 @@ import google_crc32c
 import numpy as np
 
 from tokenreel.data.sources.base import VideoEntry, VideoSource
+from tokenreel.data.sources.content import FilePart
 from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
@@ -49,6 +50,9 @@ class BairRecords(PixelSource):
                 entries.append(VideoEntry(name, split=place.split))
         super().__init__(location, entries, frame_rate)
         self._last_read: tuple[int, list[memoryview]] | None = None  # (video, its frames)
+
+    def parts(self, index: int) -> list[FilePart]:
+        return [FilePart(*self._records[self.entries[index].id])]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         return len(self._pictures(index)), SIDE, SIDE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES
+from tokenreel.data.cache.layout import STREAMS
 from tokenreel.data.cache.manifest import MANIFEST
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.verify import verify_cache
@@ -49,9 +50,9 @@ def _cache(path: Path) -> Artifact:
     arrays = tuple(f"{array.name}/*" for array in cache.header.arrays)
     upload = Upload(
         "dataset",
-        files=(PLAN, SOURCES, ROOT, *arrays),
+        files=(PLAN, SOURCES, ROOT, f"{STREAMS}/{ROOT}", *arrays),
         last=(MANIFEST,),
-        # private, so not uploaded: paths of data and tokenizer, and the hosts that wrote (commits/)
+        # private, so not uploaded: paths of data and tokenizer, and those in reasons of invalid rows (commits/)
         texts={CARD_FILE: _cache_card(cache), ORIGIN: "{}\n"},
     )
     return Artifact("token cache", str(cache.cache_id), upload)

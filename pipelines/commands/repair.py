@@ -11,7 +11,6 @@ from typing import Any
 
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.manifest import commit_key
-from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.repair import repair_documents
 from tokenreel.data.cache.verify import find_damage
 from tokenreel.data.cache.writer import CacheWriter
@@ -57,7 +56,7 @@ def _damaged_shards(path: Path, writer: CacheWriter, documents: CacheDocuments) 
     """The shards that differ from what was sealed, or, in an unfinished cache, from what was committed."""
     missing = set(writer.pending())
     committed = frozenset(range(documents.header.shards)) - missing
-    damaged = {damage.shard for damage in find_damage(TokenCache(path, documents, committed))}
+    damaged = {damage.shard for damage in find_damage(path, documents.header, committed)}
     return sorted(damaged | missing if documents.cache_id else damaged)
 
 

@@ -27,7 +27,7 @@ from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
-from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
+from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken, with_contents
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.estimate import estimate
@@ -124,7 +124,7 @@ def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tab
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     if not holds_cache(request.out):
         with DecodePool(source.location, request.workers) as pool:
-            return plan_of(pool, config, exclude=request.exclude)
+            return with_contents(plan_of(pool, config, exclude=request.exclude), source)
     started = CacheDocuments.load(request.out)
     plan = Plan.from_json(started.plan)
     plan.require_source(source)

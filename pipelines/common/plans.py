@@ -24,6 +24,13 @@ def probe_videos(pool: DecodePool) -> Iterator[Probe]:
     return progress(pool.probe(range(count)), "plan", "video", total=count)
 
 
+def with_contents(plan: Plan, source: VideoSource) -> Plan:
+    """The plan that also states the content of its videos' files. Raises DataError where one cannot be read."""
+    readable = [index for index, video in enumerate(plan.videos) if video.reason is None]
+    contents = progress(map(source.content, readable), "hash", "video", total=len(readable))
+    return plan.with_contents(dict(zip(readable, contents, strict=True)))
+
+
 def plan_of(
     pool: DecodePool, config: DataConfig, probes: Iterable[Probe] | None = None, exclude: Sequence[str] = ()
 ) -> Plan:

@@ -27,6 +27,8 @@ BROKEN_FROM = 11  # frame of video 1 from which decoding fails
 class FakePool:
     """Returns frames whose pixels encode the video and the frame number; counts requests."""
 
+    source = None  # no plan here states a content
+
     def __init__(self) -> None:
         self.requests: list[ReadRequest] = []
 

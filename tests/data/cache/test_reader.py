@@ -12,7 +12,7 @@ import zarr
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_foreign_tokens, write_token_file
-from tokenreel.data.cache.verify import find_damage
+from tokenreel.data.cache.verify import Damage, find_damage
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import CacheError, ConfigError, UserError
 
@@ -45,6 +45,11 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache_copy(sealed: Path, tmp_path: Path) -> Path:
     shutil.copytree(sealed, tmp_path / "tokens")
     return tmp_path / "tokens"
+
+
+def damage_of(path: Path) -> list[Damage]:
+    cache = TokenCache.open(path)
+    return find_damage(path, cache.header, cache.shards)
 
 
 def test_tokens_are_read_as_written(sealed: Path) -> None:
@@ -100,11 +105,11 @@ def test_every_byte_of_an_array_is_verified(cache_copy: Path) -> None:
         for place in (0, len(intact) // 3, len(intact) - 17, len(intact) - 1):
             path.write_bytes(intact[:place] + bytes([intact[place] ^ 4]) + intact[place + 1 :])
             cache = TokenCache.open(cache_copy)
-            assert str(path.relative_to(cache_copy)) in {damage.file for damage in find_damage(cache)}
+            assert str(path.relative_to(cache_copy)) in {damage.file for damage in damage_of(cache_copy)}
             with pytest.raises(CacheError, match=rf"{path} \(rows (0 to 31|32 to 36)\)"):
                 cache.read(np.arange(ROWS)), cache.rows()
         path.write_bytes(intact)
-    assert find_damage(TokenCache.open(cache_copy)) == []
+    assert damage_of(cache_copy) == []
 
 
 @pytest.mark.parametrize("harm", ["delete", "truncate", "empty", "extend"])
@@ -113,7 +118,7 @@ def test_an_incomplete_shard_is_refused_at_once(cache_copy: Path, harm: str) -> 
     data = path.read_bytes()
     changed = {"truncate": data[: len(data) // 2], "empty": b"", "extend": data + b"\0"}
     path.unlink() if harm == "delete" else path.write_bytes(changed[harm])
-    with pytest.raises(CacheError, match=rf"{path} \(rows 32 to 36\) (is missing|has \d+ bytes)"):
+    with pytest.raises(CacheError, match=rf"{path} \(rows 32 to 36\): (is missing|has \d+ bytes)"):
         TokenCache.open(cache_copy)
 
 
@@ -232,7 +237,7 @@ def test_a_reader_works_in_other_processes(sealed: Path) -> None:
 def test_json_that_is_not_an_object_is_named(cache_copy: Path, name: str, text: str) -> None:
     (cache_copy / name).write_text(text)
     with pytest.raises(CacheError, match=name):
-        find_damage(TokenCache.open(cache_copy))  # which reads the manifest too
+        damage_of(cache_copy)  # which reads the manifest too
 
 
 def test_a_missing_folder_is_reported_as_missing(tmp_path: Path) -> None:

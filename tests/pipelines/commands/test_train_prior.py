@@ -104,7 +104,7 @@ def test_a_damaged_shard_stops_training_with_its_file_and_rows(tmp_path: Path, c
     with pytest.raises(CacheError, match=r"streams/video/c/\d+.*row"):
         train(cache, tmp_path / "run")
     shards[0].unlink()
-    with pytest.raises(CacheError, match=r"rows \d+ to \d+\) is missing"):
+    with pytest.raises(CacheError, match=r"rows \d+ to \d+\): is missing"):
         train(cache, tmp_path / "run")
 
 
