@@ -9,43 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import yaml
-from huggingface_hub import HfApi, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import ModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from tokenreel.errors import ConfigError, HubError
+from tokenreel.repositories import HUB_PREFIX, download, parse_repo
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 _FILE_KEYS = {"format_version", "kind", "fingerprints", "about"}  # of config.json; the others are `to_document`'s
 
-# An HTTP error of the Hub is an OSError and an error of the HTTP library (httpx before huggingface_hub 2, then httpx2).
-# Its bases therefore also catch a refused connection or a timeout, in either version.
-_TRANSPORT_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
 # kind -> public class that loads it
 _PUBLIC_NAMES = {"tokenizer": "VideoTokenizer", "prior": "Prior", "controls": "Controls"}
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel", "video-generation"]):
@@ -250,107 +235,27 @@ def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def resolve(path_or_repo: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
     """The folder of a saved model: `path_or_repo` if it is a folder, else the repository's files in the local cache,
-    downloaded if necessary. Raises HubError if it is neither.
+    downloaded if necessary. hf://OWNER/NAME is always a repository.
+
+    Raises HubError if it is neither, and for a `revision` of a folder, which has none.
     """
-    folder, repo = Path(path_or_repo), str(path_or_repo)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise HubError(f"{repo} is a file: give the folder of a saved model")
-    if not _REPO_ID.fullmatch(repo):
-        raise HubError(f"{repo} is neither a folder nor the name of a repository on the Hub (OWNER/NAME)")
-    with hub_errors(repo, revision):
-        return Path(
-            snapshot_download(
-                repo, revision=revision, local_files_only=local_files_only, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]
-            )
-        )
-
-
-@contextmanager
-def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
-    """Converts errors of the Hub inside the block to HubErrors that say what to do."""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise HubError(f"{repo} is gated: request access on its page on the Hub, then run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"{repo} is neither a local folder nor a repository on the Hub (if it is private, run `hf auth login`)"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{repo} has no revision {revision!r}; give a branch, a tag or a full commit hash") from error
-    except HFValidationError as error:
-        raise HubError(f"{repo!r} is not the name of a repository, OWNER/NAME: {error}") from error
-    except EntryNotFoundError as error:  # offline, and not or only partly in the local cache
-        raise HubError(
-            f"{repo} is not a local folder, not in the local cache, and cannot be downloaded: {_first_line(error)}; "
-            "check the name, or the connection"
-        ) from error
-    except _TRANSPORT_ERRORS as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-            raise HubError(
-                f"{repo}: the Hub refused ({error.response.status_code}); run `hf auth login` with a token that has "
-                "the permission"
-            ) from error
-        raise HubError(f"{repo}: the connection to the Hub failed: {_first_line(error)}; try again") from error
-    except RuntimeError as error:  # huggingface_hub's wrapper of errors in the upload of large files
-        cause = error.__cause__
-        if not isinstance(cause, _TRANSPORT_ERRORS):
-            raise
-        raise HubError(f"{repo}: {_first_line(error)} {_first_line(cause)}; try again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The files of a folder to upload. `last` proves the others to be complete, so it is committed after them."""
-
-    repo_type: Literal["model", "dataset"]
-    files: tuple[str, ...]  # glob patterns below the folder
-    last: tuple[str, ...] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)  # files by name that are uploaded with this content instead
-
-
-def push_folder(folder: Path, repo: str, upload: Upload, revision: str | None = None, *, private: bool = False) -> str:
-    """Uploads to a repository and branch (`revision`), created if necessary. Returns the hash of the last commit.
-
-    A repository that exists already stays as public or as private as it is.
-    """
-    api = HfApi()
-    with hub_errors(repo, revision), tempfile.TemporaryDirectory() as texts:
-        for name, text in upload.texts.items():
-            Path(texts, name).write_text(text)
-        repo = api.create_repo(repo, repo_type=upload.repo_type, private=private or None, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo, branch=revision, repo_type=upload.repo_type, exist_ok=True)
-        for source, patterns in ((texts, tuple(upload.texts)), (folder, upload.files), (folder, upload.last)):
-            if patterns:
-                commit = api.upload_folder(
-                    repo_id=repo,
-                    repo_type=upload.repo_type,
-                    folder_path=source,
-                    revision=revision,
-                    allow_patterns=list(patterns),
-                    commit_message=f"Upload {', '.join(patterns)} with tokenreel",
+    text = str(path_or_repo)
+    if not text.startswith(HUB_PREFIX):
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            if revision is not None:
+                raise HubError(
+                    f"{text} is a local folder and has no revision {revision!r}: omit the revision, or give "
+                    f"{HUB_PREFIX}OWNER/NAME for a repository on the Hub"
                 )
-    return str(commit.oid)
-
-
-def find_repo(repo: str, revision: str | None) -> tuple[str, str]:
-    """The type of the repository, "model" (tried first) or "dataset", and the commit hash of `revision`."""
-    api = HfApi()
-    with hub_errors(repo, revision):
-        repo_type = "model" if api.repo_exists(repo, repo_type="model") else "dataset"
-        return repo_type, str(api.repo_info(repo, revision=revision, repo_type=repo_type).sha)
-
-
-def download_folder(repo: str, repo_type: str, commit: str, folder: Path) -> None:
-    """Downloads all files of a repository at `commit` to `folder`, except files that are there and complete."""
-    with hub_errors(repo, commit):
-        snapshot_download(
-            repo, repo_type=repo_type, revision=commit, local_dir=folder, ignore_patterns=[".gitattributes"]
+            return folder
+        if folder.exists():
+            raise HubError(f"{text} is a file: give the folder of a saved model")
+    repo, _ = parse_repo(text)
+    first = repo.partition("/")[0]
+    if repo == text and Path(first).is_dir():  # a mistyped path must not become the name of somebody's repository
+        raise HubError(
+            f"{text} does not exist in the folder {first}: check the path, or give {HUB_PREFIX}{repo} for the "
+            "repository on the Hub"
         )
+    return download(repo, "model", (CONFIG_FILE, WEIGHTS_FILE), revision, local_files_only=local_files_only)
