@@ -17,7 +17,6 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, Tokens
 
-
 MAX_GUIDANCE = 1e30  # beyond it nothing changes, and float32 overflows
 
 

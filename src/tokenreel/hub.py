@@ -17,14 +17,15 @@ from typing import Any, ClassVar, Self
 import torch
 import yaml
 from huggingface_hub import ModelHubMixin
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor
 
-from tokenreel.errors import ConfigError, HubError
+from tokenreel.errors import ConfigError, HubError, shown
 from tokenreel.repositories import HUB_PREFIX, download, parse_repo
+from tokenreel.weights import HALF_TYPES, WeightsFile
 
 FORMAT_VERSION = 1
+MAX_CONFIG_BYTES = 16 << 20
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 _FILE_KEYS = {"format_version", "kind", "fingerprints", "about"}  # of config.json; the others are `to_document`'s
@@ -41,6 +42,7 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
     """
 
     kind: ClassVar[str]
+    half_precision: ClassVar[bool] = False  # whether it works, and so is saved, with weights of 16 bits
     about: Mapping[str, Any] = MappingProxyType({})
     # The document that the model was loaded from, and the result of `to_document` then.
     _loaded: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
@@ -82,8 +84,9 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained` and `push_to_hub` of the mixin. config.json is written last: without it the
-        folder is not a saved model.
+        folder is not a saved model. Raises ConfigError where it was cast to half precision and does not work so.
         """
+        self._require_precision()
         document = {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
@@ -97,6 +100,14 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         card = render_card(json.loads(text), parameters)  # with sorted keys, as for a loaded model
         (save_directory / CARD_FILE).write_text(card)
         (save_directory / CONFIG_FILE).write_text(text)
+
+    def _require_precision(self) -> None:
+        for name, tensor in self.state_dict().items():  # type: ignore[attr-defined]
+            if tensor.dtype in HALF_TYPES and not self.half_precision:
+                raise ConfigError(
+                    f"{name} is of {tensor.dtype}, and this {self.kind} is not saved in half precision: call .float() "
+                    "first, or save it before it is cast"
+                )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -115,19 +126,16 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         """
         folder = resolve(path_or_repo, revision, local_files_only)
         document = read_document(folder, cls.kind)
-        try:
-            model = cls.from_document(document)
-        except ConfigError as error:
-            raise ConfigError(f"{folder / CONFIG_FILE}: {error}") from error
+        weights = WeightsFile(folder / WEIGHTS_FILE, folder / CONFIG_FILE)
+        model = weights.build(lambda: cls.from_document(document), cls.half_precision)
         own = model.to_document()
         model._loaded = (_own_part(document, own, folder / CONFIG_FILE), own)
-        _load_weights(model, folder / WEIGHTS_FILE)
         if document["fingerprints"] != model.fingerprints():
             raise HubError(
                 f"{folder}: the weights are not those that {CONFIG_FILE} was saved with: download both again"
             )
         model.about = document["about"]
-        return model.to(device).eval()  # type: ignore[attr-defined]
+        return model.to(device).eval()
 
 
 class _Document(dict[str, Any]):
@@ -145,17 +153,19 @@ def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
     """The config.json of a saved model. Raises HubError if it is invalid, of another kind, or of a newer format."""
     path = folder / CONFIG_FILE
     try:
+        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
+            raise HubError(f"{path} has {size:,} bytes; a saved model's has at most {MAX_CONFIG_BYTES:,}")
         data = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise HubError(f"{folder} has no {CONFIG_FILE}: it is not a saved {kind or 'model'}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HubError(f"{path} cannot be read as JSON: {error}") from error
     document = _Document(path, data if isinstance(data, dict) else {})
     version = document["format_version"]
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise HubError(f"{path}: format_version {version!r} is newer than {FORMAT_VERSION}; upgrade tokenreel")
+        raise HubError(f"{path}: format_version {shown(version)} is newer than {FORMAT_VERSION}; upgrade tokenreel")
     if str(document["kind"]) not in _PUBLIC_NAMES:
-        raise HubError(f"{path}: kind {document['kind']!r} is not one of {', '.join(_PUBLIC_NAMES)}")
+        raise HubError(f"{path}: kind {shown(document['kind'])} is not one of {', '.join(_PUBLIC_NAMES)}")
     if kind not in (None, document["kind"]):
         raise HubError(f"{folder}: expected a saved {kind}, got a saved {document['kind']}")
     return document
@@ -167,17 +177,6 @@ def _own_part(document: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
     for key in own.keys() - expected.keys():
         raise HubError(f"{path}: key {key!r} is not supported by this version; upgrade tokenreel")
     return own
-
-
-def _load_weights(model: Any, path: Path) -> None:
-    try:
-        load_model(model, path, strict=True)
-    except FileNotFoundError as error:
-        raise HubError(f"{path} is missing; download or save the model again") from error
-    except SafetensorError as error:
-        raise HubError(f"{path} is damaged ({error}); download or save the model again") from error
-    except RuntimeError as error:  # torch's: tensors missing, unexpected or of another shape
-        raise HubError(f"{path} does not fit its {CONFIG_FILE}: {' '.join(str(error).split())}") from error
 
 
 def fingerprint(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
