@@ -133,7 +133,7 @@ def test_aliases_are_refused_where_they_stand() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "2026-99-99", "9" * 5000, "? [a]\n: b"])
 def test_yaml_that_python_cannot_hold_is_no_traceback(text: str) -> None:
-    with pytest.raises(ConfigError, match="^not YAML: "):
+    with pytest.raises(ConfigError, match=r"^not YAML: "):
         parse_yaml(text, "not YAML")
 
 

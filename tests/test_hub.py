@@ -232,6 +232,15 @@ def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
     assert "| psnr | 28.12 |" in card
 
 
+def test_what_a_model_says_about_itself_cannot_change_its_card(toy: Toy, tmp_path: Path) -> None:
+    toy.about = {"data": "a|b](http://evil) <script>`*\x1b[2J\n\n# Title", "<b>": 1}
+    toy.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert r"| data | a\|b\](http://evil) \<script\>\`\*\x1b\[2J # Title |" in card
+    assert r"| \<b\> | 1 |" in card
+    assert card.count("\n# ") == 1
+
+
 def test_a_pinned_revision_does_not_change(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/pinned")
     first = hub.repos["model", "me/pinned"].branches["main"]

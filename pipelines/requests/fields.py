@@ -66,8 +66,8 @@ def request(cls: type[T]) -> type[T]:
 class Request:
     """What a command is asked to do. The docstring of a member is the command's help.
 
-    Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path and a
-    list for a tuple.
+    Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path, with ~
+    for the home folder, and a list for a tuple.
     """
 
     heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
@@ -149,7 +149,12 @@ def _checked(value: Any, field: RequestField) -> Any:
 
 def _typed(value: Any, kind: type, flag: str) -> Any:
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        try:
+            return Path(value).expanduser()  # a shell leaves the ~ of --out=~/x as it is
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{flag} (={value}): there is no such home folder; write ./{value} for a folder here"
+            ) from error
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from huggingface_hub import ModelHubMixin
 from safetensors.torch import save_model
 from torch import Tensor
 
-from tokenreel.errors import ConfigError, HubError, shown
+from tokenreel.errors import ConfigError, HubError, shown, visible
 from tokenreel.repositories import HUB_PREFIX, download, parse_repo
 from tokenreel.weights import HALF_TYPES, WeightsFile
 
@@ -195,7 +196,7 @@ def render_card(document: Mapping[str, Any], parameters: int) -> str:
     front = yaml.safe_dump({**card_data, "tags": [*card_data["tags"], kind, name]}, sort_keys=False)
     loader = _PUBLIC_NAMES[kind]
     facts = {"kind": kind, "type": name, "parameters": f"{parameters:,}", **document["about"]}
-    table = "\n".join(f"| {key} | {value} |" for key, value in _flat(facts))
+    table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in _flat(facts))
     details = json.dumps({key: document[key] for key in ("config", "spec") if key in document}, indent=2)
     return f"""---
 {front}---
@@ -224,12 +225,18 @@ model = {loader}.from_pretrained("OWNER/NAME", revision="COMMIT")
 """
 
 
+def _cell(text: str) -> str:
+    """Any text in a table of Markdown: the Hub renders cards, and `about` holds the names of files and folders."""
+    escaped = re.sub(r"([\\`*\[\]<>|&])", r"\\\1", text)
+    return " ".join(visible(escaped).split())
+
+
 def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value)
         else:
-            yield key, f"{value:.4g}" if isinstance(value, float) else str(value)
+            yield str(key), f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def resolve(path_or_repo: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
