@@ -120,6 +120,29 @@ def fields_of(cls: type[Request]) -> Iterator[RequestField]:
         yield RequestField(field.name, kind, type(None) in members, field.metadata[_KEY], required, default)
 
 
+def arguments_of(made: Request) -> list[str]:
+    """The arguments with which the command line makes this request; those that are the default are omitted."""
+    arguments, flags = list[str](), list[str]()
+    for field in fields_of(type(made)):
+        value = getattr(made, field.name)
+        if field.option.positional:
+            arguments.append(str(value))
+        elif value != field.default or field.required:
+            flags += _flag(field, value)
+    return [*arguments, *flags]
+
+
+def _flag(field: RequestField, value: Any) -> list[str]:
+    flag = field.option.flag
+    if field.type is bool:
+        return [flag]
+    if field.is_mapping:
+        return [part for name, element in value.items() for part in (flag, f"{name}={element}")]
+    if field.is_tuple and not field.option.separated:
+        return [part for element in value for part in (flag, str(element))]
+    return [flag, (",".join(value) or "none") if field.is_tuple else str(value)]
+
+
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
