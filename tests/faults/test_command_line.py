@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tokenreel.data.spec import Framing
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.requests.program import TabletopRequest
+from tokenreel.tokenizers.base import build_tokenizer
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e"
 
@@ -36,3 +43,26 @@ def test_a_home_folder_behind_an_equals_sign_is_the_home_folder(
     assert TabletopRequest(directory="./videos").directory == Path("videos")
     with pytest.raises(ConfigError, match="no such home folder"):
         TabletopRequest(directory="~nobody-of-this-name/videos")
+
+
+def test_ctrl_c_on_workers_ends_with_one_line(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to every process of the foreground group, also to one that is importing torch."""
+    tokenizer, out = tmp_path / "tokenizer", tmp_path / "cache"
+    section = {"type": "frame-vqvae", "hidden": 6, "residual": 4, "blocks": 1, "latent": 5}
+    build_tokenizer(section, 8, Framing(16, 16)).save_pretrained(tokenizer)
+    assert run_command(["tabletop", "--videos", "64", "--frames", "64", "--size", "64", str(tmp_path / "videos")]) == 0
+    command = ["tokenize-dataset", "--workers", "2", "--tokenizer", str(tokenizer), "--data", str(tmp_path / "videos")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokenreel", *command, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (out / "zarr.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.5)  # the workers are importing
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("tokenreel: interrupted")
