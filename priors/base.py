@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokenreel.config import TYPE_KEY, from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import StreamSpec, TokenSpec
-from tokenreel.errors import ConfigError
+from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel
 from tokenreel.registry import Registry
 
@@ -38,6 +38,10 @@ PRIORS: Registry[Prior] = Registry(
 )
 
 
+MAX_POSITIONS = 1 << 20  # of a clip
+MAX_VOCABULARY = 1 << 24  # codes of all codebooks
+
+
 @dataclass
 class State:
     """How far each row has advanced. A subclass adds its caches, allocated once with a fixed shape."""
@@ -54,6 +58,7 @@ class Prior(nn.Module, PretrainedModel):
     """
 
     kind: ClassVar[str] = "prior"
+    half_precision: ClassVar[bool] = True
     config_class: ClassVar[type[Any]]
 
     spec: TokenSpec
@@ -256,7 +261,7 @@ def levels_of(section: Mapping[str, Any]) -> list[str | None]:
     Raises ConfigError where it is neither one prior nor one per level.
     """
     if not isinstance(section, Mapping) or not section:
-        raise ConfigError(f"prior: expected a mapping, got {section!r}")
+        raise ConfigError(f"prior: expected a mapping, got {shown(section)}")
     if TYPE_KEY in section:
         return [None]
     for name, part in section.items():
@@ -286,8 +291,18 @@ def part_of_level(section: Mapping[str, Any], level: str | None) -> Mapping[str,
 def build_prior(section: Mapping[str, Any], spec: TokenSpec) -> Prior:
     """The registered prior that a `prior:` section names, for the tokens of `spec`."""
     config = PRIORS.config(section, "prior")
+    _require_size(spec)
     member: Callable[..., Prior] = PRIORS.member(config.type)
     return member(config, spec)
+
+
+def _require_size(spec: TokenSpec) -> None:
+    """Raises ConfigError for tokens that no prior can take: orders and tables of codebooks have entries for each."""
+    positions = sum(stream.positions for stream in spec.streams)
+    vocabulary = sum(stream.codebooks * stream.codebook_size for stream in spec.streams)
+    for what, found, limit in (("tokens", positions, MAX_POSITIONS), ("different codes", vocabulary, MAX_VOCABULARY)):
+        if found > limit:
+            raise ConfigError(f"the spec's clips have {found:,} {what}; a prior takes at most {limit:,}")
 
 
 def raster_order(spec: TokenSpec, names: Iterable[str]) -> Tensor:

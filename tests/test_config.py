@@ -121,3 +121,28 @@ def test_an_unknown_preset_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lvt-bair-paper'"):
         load_preset("lvt-bair-papper")
     assert all(load_preset(name) for name in preset_names())
+
+
+def test_aliases_are_refused_where_they_stand() -> None:
+    """Ten lines of nested aliases are gigabytes, as soon as a message shows them."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    with pytest.raises(ConfigError, match=r"not YAML: alias \*a0 is not supported in line 2, column 10"):
+        parse_yaml("\n".join(lines), "not YAML")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "2026-99-99", "9" * 5000, "? [a]\n: b"])
+def test_yaml_that_python_cannot_hold_is_no_traceback(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^not YAML: "):
+        parse_yaml(text, "not YAML")
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    ["x" * 10**6, {"x" * 10**6: 1}, {"width": "x" * 10**6}, {"width": 3, "quantizer": {"type": "x" * 10**6}}],
+)
+def test_a_message_shows_the_start_of_a_long_value(mapping: object) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_mapping(Model, mapping)
+    assert "xxx" in str(raised.value)
+    assert len(str(raised.value)) < 1000

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError, HubError
-from tokenreel.hub import PretrainedModel, Upload, fingerprint, push_folder
+from tokenreel.hub import PretrainedModel, fingerprint
+from tokenreel.repositories import Upload, push_folder
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,42 @@ def test_a_missing_model_is_reported_as_missing(hub: FakeHub, tmp_path: Path) ->
     assert hub.requests
 
 
+def test_a_revision_is_never_ignored_for_a_local_folder(
+    hub: FakeHub, toy: Toy, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy.push_to_hub("me/toy")
+    commit = hub.repos["model", "me/toy"].branches["main"]
+    other = Toy(ToyConfig(), seed=19)
+    other.save_pretrained(tmp_path / "me/toy")
+    assert_same(Toy.from_pretrained("me/toy"), other)
+    with pytest.raises(HubError, match="me/toy is a local folder and has no revision"):
+        Toy.from_pretrained("me/toy", revision=commit)
+    assert_same(Toy.from_pretrained("hf://me/toy", revision=commit), toy)
+
+
+def test_a_path_below_a_local_folder_is_not_asked_of_the_hub(
+    hub: FakeHub, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    toy.push_to_hub("runs/prior")
+    hub.requests.clear()
+    for name in ("runs/prior", "./runs/prior", "~/prior", "/runs/prior", "hf://runs", "hf://../x", "runs/a..b"):
+        with pytest.raises(HubError, match=r"does not exist in the folder runs|neither a folder nor"):
+            Toy.from_pretrained(name)
+    assert not hub.requests
+    assert_same(Toy.from_pretrained("hf://runs/prior"), toy)
+
+
+def test_a_body_that_is_larger_than_announced_is_cut_off(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/endless")
+    hub.endless["model.safetensors"] = 200 << 20
+    with pytest.raises(HubError, match=r"more than the .* bytes that it announced"):
+        Toy.from_pretrained("me/endless")
+    assert hub.sent < 100 << 20
+
+
 def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/toy")
     assert_same(Toy.from_pretrained("me/toy"), toy)
@@ -193,6 +230,15 @@ def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
     assert "- tokenizer" in card
     assert "| steps | 17 |" in card
     assert "| psnr | 28.12 |" in card
+
+
+def test_what_a_model_says_about_itself_cannot_change_its_card(toy: Toy, tmp_path: Path) -> None:
+    toy.about = {"data": "a|b](http://evil) <script>`*\x1b[2J\n\n# Title", "<b>": 1}
+    toy.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert r"| data | a\|b\](http://evil) \<script\>\`\*\x1b\[2J # Title |" in card
+    assert r"| \<b\> | 1 |" in card
+    assert card.count("\n# ") == 1
 
 
 def test_a_pinned_revision_does_not_change(hub: FakeHub, toy: Toy) -> None:
@@ -239,7 +285,8 @@ def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path) -> None:
     """In a new process, because the endpoint is read only once."""
     code = """
 from tokenreel.errors import HubError
-from tokenreel.hub import Upload, push_folder, resolve
+from tokenreel.hub import resolve
+from tokenreel.repositories import Upload, push_folder
 for call in (lambda: resolve("me/x"), lambda: push_folder(".", "me/x", Upload("model", ("*",)))):
     try:
         call()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenreel.config import from_mapping, load_preset, to_mapping
 from tokenreel.data.spec import Framing, TokenSpec
-from tokenreel.errors import ConfigError
+from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel, fingerprint
 from tokenreel.registry import Registry
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig
@@ -128,7 +128,7 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         spec = TokenSpec.from_json(document["spec"])
         tokenizer = build_tokenizer(document["config"], spec.frames, spec.framing)
         if tokenizer.spec != spec:
-            raise ConfigError(f"spec: the configuration results in {tokenizer.spec}, the file has {spec}")
+            raise ConfigError(f"spec: the configuration results in {shown(tokenizer.spec)}, the file has {shown(spec)}")
         return cls.require_own(tokenizer)
 
     @classmethod

@@ -24,6 +24,9 @@ from tokenreel.tokenizers.quantizers.vq import VQConfig
 STREAM = "video"
 
 
+MAX_DOWNSAMPLINGS = 16  # a token of 65,536 x 65,536 pixels
+
+
 @dataclass(frozen=True)
 class FrameVQVAEConfig:
     type: ClassVar[str] = "frame-vqvae"
@@ -38,6 +41,8 @@ class FrameVQVAEConfig:
     def __post_init__(self) -> None:
         if min(self.residual, self.downsamplings, self.latent) < 1 or self.blocks < 0:
             raise ConfigError(f"residual, downsamplings and latent must be at least 1, blocks at least 0, got {self}")
+        if self.downsamplings > MAX_DOWNSAMPLINGS:
+            raise ConfigError(f"downsamplings (={self.downsamplings}) must be at most {MAX_DOWNSAMPLINGS}")
         least = 2 ** (self.downsamplings - 1)
         if self.hidden < least:
             raise ConfigError(f"hidden (={self.hidden}) must be at least {least}, 2^(downsamplings - 1)")

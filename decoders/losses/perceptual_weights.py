@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tokenreel.decoders.losses.perceptual import TABLETOP, VGG16, PerceptualNetwork
 from tokenreel.errors import ConfigError
-from tokenreel.hub import hub_errors
+from tokenreel.repositories import BoundedProgress, hub_errors, parse_repo
 
 BLOCKS = {"vgg16": VGG16, "tabletop": TABLETOP}
 SUFFIX = ".safetensors"
@@ -80,8 +80,9 @@ def load_perceptual(config: PerceptualConfig) -> PerceptualNetwork:
 
 def _locate(config: PerceptualConfig) -> Path:
     if config.repo is not None:
-        with hub_errors(config.repo, config.revision):
-            return Path(hf_hub_download(config.repo, config.filename, revision=config.revision))
+        repo, _ = parse_repo(config.repo)
+        with hub_errors(repo, config.revision):
+            return Path(hf_hub_download(repo, config.filename, revision=config.revision, tqdm_class=BoundedProgress))
     path = Path(str(config.file)).expanduser()
     if not path.is_file():
         raise ConfigError(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES
-from tokenreel.data.cache.layout import STREAMS
-from tokenreel.data.cache.manifest import MANIFEST
+from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES, CacheDocuments
+from tokenreel.data.cache.layout import COLUMNS
+from tokenreel.data.cache.manifest import MANIFEST, expected_keys
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.verify import verify_cache
 from tokenreel.errors import HubError
-from tokenreel.hub import CARD_FILE, CONFIG_FILE, MODEL_FILES, Upload
+from tokenreel.hub import CARD_FILE, CONFIG_FILE, MODEL_FILES
 from tokenreel.pipelines.artifacts.verification import verify_model
+from tokenreel.repositories import RepoType, Upload
+
+DOWNLOADS: dict[RepoType, tuple[str, ...]] = {  # glob patterns of what may be an artifact's file
+    "model": MODEL_FILES,
+    "dataset": (CARD_FILE, ORIGIN, PLAN, SOURCES, ROOT, MANIFEST, "streams/*", *(f"{name}/*" for name in COLUMNS)),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,12 @@ class Artifact:
     kind: str
     identity: str  # weights_fingerprint, or cache_id
     upload: Upload
+    files: frozenset[str]  # all that belongs to it, by path below its folder
+
+    def strays(self, path: Path) -> Iterator[str]:
+        """The files in its folder `path` that do not belong to it, by path below the folder."""
+        names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or file.is_file())
+        return (name for name in names if name not in self.files)
 
 
 def inspect_artifact(path: Path) -> Artifact:
@@ -41,21 +54,24 @@ def inspect_artifact(path: Path) -> Artifact:
 
 def _model(path: Path) -> Artifact:
     verified = verify_model(path)
-    return Artifact(verified["kind"], verified["weights_fingerprint"], Upload("model", MODEL_FILES))
+    return Artifact(
+        verified["kind"], verified["weights_fingerprint"], Upload("model", MODEL_FILES), frozenset(MODEL_FILES)
+    )
 
 
 def _cache(path: Path) -> Artifact:
     verify_cache(path)
     cache = TokenCache.open(path)
-    arrays = tuple(f"{array.name}/*" for array in cache.header.arrays)
+    documents = CacheDocuments.load(path).files().keys()
     upload = Upload(
         "dataset",
-        files=(PLAN, SOURCES, ROOT, f"{STREAMS}/{ROOT}", *arrays),
+        files=(*sorted(documents - {ORIGIN}), *(f"{array.name}/c/*" for array in cache.header.arrays)),
         last=(MANIFEST,),
         # private, so not uploaded: paths of data and tokenizer, and those in reasons of invalid rows (commits/)
         texts={CARD_FILE: _cache_card(cache), ORIGIN: "{}\n"},
     )
-    return Artifact("token cache", str(cache.cache_id), upload)
+    files = frozenset((*documents, *expected_keys(cache.header), MANIFEST, CARD_FILE))
+    return Artifact("token cache", str(cache.cache_id), upload, files)
 
 
 def _cache_card(cache: TokenCache) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tokenreel.errors import visible
 from tokenreel.pipelines.cli.parameters import parameters_of
 from tokenreel.pipelines.cli.summary import summary_lines
 from tokenreel.pipelines.common.progress import silence
@@ -44,7 +45,8 @@ class RequestCommand(click.Command):
             run = self.command.load()
         summary = run(request)
         if os.environ.get("RANK", "0") == "0":  # of several launched processes only the first prints
-            click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(summary_lines(summary)))
+            text = json.dumps(summary, indent=2) if as_json else visible("\n".join(summary_lines(summary)))
+            click.echo(text)
         return QUARANTINED if summary.get("quarantined") else 0
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

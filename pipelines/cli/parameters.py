@@ -58,7 +58,7 @@ def _type(kind: Any, field: RequestField) -> click.ParamType:
     if field.choices:
         return click.Choice(field.choices)
     if kind is Path:
-        return click.Path(path_type=Path)
+        return click.Path()  # a string, of which the request makes a path
     if kind is int and low is not None:
         return click.IntRange(int(low), min_open=option.above is not None)
     if kind is float and low is not None:

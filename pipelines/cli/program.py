@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from tokenreel import __version__
-from tokenreel.errors import ConfigError, UserError
+from tokenreel.errors import ConfigError, UserError, visible
 from tokenreel.pipelines.cli.command import INTERRUPTED, CommandGroup, RequestCommand
 from tokenreel.pipelines.run import COMMANDS, Command
 
@@ -86,5 +86,5 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"tokenreel: {message}", err=True)
+    click.echo(visible(f"tokenreel: {message}"), err=True)
     return code

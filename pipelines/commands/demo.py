@@ -55,18 +55,21 @@ def _run(request: DemoRequest, out: Path) -> dict[str, Any]:
     source = str(videos) if request.data is None else request.data
     if request.data is None:
         made = TabletopRequest(directory=videos, videos=VIDEOS, frames=FRAMES, size=SIZE, seed=seed)
-        stages.run("videos", tabletop.run, made)
+        stages.run("videos", "tabletop", tabletop.run, made)
     stages.run(
         "tokenizer",
+        "train-tokenizer",
         train_tokenizer.run,
         TrainTokenizerRequest(data=source, out=tokenizer, preset=preset, seed=seed),
     )
     stages.run(
         "tokens",
+        "tokenize-dataset",
         tokenize_dataset.run,
         TokenizeRequest(tokenizer=str(tokenizer), data=source, out=cache, workers=WORKERS),
     )
-    stages.run("prior", train_prior.run, TrainPriorRequest(cache=cache, out=prior, preset=preset, seed=seed))
+    training = TrainPriorRequest(cache=cache, out=prior, preset=preset, seed=seed)
+    stages.run("prior", "train-prior", train_prior.run, training)
     sampling = SampleRequest(
         prior=(str(prior),),
         cache=cache,
@@ -78,8 +81,9 @@ def _run(request: DemoRequest, out: Path) -> dict[str, Any]:
         top_k=TOP_K,
         speculate=SPECULATE,
     )
-    stages.run("samples", sample.run, sampling)
-    stages.run("decoded", decode.run, DecodeRequest(tokens=samples, tokenizer=str(tokenizer), out=out / "decoded"))
+    stages.run("samples", "sample", sample.run, sampling)
+    decoding = DecodeRequest(tokens=samples, tokenizer=str(tokenizer), out=out / "decoded")
+    stages.run("decoded", "decode", decode.run, decoding)
     bound = choice_bits_per_code(TokenCache.open(cache), videos, GIVEN) if request.data is None else None
-    scores = write_demo_report(out, source, preset, stages, SampleSettings(GIVEN, CLIPS, TOP_K), bound)
+    scores = write_demo_report(out, source, stages, SampleSettings(GIVEN, CLIPS, TOP_K), bound)
     return {"out": str(out), "seconds": round(time.perf_counter() - started, 1), **scores}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenreel.hub import push_folder
 from tokenreel.pipelines.artifacts.publishing import inspect_artifact
 from tokenreel.pipelines.requests.artifacts import PushRequest
+from tokenreel.repositories import push_folder
 
 
 def run(request: PushRequest) -> dict[str, Any]:
@@ -16,5 +16,8 @@ def run(request: PushRequest) -> dict[str, Any]:
     HubError where the folder is not intact.
     """
     published = inspect_artifact(request.path)
-    commit = push_folder(request.path, request.repo, published.upload, request.revision, private=request.private)
+    strays = tuple(published.strays(request.path))
+    commit = push_folder(
+        request.path, request.repo, published.upload, request.revision, private=request.private, omit=strays
+    )
     return {"repo": request.repo, "kind": published.kind, "identity": published.identity, "revision": commit}

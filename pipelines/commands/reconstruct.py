@@ -20,8 +20,10 @@ from tokenreel.tokenizers.base import VideoTokenizer
 
 
 def run(request: ReconstructRequest) -> dict[str, Any]:
-    """Reconstructs the first `num` clips of the split: `out/original`, `out/reconstructed` and `out/side_by_side` hold
-    an mp4 of each, `out/scores.json` the scores over all of them, without the given frames.
+    """Reconstructs the first `num` clips of the split (None: validation, or all clips where that is empty).
+
+    `out/original`, `out/reconstructed` and `out/side_by_side` hold an mp4 of each, `out/scores.json` the scores over
+    all of them, without the given frames.
 
     Raises DataError where the split has no clip, ConfigError for context that the tokenizer or the clips do not have.
     """
@@ -32,7 +34,8 @@ def run(request: ReconstructRequest) -> dict[str, Any]:
     folders = [out / name for name in ("original", "reconstructed", "side_by_side")]
     with DecodePool(request.data, workers=1) as pool:
         plan = plan_of(pool, data_config_of(tokenizer))
-        rows = plan.rows(request.split)[: request.num]
+        split = request.split or ("validation" if len(plan.rows("validation")) else None)
+        rows = plan.rows(split)[: request.num]
         if not len(rows):
             raise DataError(f"--split {request.split}: {request.data} has no such clip among its {len(plan)}")
         fresh_folder(out)
@@ -52,7 +55,7 @@ def run(request: ReconstructRequest) -> dict[str, Any]:
         "out": str(out),
         "clips": len(rows),
         "videos": len(set(plan.video[rows].tolist())),
-        "split": request.split,
+        "split": split or "all",
         "context": tokenizer.context if context is None else context,
         "given_frames": given,
         **scores,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenreel.config import TYPE_KEY, load_preset, load_yaml, merge, parse_yaml
-from tokenreel.errors import ConfigError, nearest_name
+from tokenreel.errors import ConfigError, nearest_name, shown
 
 SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "training")
 STAGES = ("tokenizer", "prior", "generator")  # parts that `training:` may have
@@ -44,7 +44,7 @@ def resolve(
     for layer in layers:
         for name in layer:
             if name not in SECTIONS:
-                raise ConfigError(f"section {name!r} is not known; {nearest_name(name, SECTIONS)}")
+                raise ConfigError(f"section {shown(name)} is not known; {nearest_name(name, SECTIONS)}")
         sections = merge(sections, layer)
     levels = set(sections["prior"]) if isinstance(sections.get("prior"), Mapping) else set()
     training: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def resolve(
 def require_section(sections: Mapping[str, Any], name: str) -> Any:
     """The section `name`. Raises ConfigError if there is none."""
     if name not in sections:
-        raise ConfigError(f"no section {name!r}: give --preset NAME or --config FILE that has one")
+        raise ConfigError(f"no section {shown(name)}: give --preset NAME or --config FILE that has one")
     return sections[name]
 
 
@@ -74,7 +74,7 @@ def _training(section: Any, stage: str, level: str | None, levels: Container[str
 
 def _require_mapping(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+        raise ConfigError(f"{path}: expected a mapping, got {shown(value)}")
     return value
 
 

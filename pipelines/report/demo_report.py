@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from tokenreel.pipelines.decoding.reconstruction import (
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens, frame_rate_of
 from tokenreel.pipelines.report.charts import Line
 from tokenreel.pipelines.report.run_report import RunReport, write_picture, write_report
-from tokenreel.pipelines.requests.fields import Request
+from tokenreel.pipelines.requests.fields import Request, arguments_of
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -37,13 +38,15 @@ R = TypeVar("R", bound=Request)
 
 
 class Stages:
-    """Runs stages and keeps their summaries and durations."""
+    """Runs stages and keeps their summaries, durations and commands."""
 
     def __init__(self) -> None:
+        self.commands: list[str] = []  # as somebody would type them
         self.summaries: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
 
-    def run(self, name: str, stage: Callable[[R], dict[str, Any]], request: R) -> None:
+    def run(self, name: str, command: str, stage: Callable[[R], dict[str, Any]], request: R) -> None:
+        self.commands.append(shlex.join(["tokenreel", command, *arguments_of(request)]))
         started = time.perf_counter()
         self.summaries[name] = stage(request)
         self.seconds[name] = time.perf_counter() - started
@@ -77,7 +80,7 @@ class SampleSettings:
 
 
 def write_demo_report(
-    out: Path, source: str, preset: str, stages: Stages, settings: SampleSettings, choice_bits: float | None
+    out: Path, source: str, stages: Stages, settings: SampleSettings, choice_bits: float | None
 ) -> dict[str, Any]:
     """Writes `out/report.html` and returns its scores.
 
@@ -110,7 +113,7 @@ def write_demo_report(
             held_out.scores, prior, stages.summaries["prior"]["held_out_clips"], counters[level], counted
         ),
         scored=f"{held_out.clips} held-out clips ({held_out.videos} of the videos)",
-        commands=_commands(source, preset),
+        commands="\n".join(("export OMP_NUM_THREADS=1", *stages.commands)),
     )
     write_report(out / "report.html", page)
     write_picture(out / "samples.png", page)
@@ -216,15 +219,3 @@ def _score_rows(
         if key in prior:
             rows.append((f"bits/code, {name}", f"{prior[key]:.3f}", meaning))
     return rows
-
-
-def _commands(source: str, preset: str) -> str:
-    return "\n".join(
-        (
-            f"tokenreel train-tokenizer --preset {preset} --data {source} --out tokenizer",
-            f"tokenreel tokenize-dataset --tokenizer tokenizer --data {source} --out tokens.zarr",
-            f"tokenreel train-prior --preset {preset} --cache tokens.zarr --out prior",
-            "tokenreel sample --prior prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
-            "tokenreel decode --tokens samples.zarr --tokenizer tokenizer --out samples",
-        )
-    )

@@ -13,7 +13,6 @@ from tokenreel.pipelines.requests.shared import (
     FORMAT,
     OUT,
     REVISION,
-    SPLIT,
     TOKENIZER,
     FileFormat,
     Split,
@@ -70,7 +69,11 @@ class ReconstructRequest(Request):
     data: str = option(*DATA)
     out: Path = option(*OUT)
     num: int = option("--num", "Number of clips.", default=16, minimum=1)
-    split: Split | None = option(*SPLIT, default="validation")  # None, from Python: all clips
+    split: Split | None = option(
+        "--split",
+        "Split whose clips are used. Default: validation, or all clips where no video is held out.",
+        default=None,
+    )
     context: int | None = option(*CONTEXT, default=None, minimum=0)
     given_frames: int = option(
         "--given-frames",

@@ -66,8 +66,8 @@ def request(cls: type[T]) -> type[T]:
 class Request:
     """What a command is asked to do. The docstring of a member is the command's help.
 
-    Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path and a
-    list for a tuple.
+    Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path, with ~
+    for the home folder, and a list for a tuple.
     """
 
     heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
@@ -120,6 +120,29 @@ def fields_of(cls: type[Request]) -> Iterator[RequestField]:
         yield RequestField(field.name, kind, type(None) in members, field.metadata[_KEY], required, default)
 
 
+def arguments_of(made: Request) -> list[str]:
+    """The arguments with which the command line makes this request; those that are the default are omitted."""
+    arguments, flags = list[str](), list[str]()
+    for field in fields_of(type(made)):
+        value = getattr(made, field.name)
+        if field.option.positional:
+            arguments.append(str(value))
+        elif value != field.default or field.required:
+            flags += _flag(field, value)
+    return [*arguments, *flags]
+
+
+def _flag(field: RequestField, value: Any) -> list[str]:
+    flag = field.option.flag
+    if field.type is bool:
+        return [flag]
+    if field.is_mapping:
+        return [part for name, element in value.items() for part in (flag, f"{name}={element}")]
+    if field.is_tuple and not field.option.separated:
+        return [part for element in value for part in (flag, str(element))]
+    return [flag, (",".join(value) or "none") if field.is_tuple else str(value)]
+
+
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
@@ -149,7 +172,12 @@ def _checked(value: Any, field: RequestField) -> Any:
 
 def _typed(value: Any, kind: type, flag: str) -> Any:
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        try:
+            return Path(value).expanduser()  # a shell leaves the ~ of --out=~/x as it is
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{flag} (={value}): there is no such home folder; write ./{value} for a folder here"
+            ) from error
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -60,6 +60,7 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        process_group=0,  # Ctrl-C is for this process, which then ends them
     )
     assert process.stdin is not None
     order = {"job": to_mapping(job), "shards": list(shards), "registered": registrations(REGISTRIES)}

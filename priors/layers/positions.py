@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenreel.errors import ConfigError
+
+MAX_WIDTH = 1 << 16
 _MAX_WAVELENGTH = 1e4  # wavelengths rise from 2 pi to almost 2 pi times this
 
 
@@ -17,8 +20,11 @@ def raster_coordinates(shape: tuple[int, int, int]) -> np.ndarray:
 def sinusoids(shape: tuple[int, int, int], width: int) -> Tensor:
     """float32 [P, width], locations in raster order: a third for each axis, first sines, then cosines.
 
-    If `width` is no multiple of 6, the channels left over are zero. On the CPU, whatever the default device.
+    If `width` is no multiple of 6, the channels left over are zero. On the CPU, whatever the default device. Raises
+    ConfigError for a width that no network has.
     """
+    if width > MAX_WIDTH:
+        raise ConfigError(f"width (={width}) must be at most {MAX_WIDTH}")
     waves = width // 6
     frequencies = _MAX_WAVELENGTH ** -(np.arange(waves) / waves)
     angles = raster_coordinates(shape)[:, :, None] * frequencies  # [P, 3, waves]

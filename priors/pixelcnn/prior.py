@@ -9,6 +9,7 @@ B rows, P locations of a volume, K codebook size, L = volumes * P positions of t
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class PixelCNN(SlicedPrior):
     predicted: their tokens depend on later frames.
     """
 
+    half_precision: ClassVar[bool] = False
     config: PixelCNNConfig
 
     def __init__(

@@ -106,7 +106,7 @@ class Stack(nn.Module):
         before = boxes_before((k, k, k), shape[0])
         self.first = BoxConvolution(config.embedding, config.hidden, [above, *before])
         self.first_left = BoxConvolution(config.embedding, config.hidden, [(NOW, NOW, range(-half, 0))], bias=False)
-        with_attention = [i % config.attention_every == 0 for i in range(1, config.layers + 1)]
+        with_attention = (i % config.attention_every == 0 for i in range(1, config.layers + 1))
         self.layers = nn.ModuleList(Layer(config, shape[0], attention) for attention in with_attention)
         self.previous_token = nn.Linear(config.embedding, config.hidden, bias=False)
         self.register_buffer("position_embedding", sinusoids(shape, config.hidden), persistent=False)

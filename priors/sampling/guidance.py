@@ -17,6 +17,8 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior, Tokens
 
+MAX_GUIDANCE = 1e30  # beyond it nothing changes, and float32 overflows
+
 
 def require_guidable(prior: Prior, guidance: float, given: Collection[str]) -> None:
     """Raises ConfigError where a control is neither `given` nor absent in training, and where the prior or the `given`
@@ -76,7 +78,8 @@ def guided(log_probs: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
     """unconditional + guidance * (log_probs - unconditional), normalised; all [..., K] nats. -inf in `log_probs` stays
     -inf.
     """
-    mixed = unconditional + guidance * (log_probs - unconditional)
+    scale = min(guidance, MAX_GUIDANCE)
+    mixed = unconditional + scale * (log_probs - unconditional)
     return mixed.masked_fill(log_probs == -torch.inf, -torch.inf).log_softmax(-1)
 
 

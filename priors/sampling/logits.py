@@ -61,6 +61,12 @@ class SamplingConfig(StreamSampling):
         return [self.streams.get(name, self) for name in names]
 
 
+# Settings beyond these leave one possible distribution, the limit, and lead to inf and NaN in float32.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30  # below: greedy, as log-probs divided by it overflow
+MIN_TOP_P = 1e-30
+MAX_TOP_K = 1 << 62  # of int64
+
+
 class TokenSampler:
     """Samples tokens at positions of an order in which each position has the setting of its stream."""
 
@@ -71,13 +77,17 @@ class TokenSampler:
         """
         device = setting_index.device
         setting_index = torch.cat([setting_index, setting_index[-1:]])
+        greedy = [s.greedy or s.temperature < MIN_TEMPERATURE for s in settings]
         self.plain = all(s.temperature == 1 and not s.top_k and s.top_p == 1 and not s.greedy for s in settings)
         self.filters = any(s.top_k or s.top_p < 1 for s in settings)
         self.candidates = 0 if any(not s.top_k for s in settings) else max(s.top_k for s in settings)  # 0: all
-        self.temperature = torch.tensor([s.temperature for s in settings], device=device)[setting_index]
-        self.top_k = torch.tensor([s.top_k or 2**62 for s in settings], device=device)[setting_index]
-        self.top_p = torch.tensor([s.top_p for s in settings], device=device)[setting_index]
-        self.greedy = torch.tensor([s.greedy for s in settings], device=device)[setting_index]
+        temperature = [min(max(s.temperature, MIN_TEMPERATURE), MAX_TEMPERATURE) for s in settings]
+        self.temperature = torch.tensor(temperature, device=device)[setting_index]
+        self.top_k = torch.tensor([min(s.top_k or MAX_TOP_K, MAX_TOP_K) for s in settings], device=device)[
+            setting_index
+        ]
+        self.top_p = torch.tensor([max(s.top_p, MIN_TOP_P) for s in settings], device=device)[setting_index]
+        self.greedy = torch.tensor(greedy, device=device)[setting_index]
 
     def __call__(self, log_probs: Tensor, positions: Tensor, numbers: Tensor) -> Tensor:
         """Tokens [B, n] from log_probs [B, n, K] at `positions` [B, n], by uniform `numbers` [B, n], float64."""

@@ -49,6 +49,7 @@ def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate
     if not window.free.any():
         indices = prior.flatten(window.tokens).masked_fill(~window.given, 0)
         return WindowSample(indices, torch.zeros(indices.shape, device=indices.device), 0)
+    speculate = min(speculate, window.free.shape[1])
     loop = _Loop(prior, window, sampler, speculate)
     while remaining := loop.max_remaining():
         for _ in range(-(-remaining // (speculate + 1))):  # no row is done sooner; asking synchronises with the device

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import yaml
 
-from tokenreel.errors import ConfigError, nearest_name
+from tokenreel.errors import MAX_SHOWN, ConfigError, nearest_name, shown
 
 BASE_KEY = "base"  # the key of a preset that names the preset it modifies
 TYPE_KEY = "type"  # the key that names the member of a registry or union that a mapping configures
@@ -42,12 +42,12 @@ def from_mapping(cls: type[C], mapping: Any, path: str = "config") -> C:
     A field annotated `Annotated[..., REGISTRY]` accepts the configuration of any member of that registry.
     """
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {mapping!r}")
+        raise ConfigError(f"{path}: expected a mapping for {cls.__name__}, got {shown(mapping)}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     values = {key: value for key, value in mapping.items() if key != TYPE_KEY or TYPE_KEY in fields}
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{path}.{key}: unknown key; {nearest_name(str(key), fields)}")
+            raise ConfigError(f"{path}.{str(key)[:MAX_SHOWN]}: unknown key; {nearest_name(str(key), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
@@ -85,7 +85,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_union(arguments, value, path)
     if origin is typing.Literal:
         if value not in arguments:
-            raise ConfigError(f"{path}: {value!r} is not allowed; {nearest_name(str(value), map(str, arguments))}")
+            raise ConfigError(f"{path}: {shown(value)} is not allowed; {nearest_name(str(value), map(str, arguments))}")
         return value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, path)
@@ -93,21 +93,21 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_tuple(arguments, value, path)
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+            raise ConfigError(f"{path}: expected a mapping, got {shown(value)}")
         return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Any or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
         return value
-    raise ConfigError(f"{path}: expected {hint.__name__}, got {type(value).__name__} ({value!r})")
+    raise ConfigError(f"{path}: expected {hint.__name__}, got {type(value).__name__} ({shown(value)})")
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{path}: expected a list, got {value!r}")
+        raise ConfigError(f"{path}: expected a list, got {shown(value)}")
     hints = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else list(arguments)
     if len(hints) != len(value):
-        raise ConfigError(f"{path}: expected {len(hints)} values, got {len(value)} ({value!r})")
+        raise ConfigError(f"{path}: expected {len(hints)} values, got {len(value)} ({shown(value)})")
     return tuple(_convert(hint, item, f"{path}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 
@@ -125,10 +125,10 @@ def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     if not by_type:
         return _convert_first(members, value, path)
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: expected a mapping with a {TYPE_KEY!r}, got {value!r}")
+        raise ConfigError(f"{path}: expected a mapping with a {TYPE_KEY!r}, got {shown(value)}")
     name = value.get(TYPE_KEY)
     if not isinstance(name, str) or name not in by_type:
-        raise ConfigError(f"{path}.{TYPE_KEY}: {name!r} is not known; {nearest_name(str(name), by_type)}")
+        raise ConfigError(f"{path}.{TYPE_KEY}: {shown(name)} is not known; {nearest_name(str(name), by_type)}")
     return from_mapping(by_type[name], value, path)
 
 
@@ -138,7 +138,7 @@ def _convert_first(members: tuple[Any, ...], value: Any, path: str) -> Any:
             return _convert(member, value, path)
         except ConfigError:
             continue
-    raise ConfigError(f"{path}: expected one of {', '.join(m.__name__ for m in members)}, got {value!r}")
+    raise ConfigError(f"{path}: expected one of {', '.join(m.__name__ for m in members)}, got {shown(value)}")
 
 
 def canonical_json(document: Any) -> bytes:
@@ -165,7 +165,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only. As in YAML 1.2, 1e-4 is a number; in YAML 1.1, which PyYAML follows, it is a string."""
+    """Plain data only. As in YAML 1.2, 1e-4 is a number; in YAML 1.1, which PyYAML follows, it is a string.
+
+    Aliases are refused: nested ones make gigabytes of a few lines.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(None, None, f"alias *{event.anchor} is not supported", event.start_mark)
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -181,8 +190,8 @@ def parse_yaml(text: str, complaint: str) -> Any:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{complaint}: {error.problem}{where}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{complaint}: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2026-99-99, an integer of 5,000 digits
+        raise ConfigError(f"{complaint}: {' '.join(str(error).split())[:MAX_SHOWN]}") from error
 
 
 def preset_names() -> list[str]:
@@ -197,7 +206,7 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises ConfigError, with the nearest name, for an unknown one.
     """
     if name not in preset_names():
-        raise ConfigError(f"preset {name!r} is not known; {nearest_name(name, preset_names())}")
+        raise ConfigError(f"preset {shown(name)} is not known; {nearest_name(name, preset_names())}")
     with resources.as_file(resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml") as path:
         preset = load_yaml(path)
     base = preset.pop(BASE_KEY, None)

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from tokenreel.config import TYPE_KEY, from_mapping
-from tokenreel.errors import ConfigError, nearest_name
+from tokenreel.errors import ConfigError, nearest_name, shown
 
 M = TypeVar("M")  # the base class of a registry's members
 
@@ -67,7 +67,7 @@ class Registry(Generic[M]):
         """The class of that short name; ConfigError, with the nearest known one, if there is none."""
         if not isinstance(name, str) or name not in self._members:
             raise ConfigError(
-                f"{path}.{TYPE_KEY}: no {self.kind} is called {name!r}; {nearest_name(str(name), self)}. "
+                f"{path}.{TYPE_KEY}: no {self.kind} is called {shown(name)}; {nearest_name(str(name), self)}. "
                 "If code of your own registers it, import that code first"
             )
         member = self._members[name]
@@ -77,7 +77,7 @@ class Registry(Generic[M]):
         """The configuration dataclass of the member that `mapping` names, filled from it."""
         if not isinstance(mapping, Mapping) or TYPE_KEY not in mapping:
             raise ConfigError(
-                f"{path}: expected a mapping with {TYPE_KEY!r}, one of {', '.join(self)}; got {mapping!r}"
+                f"{path}: expected a mapping with {TYPE_KEY!r}, one of {', '.join(self)}; got {shown(mapping)}"
             )
         member: Any = self.member(mapping[TYPE_KEY], path)
         return from_mapping(member.config_class, mapping, path)

@@ -49,6 +49,8 @@ class FakeHub:
     blobs: Files = field(default_factory=dict)  # large files by sha256, uploaded before their commit
     requests: list[tuple[str, str]] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)  # file name -> how many of its downloads are interrupted half-way
+    endless: dict[str, int] = field(default_factory=dict)  # file name -> bytes that are sent in chunks instead
+    sent: int = 0  # bytes of these
     gated: set[str] = field(default_factory=set)
     refuses_uploads: bool = False
     refuses_writing: bool = False  # as without a token
@@ -217,12 +219,31 @@ def _download(request: _Handler, dataset: str | None, name: str, revision: str, 
     first = int(start[1]) if start else 0
     if start:
         headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+    if path in request.hub.endless:
+        return _send_chunks(request, headers, request.hub.endless[path])
     rest = data[first:]
     if request.hub.cut.get(path, 0):
         request.hub.cut[path] -= 1
         request.close_connection = True  # the client waits in vain for the rest of the announced length
         return request.send(206 if start else 200, rest[: len(rest) // 2], headers, announced=len(rest))
     return request.send(206 if start else 200, rest, headers)
+
+
+def _send_chunks(request: _Handler, headers: dict[str, str], size: int) -> None:
+    """A body of `size` zero bytes, whose header does not say how long it is."""
+    request.close_connection = True
+    request.send_response(200)
+    for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    chunk = bytes(1 << 20)
+    try:
+        for _ in range(0, size, len(chunk)):
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            request.hub.sent += len(chunk)
+        request.wfile.write(b"0\r\n\r\n")
+    except OSError:  # the client has seen enough
+        return
 
 
 _REPO = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"

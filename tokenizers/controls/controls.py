@@ -15,7 +15,7 @@ from torch import nn
 from tokenreel.data.cache.layout import COLUMNS
 from tokenreel.data.controls.inputs import ControlInput, ControlSource
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec, given_name
-from tokenreel.errors import ConfigError, DataError, nearest_name
+from tokenreel.errors import ConfigError, DataError, nearest_name, shown
 from tokenreel.hub import PretrainedModel
 from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS, ControlEncoder, DatasetInfo, build_control_encoder
 
@@ -90,9 +90,13 @@ class Controls(nn.Module, PretrainedModel):
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         encoders = {}
-        if not isinstance(entries := document["config"].get("encoders"), list):
-            raise ConfigError(f"config.encoders: expected a list of the encoders of controls, got {entries!r}")
+        config = document["config"]
+        entries = config.get("encoders") if isinstance(config, Mapping) else config
+        if not isinstance(entries, list):
+            raise ConfigError(f"config.encoders: expected a list of the encoders of controls, got {shown(entries)}")
         for entry in entries:
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+                raise ConfigError(f"config.encoders: expected mappings with the name of a control, got {shown(entry)}")
             settings = {key: value for key, value in entry.items() if key != "name"}
             encoder = build_control_encoder(CONTROL_ENCODERS.config(settings, f"controls.{entry['name']}"))
             encoder.document = settings
@@ -117,7 +121,7 @@ def resolved_encoders(section: Any) -> dict[str, ControlEncoder]:
 def _configs(section: Any) -> dict[str, Any]:
     """Configurations by control."""
     if not isinstance(section, Mapping):
-        raise ConfigError(f"controls: expected a mapping of names to controls, got {section!r}")
+        raise ConfigError(f"controls: expected a mapping of names to controls, got {shown(section)}")
     return {name: CONTROL_ENCODERS.config(entry, f"controls.{name}") for name, entry in section.items()}
 
 

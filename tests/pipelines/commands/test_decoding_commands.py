@@ -178,6 +178,19 @@ def test_reconstruct_writes_originals_and_reconstructions_and_scores_them(folder
     assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["one.mp4", "two.mp4", "three.mp4"])
+def test_reconstruct_takes_a_single_video_whatever_its_split(folder: Path, tmp_path: Path, name: str) -> None:
+    video = tmp_path / name
+    write_video(video, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
+    tokenizer = str(folder / "tokenizer")
+    summary = reconstruct.run(ReconstructRequest(tokenizer=tokenizer, data=str(video), out=tmp_path / "out"))
+    assert (summary["clips"], summary["split"]) == (1, "all")
+    with pytest.raises(DataError, match=r"--split validation: .* has no such clip"):
+        reconstruct.run(
+            ReconstructRequest(tokenizer=tokenizer, data=str(video), out=tmp_path / "no", split="validation")
+        )
+
+
 def test_reconstruct_names_unreadable_videos(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for name in ("a.mp4", "b.mp4"):

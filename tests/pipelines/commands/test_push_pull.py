@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_hub import FakeHub
+from fake_hub import FakeHub, Repo
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_token_file
@@ -130,6 +130,72 @@ def test_a_folder_that_is_not_empty_is_not_changed(hub: FakeHub, prior: Path, tm
     with pytest.raises(UserError, match="already exists and is not empty"):
         pull.run(PullRequest(repo="me/prior", path=tmp_path / "full"))
     assert (tmp_path / "full/mine.txt").read_text() == "mine"
+
+
+def test_a_folder_of_somebody_else_is_not_taken_for_an_interrupted_download(
+    hub: FakeHub, prior: Path, tmp_path: Path
+) -> None:
+    push.run(PushRequest(path=prior, repo="me/prior"))
+    hub.repos["model", "me/junk"] = Repo("me/junk")
+    hub.repos["model", "me/junk"].commit("main", {"README.md": b"junk"})
+    mine = tmp_path / "back.partial/mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for repo in ("me/prior", "me/junk"):
+        with pytest.raises(UserError, match=r"back\.partial exists and is no interrupted download"):
+            pull.run(PullRequest(repo=repo, path=tmp_path / "back"))
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_download_of_another_repository_is_not_continued(hub: FakeHub, prior: Path, tmp_path: Path) -> None:
+    for repo in ("me/one", "me/two"):
+        push.run(PushRequest(path=prior, repo=repo))
+    hub.cut["model.safetensors"] = 99
+    with pytest.raises(HubError):
+        pull.run(PullRequest(repo="me/one", path=tmp_path / "back"))
+    hub.cut.clear()
+    with pytest.raises(UserError, match=r"is an interrupted download of me/one .*, not of me/two"):
+        pull.run(PullRequest(repo="me/two", path=tmp_path / "back"))
+    assert pull.run(PullRequest(repo="me/one", path=tmp_path / "back"))["kind"] == "prior"
+
+
+@pytest.mark.parametrize("artifact", ["cache", "prior"])
+def test_only_the_artifacts_own_files_are_pushed_and_pulled(
+    hub: FakeHub, cache: Path, prior: Path, tmp_path: Path, artifact: str
+) -> None:
+    folder = {"cache": cache, "prior": prior}[artifact]
+    pushed = push.run(PushRequest(path=folder, repo="me/clean"))
+    ((kind, _),) = hub.repos
+    clean = hub.files(kind, "me/clean")
+    names = (".git/config", "model.pkl", "streams/video/c/evil.pkl", "label/c/0.pkl")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"stray")
+    push.run(PushRequest(path=folder, repo="me/from-dirty"))
+    assert hub.files(kind, "me/from-dirty") == clean
+    hub.repos[kind, "me/clean"].commit("main", {**clean, **dict.fromkeys(names, b"stray")})
+    pulled = pull.run(PullRequest(repo="me/clean", path=tmp_path / "back"))
+    assert pulled["identity"] == pushed["identity"]
+    found = {path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*")}
+    assert {name for name in found if (tmp_path / "back" / name).is_file()} == set(clean)
+    assert not any(".cache" in name or ".git" in name for name in found)
+
+
+def test_a_model_and_a_data_set_of_one_name_are_told_apart(
+    hub: FakeHub, cache: Path, prior: Path, tmp_path: Path
+) -> None:
+    for folder in (cache, prior):
+        push.run(PushRequest(path=folder, repo="me/both"))
+    with pytest.raises(HubError, match=r"hf://me/both for the model, or hf://datasets/me/both for the data set"):
+        pull.run(PullRequest(repo="me/both", path=tmp_path / "back"))
+    kinds = {
+        repo: pull.run(PullRequest(repo=repo, path=tmp_path / f"{i}"))["kind"]
+        for i, repo in enumerate(("hf://me/both", "hf://datasets/me/both"))
+    }
+    assert list(kinds.values()) == ["prior", "token cache"]
+    with pytest.raises(HubError, match="cannot be a dataset repository"):
+        push.run(PushRequest(path=prior, repo="hf://datasets/me/both"))
 
 
 def test_a_refused_upload_is_a_clear_error(hub: FakeHub, prior: Path) -> None:

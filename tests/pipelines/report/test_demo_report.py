@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 
-from tokenreel.pipelines.report.demo_report import _group_by_start
+from tokenreel.pipelines.cli.program import program
+from tokenreel.pipelines.report.demo_report import Stages, _group_by_start
+from tokenreel.pipelines.requests.fields import Request
+from tokenreel.pipelines.requests.generation import SampleRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+
+
+def test_the_commands_of_the_report_are_those_that_ran() -> None:
+    """Parsed again by the command line, each makes the same request, whatever its paths are called."""
+    requests: list[tuple[str, Request]] = [
+        ("tokenize-dataset", TokenizeRequest(tokenizer="a b/tok", data="it's; $HOME", out=Path("out & x"), workers=2)),
+        (
+            "sample",
+            SampleRequest(
+                prior=("one", "two"), cache=Path("c"), out=Path("s"), num=9, top_k=5, speculate=8, greedy=True,
+                top_k_of={"state": 3}, temperature=0.7,
+            ),
+        ),
+    ]  # fmt: skip
+    stages = Stages()
+    for name, made in requests:
+        stages.run(name, name, lambda _: {}, made)
+    for line, (name, made) in zip(stages.commands, requests, strict=True):
+        _, command, *arguments = shlex.split(line)
+        assert command == name
+        parsed = program.commands[command].make_context(command, arguments).params
+        assert type(made)(**{k: v for k, v in parsed.items() if k not in ("as_json", "quiet", "debug")}) == made
 
 
 def test_samples_are_grouped_by_the_clip_that_they_continue() -> None:

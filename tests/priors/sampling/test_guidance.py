@@ -86,6 +86,11 @@ def test_impossible_tokens_stay_impossible() -> None:
     assert guided(conditional, unconditional, 0.0).tolist() == pytest.approx([-0.6931, -0.6931, -torch.inf], abs=1e-4)
     both = torch.tensor([0.4, 0.6, 0.0]).log()
     assert guided(conditional, both, 3.0)[2] == -torch.inf
+    for guidance in (1e29, 1e39, 1e300):  # the likeliest by the difference, and not inf - inf
+        assert (
+            guided(conditional, unconditional, guidance).exp().tolist()
+            == guided(conditional, unconditional, 1e9).exp().tolist()
+        )
 
 
 @pytest.mark.parametrize("speculate", [0, 1, 4])

@@ -47,6 +47,10 @@ def test_impossible_tokens_are_never_sampled_at_the_ends():
         (StreamSampling(top_k=3, top_p=0.5), [0, 0.4, 0, 0.3, 0]),  # half of the 0.95 that top-k leaves
         (StreamSampling(greedy=True), [0, 1, 0, 0, 0]),
         (StreamSampling(temperature=1e-6), [0, 1, 0, 0, 0]),
+        *((StreamSampling(temperature=t), [0, 1, 0, 0, 0]) for t in (1e-29, 1e-40, 1e-50, 1e-320)),
+        *((StreamSampling(temperature=t), [1, 1, 0, 1, 1]) for t in (1e29, 1e40, 1e308)),
+        (StreamSampling(top_p=1e-50), [0, 1, 0, 0, 0]),
+        (StreamSampling(top_k=1 << 70), [0.05, 0.4, 0, 0.3, 0.25]),
     ],
 )
 def test_settings_by_hand(setting: StreamSampling, expected: list[float]):

@@ -1,0 +1,68 @@
+"""What the command line prints and takes, where names are hostile or a shell leaves them as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tokenreel.data.spec import Framing
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.requests.program import TabletopRequest
+from tokenreel.tokenizers.base import build_tokenizer
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e"
+
+
+def test_a_files_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    hostile = tmp_path / f"videos{ESCAPE}"
+    assert run_command(["verify", str(hostile)]) == 1
+    tabletop = ["tabletop", "--videos", "1", "--frames", "1", "--size", "16", "--quiet"]
+    assert run_command([*tabletop, str(hostile)]) == 0
+    assert run_command([*tabletop, "--json", str(tmp_path / f"other{ESCAPE}")]) == 0
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert all(character.isprintable() or character == "\n" for character in text)
+    assert r"videos\x1b]0;owned\x07\x1b[2J\u202e" in captured.err
+    assert ESCAPE in json.loads(captured.out[captured.out.index("{") :])["directory"]
+
+
+def test_a_home_folder_behind_an_equals_sign_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell expands `--out ~/x` and leaves `--out=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TabletopRequest(directory="~/videos").directory == tmp_path / "videos"
+    assert TabletopRequest(directory="./videos").directory == Path("videos")
+    with pytest.raises(ConfigError, match="no such home folder"):
+        TabletopRequest(directory="~nobody-of-this-name/videos")
+
+
+def test_ctrl_c_on_workers_ends_with_one_line(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to every process of the foreground group, also to one that is importing torch."""
+    tokenizer, out = tmp_path / "tokenizer", tmp_path / "cache"
+    section = {"type": "frame-vqvae", "hidden": 6, "residual": 4, "blocks": 1, "latent": 5}
+    build_tokenizer(section, 8, Framing(16, 16)).save_pretrained(tokenizer)
+    assert run_command(["tabletop", "--videos", "64", "--frames", "64", "--size", "64", str(tmp_path / "videos")]) == 0
+    command = ["tokenize-dataset", "--workers", "2", "--tokenizer", str(tokenizer), "--data", str(tmp_path / "videos")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokenreel", *command, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (out / "zarr.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.5)  # the workers are importing
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("tokenreel: interrupted")
