@@ -166,7 +166,7 @@ def test_tabletop_has_labels_and_times() -> None:
     assert {entry.label for entry in source.entries} <= set(source.classes)
     probe = source.probe(5)
     assert (probe.frames, probe.height, probe.width) == (11, 24, 24)
-    assert len(resample_indices(probe.frame_times, 5.0)) == 6
+    assert len(resample_indices(probe, 5.0)) == 6
     frames = source.read(5, np.array([0, 10]), Framing(24, 24))
     assert np.array_equal(frames, open_source(location).read(5, np.array([0, 10]), Framing(24, 24)))
     assert not np.array_equal(frames[0], frames[1])

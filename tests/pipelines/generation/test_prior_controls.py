@@ -305,7 +305,7 @@ def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     batch = tested.batch(np.arange(4), np.arange(4))
     log_probs = tested.prior.log_prob(
         batch,
-        torch.zeros(4, len(tested.given), dtype=torch.bool).logical_or(tested.given)
+        torch.zeros(4, len(tested.clips.given), dtype=torch.bool).logical_or(tested.clips.given)
         | (tested.prior.flatten(batch) == K),
     )
     codes = sum(3 * 2 + (0 if (state == K).all() else 5) for state in batch["state"])
