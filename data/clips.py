@@ -19,7 +19,7 @@ from tokenreel.data.controls.inputs import (
 )
 from tokenreel.data.decoding.pool import DecodePool, ReadResult
 from tokenreel.data.plan import Plan
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 MAX_FAILURES = 0.05  # fraction of the plan's rows, and one row in any case, that may fail before it is an error

@@ -19,7 +19,7 @@ from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.sources.content import Content
 from tokenreel.data.splits import SPLITS, select_validation, split_of_name
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe, resample_indices
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
 TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that do not mean an unreadable file

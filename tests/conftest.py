@@ -10,6 +10,7 @@ import atexit
 import os
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
 _server.start()
+# Whoever runs in the background has these ignored, and what tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)  # sums depend on the number, and a second one costs more than it saves for small models
 # variables that pytest, torch and imported benchmarks set
 _OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -25,7 +25,7 @@ from small_project import SIZE, make_project
 
 import tokenreel
 from tokenreel import PRIORS, TOKENIZERS
-from tokenreel.data.video.reader import REASONS
+from tokenreel.data.video.probe import REASONS
 from tokenreel.pipelines.requests.fields import fields_of
 from tokenreel.pipelines.run import COMMANDS
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS

@@ -20,7 +20,7 @@ from tokenreel.data.controls.inputs import ControlStreamEncoder
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.data.sources.base import ReadRequest
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import CacheError, DataError
 
 Encoder = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [n, T, H, W, 3] -> tokens by stream [n, t, h, w, q]

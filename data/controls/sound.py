@@ -13,7 +13,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from tokenreel.data.video.reader import MAX_SECONDS, DecodeFailure, av_input
+from tokenreel.data.video.container import MAX_SECONDS, av_input
+from tokenreel.data.video.probe import DecodeFailure
 
 SLACK = 0.1  # seconds that may be missing at the end: AAC codes 1,024 samples at a time; muxers drop partial frames
 MAX_RATE = 384_000  # samples per second

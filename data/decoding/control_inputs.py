@@ -10,7 +10,7 @@ import numpy as np
 from tokenreel.data.controls.inputs import ControlRequest, SoundSource, TableSource
 from tokenreel.data.controls.sound import windows
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 RATE_TOLERANCE = 0.02  # fraction of the frame rate

@@ -21,7 +21,7 @@ from tokenreel.data.decoding.control_inputs import read_control_input
 from tokenreel.data.decoding.process import WorkerLimits, WorkerLost, WorkerProcess
 from tokenreel.data.sources.base import ReadRequest, VideoSource
 from tokenreel.data.sources.open import open_source
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
 T = TypeVar("T")

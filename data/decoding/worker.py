@@ -23,7 +23,7 @@ from tokenreel.data.decoding.messages import ConnectionLost, receive, send
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError, UserError
 from tokenreel.registry import register_again
 

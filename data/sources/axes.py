@@ -48,7 +48,7 @@ def _readings(shape: tuple[int, ...]) -> list[str]:
     [T, 4, H, W] is uncertain, as stacks of four grey frames are common.
     """
     if len(shape) == 3:
-        return ["THW", "HWC, which is no video"] if shape[2] in (3, 4) else ["THW"]
+        return ["THW", "HWC, which is not a video"] if shape[2] in (3, 4) else ["THW"]
     if len(shape) == 4:
         if shape[3] in CHANNELS:
             return ["THWC"]

@@ -18,7 +18,7 @@ from tokenreel.data.controls.frame_table import FrameTables
 from tokenreel.data.sources.content import Content, FilePart, content_of
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import VideoProbe
+from tokenreel.data.video.probe import VideoProbe
 from tokenreel.errors import DataError
 
 

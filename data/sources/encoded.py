@@ -10,7 +10,9 @@ import numpy as np
 from tokenreel.data.controls.sound import read_sound, resample
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import VideoFile, VideoIndex, VideoProbe, VideoReader
+from tokenreel.data.video.container import VideoFile
+from tokenreel.data.video.probe import VideoProbe
+from tokenreel.data.video.reader import VideoIndex, VideoReader
 
 MAX_INDEXED_FRAMES = 1 << 22  # of the videos whose indexes are kept in memory, at 16 bytes per frame
 MIN_INDEXED_FRAMES = 1 << 10  # that a video counts for, so that many short ones need little memory too

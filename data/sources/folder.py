@@ -11,7 +11,7 @@ from tokenreel.data.sources.encoded import EncodedSource
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.metadata import describe, metadata_files
 from tokenreel.data.tabletop.scene import CONFIG_FILE
-from tokenreel.data.video.reader import SUFFIXES
+from tokenreel.data.video.container import SUFFIXES
 from tokenreel.data.video.recognize import begins_as_video
 
 

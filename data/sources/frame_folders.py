@@ -25,7 +25,7 @@ from tokenreel.data.sources.pictures import (
     read_picture,
 )
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.video.reader import VideoProbe
+from tokenreel.data.video.probe import VideoProbe
 
 
 class FrameFolders(TableFileSource, PixelSource):

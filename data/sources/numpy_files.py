@@ -24,7 +24,7 @@ from tokenreel.data.sources.stacks import (
     label_names,
     require_labels,
 )
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 _DAMAGE = (

@@ -25,7 +25,7 @@ from tokenreel.data.sources.registry import SourceKind, SourceRegistry
 from tokenreel.data.sources.tabletop import PREFIX, open_tabletop
 from tokenreel.data.sources.tar_shards import open_tar_shards
 from tokenreel.data.sources.tfrecords import open_bair_records
-from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
+from tokenreel.data.video.container import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError, nearest_name
 
 SOURCES = SourceRegistry(

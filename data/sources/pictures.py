@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tokenreel.data.video.reader import MAX_PIXELS, MAX_SECONDS, DecodeFailure, VideoProbe
+from tokenreel.data.video.container import MAX_PIXELS, MAX_SECONDS
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".bmp", ".webp")

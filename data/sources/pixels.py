@@ -10,7 +10,7 @@ import numpy as np
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe, require_frames
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe, require_frames
 
 
 class PixelSource(VideoSource):

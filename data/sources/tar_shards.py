@@ -25,7 +25,7 @@ from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
-from tokenreel.data.video.reader import SUFFIXES as VIDEO_SUFFIXES
+from tokenreel.data.video.container import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError
 
 _PICKLED = frozenset((".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill"))  # loading them could run code

@@ -19,7 +19,7 @@ from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.pixels import PixelSource
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 SIDE = 64  # pixels

@@ -18,7 +18,7 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.pipelines.common.device import cpu_threads

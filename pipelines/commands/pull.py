@@ -50,7 +50,7 @@ def _begin_or_continue(partial: Path, wanted: dict[str, str]) -> None:
     try:
         found = json.loads(marker.read_text())
     except (OSError, ValueError):
-        raise UserError(f"{partial} exists and is no interrupted download: move it, or give another PATH") from None
+        raise UserError(f"{partial} exists and is not an interrupted download: move it, or give another PATH") from None
     if found != wanted:
         of = " ".join(map(str, found.values())) if isinstance(found, dict) else "something else"
         raise UserError(

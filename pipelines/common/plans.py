@@ -11,7 +11,7 @@ from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.splits import SPLITS, split_of_name
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 from tokenreel.pipelines.common.progress import progress
 

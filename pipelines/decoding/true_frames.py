@@ -18,7 +18,7 @@ from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.sources.pictures import SUFFIXES, is_animation, read_picture
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
-from tokenreel.data.video.reader import DecodeFailure, resample_indices
+from tokenreel.data.video.probe import DecodeFailure, resample_indices
 from tokenreel.errors import DataError
 
 READ_AHEAD = 4  # clips

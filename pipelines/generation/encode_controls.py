@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenreel.data.controls.frame_table import read_table
 from tokenreel.data.controls.inputs import ClassSource, ControlInput, ControlSource, TableSource
 from tokenreel.data.controls.sound import read_sound, resample, windows
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
 

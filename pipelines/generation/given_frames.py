@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.spec import END
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.pipelines.decoding.true_frames import FrameRequest, frames_of_file
 from tokenreel.tokenizers.base import VideoTokenizer
 

@@ -11,7 +11,7 @@ from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.splits import select_validation
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.errors import ConfigError, DataError
 
 

@@ -18,7 +18,7 @@ from numbered_videos import write_numbered
 
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.open import open_source
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 CAPTIONS = "a line\u2028separator, and\u2029more\x85", 'a "quoted"\nline\x0b\x1c'

@@ -24,7 +24,8 @@ from PIL import Image
 
 from tokenreel.data.controls.sound import read_sound
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure, decode_frames, probe_video, read_video, resample_indices
+from tokenreel.data.video.probe import DecodeFailure, resample_indices
+from tokenreel.data.video.reader import decode_frames, probe_video, read_video
 
 MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
 UPRIGHT = (1, 0, 0, 1)

@@ -25,7 +25,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
-from tokenreel.data.video.reader import TIME_ROUNDING, DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import TIME_ROUNDING, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
 OpenAt = Callable[[str], VideoSource]

@@ -16,7 +16,7 @@ from tokenreel.data.plan import Plan, PlannedVideo
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import CacheError
 
 T, H, W, K = 3, 5, 7, 251

@@ -11,7 +11,7 @@ import pytest
 
 from tokenreel.data.controls.sound import SLACK, read_sound, resample, windows
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 

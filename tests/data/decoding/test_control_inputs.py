@@ -15,7 +15,7 @@ from tokenreel.data.plan import Plan, make_plan
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.pipelines.commands import tabletop

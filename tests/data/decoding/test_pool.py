@@ -18,7 +18,7 @@ from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost
 from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import REASONS, DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import REASONS, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 
 AS_IS = Framing(HEIGHT, WIDTH)

@@ -13,7 +13,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.numpy_files import read_foreign_tokens
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 N, T, H, W = 3, 5, 7, 11
@@ -148,8 +148,8 @@ def test_files_of_another_format_than_their_suffix_are_refused(tmp_path: Path, n
         ((20, 100, 64, 64), "NTHW or TNHW"),  # Moving MNIST is TNHW
         ((100, 4, 64, 64), "TCHW or NTHW or TNHW"),
         ((7, 3, 3, 61, 61), "NTCHW or NCTHW"),
-        ((64, 64, 3), "THW or HWC, which is no video"),
-        ((64, 64, 4), "THW or HWC, which is no video"),
+        ((64, 64, 3), "THW or HWC, which is not a video"),
+        ((64, 64, 4), "THW or HWC, which is not a video"),
     ],
 )
 def test_axes_that_a_shape_leaves_open_are_asked_for(tmp_path: Path, shape: tuple[int, ...], readings: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure, resample_indices
+from tokenreel.data.video.probe import DecodeFailure, resample_indices
 from tokenreel.errors import DataError
 
 AS_IS = Framing(HEIGHT, WIDTH)

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.sources.pictures import read_picture
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
 H, W = 7, 11

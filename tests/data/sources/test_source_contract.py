@@ -22,7 +22,7 @@ from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video.reader import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.testing.sources import (
     check_contract,
     check_damage,

@@ -25,7 +25,7 @@ from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.sources.tar_shards import expand_shards, index_shard
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.registry import registrations
 

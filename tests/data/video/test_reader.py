@@ -14,17 +14,9 @@ from av.video.reformatter import Interpolation
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered, write_sound
 
 from tokenreel.data.spec import Framing
-from tokenreel.data.video.reader import (
-    MAX_PIXELS,
-    MAX_SECONDS,
-    REASONS,
-    DecodeFailure,
-    VideoProbe,
-    VideoReader,
-    decode_frames,
-    probe_video,
-    resample_indices,
-)
+from tokenreel.data.video.container import MAX_PIXELS, MAX_SECONDS
+from tokenreel.data.video.probe import REASONS, DecodeFailure, VideoProbe, resample_indices
+from tokenreel.data.video.reader import VideoReader, decode_frames, probe_video
 from tokenreel.errors import DataError
 
 AS_IS = Framing(HEIGHT, WIDTH)

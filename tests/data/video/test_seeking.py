@@ -13,8 +13,10 @@ from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
 
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing
+from tokenreel.data.video.container import VideoFile
 from tokenreel.data.video.keyframes import KeyframeIndex
-from tokenreel.data.video.reader import MIN_SKIPPED, DecodeFailure, VideoFile, VideoReader
+from tokenreel.data.video.probe import DecodeFailure
+from tokenreel.data.video.reader import MIN_SKIPPED, VideoReader
 
 AS_IS = Framing(HEIGHT, WIDTH)
 COUNT, GROUP = 131, 11  # frames, and at most so many from one keyframe to the next

@@ -20,7 +20,7 @@ from tokenreel.data.clips import ControlClip
 from tokenreel.data.controls.sound import resample
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
-from tokenreel.data.video.reader import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, HubError
 from tokenreel.pipelines.commands import (

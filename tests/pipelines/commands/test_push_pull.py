@@ -142,7 +142,7 @@ def test_a_folder_of_somebody_else_is_not_taken_for_an_interrupted_download(
     mine.parent.mkdir()
     mine.write_text("mine")
     for repo in ("me/prior", "me/junk"):
-        with pytest.raises(UserError, match=r"back\.partial exists and is no interrupted download"):
+        with pytest.raises(UserError, match=r"back\.partial exists and is not an interrupted download"):
             pull.run(PullRequest(repo=repo, path=tmp_path / "back"))
     assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
     assert not (tmp_path / "back").exists()
