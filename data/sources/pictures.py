@@ -62,8 +62,8 @@ def is_animation(path: Path) -> bool:
                 if kind in (b"acTL", b"IDAT"):  # an animation is announced before the first picture
                     return kind == b"acTL" and number > 1
                 file.seek(size, io.SEEK_CUR)  # with its checksum, of which as many bytes were read
-    except OSError:  # is said where its pictures are read
-        pass
+    except OSError:  # reading its pictures reports it
+        return False
     return False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.errors import DataError
+from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.prior_clips import PriorClips
@@ -41,6 +41,8 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
     rows = cache.rows(request.split)
     if not len(rows):
         raise DataError(f"--split {request.split}: {request.cache} has no readable clip in it")
+    if request.num_shards > len(rows):
+        raise ConfigError(f"--num-shards (={request.num_shards}) must be at most the number of clips (={len(rows)})")
     about = {
         "prior": prior.weights_fingerprint,
         "cache_id": cache.cache_id,

@@ -97,7 +97,7 @@ def videos_beside_other_files(folder: Path) -> Written:
     videos = write_videos(folder, "train/b.mkv", "val/a.mkv")
     write_videos(folder, "replacement/c.mkv", "d.mkv")
     for name in ("train/b.txt", "val/a.txt", "notes", ".hidden.mkv"):
-        (folder / name).write_text(f"{name} is no video")
+        (folder / name).write_text(f"{name} is not a video")
     return str(folder), videos, 24.0
 
 

@@ -98,6 +98,8 @@ def test_what_cannot_be_scored_is_refused(prior: Path, cache: Path, tmp_path: Pa
         evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, split="test"))
     with pytest.raises(ConfigError, match=r"--shard-index \(=2\) must be below --num-shards"):
         EvaluateRequest(prior=str(prior), cache=cache, shard_index=2, num_shards=2, out=tmp_path)
+    with pytest.raises(ConfigError, match=r"--num-shards \(=42\) must be at most the number of clips"):
+        evaluate.run(EvaluateRequest(prior=str(prior), cache=cache, split="train", num_shards=42, out=tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"--num-shards \(=2\) needs --out"):
         EvaluateRequest(prior=str(prior), cache=cache, num_shards=2)
     other = np.random.default_rng(8).integers(0, 3, (11, STEPS, 2, 3))
