@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
+from tokenreel.data.cache.files import staged_folder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
@@ -268,8 +269,14 @@ class Trainer:
         return scores
 
     def _write_samples(self) -> None:
-        with self._evaluating():
-            self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+        """The folder of samples appears when it is complete; there is none where the objective writes nothing."""
+        path = checkpoint_path(self.folder.samples, self.state.step)
+        if path.exists():  # written before the run was interrupted: the same samples
+            return
+        with self._evaluating(), staged_folder(path) as staging:
+            self.objective.write_samples(staging)
+            if any(staging.iterdir()):
+                staging.rename(path)
 
     def _write_checkpoint(self) -> None:
         consumed = self.state.step * self.config.batch

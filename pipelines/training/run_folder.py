@@ -5,7 +5,7 @@ metrics.jsonl       losses and scores by step
 checkpoints/        step_00001000/, ...
 samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
-set_aside_1/        later checkpoints and all metrics of before the run went back to an earlier checkpoint
+set_aside_1/        later checkpoints and samples, and all metrics, of before the run went back to an earlier checkpoint
 .lock               locked while a process writes the folder
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tokenreel.data.cache.files import flush, sweep_partials
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
@@ -52,6 +53,7 @@ class MetricsLog:
         staged = path.with_name(f".{path.name}")
         with self._writing():
             staged.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+            flush(staged)  # else a power failure may leave the new name and none of the lines
             staged.replace(path)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -194,29 +196,35 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             clear_staging(self.checkpoints)
+            sweep_partials(self.samples)
             for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
                 leftover.unlink()
             if self.chosen is not None:
                 self._set_aside(step_of(self.chosen))
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"
             staged.write_text(text + "\n")
+            flush(staged)
             staged.replace(self.path / RUN_FILE)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def _set_aside(self, step: int) -> None:
-        """Moves checkpoints later than `step` to a folder of their own, with a copy of the metrics; otherwise the next
-        `--resume auto` would continue from them.
+        """Moves checkpoints and samples later than `step` to a folder of their own, with a copy of the metrics; otherwise
+        the next `--resume auto` would continue from them.
         """
         later = [path for path in list_checkpoints(self.checkpoints) if step_of(path) > step]
         if not later and all(line["step"] <= step for line in read_metrics(self.metrics)):
             return
         aside = next(path for n in itertools.count(1) if not (path := self.path / f"set_aside_{n}").exists())
-        (aside / "checkpoints").mkdir(parents=True)
+        for name in ("checkpoints", "samples"):
+            (aside / name).mkdir(parents=True)
         if self.metrics.exists():
             shutil.copyfile(self.metrics, aside / "metrics.jsonl")
         for path in later:
             path.rename(aside / "checkpoints" / path.name)
+        for path in list_checkpoints(self.samples):  # folders of the same names
+            if step_of(path) > step:
+                path.rename(aside / "samples" / path.name)
         logger.warning(
             "the run goes back to step %d: what came after it is now in %s; delete that if you do not need it",
             step,
@@ -225,8 +233,11 @@ class RunFolder:
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether a path that is not a run is anything but an empty folder; one that was only locked is empty."""
-    return not path.is_dir() or any(child.name != LOCK_FILE for child in path.iterdir())
+    """Whether a path that is not a run is anything but an empty folder; one that was only locked is empty, and so is
+    one of a run that was killed before it was begun.
+    """
+    own = (LOCK_FILE, *OWN_LEFTOVERS)
+    return not path.is_dir() or not all(any(child.match(name) for name in own) for child in path.iterdir())
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

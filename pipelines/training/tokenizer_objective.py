@@ -94,7 +94,6 @@ class TokenizerObjective(Objective):
 
     def write_samples(self, folder: Path) -> None:
         """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
-        folder.mkdir(parents=True, exist_ok=True)
         rate = frame_rate_of(self.tokenizer)
         for number, row in enumerate(self.held_out[: self.config.sample_clips]):
             clip = self.clips.read(np.array([row]))

@@ -276,6 +276,32 @@ def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_r
     assert deterministic_metrics(tmp_path / "reference") == deterministic_metrics(tmp_path / "killed")
 
 
+def test_samples_are_complete_or_written_again_when_the_run_resumes(tmp_path: Path) -> None:
+    """Killed amid them; the kill leaves no other file either."""
+
+    class Killed(ToyObjective):
+        def write_samples(self, folder: Path) -> None:
+            (folder / "first").write_text("1")
+            raise SystemExit
+
+    class Whole(ToyObjective):
+        def write_samples(self, folder: Path) -> None:
+            for name in ("first", "second"):
+                (folder / name).write_text("1")
+
+    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenreel.data.cache.files.shutil.rmtree", lambda *_, **__: None)  # as a kill would
+        patch.setattr("tokenreel.data.cache.files.os.getpid", lambda: 2**22 + 1)  # of nobody
+        train_toy(tmp_path, objective=Killed(CONFIG))
+    assert not (tmp_path / "samples/step_00000005").exists()
+    assert len(list((tmp_path / "samples").iterdir())) == 1
+    train_toy(tmp_path, objective=Whole(CONFIG))
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        f"step_{step:08d}" for step in (5, 10, 11)
+    ]
+    assert all(len(list(path.iterdir())) == 2 for path in (tmp_path / "samples").iterdir())
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_out_of_memory_is_an_error_that_says_what_to_lower(tmp_path: Path, error: Exception) -> None:
     class Large(ToyObjective):

@@ -48,6 +48,14 @@ def test_another_run_is_refused_with_the_difference(tmp_path: Path, other: RunId
         RunFolder.open(tmp_path / "run", other)
 
 
+def test_a_run_that_was_killed_before_it_was_begun_is_begun(tmp_path: Path) -> None:
+    for leftover in (".lock", ".run.json-4711"):
+        (tmp_path / leftover).write_text("{")
+    RunFolder.open(tmp_path, HERE).create(HERE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "run.json"]
+    assert RunFolder.open(tmp_path, HERE).resume_from is None
+
+
 def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"command": "train-p')
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
