@@ -19,6 +19,7 @@ from tokenreel.benchmarks.reliability.hostile_files import (
     hdf5_of_many_videos,
     hdf5_partly_written,
     hdf5_without_values,
+    hole,
     npy_of,
     npy_with_long_header,
     npz_of,
@@ -72,3 +73,27 @@ def test_a_header_is_compared_with_the_file(tmp_path: Path, write: Callable[[Pat
     finally:
         tracemalloc.stop()
     assert peak < 50 << 20
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_line_of_any_length_is_not_read_whole(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"anything")
+    hole(tmp_path / name, b"file_name,label\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"{name}.*(a line has more than 4,194,304 characters|line 1: not JSON)"):
+            open_source(str(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_table_of_one_endless_line_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"anything")
+    hole(tmp_path / "states.csv")
+    tracemalloc.start()
+    try:
+        assert [entry.id for entry in open_source(str(tmp_path)).entries] == ["a.mp4"]
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
