@@ -19,8 +19,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from tokenreel.data.order import SampleOrder
 from tokenreel.data.cache.files import staged_folder
+from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress

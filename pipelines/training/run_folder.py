@@ -25,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tokenreel.config import read_document
 from tokenreel.data.cache.files import flush, sweep_partials
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.training.checkpoint import (
@@ -79,8 +80,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Damaged lines are skipped with a warning.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    parsed = [_metrics_line(line) for line in lines]
+    if not path.exists():
+        return []
+    parsed = []
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):  # a longer one counts as several damaged lines
+            if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
+                parsed.append(_metrics_line(line))
     if damaged := [str(number) for number, line in enumerate(parsed, 1) if line is None]:
         logger.warning("%s: damaged lines are skipped: %s", path, ", ".join(damaged[:20]))
     return [line for line in parsed if line is not None]
@@ -94,6 +100,7 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
+MAX_LINE_BYTES = 1 << 20  # of the metrics
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
 OWN_LEFTOVERS = (".run.json-*", ".tmp??????")  # of killed writers; the second is what safetensors writes to
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
@@ -209,8 +216,8 @@ class RunFolder:
             raise _cannot_write(self.path, error) from error
 
     def _set_aside(self, step: int) -> None:
-        """Moves checkpoints and samples later than `step` to a folder of their own, with a copy of the metrics; otherwise
-        the next `--resume auto` would continue from them.
+        """Moves checkpoints and samples later than `step` to a folder of their own, with a copy of the metrics;
+        otherwise the next `--resume auto` would continue from them.
         """
         later = [path for path in list_checkpoints(self.checkpoints) if step_of(path) > step]
         if not later and all(line["step"] <= step for line in read_metrics(self.metrics)):
@@ -263,9 +270,9 @@ def _read_identity(path: Path) -> RunIdentity | None:
     if not (path / RUN_FILE).is_file():
         return None
     try:
-        data = json.loads((path / RUN_FILE).read_text())
+        data = json.loads(read_document(path / RUN_FILE))
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 
