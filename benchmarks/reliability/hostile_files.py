@@ -1,4 +1,4 @@
-"""Files of a few hundred bytes that claim gigabytes, by kind. Each function writes one beside `path`, with its suffix."""
+"""Files of a few hundred bytes that claim gigabytes, by kind. Each function writes `path` with its own suffix."""
 
 from __future__ import annotations
 
