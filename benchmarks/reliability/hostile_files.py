@@ -24,7 +24,10 @@ def npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
 
 
 def npy_of(shape: tuple[int, ...]) -> Callable[[Path], None]:
-    return lambda path: path.with_suffix(".npy").write_bytes(npy_header(shape)) and None
+    def write(path: Path) -> None:
+        path.with_suffix(".npy").write_bytes(npy_header(shape))
+
+    return write
 
 
 def npy_with_long_header(path: Path) -> None:

@@ -79,7 +79,7 @@ class _Steps:
     def install(self) -> None:
         """For the rest of this process: an audit hook cannot be removed."""
         sys.addaudithook(self._audit)
-        os.fsync = self._flush
+        os.fsync = self._flush  # type: ignore[assignment]
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         changes = event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING)
