@@ -285,6 +285,7 @@ def claim_rows(path: Path, sealed: bool) -> None:
     (path / "zarr.json").write_bytes(readable_json(root_json(header, cache_id)))
     if not sealed:
         (path / "manifest.json").unlink()
+        shutil.rmtree(path / "commits")
 
 
 def models(folder: Path, project: Project) -> Iterator[Attack]:

@@ -20,6 +20,9 @@ from tokenreel.data.cache.shard import ShardedArray, ShardMaps, shard_damage
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import CacheError, nearest_name
 
+# Of unsealed caches with more rows than the first, one of so many rows must be written: 17 bytes are kept of each.
+MAX_ROWS_UNWRITTEN, MAX_UNWRITTEN = 1 << 25, 1 << 12
+
 
 class TokenCache:
     """A token cache, token file or set of imported tokens, opened for reading.
@@ -62,6 +65,7 @@ class TokenCache:
         complete = [commit for commit in commits if commit.complete(root)]
         if not allow_partial:
             raise CacheError(f"{root} {_why_not_sealed(len(complete), header.shards)}")
+        _require_rows_written(root, header, len(complete))
         files = [file for commit in complete for file in commit.files]
         return cls(root, documents, frozenset(commit.shard for commit in complete), files)
 
@@ -210,6 +214,16 @@ def _why_not_sealed(committed: int, shards: int) -> str:
         f"holds all of its {shards} shards but is not sealed: the last call was stopped, or refused to seal it. The "
         "same tokenize-dataset command seals it or says why not; --allow-collapsed seals it if a level has collapsed"
     )
+
+
+def _require_rows_written(root: Path, header: CacheHeader, committed: int) -> None:
+    """Raises CacheError for an unsealed cache whose columns would take memory that its files do not."""
+    written = committed * header.shard_rows
+    if header.rows > MAX_ROWS_UNWRITTEN and written * MAX_UNWRITTEN < header.rows:
+        raise CacheError(
+            f"{root} claims {header.rows:,} rows, of which at most {written:,} are written: too few to read it. Run "
+            "the tokenize-dataset command that began it again"
+        )
 
 
 def _require_files(root: Path, header: CacheHeader) -> None:

@@ -230,6 +230,17 @@ def test_a_claim_of_two_thousand_million_rows_is_compared_with_the_files_first(t
     assert in_child(work) == 0
 
 
+def test_an_unsealed_cache_claims_no_more_memory_than_its_files_allow(tmp_path: Path) -> None:
+    """Of 2^31 rows none or one is written."""
+    header, plan, arrays = content(1, 1)
+    writer = CacheWriter.create(tmp_path, dataclasses.replace(header, kind="clips", rows=MAX_ROWS), plan, {})
+    for _ in range(2):
+        for act in (lambda: TokenCache.open(tmp_path, allow_partial=True), lambda: verify_cache(tmp_path)):
+            with pytest.raises(CacheError, match=r"claims 2,147,483,647 rows, of which at most [01] are written"):
+                act()
+        writer.put(7, arrays)
+
+
 @pytest.mark.parametrize("key", ["streams/video/c/7/0/0/0/0", "../../secret", "valid/c/0", "nothing"])
 def test_a_commit_that_names_another_file_is_an_error_and_repaired(tmp_path: Path, key: str) -> None:
     write(tmp_path, shards=3, shard_rows=4, seal=False)
