@@ -17,7 +17,7 @@ from pathlib import Path
 from tokenreel.benchmarks.reliability.hostile_inputs import Attack, attacks
 from tokenreel.benchmarks.reliability.tally import Outcome, Tally
 
-MAX_MIB, MAX_S = 1024, 120
+MAX_MIB, MAX_S, MAX_CHARACTERS = 1024, 120, 4000  # of the output
 # Runs a command line and reports the largest memory that this process, not its workers, ever had.
 MEASURED = """
 import re, resource, sys
@@ -81,6 +81,8 @@ def judge(attack: Attack, measured: Run) -> tuple[Outcome, str]:
         return Outcome.TRACEBACK, f"{how}: {last}"
     if measured.peak_mib > MAX_MIB:
         return Outcome.LOST, f"memory of the main process: {last}"
+    if len(measured.output) > MAX_CHARACTERS:
+        return Outcome.LOST, f"the explanation, in {len(measured.output):,} characters"
     if "\x1b" in measured.output:
         return Outcome.SILENT, f"an escape reached the terminal: {last!r}"
     if measured.code == 0:

@@ -26,6 +26,7 @@ from tokenreel.data.cache.layout import MAX_ROWS, CacheHeader
 from tokenreel.data.video.writer import write_video
 
 DEEP = "[" * 100_000
+READ_DESPITE = ("mp4 whose moov claims 4 GiB", "mp4 of 2^32 chunks")  # FFmpeg reads what is there
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 
 
@@ -223,7 +224,7 @@ def videos(folder: Path, project: Project) -> Iterator[Attack]:
         source = folder / f"video-{number}"
         source.mkdir()
         (source / file).write_bytes(data)
-        yield tokenize(name, source, project)
+        yield tokenize(name, source, project, refused=name not in READ_DESPITE)
     source = folder / "video-hole"
     source.mkdir()
     files.hole(source / "x.mp4", content)
