@@ -117,14 +117,14 @@ def finish_cache(path: Path) -> str:
     verify_cache(path)
     documents = CacheDocuments.load(path)
     writer = CacheWriter(path, documents.header)
-    random, tokens = np.random.default_rng(0), {}
+    random, rows = np.random.default_rng(0), np.arange(ROWS)
+    arrays: dict[str, np.ndarray] = {"valid": np.ones(ROWS, np.uint8), "label": rows % 3, "source": rows}
+    arrays["first_frame"] = 0 * rows
     for stream in SPEC.streams:
-        tokens[stream.name] = random.integers(0, stream.codebook_size, (ROWS, *stream.shape))
-    rows = np.arange(ROWS)
-    columns = {"valid": np.ones(ROWS, np.uint8), "label": rows % 3, "source": rows, "first_frame": 0 * rows}
+        arrays[stream.name] = random.integers(0, stream.codebook_size, (ROWS, *stream.shape))
     for shard in writer.pending():
         part = writer.header.columns["valid"].rows_of(shard)
-        writer.put(shard, {name: values[part.start : part.stop] for name, values in {**tokens, **columns}.items()})
+        writer.put(shard, {name: values[part.start : part.stop] for name, values in arrays.items()})
     if writer.seal() is None:
         raise UserError("a shard was damaged, and is written again by the next call")
     return read_cache(path)
