@@ -39,6 +39,7 @@ from tokenreel.tokenizers.controls.controls import Controls
 
 SPEC = TokenSpec((StreamSpec("top", (2, 2, 3), 13), StreamSpec("video", (2, 3, 5), 70_001, 2)), 2, Framing(5, 7))
 ROWS = 61
+INVALID = {0: (InvalidRow(3, "truncated", "cut off"),)}  # by shard, of the unsealed cache
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def unseal(path: Path) -> None:
     """As it was before the last shard was written; a row of the first one did not decode."""
     header = TokenCache.open(path).header
     first = Commit.load(path, 0, header)
-    first = dataclasses.replace(first, invalid=(InvalidRow(3, "truncated", "cut off"),))
+    first = dataclasses.replace(first, invalid=INVALID[0])
     (path / commit_key(0)).write_bytes(readable_json(first.to_json()))
     (path / MANIFEST).unlink()
     root = json.loads((path / "zarr.json").read_text())
@@ -124,7 +125,9 @@ def finish_cache(path: Path) -> str:
         arrays[stream.name] = random.integers(0, stream.codebook_size, (ROWS, *stream.shape))
     for shard in writer.pending():
         part = writer.header.columns["valid"].rows_of(shard)
-        writer.put(shard, {name: values[part.start : part.stop] for name, values in arrays.items()})
+        writer.put(
+            shard, {name: values[part.start : part.stop] for name, values in arrays.items()}, INVALID.get(shard, ())
+        )
     if writer.seal() is None:
         raise UserError("a shard was damaged, and is written again by the next call")
     return read_cache(path)
