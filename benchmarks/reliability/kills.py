@@ -234,12 +234,17 @@ def damage(cache: Path) -> None:
 
 
 def of_training(folder: Path) -> Result:
-    """Weights, losses and scores of every step, and samples; nothing that is a time."""
+    """Weights, losses and scores of every step, samples and the newest checkpoint; nothing that is a time.
+
+    An older checkpoint than are kept may be left where the run was killed after its last one and before pruning.
+    """
     out = folder / "out"
+    *older, _ = list_checkpoints(out / "checkpoints")
     lines: dict[str, Any] = {}
     for line in read_metrics(out / "metrics.jsonl"):
         kept = {key: value for key, value in line.items() if not any(word in key for word in TIMED)}
         key = f"metrics of step {line['step']}"
         lines[key] = {**lines.get(key, {}), **kept}
-    written = {name: digest for name, digest in of_files(out).items() if name != "metrics.jsonl"}
+    beside = ("metrics.jsonl", *(f"checkpoints/{path.name}/" for path in older))
+    written = {name: digest for name, digest in of_files(out).items() if not name.startswith(beside)}
     return {**lines, **written}

@@ -40,7 +40,7 @@ def main() -> int:
     arguments = parser.parse_args()
     share, minutes = (QUICK, 0.5) if arguments.quick else (arguments.share, arguments.minutes)
     torch.set_num_threads(1)  # a second thread would not survive the forks
-    logging.basicConfig(level=logging.ERROR)
+    logging.basicConfig(handlers=[logging.NullHandler()])  # warnings reach the judges, and not the terminal
     tallies: list[Tally] = []
     for name in arguments.only or [*PARTS, "open-files", "soak"]:
         started = time.monotonic()
