@@ -73,10 +73,8 @@ class TokenCache:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenCache.open, (
-            self.path,
-            self.cache_id is None,
-        )  # so that a data loader's worker maps the files itself
+        # A data loader's worker maps the files itself.
+        return TokenCache.open, (self.path, self.cache_id is None)
 
     @property
     def spec(self) -> TokenSpec:
