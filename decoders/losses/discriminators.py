@@ -107,14 +107,17 @@ class TemporalDiscriminator(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """[B, C, n, H, W] -> [B, C', n', H / 2, W / 2], n' = n - 2 where n > 2, else n: a DownsampleBlock in 3D."""
+    """[B, C, n, H, W] -> [B, C', n', H / 2, W / 2], n' = n - 2 where n > 2, else n: a DownsampleBlock in 3D.
+
+    The skip path's kernel always has three frames; CCVS's code has one where time is not shortened.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = EqualizedConv3d(inputs, inputs, (3, 3, 3))
-        self.blur = Blur()
+        self.blur = Blur(padding=2)
         self.second = EqualizedConv3d(inputs, outputs, (3, 3, 3), stride=2)
-        self.downsample = Blur(stride=2)
+        self.downsample = Blur(padding=1, stride=2)
         self.skip = EqualizedConv3d(inputs, outputs, (3, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class TemporalBlock(nn.Module):
 
 
 class EqualizedConv3d(nn.Module):
-    """EqualizedConv2d in 3D: [B, C, n, H, W] -> [B, C', n, H / stride, W / stride]; time has no stride."""
+    """EqualizedConv2d in 3D, which pads height and width only without a stride; time has no stride, and is padded."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int, int], *, stride: int = 1, bias: bool = True
@@ -135,11 +138,11 @@ class EqualizedConv3d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.scale = 1 / math.sqrt(inputs * math.prod(kernel))
         self.stride = (1, stride, stride)
+        self.padding = [size // 2 if stride == 1 else 0 for size in kernel[1:]]
 
     def forward(self, x: Tensor, shorten: bool = False) -> Tensor:
-        """With `shorten`, time is not padded: a kernel of three frames leaves n - 2."""
-        time, height, width = (size // 2 for size in self.weight.shape[2:])
-        padding = (0 if shorten else time, height, width)
+        """[B, C, n, H, W] -> [B, C', n, H', W']. With `shorten` time is not padded: n' = n - 2 for 3 frames."""
+        padding = (0 if shorten else self.weight.shape[2] // 2, *self.padding)
         return functional.conv3d(x, self.weight * self.scale, self.bias, self.stride, padding)
 
 

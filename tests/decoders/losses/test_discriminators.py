@@ -75,10 +75,13 @@ def test_levels_end_at_four_pixels_and_the_last_multiplier_is_repeated() -> None
 
 def test_an_equalized_3d_conv_is_torchs_with_scaled_weights() -> None:
     torch.manual_seed(0)
-    conv, x = EqualizedConv3d(2, 3, (3, 3, 3), stride=2), torch.randn(1, 2, 5, 6, 8)
-    weight = conv.weight / math.sqrt(2 * 27)
-    torch.testing.assert_close(conv(x), functional.conv3d(x, weight, conv.bias, (1, 2, 2), 1))
-    torch.testing.assert_close(conv(x, shorten=True), functional.conv3d(x, weight, conv.bias, (1, 2, 2), (0, 1, 1)))
+    x = torch.randn(1, 2, 5, 7, 9)
+    for stride, space in (1, 1), (2, 0):  # a strided one follows a blur, which pads
+        conv = EqualizedConv3d(2, 3, (3, 3, 3), stride=stride)
+        weight, strides = conv.weight / math.sqrt(2 * 27), (1, stride, stride)
+        for shorten, time in (False, 1), (True, 0):
+            expected = functional.conv3d(x, weight, conv.bias, strides, (time, space, space))
+            torch.testing.assert_close(conv(x, shorten), expected)
 
 
 @pytest.mark.parametrize(("number", "size"), [(6, 3), (8, 4), (7, 1)])
