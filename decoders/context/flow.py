@@ -71,7 +71,7 @@ class FlowLevel(nn.Module):
         super().__init__()
         matched = max(MIN_MATCHED, channels // 4)
         self.stride = 1 if level < COARSE_LEVELS else 2
-        self.project = EqualizedConv2d(channels, matched, 1) if channels > MIN_MATCHED else nn.Identity()
+        self.project = EqualizedConv2d(channels, matched, 1) if channels > MIN_MATCHED else None
         kernel = 2 ** (level // 2 + 1) + 1  # 3, 3, 5, 5, 9, 9: larger on finer levels
         self.matching = _Refinement((2 * RADIUS + 1) ** 2, config.widths, kernel)
         self.subpixel = _Refinement(2 * channels + 3, config.widths, kernel)
@@ -89,12 +89,16 @@ class FlowLevel(nn.Module):
         return Flow(flow.unflatten(0, (number, count)), logits.unflatten(0, (number, count)))
 
     def _match(self, targets: Tensor, sources: Tensor, flow: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = _normalize(self.project(targets)), _normalize(self.project(warp(sources, flow)))
+        first, second = (self._matched(features) for features in (targets, warp(sources, flow)))
         correlation = local_correlation(first, second, radius=RADIUS, stride=self.stride)
         change = self.matching(activate(correlation))
         if self.stride > 1:  # CCVS's code upsamples the 49 correlations instead and refines them: 4 times the work
             change = functional.interpolate(change, targets.shape[2:], mode="bilinear", align_corners=False)
         return flow + change[:, :2], logits + change[:, 2:]
+
+    def _matched(self, features: Tensor) -> Tensor:
+        """The channels that are correlated."""
+        return _normalize(features if self.project is None else activate(self.project(features)))
 
 
 class _Refinement(nn.Module):
