@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SLOPE = 0.1  # of the leaky ReLUs, in CCVS's autoencoder as in its flow module
+SLOPE = 0.1  # of the leaky ReLUs in CCVS's autoencoder and flow module
 GAIN = math.sqrt(2)  # preserves the scale of activations, as in StyleGAN2; CCVS's code has no gain
 BLUR = (1.0, 3.0, 3.0, 1.0)  # filter before downsampling and after upsampling
 
 
-def activate(x: Tensor) -> Tensor:
+def activate(x: Tensor, slope: float = SLOPE) -> Tensor:
     """Leaky ReLU with a gain that preserves the scale of its input."""
-    return functional.leaky_relu(x, SLOPE) * GAIN
+    return functional.leaky_relu(x, slope) * GAIN
 
 
 class EqualizedConv2d(nn.Module):
@@ -65,8 +65,9 @@ class DownsampleBlock(nn.Module):
     sizes. The centre of output pixel i is at 2 i + 1/2 on both paths, that of input pixels 2 i and 2 i + 1.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, slope: float = SLOPE) -> None:
         super().__init__()
+        self.slope = slope
         self.first = EqualizedConv2d(inputs, inputs, 3)
         self.blur = Blur(padding=2)
         self.second = EqualizedConv2d(inputs, outputs, 3, stride=2)
@@ -74,8 +75,8 @@ class DownsampleBlock(nn.Module):
         self.skip = EqualizedConv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = activate(self.first(x))
-        inner = activate(self.second(self.blur(inner)))
+        inner = activate(self.first(x), self.slope)
+        inner = activate(self.second(self.blur(inner)), self.slope)
         return (inner + self.skip(self.downsample(x))) / math.sqrt(2)
 
 

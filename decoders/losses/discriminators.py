@@ -19,6 +19,7 @@ from tokenreel.decoders.layers.equalized import Blur, DownsampleBlock, Equalized
 from tokenreel.errors import ConfigError
 
 MIN_SIDE = 4  # pixels of the shorter side at which downsampling ends
+SLOPE = 0.2  # of the leaky ReLUs, as in StyleGAN2
 DEVIATION_GROUP = 4  # samples of the minibatch statistic, as in StyleGAN2; fewer where they do not divide the batch
 
 
@@ -56,18 +57,18 @@ class ImageDiscriminator(nn.Module):
         widths = config.widths(height, width)
         downsamplings = len(widths) - 1
         self.project_in = EqualizedConv2d(3, widths[0], 1)
-        self.blocks = nn.ModuleList(DownsampleBlock(a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(DownsampleBlock(a, b, SLOPE) for a, b in pairwise(widths))
         self.last = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
         self.hidden = EqualizedLinear(widths[-1] * (height >> downsamplings) * (width >> downsamplings), widths[-1])
         self.score = EqualizedLinear(widths[-1], 1)
 
     def forward(self, frames: Tensor) -> Tensor:
         frames = frames.contiguous(memory_format=torch.channels_last)  # 1.2 times as fast on CPU
-        x = activate(self.project_in(frames))
+        x = activate(self.project_in(frames), SLOPE)
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(append_deviation(x)))
-        x = activate(self.hidden(x.flatten(1)))
+        x = activate(self.last(append_deviation(x)), SLOPE)
+        x = activate(self.hidden(x.flatten(1)), SLOPE)
         scores: Tensor = self.score(x)
         return scores[:, 0]
 
@@ -97,11 +98,11 @@ class TemporalDiscriminator(nn.Module):
             return self._scores(clips.float())
 
     def _scores(self, clips: Tensor) -> Tensor:
-        x = activate(self.project_in(clips))
+        x = activate(self.project_in(clips), SLOPE)
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(append_deviation(x))).mean(2)
-        x = activate(self.hidden(x.flatten(1)))
+        x = activate(self.last(append_deviation(x)), SLOPE).mean(2)
+        x = activate(self.hidden(x.flatten(1)), SLOPE)
         scores: Tensor = self.score(x)
         return scores[:, 0]
 
@@ -122,8 +123,8 @@ class TemporalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shorten = x.shape[2] > 2
-        inner = activate(self.first(x))
-        inner = activate(self.second(_blur_frames(self.blur, inner), shorten))
+        inner = activate(self.first(x), SLOPE)
+        inner = activate(self.second(_blur_frames(self.blur, inner), shorten), SLOPE)
         return (inner + self.skip(_blur_frames(self.downsample, x), shorten)) / math.sqrt(2)
 
 
