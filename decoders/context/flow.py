@@ -4,6 +4,9 @@ After LiteFlowNet (Hui et al. 2018, https://arxiv.org/abs/1805.07036), on the fe
 resolution a matching step by local correlation, then a sub-pixel step on both feature maps. Besides the flow it
 estimates a fusion mask: logits whose sigmoid tends to 1 where the context does not show what is needed.
 
+Positions are the centres of a level's pixels, 0, 1, ...; that of pixel p is at 2 p + 1/2 on the grid of the next finer
+level, where displacements are twice as long.
+
 N frames, k context frames for each, C channels, h w a level's grid.
 """
 
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenreel.decoders.context.correlation import local_correlation
+from tokenreel.decoders.context.correlation import interpolate_positions, local_correlation
 from tokenreel.decoders.context.warp import warp
 from tokenreel.decoders.layers.equalized import EqualizedConv2d, activate
 from tokenreel.errors import ConfigError
@@ -93,7 +96,7 @@ class FlowLevel(nn.Module):
         correlation = local_correlation(first, second, radius=RADIUS, stride=self.stride)
         change = self.matching(activate(correlation))
         if self.stride > 1:  # CCVS's code upsamples the 49 correlations instead and refines them: 4 times the work
-            change = functional.interpolate(change, targets.shape[2:], mode="bilinear", align_corners=False)
+            change = interpolate_positions(change, self.stride, *targets.shape[2:])
         return flow + change[:, :2], logits + change[:, 2:]
 
     def _matched(self, features: Tensor) -> Tensor:
