@@ -168,6 +168,9 @@ class ContextAutoencoder(VideoTokenizer):
         """Decodes consecutive frames autoregressively, and single frames without context, with another frame as context
         and with an augmented view of themselves (CCVS alternates between training on pairs and on consecutive frames;
         here a step has all of them).
+
+        A run is of successive frames, as in the paper; CCVS's code takes every s-th frame, s random from 1 to 9. The
+        other frame may be any of the clip; in that code any of 30 or 32.
         """
         if not self.training or not self.config.flow:
             return self._reconstruct(video)

@@ -86,7 +86,8 @@ class VQ(Quantizer):
 
     def quantize_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """float32 [N, D] without gradients -> indices [N, q] and their vectors [N, D]. In training mode the codebook is
-        initialised if necessary, and updated after the vectors have been looked up.
+        initialised if necessary, and updated after the vectors have been looked up: the commitment loss, too, is of the
+        codebook before its update (as in CCVS's code; LVT's takes the vectors after it).
         """
         if self.training and not self.initialised:
             self._initialise(rows)
