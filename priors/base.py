@@ -21,6 +21,7 @@ from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel
 from tokenreel.registry import Registry
+from tokenreel.sample_random import SampleRandom
 
 Tokens = Mapping[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
 
@@ -104,10 +105,11 @@ class Prior(nn.Module, PretrainedModel):
         """Teacher-forced log-probabilities [B, L] in nats, 0 where `given` (bool [B, L])."""
 
     @abstractmethod
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Mean nats per token that is not given, for one training step.
 
-        May compute a random part of the order, chosen with `generator`, if its expectation is that mean.
+        May compute a random part of the order, chosen with `random`, if its expectation is that mean. `random` has
+        numbers for these B rows; None: any numbers.
         """
 
     @abstractmethod

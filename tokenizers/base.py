@@ -17,6 +17,7 @@ from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel, fingerprint
 from tokenreel.registry import Registry
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
 Tokens = dict[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
@@ -99,8 +100,10 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         return None
 
     @abstractmethod
-    def forward(self, video: Tensor) -> Reconstruction:
-        """The training pass over float [B, C, T, H, W]."""
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
+        """The training pass over float [B, C, T, H, W], with random numbers for these B clips if it needs any (None:
+        any numbers).
+        """
 
     @property
     def code_fingerprint(self) -> str:

@@ -29,6 +29,7 @@ from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.losses import ReconstructionGuard
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
 
@@ -159,10 +160,10 @@ class AdversarialTokenizerObjective(TokenizerObjective):
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> ClipBatch:
         return ClipBatch(super().batch(rows, samples))
 
-    def losses(self, update: str, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, update: str, batch: ClipBatch, random: SampleRandom) -> dict[str, Tensor]:
         if update == DISCRIMINATORS:
             return self._discriminator_losses(batch.frame_pairs) if self._adversarial else {}
-        reconstruction = self.tokenizer(batch.video)
+        reconstruction = self.tokenizer(batch.video, random)
         losses = {**reconstruction.losses, **self._perceptual_losses(reconstruction, batch.video)}
         if self._adversarial:
             pairs = self._frame_pairs(reconstruction, batch.video)

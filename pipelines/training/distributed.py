@@ -27,15 +27,8 @@ T = TypeVar("T")
 
 
 def seed_from(*numbers: int) -> int:
-    """A 63-bit seed derived from `numbers`, such as (seed, step, update, micro-step, rank)."""
+    """A 63-bit seed derived from `numbers`, such as (seed, step, update, micro-step)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def seed_everything(device: torch.device, *numbers: int) -> torch.Generator:
-    """Seeds torch's global generators (which dropout uses) and returns a generator on `device` with the same seed."""
-    seed = seed_from(*numbers)
-    torch.manual_seed(seed)
-    return torch.Generator(device).manual_seed(seed)
 
 
 def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:

@@ -31,7 +31,7 @@ from tokenreel.pipelines.training.distributed import (
     average_gradients,
     clip_gradients,
     require_equal_replicas,
-    seed_everything,
+    seed_from,
 )
 from tokenreel.pipelines.training.interrupt import Interrupt
 from tokenreel.pipelines.training.losses import Diverged, LossRecord, NonFiniteLoss
@@ -40,6 +40,7 @@ from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_le
 from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
+from tokenreel.sample_random import SampleRandom
 
 logger = logging.getLogger(__name__)
 
@@ -120,22 +121,25 @@ class Trainer:
         started, losses = time.perf_counter(), dict[str, Tensor]()
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
-        batches = [self.objective.batch(*self._samples(step, micro)) for micro in micros]
-        self.objective.prefetch(np.concatenate([self._samples(step + 1, micro)[0] for micro in micros]))
+        batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
+        self.objective.prefetch(np.concatenate([self._rows(step + 1, micro) for micro in micros]))
         for number, update in enumerate(self.objective.updates):
-            losses |= self._update(update, batches, (self.config.seed, step, number))
+            losses |= self._update(update, batches, number)
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
         self.record.add(losses, time.perf_counter() - started)
 
-    def _update(self, update: str, batches: list[Any], seed_parts: tuple[int, ...]) -> dict[str, Tensor]:
-        """Runs one update. Returns its losses, which are empty if the objective skips it in this step."""
+    def _update(self, update: str, batches: list[Any], number: int) -> dict[str, Tensor]:
+        """Runs the update of that number in the step. Returns its losses, none if the objective skips it."""
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(batches):
-            self._backward(update, batch, (*seed_parts, micro), losses)
+            seed, samples = self.config.seed, self._samples(self.state.step, micro)
+            torch.manual_seed(seed_from(seed, self.state.step, number, micro))  # alike in all processes
+            random = SampleRandom(seed_from(seed, number), samples, self.accelerator.device)
+            self._backward(update, batch, random, losses)
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
@@ -143,18 +147,20 @@ class Trainer:
             optimizer.step()
         return losses
 
-    def _samples(self, step: int, micro: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and sample numbers, int64 [n] each, of this process in a micro-step: a slice of the common order."""
+    def _rows(self, step: int, micro: int) -> np.ndarray:
+        """The rows, int64 [n], of `_samples`."""
+        return self.order.rows(int(self._samples(step, micro)[0]), self.micro_batch)
+
+    def _samples(self, step: int, micro: int) -> np.ndarray:
+        """Sample numbers, int64 [n], of this process in a micro-step: a slice of the common order."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         first = step * self.config.batch + (micro * processes + rank) * self.micro_batch
-        return self.order.rows(first, self.micro_batch), np.arange(first, first + self.micro_batch)
+        return np.arange(first, first + self.micro_batch)
 
-    def _backward(self, update: str, batch: Any, seed_parts: tuple[int, ...], sums: dict[str, Tensor]) -> None:
+    def _backward(self, update: str, batch: Any, random: SampleRandom, sums: dict[str, Tensor]) -> None:
         """Adds the gradients of a micro-step to the parameters and its losses to `sums`."""
-        device = self.accelerator.device
-        generator = seed_everything(device, *seed_parts, self.accelerator.process_index)
-        with mixed_precision(device, self.config.precision):
-            losses = self.objective.losses(update, batch, generator)
+        with mixed_precision(self.accelerator.device, self.config.precision):
+            losses = self.objective.losses(update, batch, random)
         if not losses:
             return
         scaled = {name: loss.float() / self.config.accumulate for name, loss in losses.items()}

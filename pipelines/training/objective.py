@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from tokenreel.sample_random import SampleRandom
 
 MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
 
@@ -71,11 +72,12 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def losses(self, update: str, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, update: str, batch: Any, random: SampleRandom) -> dict[str, Tensor]:
         """Scalars by name, means over the batch, whose sum `update` minimises; empty: skip the update in this step.
 
-        Other random numbers come from `generator` (on the device) or torch's global generator, which are both seeded
-        for each call.
+        Random numbers come from `random`, which has some for each clip of the batch, whatever process it is in.
+        torch's global generator is seeded for each call, and alike in all processes: it is for what all of them must do
+        alike, such as resetting codes of a codebook.
         """
 
     @abstractmethod

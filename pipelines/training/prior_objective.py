@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tokenreel.config import to_mapping
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.spec import END, END_STEP
@@ -27,8 +28,9 @@ from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
-from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.video import sample, with_given_steps
+from tokenreel.replicas import mean_over_processes
+from tokenreel.sample_random import SampleRandom
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,15 @@ class PriorObjective(Objective):
     def prefetch(self, rows: np.ndarray) -> None:
         """Nothing to do: the cache is mapped into memory."""
 
-    def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, update: str, batch: dict[str, Tensor], random: SampleRandom) -> dict[str, Tensor]:
         given = self.clips.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
         if self.config.drop_controls:  # an unconditional token is never predicted
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
-        return {"nats_per_code": self.prior.loss(batch, given, generator)}
+        loss = self.prior.loss(batch, given, random)
+        if self.config.drop_controls:  # the mean over tokens of all processes, whose numbers then differ
+            predicted = (~given).sum().float()
+            loss = loss * (predicted / mean_over_processes(predicted))
+        return {"nats_per_code": loss}
 
     def validate(self) -> dict[str, float]:
         """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""

@@ -25,6 +25,7 @@ from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import VideoTokenizer
 
 TOKENS_PER_CODE = 16  # that are counted, of training clips where held-out clips have fewer
@@ -60,8 +61,8 @@ class TokenizerObjective(Objective):
     def prefetch(self, rows: np.ndarray) -> None:
         self.clips.prefetch(rows)
 
-    def losses(self, update: str, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.tokenizer(batch).losses
+    def losses(self, update: str, batch: Any, random: SampleRandom) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.tokenizer(batch, random).losses
         return losses
 
     def validate(self) -> dict[str, float]:

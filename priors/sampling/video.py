@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens, vocabulary_size
-from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.guidance import drop_controls, require_end_in_windows, require_guidable
 from tokenreel.priors.sampling.logits import SamplingConfig, TokenSampler
 from tokenreel.priors.sampling.loop import Window, sample_window

@@ -10,6 +10,7 @@ from toy_priors import ToyConfig, ToyPrior, ToyState, interleaved_order, spec_of
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import State, Tokens, raster_order
 from tokenreel.priors.sampling.video import sample
+from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.priors import (
     check_cached_equals_uncached,
     check_causality,
@@ -238,8 +239,8 @@ class Unmasked(ToyPrior):
 class Untrainable(ToyPrior):
     """Its loss has no gradient."""
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return super().loss(tokens, given, generator).detach()
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
+        return super().loss(tokens, given, random).detach()
 
 
 class WithoutUnconditional(ToyPrior):

@@ -97,14 +97,14 @@ def test_a_training_step_returns_judged_frames_and_clips() -> None:
     reconstruction = small_tokenizer().train()(video := random_video(2))
     decoded, true = reconstruction.judged_frames
     assert decoded.shape == true.shape == (6, 3, *SIZE)  # without context, with another frame, with a view
-    assert any(torch.equal(true[:2], frames) for frames in video.unbind(2))
+    for clip, chosen in zip(video, true[:2], strict=True):
+        assert any(torch.equal(chosen, frame) for frame in clip.unbind(1))
     decoded, true = reconstruction.judged_clips
     assert decoded.shape == true.shape == (2, 3, CONFIG.autoregressive_frames, *SIZE)
     assert torch.equal(decoded[:, :, 0], true[:, :, 0])
-    assert any(
-        torch.equal(true, video[:, :, first : first + CONFIG.autoregressive_frames])
-        for first in range(FRAMES - CONFIG.autoregressive_frames + 1)
-    )
+    windows = video.unfold(2, CONFIG.autoregressive_frames, 1).movedim(-1, 3).unbind(2)
+    for number, clip in enumerate(true):
+        assert any(torch.equal(clip, window[number]) for window in windows)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
@@ -24,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.sampling.logits import SamplingConfig
 from tokenreel.priors.sampling.video import sample
+from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.feeding import TOLERANCE, assert_distributions, feed, feeding, record, start, tokens_at
 
 
@@ -166,8 +168,8 @@ def check_loss(prior: Prior, tokens: Tokens, given: Tensor, repeats: int = 64) -
     if any(parameter.requires_grad for parameter in prior.parameters()):
         assert prior.loss(tokens, given).requires_grad, "loss: has no gradient"
     expected = -_log_prob(prior, tokens, given).sum() / (~given).sum()
-    generator = torch.Generator().manual_seed(0)
-    losses = torch.stack([prior.loss(tokens, given, generator).detach() for _ in range(repeats)]).double()
+    random = SampleRandom(0, np.arange(len(given)), given.device)
+    losses = torch.stack([prior.loss(tokens, given, random).detach() for _ in range(repeats)]).double()
     error = losses.std() / repeats**0.5
     assert abs(losses.mean() - expected) < TOLERANCE + 4 * error, (
         f"loss: {losses.mean():.4f} in the mean of {repeats}, but log_prob gives {expected:.4f} nats per free token"

@@ -23,6 +23,7 @@ from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTr
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import WindowSpan
 from tokenreel.priors.sampling.video import _Sampler
+from tokenreel.sample_random import SampleRandom
 
 K, CLIPS, STEPS = 7, 1021, 5  # codebook size, clips, frames of a clip
 SPEC = TokenSpec(
@@ -301,7 +302,7 @@ def test_every_subset_of_controls_is_dropped_equally_often(members: int) -> None
 def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     """Equation 8 includes frame-level controls in the loss; an unconditional token is not predicted."""
     tested = objective(cache, ("state",), drop_controls=0.5)
-    generator = torch.Generator()
+    random = SampleRandom(0, np.arange(4), torch.device("cpu"))
     batch = tested.batch(np.arange(4), np.arange(4))
     log_probs = tested.prior.log_prob(
         batch,
@@ -310,7 +311,7 @@ def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     )
     codes = sum(3 * 2 + (0 if (state == K).all() else 5) for state in batch["state"])
     assert {int((state == K).all()) for state in batch["state"]} == {0, 1}
-    torch.testing.assert_close(tested.losses("prior", batch, generator)["nats_per_code"], -log_probs.sum() / codes)
+    torch.testing.assert_close(tested.losses("prior", batch, random)["nats_per_code"], -log_probs.sum() / codes)
 
 
 @pytest.mark.parametrize(

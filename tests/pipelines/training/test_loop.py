@@ -25,6 +25,7 @@ from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.losses import NonFiniteLoss
 from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
+from tokenreel.sample_random import SampleRandom
 
 SCRIPT = Path(__file__).with_name("toy_training.py")
 
@@ -75,8 +76,7 @@ def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tupl
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
         trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
         for step in range(CONFIG.steps):
-            rows, samples = trainer._samples(step, 0)
-            order += zip(rows.tolist(), samples.tolist(), strict=True)
+            order += zip(trainer._rows(step, 0).tolist(), trainer._samples(step, 0).tolist(), strict=True)
     return sorted(order, key=lambda pair: pair[1])
 
 
@@ -84,7 +84,7 @@ def test_accumulation_does_not_change_the_gradient() -> None:
     """Mean of equal micro batches' means = mean of the batch: three micro steps or one, without randomness."""
 
     class Plain(ToyObjective):
-        def losses(self, update: str, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        def losses(self, update: str, batch: torch.Tensor, random: SampleRandom) -> dict[str, torch.Tensor]:
             self.networks["model"].eval()
             return {"fit": (self.networks["model"](batch) - batch[:, :3]).square().mean()}
 

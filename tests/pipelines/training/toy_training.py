@@ -27,6 +27,7 @@ from tokenreel.pipelines.training.objective import Objective
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
 from tokenreel.pipelines.training.session import make_accelerator
+from tokenreel.sample_random import SampleRandom
 
 ROWS = 23
 NEVER = 10**6  # a step that no test reaches
@@ -78,8 +79,8 @@ class ToyObjective(Objective):
     def prefetch(self, rows: np.ndarray) -> None:
         pass
 
-    def losses(self, update: str, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        out = self.networks["model"](batch + 0.1 * torch.randn(batch.shape, generator=generator))
+    def losses(self, update: str, batch: Tensor, random: SampleRandom) -> dict[str, Tensor]:
+        out = self.networks["model"](batch + 0.1 * random.randn(batch.shape[1]))
         if update == "critic":
             return {"critic": (self.networks["critic"](out.detach()) - 1).square().mean()}
         judged = -self.networks["critic"](out).mean() * (float("nan") if self.poisoned else 0.1)
