@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ class Trainer:
 
     def _run_periodic_tasks(self) -> dict[str, float]:
         """Logs, writes a checkpoint, validates and samples if they are due. Returns the scores if it validated."""
-        checkpoint = self._due(self.config.checkpoint_every)
+        checkpoint = self._due(self.config.checkpoint_every) or self.state.step == self.config.decay_start
         if checkpoint or self._due(self.config.validate_every) or self._due(self.config.log_every):
             self._flush()
         if checkpoint:  # first, because a validation may be long
@@ -271,11 +272,18 @@ class Trainer:
         with self._evaluating():
             self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
 
+    @property
+    def _before_decay(self) -> Path | None:
+        """The checkpoint from which the run can be made longer."""
+        start = self.config.decay_start
+        return None if start is None else checkpoint_path(self.folder.checkpoints, start)
+
     def _write_checkpoint(self) -> None:
         consumed = self.state.step * self.config.batch
         plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
-        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, self.folder.chosen)
+        kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]
+        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, kept)
 
 
 @contextmanager

@@ -96,7 +96,15 @@ RUN_FILE, LOCK_FILE = "run.json", ".lock"
 OWN_LEFTOVERS = (".run.json-*", ".tmp??????")  # of killed writers; the second is what safetensors writes to
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
-    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_clips"),
+    *(
+        "steps",
+        "decay_steps",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "validate_every",
+        "validation_clips",
+    ),
     *("sample_every", "sample_clips", "log_with"),
     *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
 )
@@ -121,16 +129,31 @@ class RunIdentity:
             resumable.discard("training.steps")  # all learning rates depend on it
         for key in sorted((mine.keys() | theirs.keys()) - resumable):
             if mine.get(key) != theirs.get(key):
-                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}"
+                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}{_NOTES.get(key, '')}"
         if self.data_identity != other.data_identity:
             return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
+
+    def steps_alike(self, other: RunIdentity) -> int | None:
+        """How many first steps have the same learning rates in both, if they differ in nothing else; None: all."""
+        ends = [
+            (training.get("steps", 0), training.get("decay_steps", 0))
+            for training in (self.sections.get("training", {}), other.sections.get("training", {}))
+        ]
+        starts = [steps - decay for steps, decay in ends if decay]
+        return min(starts) if starts and ends[0] != ends[1] else None
+
+
+_NOTES = {
+    "training.steps": " (every learning rate of a cosine schedule depends on it; --init-from RUN starts a new run with "
+    "its weights)"
+}
 
 
 class RunFolder:
     """Paths of a run, and the checkpoint that it resumes from (None: a new run).
 
-    `chosen`: whether the user named the checkpoint.
+    `chosen`: whether the user named the checkpoint, or it is an earlier one than the newest.
     """
 
     def __init__(self, path: Path, resume_from: Checkpoint | None, chosen: bool = False) -> None:
@@ -158,9 +181,13 @@ class RunFolder:
             raise CheckpointError(f"--out {path} already holds another run: {difference}. Give a new folder")
         if existing is None and path.exists() and _holds_anything(path):
             raise UserError(f"--out {path} already exists, is not empty and is not a run: give a new folder")
-        if resume in ("auto", "never"):
-            return cls(path, newest_checkpoint(path / "checkpoints"))
-        return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+        if resume not in ("auto", "never"):
+            return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+        newest = newest_checkpoint(path / "checkpoints")
+        if newest is None or existing is None:
+            return cls(path, newest)
+        checkpoint = _same_rates(path, newest, existing, identity)
+        return cls(path, checkpoint, chosen=checkpoint is not newest)
 
     def lock(self) -> FileLock:
         """Creates the folder and locks it, until the lock is released or the process dies.
@@ -245,6 +272,27 @@ def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
     checkpoint = newest_checkpoint(path / "checkpoints") if run == path else read_checkpoint(path)
     if checkpoint is None:
         raise CheckpointError(f"--resume {path} has no checkpoint yet")
+    return _same_rates(run, checkpoint, existing, identity)
+
+
+def _same_rates(run: Path, checkpoint: Checkpoint, existing: RunIdentity, identity: RunIdentity) -> Checkpoint:
+    """`checkpoint`, or an earlier one where its steps would have had other learning rates in the run `identity`."""
+    alike = existing.steps_alike(identity)
+    if alike is not None and checkpoint.step > alike:
+        earlier = newest_checkpoint(run / "checkpoints", alike)
+        if earlier is None:
+            raise CheckpointError(
+                f"{run}: with another training.steps or training.decay_steps the learning rates differ from step "
+                f"{alike} on, and no checkpoint from before is left: give those of before, or start a new run with its "
+                "weights by --init-from"
+            )
+        checkpoint = earlier
+    steps = identity.sections.get("training", {}).get("steps", checkpoint.step)
+    if checkpoint.step > steps:
+        raise CheckpointError(
+            f"{run} has {checkpoint.step} steps, more than training.steps (={steps}): give more steps, or the path of "
+            "an earlier checkpoint as --resume"
+        )
     return checkpoint
 
 
