@@ -6,6 +6,7 @@ It opens the cache and nothing else: no video, no tokenizer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.pipelines.common.preset_tokens import require_tokens
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainPriorRequest
+from tokenreel.pipelines.training.initial_model import InitialModel, load_initial
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
-from tokenreel.priors.base import PRIORS, build_prior, part_of_level
+from tokenreel.priors.base import PRIORS, Prior, build_prior, part_of_level
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +28,14 @@ logger = logging.getLogger(__name__)
 def run(request: TrainPriorRequest) -> dict[str, Any]:
     """Trains the preset's prior, or the one for `level`, on the training rows of `cache` and exports it into `out`.
 
-    Raises ConfigError (also for a cache of other tokens than the preset is meant for), CacheError, CheckpointError
-    (also where the run was started on tokens of another tokenizer), and KeyboardInterrupt after a signal, once the
-    checkpoint is written.
+    Raises ConfigError (also for a cache of other tokens than the preset is meant for), HubError, CacheError,
+    CheckpointError (also where the run was started on tokens of another tokenizer), and KeyboardInterrupt after a
+    signal, once the checkpoint is written.
     """
     level = request.level
     sections = resolve(request.preset, request.config, request.assignments, request.overrides, "prior", level)
-    model = PRIORS.config(part_of_level(require_section(sections, "prior"), level), "prior")
+    initial = load_initial(Prior, request.init_from, request.revision)
+    model = PRIORS.config(_prior_section(sections, level, initial), "prior")
     training = from_mapping(PriorTrainingConfig, sections.get("training", {}), "training")
     tokens = TokenCache.open(request.cache)
     require_tokens(sections, tokens.spec)
@@ -40,9 +43,19 @@ def run(request: TrainPriorRequest) -> dict[str, Any]:
     torch.manual_seed(training.seed)
     prior = build_prior(to_mapping(model), tokens.spec)
     objective = PriorObjective(prior, tokens, training, accelerator.device)
+    loaded = initial.load_into(prior, objective, accelerator.is_main_process) if initial is not None else {}
+    del initial  # its memory
     if not len(objective.held_out) and accelerator.is_main_process:
         logger.warning("validation: none: %s has no validation rows, so nothing will be scored", request.cache)
     resolved = {"tokens": tokens.spec.to_json(), "prior": to_mapping(model), "training": to_mapping(training)}
-    identity = RunIdentity("train-prior", resolved, objective.data_identity, str(request.cache))
+    identity = RunIdentity("train-prior", {**resolved, **objective.origin}, objective.data_identity, str(request.cache))
     session = Session(identity, request.out, request.resume, accelerator)
-    return session.estimate(objective, training) if request.dry_run else session.train(objective, training)
+    result = session.estimate(objective, training) if request.dry_run else session.train(objective, training)
+    return {**result, **loaded}
+
+
+def _prior_section(sections: Mapping[str, Any], level: str | None, initial: InitialModel | None) -> Mapping[str, Any]:
+    """The settings of the prior. Those that are not given are the saved model's, where there is one."""
+    if initial is None:
+        return part_of_level(require_section(sections, "prior"), level)
+    return initial.settings(part_of_level(sections["prior"], level) if "prior" in sections else {})

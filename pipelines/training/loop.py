@@ -228,6 +228,7 @@ class Trainer:
 
     def _export(self, scores: dict[str, float]) -> None:
         about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
+        about |= self.objective.origin
 
         def export() -> None:
             with self._evaluating():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Objective(ABC):
     updates: tuple[str, ...]  # names, in their order within a step; each has the optimizer of that name
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user
+    origin: Mapping[str, str] = MappingProxyType({})  # of the weights that the run starts with, for the model's card
 
     @property
     def averaged_networks(self) -> tuple[str, ...]:

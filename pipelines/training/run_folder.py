@@ -123,7 +123,7 @@ class RunIdentity:
         """The first difference that prevents resuming, as part of an error message; None if there is none."""
         if self.command != other.command:
             return f"it is a run of {self.command}, not of {other.command}"
-        mine, theirs = _flat(self.sections), _flat(other.sections)
+        mine, theirs = flat_settings(self.sections), flat_settings(other.sections)
         resumable = {f"training.{name}" for name in RESUMABLE_FIELDS}
         if mine.get("training.schedule") == "cosine":
             resumable.discard("training.steps")  # all learning rates depend on it
@@ -146,7 +146,8 @@ class RunIdentity:
 
 _NOTES = {
     "training.steps": " (every learning rate of a cosine schedule depends on it; --init-from RUN starts a new run with "
-    "its weights)"
+    "its weights)",
+    "initialised_from": " (the fingerprint of the model that --init-from names)",
 }
 
 
@@ -306,9 +307,9 @@ def _read_identity(path: Path) -> RunIdentity | None:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    return {prefix: value}
+def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (flat_settings(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
+    return {name: item for part in parts for name, item in part.items()}
