@@ -24,6 +24,7 @@ from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
+from tokenreel.pipelines.training.best_model import BestModel
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.distributed import (
@@ -60,6 +61,7 @@ class Trainer:
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
+        self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
             self.order.resume(folder.resume_from.state["order"])
             self.state.load(folder.resume_from.step, folder.resume_from.tensors)
@@ -95,6 +97,7 @@ class Trainer:
             "clips_per_second": round(clips / seconds, 1),
             "parameters": self.state.count_parameters(),
             **scores,
+            **self.best.summary(),
             **({"alarms": list(self.objective.alarms)} if self.objective.alarms else {}),
         }
 
@@ -227,14 +230,7 @@ class Trainer:
         return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
     def _export(self, scores: dict[str, float]) -> None:
-        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
-        about |= self.objective.origin
-
-        def export() -> None:
-            with self._evaluating():
-                self.objective.export(self.folder.path, {**about, "scores": scores})
-
-        self.processes.in_main(export)
+        self.processes.in_main(lambda: self._export_to(self.folder.path, scores))
 
     def _checkpoint(self) -> None:
         for network in self.state.networks.values():
@@ -248,6 +244,11 @@ class Trainer:
         advice = "validation, samples or export: checkpoints are intact; free memory and run the same command again"
         with _out_of_memory(advice), self.state.evaluating():
             yield
+
+    def _export_to(self, folder: Path, scores: dict[str, float]) -> None:
+        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
+        with self._evaluating():
+            self.objective.export(folder, {**about, **self.objective.origin, "scores": scores})
 
     def _write(self, values: dict[str, float]) -> None:
         if values:
@@ -266,6 +267,8 @@ class Trainer:
             return {}
         scores = self._score()
         if not logged:
+            if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
+                self.best.replace(lambda folder: self._export_to(folder, scores))
             self._write({f"validation/{name}": score for name, score in scores.items()})
         return scores
 

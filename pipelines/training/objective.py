@@ -16,9 +16,12 @@ from torch.optim import Optimizer
 MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
 
 
+HELD_OUT = ("held_out_clips", "held_out_videos")
+
+
 def held_out_counts(videos: Collection[object]) -> dict[str, float]:
     """What scores are of; `videos` are the videos of the held-out clips, one for each clip."""
-    return {"held_out_clips": len(videos), "held_out_videos": len(set(videos))}
+    return dict(zip(HELD_OUT, (len(videos), len(set(videos))), strict=True))
 
 
 def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
@@ -47,6 +50,8 @@ class Objective(ABC):
     updates: tuple[str, ...]  # names, in their order within a step; each has the optimizer of that name
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user
+    best_score: str | None = None  # the score of `validate` by which the best model is kept; None: none is kept
+    best_is_highest: bool = False
     origin: Mapping[str, str] = MappingProxyType({})  # of the weights that the run starts with, for the model's card
 
     @property

@@ -48,6 +48,7 @@ class PriorObjective(Objective):
     """Trains on the `train` rows of `cache`; of whole videos these are the clips at every first frame."""
 
     updates: tuple[str, ...] = ("prior",)
+    best_score = "bits_per_code"
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
         if not any(parameter.requires_grad for parameter in prior.parameters()):

@@ -5,6 +5,7 @@ metrics.jsonl       losses and scores by step
 checkpoints/        step_00001000/, ...
 samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
+best/               the model of the best validation
 set_aside_1/        later checkpoints and all metrics of before the run went back to an earlier checkpoint
 .lock               locked while a process writes the folder
 """
@@ -26,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tokenreel.errors import CheckpointError, UserError
+from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -163,6 +165,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.best = path / "best"
         # the checkpoint that is kept besides the newest ones
         self.chosen = checkpoint_path(self.checkpoints, resume_from.step) if chosen and resume_from else None
         self._present = list_checkpoints(self.checkpoints)
@@ -222,6 +225,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             clear_staging(self.checkpoints)
+            best_model.recover(self.best)
             for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
                 leftover.unlink()
             if self.chosen is not None:
@@ -245,6 +249,9 @@ class RunFolder:
             shutil.copyfile(self.metrics, aside / "metrics.jsonl")
         for path in later:
             path.rename(aside / "checkpoints" / path.name)
+        best = best_model.read_best(self.best)
+        if best is not None and best.step > step:
+            self.best.rename(aside / self.best.name)
         logger.warning(
             "the run goes back to step %d: what came after it is now in %s; delete that if you do not need it",
             step,

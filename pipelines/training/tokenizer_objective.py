@@ -35,6 +35,8 @@ class TokenizerObjective(Objective):
     """`clips` reads the rows of `plan`. Validation uses the first `validation_clips` of its validation rows."""
 
     updates: tuple[str, ...] = ("tokenizer",)
+    best_score = "psnr"
+    best_is_highest = True
 
     def __init__(
         self, tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, config: TrainingConfig, device: torch.device

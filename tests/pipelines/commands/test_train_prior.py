@@ -82,6 +82,9 @@ def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp
     assert config["training"]["betas"] == [0.9, 0.99], "defaults are resolved too"
     lines = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [line["step"] for line in lines if "validation/bits_per_code" in line] == [4, 8, 9]
+    bits = {line["step"]: line["validation/bits_per_code"] for line in lines if "validation/bits_per_code" in line}
+    best = Prior.from_pretrained(tmp_path / "run/best").about
+    assert (best["scores"]["bits_per_code"], best["steps"]) == min((score, step) for step, score in bits.items())
     samples, original = TokenCache.open(tmp_path / "run/samples/step_00000008"), TokenCache.open(cache)
     held_out = original.rows("validation")[: len(samples.rows())]
     sampled, given = samples.read(samples.rows())["video"], original.read(held_out)["video"]

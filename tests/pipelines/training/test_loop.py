@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -212,6 +213,72 @@ def test_a_complete_run_is_not_trained_again_and_returns_its_scores(tmp_path: Pa
     first, again = train_toy(tmp_path), train_toy(tmp_path)
     assert again["clips"] == 0
     assert again["error"] == first["error"]
+
+
+class Scripted(ToyObjective):
+    """Its errors at the validations are `ERRORS`, by step."""
+
+    step = CONFIG.steps  # of a run that is complete
+    ERRORS: ClassVar[dict[int, float]] = {2: 0.9, 4: 0.5, 6: 0.3, 8: 0.4, 10: 0.6, 11: float("nan")}
+
+    def begin_step(self, step: int) -> None:
+        self.step = step + 1
+
+    def validate(self) -> dict[str, float]:
+        return {"error": self.ERRORS[self.step], "held_out_clips": 3, "held_out_videos": 2}
+
+
+def test_the_model_of_the_best_validation_is_kept(tmp_path: Path) -> None:
+    """With averaged weights, whatever checkpoints are pruned, and also if the run is killed while it is replaced."""
+    config = replace(CONFIG, validate_every=2, checkpoint_every=2, keep_checkpoints=1)
+    out = tmp_path / "run"
+    summary = train_toy(out, config, objective=Scripted(config))
+    assert summary["best"] == {"path": str(out / "best"), "step": 6, "error": 0.3}
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_00000011"]
+    train_toy(tmp_path / "reference", replace(config, keep_checkpoints=9), objective=Scripted(config))
+    average = safetensors.torch.load_file(tmp_path / "reference/checkpoints/step_00000006/average.safetensors")
+    kept = safetensors.torch.load_file(out / "best/model.safetensors")
+    assert all(torch.equal(tensor, average[f"model.{name}"]) for name, tensor in kept.items())
+    (out / "best").rename(out / ".best-old")
+    (out / ".best-new").mkdir()
+    assert train_toy(out, config, objective=Scripted(config))["best"]["step"] == 6
+    assert not list(out.glob(".best-*"))
+
+
+def test_the_best_model_is_the_same_after_a_kill_and_goes_back_with_the_run(tmp_path: Path) -> None:
+    config = replace(CONFIG, validate_every=2, checkpoint_every=4, keep_checkpoints=9, schedule="constant")
+
+    class Killed(Scripted):
+        def begin_step(self, step: int) -> None:
+            super().begin_step(step)
+            if step == 7:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, config, objective=Killed(config))
+    killed = (tmp_path / "best/model.safetensors").read_bytes()
+    assert train_toy(tmp_path, config, objective=Scripted(config))["best"]["step"] == 6
+    assert (tmp_path / "best/model.safetensors").read_bytes() == killed
+    back = str(tmp_path / "checkpoints/step_00000004")
+    shorter = train_toy(tmp_path, replace(config, steps=4), back, objective=Scripted(config))
+    assert "best" not in shorter
+    assert (tmp_path / "set_aside_1/best/model.safetensors").read_bytes() == killed
+
+
+def test_scores_of_other_held_out_clips_are_not_compared(tmp_path: Path) -> None:
+    config = replace(CONFIG, validate_every=2, schedule="constant", steps=6)
+    train_toy(tmp_path, config, objective=Scripted(config))
+
+    class More(Scripted):
+        def validate(self) -> dict[str, float]:
+            return {**super().validate(), "held_out_clips": 5}
+
+    longer = replace(config, steps=10)
+    assert train_toy(tmp_path, longer, objective=More(longer))["best"] == {
+        "path": str(tmp_path / "best"),
+        "step": 8,
+        "error": 0.4,
+    }
 
 
 def test_a_complete_run_that_is_made_longer_equals_a_long_one_bit_for_bit(tmp_path: Path) -> None:

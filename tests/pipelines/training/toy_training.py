@@ -5,6 +5,7 @@ SIGNAL_AT VALIDATION_S`; with VALIDATION_S collective operations of gradients ha
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ class ToyObjective(Objective):
 
     data_identity = "toy"
     updates = ("model", "critic")
+    best_score = "error"
 
     def __init__(
         self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER, signal_at: int = NEVER
@@ -95,6 +97,7 @@ class ToyObjective(Objective):
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"about": dict(about)}))
 
 
 def identity(config: TrainingConfig) -> RunIdentity:
