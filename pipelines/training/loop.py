@@ -43,6 +43,8 @@ from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
 
+GRADIENT_NORM = "gradient_norm_"  # before an update's name
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,6 +63,7 @@ class Trainer:
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
+        self.shown: dict[str, str] = {}  # beside the count of steps: the loss of the last log, the last score
         self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
             self.order.resume(folder.resume_from.state["order"])
@@ -83,7 +86,7 @@ class Trainer:
                 if vote.ask(interrupt.requested):
                     self._stop()
                 scores = self._run_periodic_tasks() or scores
-                bar.advance()
+                bar.advance(**self.shown)
             vote.close()
         self._export(scores)
         for alarm in self.objective.alarms:
@@ -127,7 +130,10 @@ class Trainer:
         batches = [self.objective.batch(*self._samples(step, micro)) for micro in micros]
         self.objective.prefetch(np.concatenate([self._samples(step + 1, micro)[0] for micro in micros]))
         for number, update in enumerate(self.objective.updates):
-            losses |= self._update(update, batches, (self.config.seed, step, number))
+            found = self._update(update, batches, (self.config.seed, step, number))
+            losses |= found
+            if number == 0:
+                self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
@@ -143,7 +149,7 @@ class Trainer:
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
-            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip_norm)
+            losses[f"{GRADIENT_NORM}{update}"] = clip_gradients(parameters, self.config.clip_norm)
             optimizer.step()
         return losses
 
@@ -208,7 +214,10 @@ class Trainer:
                 self.objective.check_losses(taken.first_step, taken.steps)
             except (NonFiniteLoss, Diverged) as error:
                 raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
-            means = {f"train/{name}": value for name, value in taken.means().items()}
+            losses = taken.means()
+            self.shown["loss"] = f"{sum(losses[name] for name in self.main_losses if name in losses):.4g}"
+            losses |= self.objective.in_other_units(losses)
+            means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
             means["clips_per_second"] = taken.steps_per_second * self.config.batch
             self.processes.in_main(lambda: self._write(means))
@@ -266,6 +275,8 @@ class Trainer:
         if logged and self.state.step < self.config.steps:
             return {}
         scores = self._score()
+        if (name := self.objective.best_score) in scores:
+            self.shown[name] = f"{scores[name]:.4g}"
         if not logged:
             if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
                 self.best.replace(lambda folder: self._export_to(folder, scores))

@@ -67,6 +67,10 @@ class Objective(ABC):
         whenever losses are logged, and before each checkpoint. Raises Diverged if the run must stop.
         """
 
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Values that are logged beside the mean `losses`, and follow from them."""
+        return {}
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
         """An optimizer by update; its groups have `initial_lr`, which the schedule scales (see `build_optimizer`)."""

@@ -6,6 +6,7 @@ bits/code are of levels only. A control prior is validated on its control stream
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,13 +107,17 @@ class PriorObjective(Objective):
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
         return {"nats_per_code": self.prior.loss(batch, given, generator)}
 
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        return {"bits_per_code": losses["nats_per_code"] / math.log(2)}
+
     def validate(self) -> dict[str, float]:
-        """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""
+        """bits/code of the prior, also in nats, and of the counted baselines, for the same clips and given frames."""
         videos = self.cache.source_ids(self.held_out)
         self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
-        scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.given_frames}
+        bits = self._bits(self.prior, self.device)
+        scores = {"bits_per_code": bits, "nats_per_code": bits * math.log(2), "given_frames": self.config.given_frames}
         if self.config.drop_controls:
             scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
         return {**scores, **self._baselines, **held_out_counts(videos)}

@@ -82,6 +82,14 @@ def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp
     assert config["training"]["betas"] == [0.9, 0.99], "defaults are resolved too"
     lines = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [line["step"] for line in lines if "validation/bits_per_code" in line] == [4, 8, 9]
+    for split in ("train", "validation"):
+        both = [
+            (line[f"{split}/bits_per_code"], line[f"{split}/nats_per_code"])
+            for line in lines
+            if f"{split}/nats_per_code" in line
+        ]
+        assert len(both) >= 3
+        assert all(nats == pytest.approx(bits * np.log(2)) for bits, nats in both)
     bits = {line["step"]: line["validation/bits_per_code"] for line in lines if "validation/bits_per_code" in line}
     best = Prior.from_pretrained(tmp_path / "run/best").about
     assert (best["scores"]["bits_per_code"], best["steps"]) == min((score, step) for step, score in bits.items())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from launching import run_processes
 from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
 
 from tokenreel.errors import CheckpointError, ConfigError, UserError
+from tokenreel.pipelines.common import progress
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.losses import NonFiniteLoss
 from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
@@ -263,6 +265,20 @@ def test_the_best_model_is_the_same_after_a_kill_and_goes_back_with_the_run(tmp_
     shorter = train_toy(tmp_path, replace(config, steps=4), back, objective=Scripted(config))
     assert "best" not in shorter
     assert (tmp_path / "set_aside_1/best/model.safetensors").read_bytes() == killed
+
+
+def test_progress_lines_have_the_loss_and_the_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The losses of the first update, without the critic's; rate and time to go come from the count of steps."""
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_quiet", False)
+    train_toy(tmp_path, replace(CONFIG, validate_every=4))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
+    logged = {line["step"]: line for line in read_metrics(tmp_path / "metrics.jsonl") if "train/fit" in line}
+    loss = f"loss {logged[10]['train/fit'] + logged[10]['train/judged']:.4g}"
+    assert re.fullmatch(rf"train: 10/11 step \[\d\d:\d\d<\d\d:\d\d, .*step.*\], {loss}, error \S+", lines[9])
+    assert "loss" not in lines[0]
 
 
 def test_scores_of_other_held_out_clips_are_not_compared(tmp_path: Path) -> None:
