@@ -86,7 +86,7 @@ class Trainer:
                 if vote.ask(interrupt.requested):
                     self._stop()
                 scores = self._run_periodic_tasks() or scores
-                bar.advance(**self.shown)
+                bar.advance(1, **self.shown)
             vote.close()
         self._export(scores)
         for alarm in self.objective.alarms:
