@@ -1,6 +1,6 @@
 """`tokenreel train-prior`: stage two. A sealed token cache -> a trained prior in its run folder.
 
-It opens the cache and nothing else: no video, no tokenizer.
+It opens the cache and nothing else: no video, and a tokenizer only to show samples in trackers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.preset_tokens import require_tokens
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainPriorRequest
@@ -21,6 +23,7 @@ from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTr
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.priors.base import PRIORS, Prior, build_prior, part_of_level
+from tokenreel.tokenizers.base import VideoTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ def run(request: TrainPriorRequest) -> dict[str, Any]:
     objective = PriorObjective(prior, tokens, training, accelerator.device)
     loaded = initial.load_into(prior, objective, accelerator.is_main_process) if initial is not None else {}
     del initial  # its memory
+    objective.tokenizer = _load_tokenizer(request, tokens, training, accelerator.device)
     if not len(objective.held_out) and accelerator.is_main_process:
         logger.warning("validation: none: %s has no validation rows, so nothing will be scored", request.cache)
     resolved = {"tokens": tokens.spec.to_json(), "prior": to_mapping(model), "training": to_mapping(training)}
@@ -52,6 +56,29 @@ def run(request: TrainPriorRequest) -> dict[str, Any]:
     session = Session(identity, request.out, request.resume, accelerator)
     result = session.estimate(objective, training) if request.dry_run else session.train(objective, training)
     return {**result, **loaded}
+
+
+def _load_tokenizer(
+    request: TrainPriorRequest, cache: TokenCache, training: PriorTrainingConfig, device: torch.device
+) -> VideoTokenizer | None:
+    """The tokenizer by which trackers show samples. Raises ConfigError without a tracker, CacheError if the cache was
+    made by another one.
+    """
+    if request.tokenizer is None:
+        return None
+    if not training.log_with:
+        raise ConfigError(
+            f"--tokenizer (={request.tokenizer}) shows samples in the trackers of --log-with, which is not given: omit "
+            "it, or decode the run's samples/ with `tokenreel decode`"
+        )
+    tokenizer = VideoTokenizer.from_pretrained(request.tokenizer).freeze().to(device)
+    require_one_tokenizer(
+        {
+            f"--cache {request.cache}": cache.code_fingerprint,
+            f"--tokenizer {request.tokenizer}": tokenizer.code_fingerprint,
+        }
+    )
+    return tokenizer
 
 
 def _prior_section(sections: Mapping[str, Any], level: str | None, initial: InitialModel | None) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ class TrainingOptions(SettingsOptions):
     )
     seed: int | None = option("--seed", "Seed of the random numbers. Default: the preset's.", default=None, minimum=0)
     log_with: tuple[str, ...] = option(
-        "--log-with", "Tracker besides metrics.jsonl, e.g. tensorboard or wandb. Repeatable.", default=()
+        "--log-with", "Tracker besides metrics.jsonl: tensorboard, wandb, swanlab, ... Repeatable.", default=()
     )
     dry_run: bool = option(*DRY_RUN, default=False)
 
@@ -97,6 +97,12 @@ class TrainPriorRequest(TrainingOptions):
     cache: Path = option(*CACHE)
     level: str | None = option(
         "--level", "Level to train a prior for, e.g. top, where the preset has one prior per level.", default=None
+    )
+    tokenizer: str | None = option(
+        "--tokenizer",
+        "Folder of the cache's tokenizer, or its repository on the Hub, by which trackers show decoded samples. "
+        "Default: none.",
+        default=None,
     )
 
 

@@ -39,7 +39,7 @@ class TrainingConfig:
     sample_every: int = 500
     sample_clips: int = 4  # the first held-out clips
     seed: int = 0
-    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, trackio), besides metrics.jsonl
+    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, ...), besides metrics.jsonl
 
     def __post_init__(self) -> None:
         for name in AT_LEAST_ONE:

@@ -42,6 +42,7 @@ from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_le
 from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
+from tokenreel.pipelines.training.tracker_pictures import log_pictures
 
 GRADIENT_NORM = "gradient_norm_"  # before an update's name
 
@@ -285,7 +286,8 @@ class Trainer:
 
     def _write_samples(self) -> None:
         with self._evaluating():
-            self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+            pictures = self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+        log_pictures(self.accelerator, pictures, self.state.step)
 
     @property
     def _before_decay(self) -> Path | None:

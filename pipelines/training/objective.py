@@ -96,8 +96,10 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def write_samples(self, folder: Path) -> None:
-        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`."""
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
+        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`. Returns pictures
+        uint8 [H, W, 3] of them by name, for trackers.
+        """
 
     @abstractmethod
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:

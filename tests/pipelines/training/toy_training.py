@@ -92,8 +92,9 @@ class ToyObjective(Objective):
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
         return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
 
-    def write_samples(self, folder: Path) -> None:
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         folder.mkdir(parents=True, exist_ok=True)
+        return {}
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model.safetensors")
