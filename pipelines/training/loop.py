@@ -96,6 +96,7 @@ class Trainer:
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
+            **({"resumed_from_step": first} if first else {}),
             "clips": clips,
             "seconds": round(seconds, 1),
             "clips_per_second": round(clips / seconds, 1),

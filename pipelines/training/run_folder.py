@@ -280,6 +280,12 @@ def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
     checkpoint = newest_checkpoint(path / "checkpoints") if run == path else read_checkpoint(path)
     if checkpoint is None:
         raise CheckpointError(f"--resume {path} has no checkpoint yet")
+    alike = existing.steps_alike(identity)
+    if run != path and alike is not None and checkpoint.step > alike:
+        raise CheckpointError(
+            f"--resume {path}: with another training.steps or training.decay_steps the learning rates differ from step "
+            f"{alike} on: give an earlier checkpoint, or {run} for the newest of them"
+        )
     return _same_rates(run, checkpoint, existing, identity)
 
 

@@ -317,7 +317,11 @@ def test_a_run_whose_rate_has_decayed_is_made_longer_from_before_the_decay(tmp_p
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000016", "step_00000020"]
     train_toy(tmp_path / "again", config)
     assert train_toy(tmp_path / "again", config)["clips"] == 0, "complete with the same settings"
-    assert train_toy(tmp_path / "longer", replace(config, steps=40))["clips"] == 24 * CONFIG.batch
+    longer = replace(config, steps=40)
+    with pytest.raises(CheckpointError, match=r"differ from step 16 on: give an earlier checkpoint, or .*longer for"):
+        train_toy(tmp_path / "new", longer, resume=str(checkpoints / "step_00000020"))
+    assert train_toy(tmp_path / "new", longer, resume=str(tmp_path / "longer"))["resumed_from_step"] == 16
+    assert train_toy(tmp_path / "longer", longer)["clips"] == 24 * CONFIG.batch
     assert (tmp_path / "longer/set_aside_1/checkpoints/step_00000020").exists()
     manifests = [
         (tmp_path / run / "checkpoints/step_00000040/manifest.json").read_bytes() for run in ("reference", "longer")
