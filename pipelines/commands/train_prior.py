@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tokenreel.config import from_mapping, to_mapping
+from tokenreel.config import TYPE_KEY, from_mapping, to_mapping
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
@@ -85,4 +85,7 @@ def _prior_section(sections: Mapping[str, Any], level: str | None, initial: Init
     """The settings of the prior. Those that are not given are the saved model's, where there is one."""
     if initial is None:
         return part_of_level(require_section(sections, "prior"), level)
-    return initial.settings(part_of_level(sections["prior"], level) if "prior" in sections else {})
+    section = sections.get("prior") or {}
+    if not any(isinstance(value, Mapping) for value in section.values()):  # not one prior per level
+        section = {TYPE_KEY: initial.model.config.type, **section}
+    return initial.settings(part_of_level(section, level))

@@ -170,7 +170,7 @@ def test_a_saved_prior_that_does_not_fit_is_refused_with_all_that_differs(tmp_pa
 
 def test_what_differs_without_a_change_of_shapes_is_told(tmp_path: Path, cache: Path) -> None:
     train(cache, tmp_path / "run", steps=1)
-    settings = [*SETTINGS, "prior.dropout=0", "prior.heads=4"]
+    settings = [*SETTINGS[1:], "prior.dropout=0", "prior.heads=4"]
     summary = train(cache, tmp_path / "tuned", steps=1, assignments=settings, init_from=str(tmp_path / "run"))
     assert summary["init_from"]["differs"] == [
         "prior.dropout was 0.1 there, and is 0.0 here",
