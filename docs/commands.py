@@ -106,7 +106,7 @@ TEXTS = {
     ),
     "train-tokenizer": Text(
         "train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer",
-        "See [your own videos](tutorial.md), [resuming](guides.md#resuming) and "
+        "See [your own videos](tutorial.md), [resuming](guides.md#resuming), [fine-tuning](guides.md#fine-tuning) and "
         "[several processes](guides.md#several-processes).",
     ),
     "fit-controls": Text(
@@ -121,9 +121,10 @@ TEXTS = {
     ),
     "train-prior": Text(
         "train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior",
-        "Also installed as the program `train-prior`. It opens the cache only: no video and no tokenizer. The summary "
-        "has the prior's bits/code on the validation split beside those of two counted baselines, the unigram and the "
-        "temporal bigram prior.",
+        "Also installed as the program `train-prior`. It opens no video, and a tokenizer only for trackers. The "
+        "summary has the prior's bits/code on the validation split beside those of two counted baselines, the unigram "
+        "and the temporal bigram prior. See [resuming](guides.md#resuming), "
+        "[fine-tuning](guides.md#fine-tuning) and [trackers](guides.md#trackers).",
     ),
     "evaluate": Text(
         "evaluate --prior runs/prior --cache tokens.zarr --split validation",

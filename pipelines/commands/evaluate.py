@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,11 @@ def _scores(clips: PriorClips, bits: Bits) -> dict[str, float | int | None]:
     tokens = int((~given).sum())
     means = {name: round(float(values.mean() / tokens), 4) for name, values in bits.items() if name != ROWS}
     count = len(bits[ROWS])
+    own = means.pop(OWN)
     return {
         "tokens_per_clip": tokens,
-        "bits_per_code": means.pop(OWN),
+        "bits_per_code": own,
+        "nats_per_code": round(own * math.log(2), 4),
         "standard_error": round(float(bits[OWN].std(ddof=1) / tokens / count**0.5), 4) if count > 1 else None,
         **{f"bits_per_code_{name}": mean for name, mean in means.items()},
         "bits_per_clip": round(float(bits[OWN].mean()), 1),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from tokenreel.config import from_mapping, to_mapping
+from tokenreel.config import from_mapping, merge, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
@@ -21,6 +22,7 @@ from tokenreel.pipelines.training.adversarial_objective import (
     tokenizer_training,
 )
 from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.initial_model import InitialModel, load_initial
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
@@ -34,11 +36,14 @@ CLIPS_MEMORY_GB = 1.0  # for decoded clips, per process
 def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     """Trains the preset's tokenizer on the training videos of `data` and exports it into `out`.
 
-    Raises ConfigError, DataError and CheckpointError, and KeyboardInterrupt after a signal, once the checkpoint is
-    written.
+    Raises ConfigError, HubError, DataError and CheckpointError, and KeyboardInterrupt after a signal, once the
+    checkpoint is written.
     """
     sections = resolve(request.preset, request.config, request.assignments, request.overrides, "tokenizer")
     training = tokenizer_training(sections.get("training", {}))
+    initial = load_initial(VideoTokenizer, request.init_from, request.revision)
+    if initial is not None:
+        sections = _over_saved(sections, initial)
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
     accelerator = make_accelerator(request.device, training.log_with, request.out)
@@ -53,12 +58,15 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
         reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
         objective = _make_objective(tokenizer, plan, reader, training, accelerator.device)
+        loaded = initial.load_into(tokenizer, objective, accelerator.is_main_process) if initial is not None else {}
+        del initial  # its memory
         resolved = {"data": to_mapping(clips), "tokenizer": to_mapping(model), "training": to_mapping(training)}
-        identity = RunIdentity("train-tokenizer", resolved, plan.sha256, request.data)
+        identity = RunIdentity("train-tokenizer", {**resolved, **objective.origin}, plan.sha256, request.data)
         session = Session(identity, request.out, request.resume, accelerator)
         result = session.estimate(objective, training) if request.dry_run else session.train(objective, training)
     return {
         **result,
+        **loaded,
         **splits,
         "inventory": inventory_of(pool.source, plan),
         "videos_too_short": len(plan.excluded) - len(plan.unreadable),
@@ -66,6 +74,14 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
         "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
         "quarantined_clips": [f"{row}: {failure}" for row, failure in list(reader.failures.items())[:20]],
     }
+
+
+def _over_saved(sections: Mapping[str, Any], initial: InitialModel) -> dict[str, Any]:
+    """`sections` over the settings of a saved tokenizer and the framing of its clips."""
+    spec = initial.model.spec
+    framed = {"frames": spec.frames, "framing": to_mapping(spec.framing)}
+    model = initial.settings(sections.get("tokenizer") or {})
+    return {**sections, "data": merge(framed, sections.get("data") or {}), "tokenizer": model}
 
 
 def _make_objective(

@@ -31,6 +31,13 @@ class TrainingOptions(SettingsOptions):
 
     out: Path = option("--out", "Run folder: configuration, metrics, checkpoints, samples and the trained model.")
     steps: int | None = option("--steps", "Optimizer steps. Default: the preset's.", default=None, minimum=1)
+    init_from: str | None = option(
+        "--init-from",
+        "Folder of a saved model, or its repository on the Hub, whose weights a new run starts with. Default: random "
+        "weights.",
+        default=None,
+    )
+    revision: str | None = option(*REVISION, default=None)
     device: str | None = option(*DEVICE, default=None)
     resume: str = option(
         "--resume",
@@ -39,9 +46,14 @@ class TrainingOptions(SettingsOptions):
     )
     seed: int | None = option("--seed", "Seed of the random numbers. Default: the preset's.", default=None, minimum=0)
     log_with: tuple[str, ...] = option(
-        "--log-with", "Tracker besides metrics.jsonl, e.g. tensorboard or wandb. Repeatable.", default=()
+        "--log-with", "Tracker besides metrics.jsonl: tensorboard, wandb, swanlab, ... Repeatable.", default=()
     )
     dry_run: bool = option(*DRY_RUN, default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revision is not None and self.init_from is None:
+            raise ConfigError(f"--revision (={self.revision}) is that of --init-from, which is not given: omit it")
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -85,6 +97,12 @@ class TrainPriorRequest(TrainingOptions):
     cache: Path = option(*CACHE)
     level: str | None = option(
         "--level", "Level to train a prior for, e.g. top, where the preset has one prior per level.", default=None
+    )
+    tokenizer: str | None = option(
+        "--tokenizer",
+        "Folder of the cache's tokenizer, or its repository on the Hub, by which trackers show decoded samples. "
+        "Default: none.",
+        default=None,
     )
 
 

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
+from tokenreel.pipelines.training.best_model import BestModel
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.distributed import (
@@ -40,7 +42,10 @@ from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_le
 from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
+from tokenreel.pipelines.training.tracker_pictures import log_pictures
 from tokenreel.sample_random import SampleRandom
+
+GRADIENT_NORM = "gradient_norm_"  # before an update's name
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +65,8 @@ class Trainer:
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
+        self.shown: dict[str, str] = {}  # beside the count of steps: the loss of the last log, the last score
+        self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
             self.order.resume(folder.resume_from.state["order"])
             self.state.load(folder.resume_from.step, folder.resume_from.tensors)
@@ -81,7 +88,7 @@ class Trainer:
                 if vote.ask(interrupt.requested):
                     self._stop()
                 scores = self._run_periodic_tasks() or scores
-                bar.advance()
+                bar.advance(1, **self.shown)
             vote.close()
         self._export(scores)
         for alarm in self.objective.alarms:
@@ -90,11 +97,13 @@ class Trainer:
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
+            **({"resumed_from_step": first} if first else {}),
             "clips": clips,
             "seconds": round(seconds, 1),
             "clips_per_second": round(clips / seconds, 1),
             "parameters": self.state.count_parameters(),
             **scores,
+            **self.best.summary(),
             **({"alarms": list(self.objective.alarms)} if self.objective.alarms else {}),
         }
 
@@ -124,7 +133,10 @@ class Trainer:
         batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
         self.objective.prefetch(np.concatenate([self._rows(step + 1, micro) for micro in micros]))
         for number, update in enumerate(self.objective.updates):
-            losses |= self._update(update, batches, number)
+            found = self._update(update, batches, number)
+            losses |= found
+            if number == 0:
+                self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
@@ -143,7 +155,7 @@ class Trainer:
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
-            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip_norm)
+            losses[f"{GRADIENT_NORM}{update}"] = clip_gradients(parameters, self.config.clip_norm)
             optimizer.step()
         return losses
 
@@ -179,7 +191,7 @@ class Trainer:
 
     def _run_periodic_tasks(self) -> dict[str, float]:
         """Logs, writes a checkpoint, validates and samples if they are due. Returns the scores if it validated."""
-        checkpoint = self._due(self.config.checkpoint_every)
+        checkpoint = self._due(self.config.checkpoint_every) or self.state.step == self.config.decay_start
         if checkpoint or self._due(self.config.validate_every) or self._due(self.config.log_every):
             self._flush()
         if checkpoint:  # first, because a validation may be long
@@ -210,7 +222,10 @@ class Trainer:
                 self.objective.check_losses(taken.first_step, taken.steps)
             except (NonFiniteLoss, Diverged) as error:
                 raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
-            means = {f"train/{name}": value for name, value in taken.means().items()}
+            losses = taken.means()
+            self.shown["loss"] = f"{sum(losses[name] for name in self.main_losses if name in losses):.4g}"
+            losses |= self.objective.in_other_units(losses)
+            means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
             means["clips_per_second"] = taken.steps_per_second * self.config.batch
             self.processes.in_main(lambda: self._write(means))
@@ -232,13 +247,7 @@ class Trainer:
         return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
     def _export(self, scores: dict[str, float]) -> None:
-        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
-
-        def export() -> None:
-            with self._evaluating():
-                self.objective.export(self.folder.path, {**about, "scores": scores})
-
-        self.processes.in_main(export)
+        self.processes.in_main(lambda: self._export_to(self.folder.path, scores))
 
     def _checkpoint(self) -> None:
         for network in self.state.networks.values():
@@ -252,6 +261,11 @@ class Trainer:
         advice = "validation, samples or export: checkpoints are intact; free memory and run the same command again"
         with _out_of_memory(advice), self.state.evaluating():
             yield
+
+    def _export_to(self, folder: Path, scores: dict[str, float]) -> None:
+        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
+        with self._evaluating():
+            self.objective.export(folder, {**about, **self.objective.origin, "scores": scores})
 
     def _write(self, values: dict[str, float]) -> None:
         if values:
@@ -269,19 +283,31 @@ class Trainer:
         if logged and self.state.step < self.config.steps:
             return {}
         scores = self._score()
+        if (name := self.objective.best_score) in scores:
+            self.shown[name] = f"{scores[name]:.4g}"
         if not logged:
+            if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
+                self.best.replace(lambda folder: self._export_to(folder, scores))
             self._write({f"validation/{name}": score for name, score in scores.items()})
         return scores
 
     def _write_samples(self) -> None:
         with self._evaluating():
-            self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+            pictures = self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+        log_pictures(self.accelerator, pictures, self.state.step)
+
+    @property
+    def _before_decay(self) -> Path | None:
+        """The checkpoint from which the run can be made longer."""
+        start = self.config.decay_start
+        return None if start is None else checkpoint_path(self.folder.checkpoints, start)
 
     def _write_checkpoint(self) -> None:
         consumed = self.state.step * self.config.batch
         plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
-        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, self.folder.chosen)
+        kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]
+        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, kept)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from tokenreel.sample_random import SampleRandom
 MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
 
 
+HELD_OUT = ("held_out_clips", "held_out_videos")
+
+
 def held_out_counts(videos: Collection[object]) -> dict[str, float]:
     """What scores are of; `videos` are the videos of the held-out clips, one for each clip."""
-    return {"held_out_clips": len(videos), "held_out_videos": len(set(videos))}
+    return dict(zip(HELD_OUT, (len(videos), len(set(videos))), strict=True))
 
 
 def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
@@ -47,6 +51,9 @@ class Objective(ABC):
     updates: tuple[str, ...]  # names, in their order within a step; each has the optimizer of that name
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user
+    best_score: str | None = None  # the score of `validate` by which the best model is kept; None: none is kept
+    best_is_highest: bool = False
+    origin: Mapping[str, str] = MappingProxyType({})  # of the weights that the run starts with, for the model's card
 
     @property
     def averaged_networks(self) -> tuple[str, ...]:
@@ -60,6 +67,10 @@ class Objective(ABC):
         """Called with the losses of consecutive steps from `first_step` (counted from 1), means over processes:
         whenever losses are logged, and before each checkpoint. Raises Diverged if the run must stop.
         """
+
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Values that are logged beside the mean `losses`, and follow from them."""
+        return {}
 
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
@@ -87,8 +98,10 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def write_samples(self, folder: Path) -> None:
-        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`."""
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
+        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`. Returns pictures
+        uint8 [H, W, 3] of them by name, for trackers.
+        """
 
     @abstractmethod
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:

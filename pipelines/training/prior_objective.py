@@ -6,6 +6,7 @@ bits/code are of levels only. A control prior is validated on its control stream
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,13 +25,16 @@ from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.prior_clips import PriorClips
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import sample, with_given_steps
 from tokenreel.replicas import mean_over_processes
 from tokenreel.sample_random import SampleRandom
+from tokenreel.tokenizers.base import VideoTokenizer
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class PriorObjective(Objective):
     """Trains on the `train` rows of `cache`; of whole videos these are the clips at every first frame."""
 
     updates: tuple[str, ...] = ("prior",)
+    best_score = "bits_per_code"
+    tokenizer: VideoTokenizer | None = None  # that of the cache, on the device, to show samples in trackers
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
         if not any(parameter.requires_grad for parameter in prior.parameters()):
@@ -111,38 +117,47 @@ class PriorObjective(Objective):
             loss = loss * (predicted / mean_over_processes(predicted))
         return {"nats_per_code": loss}
 
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        return {"bits_per_code": losses["nats_per_code"] / math.log(2)}
+
     def validate(self) -> dict[str, float]:
-        """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""
+        """bits/code of the prior, also in nats, and of the counted baselines, for the same clips and given frames."""
         videos = self.cache.source_ids(self.held_out)
         self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
-        scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.given_frames}
+        bits = self._bits(self.prior, self.device)
+        scores = {"bits_per_code": bits, "nats_per_code": bits * math.log(2), "given_frames": self.config.given_frames}
         if self.config.drop_controls:
             scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
         return {**scores, **self._baselines, **held_out_counts(videos)}
 
-    def write_samples(self, folder: Path) -> None:
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         """Writes a token file for `tokenreel decode`: continuations of the first frames of held-out clips.
 
         Controls, the end frame among them, and levels that other priors predict are those of the clips. A control
-        prior writes nothing.
+        prior writes nothing. Pictures show them below the decoded clips, if there is a tokenizer.
         """
         rows = self.held_out[: self.config.sample_clips]
         exists = folder.exists()  # written before the run was interrupted: the same samples
         if exists or not len(rows) or not self.prior.predicts_frames:
-            return
+            return {}
         (batch,) = self.clips.batches(rows, len(rows), self.device)
         given = self.clips.given | self.prior.given_streams(self.control_streams)
         sampled = sample(self.prior, batch, given, seed=self.config.seed).tokens
         sampled = {name: with_given_steps(self.cache.spec, name, tokens, batch) for name, tokens in sampled.items()}
-        tokens = {**self.cache.read(rows), **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
+        true = self.cache.read(rows)
+        tokens = {**true, **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
         sources = sample_sources(self.cache, rows, self.config.seed)
         provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.config.given_frames}
         if self.control_streams:
             provenance["given_controls"] = [name for name in self.control_streams if name != END_STEP]
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_token_file(folder, self.cache.spec, tokens, self.cache.code_fingerprint, sources, provenance)
+        if self.tokenizer is None:
+            return {}
+        videos = zip(decode_tokens(self.tokenizer, true), decode_tokens(self.tokenizer, tokens), strict=True)
+        return {f"samples/clip_{number:02d}": film_strips(*pair) for number, pair in enumerate(videos)}
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.prior.about = about

@@ -41,7 +41,7 @@ def make_accelerator(device: str | None, log_with: tuple[str, ...], out: Path) -
         if name not in trackers:  # Accelerate would ignore it silently
             raise ConfigError(
                 f"log_with {name!r} is not installed; installed: {', '.join(sorted(trackers)) or 'none'}. "
-                "metrics.jsonl is always written"
+                'pip install "tokenreel[trackers]" brings tensorboard; metrics.jsonl is always written'
             )
     accelerator = Accelerator(
         cpu=chosen.type == "cpu", mixed_precision="no", log_with=list(log_with) or None, project_dir=out / "trackers"

@@ -25,6 +25,7 @@ from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
 from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -36,6 +37,8 @@ class TokenizerObjective(Objective):
     """`clips` reads the rows of `plan`. Validation uses the first `validation_clips` of its validation rows."""
 
     updates: tuple[str, ...] = ("tokenizer",)
+    best_score = "psnr"
+    best_is_highest = True
 
     def __init__(
         self, tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, config: TrainingConfig, device: torch.device
@@ -93,14 +96,17 @@ class TokenizerObjective(Objective):
         perplexity = {f"{name}/perplexity": use.perplexity for name, use in worst.items()}
         return {**scores.compute(), **usage, **perplexity, **held_out_counts(self.held_out_videos)}
 
-    def write_samples(self, folder: Path) -> None:
-        """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ..."""
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
+        """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ...; in pictures it is below it."""
+        pictures = dict[str, np.ndarray]()
         folder.mkdir(parents=True, exist_ok=True)
         rate = frame_rate_of(self.tokenizer)
         for number, row in enumerate(self.held_out[: self.config.sample_clips]):
             clip = self.clips.read(np.array([row]))
             decoded = to_frames(self.tokenizer.decode(self.tokenizer.encode(to_model(clip, self.device))))
             write_video(folder / f"clip_{number:02d}.mp4", np.concatenate([clip[0], decoded[0]], axis=2), rate)
+            pictures[f"reconstructions/clip_{number:02d}"] = film_strips(clip[0], decoded[0])
+        return pictures
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.tokenizer.about = about

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tokenreel.data.pixels import to_model
 from tokenreel.data.video.writer import write_video
@@ -175,3 +176,26 @@ def test_unreadable_videos_are_named_with_their_reasons(tmp_path: Path) -> None:
     summary = train(folder, tmp_path / "run", steps=1)
     assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
     assert (summary["quarantined"], summary["videos_too_short"]) == (1, 1)
+
+
+def test_a_new_run_starts_with_the_weights_of_a_saved_tokenizer(tmp_path: Path, videos: Path) -> None:
+    """On other videos: its codebook is not initialised again, and its framing is the default."""
+    train(videos, tmp_path / "run", steps=20)
+    saved = VideoTokenizer.from_pretrained(tmp_path / "run")
+    others = make_videos(tmp_path / "others.npy", seed=5)
+    settings = [
+        "data.validation=0.3",
+        "training={learning_rate: 1.0e-12, batch: 4}",
+        "tokenizer.quantizer.decay=0.9999",
+    ]
+    settings.append("tokenizer.quantizer.revive_below=0")
+    summary = train(others, tmp_path / "tuned", steps=1, assignments=settings, init_from=str(tmp_path / "run"))
+    tuned = VideoTokenizer.from_pretrained(tmp_path / "tuned")
+    assert tuned.spec == saved.spec
+    for name, tensor in saved.state_dict().items():
+        torch.testing.assert_close(tuned.state_dict()[name].double(), tensor.double(), rtol=1e-3, atol=1e-3)
+    assert tuned.about["initialised_from"] == saved.weights_fingerprint
+    assert [text.split(" was ")[0] for text in summary["init_from"]["differs"]] == [
+        "tokenizer.quantizer.decay",
+        "tokenizer.quantizer.revive_below",
+    ]

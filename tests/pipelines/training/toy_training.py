@@ -5,6 +5,7 @@ SIGNAL_AT VALIDATION_S`; with VALIDATION_S collective operations of gradients ha
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ class ToyObjective(Objective):
 
     data_identity = "toy"
     updates = ("model", "critic")
+    best_score = "error"
 
     def __init__(
         self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER, signal_at: int = NEVER
@@ -91,11 +93,13 @@ class ToyObjective(Objective):
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
         return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
 
-    def write_samples(self, folder: Path) -> None:
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         folder.mkdir(parents=True, exist_ok=True)
+        return {}
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"about": dict(about)}))
 
 
 def identity(config: TrainingConfig) -> RunIdentity:
