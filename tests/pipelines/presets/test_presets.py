@@ -44,6 +44,18 @@ def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
     assert presets.run(ShowPresetRequest(name=name))["parameters"] == SIZES[name]
 
 
+def test_given_frames_of_the_papers() -> None:
+    """In training CCVS learns all frames (equation 8), LVT all but the first; validation is as in their tables."""
+    papers = {name: load_preset(name)["training"]["prior"] for name in preset_names() if "-paper" in name}
+    found = {name: (prior.get("given_frames"), prior.get("validation_given_frames")) for name, prior in papers.items()}
+    special = {
+        "ccvs-kinetics-paper": (0, 5),
+        "ccvs-drums-paper": (0, 15),
+        "video-vqvae-kinetics-paper": (None, None),  # those that its tokenizer encodes alone
+    }
+    assert found == {name: special.get(name, (int(name.startswith("lvt")), 1)) for name in papers}
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path) -> None:
     runs = [tmp_path / "tokenizer"]
