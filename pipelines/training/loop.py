@@ -121,7 +121,8 @@ class Trainer:
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
         batches = [self.objective.batch(*self._samples(step, micro)) for micro in micros]
-        self.objective.prefetch(np.concatenate([self._samples(step + 1, micro)[0] for micro in micros]))
+        rows, samples = zip(*(self._samples(step + 1, micro) for micro in micros), strict=True)
+        self.objective.prefetch(np.concatenate(rows), np.concatenate(samples))
         for number, update in enumerate(self.objective.updates):
             losses |= self._update(update, batches, (self.config.seed, step, number))
         if self.state.average is not None:

@@ -97,7 +97,7 @@ class PriorObjective(Objective):
             tokens = self._drop_streams(streams, tokens, dropped)
         return tokens
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
         """Nothing to do: the cache is mapped into memory."""
 
     def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
