@@ -51,7 +51,8 @@ class FrameVQVAEConfig:
 class FrameVQVAE(VideoTokenizer):
     """One stream `video` of t = T code steps, each the h x w x q tokens of one frame.
 
-    Training minimises the mean squared error of pixels in [-1, 1] plus the quantizer's losses (LVT equation 1).
+    Training minimises the mean squared error of pixels in [-1, 1] plus the quantizer's losses (LVT equation 1). Weights
+    start as torch's layers do; in the published code Xavier uniform.
     """
 
     config_class: ClassVar[type[Any]] = FrameVQVAEConfig

@@ -1,7 +1,8 @@
 """The encoder of the Video Transformer (LVT, section 3.2): what conditions a slice's decoder.
 
 A convolution centred on each location of the slice reads the tokens of earlier slices and given tokens in any slice;
-all others are absent. Blocks of attention over the whole slice follow.
+all others are absent. Position embeddings are added as in the decoder (the published code constructs them here but
+does not use them), and blocks of attention over the whole slice follow.
 
 B rows, each with its own slice; P locations of a slice, q codebooks, K codebook size, D width.
 """
