@@ -96,8 +96,12 @@ class Plan:
     def _clips(self) -> np.ndarray:
         """int64 [videos]: the number of clips of each video."""
         stride, frames = self.config.clip_stride or self.config.frames, self.config.frames
-        ticks = np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
-        return np.where(ticks < frames, 0, (ticks - frames) // stride + 1)
+        return np.where(self._ticks < frames, 0, (self._ticks - frames) // stride + 1)
+
+    @cached_property
+    def _ticks(self) -> np.ndarray:
+        """int64 [videos]: the length of each video's resampled timeline."""
+        return np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
 
     @property
     def excluded(self) -> list[tuple[str, str, str]]:
@@ -119,15 +123,22 @@ class Plan:
             raise ConfigError(f"split {split!r} is not known; {nearest_name(split, SPLITS)}")
         return np.flatnonzero(self.split == SPLITS.index(split))
 
-    def indices(self, row: int) -> np.ndarray:
-        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source has a lower rate."""
-        frames = self.videos[self.video[row]].source_frames
-        assert frames is not None  # an excluded video has no rows
-        return frames[self.first[row] : self.first[row] + self.config.frames]
+    def indices(self, row: int, first: int | None = None, frames: int | None = None) -> np.ndarray:
+        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source has a lower rate; or of
+        the clip of `frames` that begins at tick `first` of the row's video.
+        """
+        source_frames = self.videos[self.video[row]].source_frames
+        assert source_frames is not None  # an excluded video has no rows
+        first = int(self.first[row]) if first is None else first
+        return source_frames[first : first + (self.config.frames if frames is None else frames)]
 
-    def request(self, row: int) -> ReadRequest:
-        """The request to a decode pool that reads the row's clip."""
-        return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
+    def starts(self, rows: np.ndarray, frames: int) -> np.ndarray:
+        """int64 [n]: at how many ticks of each row's video a clip of `frames`, at most those of the plan, can begin."""
+        return self._ticks[self.video[rows]] - frames + 1
+
+    def request(self, row: int, first: int | None = None, frames: int | None = None) -> ReadRequest:
+        """The request to a decode pool that reads a clip: see `indices`."""
+        return ReadRequest(int(self.video[row]), self.indices(row, first, frames), self.config.framing)
 
     def ticks(self, row: int) -> np.ndarray:
         """int64 [T]: the ticks of the row's frames on its video's resampled timeline."""

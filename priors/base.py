@@ -67,6 +67,7 @@ class Prior(nn.Module, PretrainedModel):
     predicts: tuple[str, ...]  # streams whose tokens have probabilities
     code_fingerprint: str | None = None  # of the tokenizer whose tokens it was trained on; None before training
     trained_without_controls: bool = False  # whether some training clips had unconditional tokens for their controls
+    trained_given_frames: int = 0  # of its training clips, first frames whose tokens it did not learn
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -231,6 +232,7 @@ class Prior(nn.Module, PretrainedModel):
             "spec": self.spec.to_json(),
             "code_fingerprint": self.code_fingerprint,
             "trained_without_controls": self.trained_without_controls,
+            "trained_given_frames": self.trained_given_frames,
         }
 
     @classmethod
@@ -238,6 +240,7 @@ class Prior(nn.Module, PretrainedModel):
         prior = cls.require_own(build_prior(document["config"], TokenSpec.from_json(document["spec"])))
         prior.code_fingerprint = document["code_fingerprint"]
         prior.trained_without_controls = document["trained_without_controls"]
+        prior.trained_given_frames = document["trained_given_frames"]
         return prior
 
     @classmethod

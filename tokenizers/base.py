@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -152,6 +153,13 @@ class VideoTokenizer(nn.Module, PretrainedModel):
                 f"{name} (shape {tuple(video.shape)}) must be [B, 3, T, {framing.height}, {framing.width}] "
                 "for this tokenizer: frame the clips as in its spec"
             )
+
+    @property
+    def min_training_frames(self) -> int:
+        """The fewest frames of a training clip: where tokens depend on no other code step one step's, else a clip's."""
+        if self.spec.time != "framewise":
+            return self.spec.frames
+        return math.lcm(*(level.stride for level in self.spec.levels))
 
     @property
     def last_layer(self) -> Tensor:

@@ -165,6 +165,11 @@ class ContextAutoencoder(VideoTokenizer):
     def _shared(self, features: list[Tensor]) -> list[Tensor]:
         return [level[:, :shared] for level, shared in zip(features, self.decoder.shared, strict=True)]
 
+    @property
+    def min_training_frames(self) -> int:
+        """With flow it also learns to decode frames from the ones before them."""
+        return min(self.config.autoregressive_frames, self.spec.frames) if self.config.flow else 1
+
     def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
         """Decodes consecutive frames autoregressively, and single frames without context, with another frame as context
         and with an augmented view of themselves (CCVS alternates between training on pairs and on consecutive frames;

@@ -15,7 +15,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
-from tokenreel.pipelines.common.prior_clips import PriorClips
+from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.generation.given_tokens import require_same_controls
 from tokenreel.pipelines.requests.training import EvaluateRequest
@@ -70,7 +70,7 @@ def _open_cache(request: EvaluateRequest, prior: Prior) -> TokenCache:
 def _given_frames(request: EvaluateRequest, prior: Prior) -> int:
     if request.given_frames is not None:
         return request.given_frames
-    return int(prior.about.get("scores", {}).get("given_frames", prior.spec.frames_encoded_alone or 1))
+    return int(prior.about.get("scores", {}).get("given_frames", default_given_frames(prior)))
 
 
 def _bits_of(clips: PriorClips, rows: np.ndarray, device: torch.device) -> Bits:

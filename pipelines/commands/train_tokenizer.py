@@ -21,11 +21,10 @@ from tokenreel.pipelines.training.adversarial_objective import (
     AdversarialTrainingConfig,
     tokenizer_training,
 )
-from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.initial_model import InitialModel, load_initial
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
-from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective, TokenizerTrainingConfig
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ def _over_saved(sections: Mapping[str, Any], initial: InitialModel) -> dict[str,
 
 
 def _make_objective(
-    tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, training: TrainingConfig, device: torch.device
+    tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, training: TokenizerTrainingConfig, device: torch.device
 ) -> TokenizerObjective:
     """The objective for the `training:` section. Raises what AdversarialTokenizerObjective raises."""
     if isinstance(training, AdversarialTrainingConfig):

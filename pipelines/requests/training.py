@@ -114,7 +114,10 @@ class EvaluateRequest(Request):
     cache: Path = option(*CACHE)
     split: Split = option("--split", "Split whose clips are scored.", default="validation")
     given_frames: int | None = option(
-        "--given-frames", "Number of first frames that are given. Default: as in training.", default=None, minimum=0
+        "--given-frames",
+        "Number of first frames that are given. Default: as in the validation of its training.",
+        default=None,
+        minimum=0,
     )
     out: Path | None = option(
         "--out",

@@ -131,7 +131,8 @@ class Trainer:
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
         batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
-        self.objective.prefetch(np.concatenate([self._rows(step + 1, micro) for micro in micros]))
+        following = [np.concatenate([of(step + 1, micro) for micro in micros]) for of in (self._rows, self._samples)]
+        self.objective.prefetch(*following)
         for number, update in enumerate(self.objective.updates):
             found = self._update(update, batches, number)
             losses |= found

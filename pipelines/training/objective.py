@@ -108,5 +108,5 @@ class Objective(ABC):
         """Saves the trained model, which `from_pretrained` reads; `about`: steps and scores for its model card."""
 
     @abstractmethod
-    def prefetch(self, rows: np.ndarray) -> None:
-        """A hint that `batch` will be called with these rows [n] next; may be ignored where reading is fast."""
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
+        """A hint that `batch` will be called with these next; may be ignored where reading is fast."""

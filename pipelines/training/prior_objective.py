@@ -1,7 +1,9 @@
 """Training a prior on a token cache: minimises nats/code and reports bits/code, beside those of counted baselines.
 
-Control streams that a prior of frames predicts count in the loss (CCVS equation 8), but are given in validation:
-bits/code are of levels only. A control prior is validated on its control streams.
+What is given in training is not learned, so a prior that is to begin videos, or to continue those of any number of
+frames, has none given there (CCVS equation 8), whatever the number in validation. Control streams that a prior of
+frames predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A
+control prior is validated on its control streams.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.prior_clips import PriorClips
+from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
@@ -41,7 +43,8 @@ from tokenreel.tokenizers.base import VideoTokenizer
 class PriorTrainingConfig(TrainingConfig):
     """The `training:` section of train-prior."""
 
-    given_frames: int = 1  # in training, validation and samples; 0: the prior generates first frames too
+    given_frames: int | None = None  # in training, where their tokens are not learned; None: 0, or those encoded alone
+    validation_given_frames: int | None = None  # in validation and samples; None: 1, or those encoded alone
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
 
     def __post_init__(self) -> None:
@@ -72,21 +75,19 @@ class PriorObjective(Objective):
         has_held_out = any(video.get("split") == "validation" for video in cache.plan["videos"])
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
-        try:
-            self.clips = PriorClips(prior, cache, config.given_frames)
-        except ConfigError as error:
-            raise ConfigError(f"training.given_frames: {error}") from error
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
-        if (self.clips.given | prior.given_streams(self.control_streams)).all():
-            raise ConfigError(
-                f"training.given_frames (={config.given_frames}) leaves nothing to predict in clips of "
-                f"{prior.spec.frames} frames"
-            )
+        trained, scored = config.given_frames, config.validation_given_frames
+        trained = prior.spec.frames_encoded_alone if trained is None else trained
+        scored = default_given_frames(prior) if scored is None else scored
+        self.given = self._given("given_frames", trained)
+        self._given("validation_given_frames", scored)
+        self.clips = PriorClips(prior, cache, scored)
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
+        prior.trained_given_frames = trained
         prior.prepare(self.clips.counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -104,11 +105,11 @@ class PriorObjective(Objective):
             tokens = self._drop_streams(streams, tokens, dropped)
         return tokens
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
         """Nothing to do: the cache is mapped into memory."""
 
     def losses(self, update: str, batch: dict[str, Tensor], random: SampleRandom) -> dict[str, Tensor]:
-        given = self.clips.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
+        given = self.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
         if self.config.drop_controls:  # an unconditional token is never predicted
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
         loss = self.prior.loss(batch, given, random)
@@ -127,13 +128,13 @@ class PriorObjective(Objective):
         if not len(self.held_out):
             return {}
         bits = self._bits(self.prior, self.device)
-        scores = {"bits_per_code": bits, "nats_per_code": bits * math.log(2), "given_frames": self.config.given_frames}
+        scores = {"bits_per_code": bits, "nats_per_code": bits * math.log(2), "given_frames": self.clips.given_frames}
         if self.config.drop_controls:
             scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
         return {**scores, **self._baselines, **held_out_counts(videos)}
 
     def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
-        """Writes a token file for `tokenreel decode`: continuations of the first frames of held-out clips.
+        """Writes a token file for `tokenreel decode`: continuations of the given frames of held-out clips.
 
         Controls, the end frame among them, and levels that other priors predict are those of the clips. A control
         prior writes nothing. Pictures show them below the decoded clips, if there is a tokenizer.
@@ -149,7 +150,7 @@ class PriorObjective(Objective):
         true = self.cache.read(rows)
         tokens = {**true, **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
         sources = sample_sources(self.cache, rows, self.config.seed)
-        provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.config.given_frames}
+        provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.clips.given_frames}
         if self.control_streams:
             provenance["given_controls"] = [name for name in self.control_streams if name != END_STEP]
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +163,20 @@ class PriorObjective(Objective):
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.prior.about = about
         self.prior.save_pretrained(folder)
+
+    def _given(self, setting: str, frames: int) -> Tensor:
+        """bool [L]: what so many given frames give. Raises ConfigError where they cannot be, or leave nothing to
+        predict.
+        """
+        try:
+            given = self.prior.given_frames(frames)
+        except ConfigError as error:
+            raise ConfigError(f"training.{setting}: {error}") from error
+        if (given | self.prior.given_streams(self.control_streams)).all():
+            raise ConfigError(
+                f"training.{setting} (={frames}) leaves nothing to predict in clips of {self.prior.spec.frames} frames"
+            )
+        return given
 
     def _drop_streams(self, streams: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
         """`tokens` with unconditional tokens for `streams` in the `dropped` rows, bool [n]."""

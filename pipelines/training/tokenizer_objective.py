@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.order import evenly_spaced
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.video.writer import write_video
-from tokenreel.errors import DataError
+from tokenreel.errors import ConfigError, DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
@@ -33,6 +35,22 @@ TOKENS_PER_CODE = 16  # that are counted, of training clips where held-out clips
 MAX_COUNTED_CLIPS = 512  # of these training clips
 
 
+@dataclass(frozen=True)
+class TokenizerTrainingConfig(TrainingConfig):
+    """The `training:` section of train-tokenizer."""
+
+    random_start: bool = False  # training clips begin at any frame of their video, not only at those of the plan
+    clip_frames: int | None = None  # of training clips that begin at any frame; None: data.frames
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_frames is not None and not self.random_start:
+            raise ConfigError(
+                f"clip_frames (={self.clip_frames}) needs random_start, or only the first frames of clips would be "
+                "learned: set random_start to true"
+            )
+
+
 class TokenizerObjective(Objective):
     """`clips` reads the rows of `plan`. Validation uses the first `validation_clips` of its validation rows."""
 
@@ -41,12 +59,17 @@ class TokenizerObjective(Objective):
     best_is_highest = True
 
     def __init__(
-        self, tokenizer: VideoTokenizer, plan: Plan, clips: ClipReader, config: TrainingConfig, device: torch.device
+        self,
+        tokenizer: VideoTokenizer,
+        plan: Plan,
+        clips: ClipReader,
+        config: TokenizerTrainingConfig,
+        device: torch.device,
     ) -> None:
         self.tokenizer = tokenizer
         self.networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.clips = clips
-        self.config = config
+        self.config: TokenizerTrainingConfig = config
         self.device = device
         self.rows = plan.rows("train")
         self.held_out = plan.rows("validation")[: config.validation_clips]
@@ -54,15 +77,17 @@ class TokenizerObjective(Objective):
         self.data_identity = plan.sha256
         if not len(self.rows):
             raise DataError("there is no training video: lower data.validation or give more videos")
+        if config.clip_frames is not None:
+            _require_clip_frames(tokenizer, config.clip_frames)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}
 
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> Any:
-        return to_model(self.clips.read(rows), self.device)
+        return to_model(self.clips.read(rows, *self._starts(rows, samples)), self.device)
 
-    def prefetch(self, rows: np.ndarray) -> None:
-        self.clips.prefetch(rows)
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
+        self.clips.prefetch(rows, *self._starts(rows, samples))
 
     def losses(self, update: str, batch: Any, random: SampleRandom) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.tokenizer(batch, random).losses
@@ -112,6 +137,16 @@ class TokenizerObjective(Objective):
         self.tokenizer.about = about
         self.tokenizer.save_pretrained(folder)
 
+    def _starts(self, rows: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray | None, int | None]:
+        """Where the training clips begin in the rows' videos, [n], and of how many frames they are. A start is sampled
+        from (seed, sample), all of a video's equally likely.
+        """
+        if not self.config.random_start:
+            return None, None
+        frames = self.config.clip_frames or self.tokenizer.spec.frames
+        uniform = uniforms(self.config.seed, samples, np.arange(1))[:, 0]
+        return (uniform * self.clips.plan.starts(rows, frames)).astype(np.int64), frames
+
     @cached_property
     def _counted_rows(self) -> np.ndarray:
         """Training clips that are counted besides the held-out ones."""
@@ -123,3 +158,15 @@ class TokenizerObjective(Objective):
     def _mean_image(self) -> np.ndarray:
         rows = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
         return mean_image(self.clips.read(np.array([row]))[0] for row in rows)
+
+
+def _require_clip_frames(tokenizer: VideoTokenizer, frames: int) -> None:
+    """Raises ConfigError unless the tokenizer can learn its tokens from clips of so many frames."""
+    least, most = tokenizer.min_training_frames, tokenizer.spec.frames
+    if not least <= frames <= most:
+        raise ConfigError(
+            f"training.clip_frames (={frames}) must be between {least} and {most} for this tokenizer "
+            f"({tokenizer.config.type}, time {tokenizer.spec.time})"
+        )
+    for level in tokenizer.spec.levels:
+        tokenizer.spec.steps_of_frames(frames, level, "training.clip_frames")

@@ -24,7 +24,9 @@ class MaskedConvolution(nn.Module):
     """Vectors of the locations before each location, in its neighbourhood -> [.., D].
 
     All 27 taps have weights, as in the paper's parameter count, but only those before the location are used: 25, or 7
-    where a slice has one step.
+    where a slice has one step. The tap to the left continues at the end of the row before, so that with attention every
+    location depends on all before it. In the published code the first columns of a row do not depend on the last
+    location of the row before.
     """
 
     covered: Tensor  # int64 [P, taps used], the location that each tap covers; P outside of the slice

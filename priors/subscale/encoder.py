@@ -1,8 +1,8 @@
 """The encoder of the Video Transformer (LVT, section 3.2): what conditions a slice's decoder.
 
 A convolution centred on each location of the slice reads the tokens of earlier slices and given tokens in any slice;
-all others are absent. Blocks of attention over the whole slice follow. They are told positions within the slice, as the
-decoder is; the authors' code constructs the encoder's position embedding but does not use it. The paper does not say.
+all others are absent. Position embeddings are added as in the decoder (the published code constructs them here but
+does not use them), and blocks of attention over the whole slice follow.
 
 B rows, each with its own slice; P locations of a slice, q codebooks, K codebook size, D width.
 """

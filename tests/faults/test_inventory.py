@@ -146,7 +146,7 @@ def test_a_prior_without_validation_rows_says_so(tmp_path: Path, caplog: pytest.
     tokens = np.random.default_rng(0).integers(0, 7, (6, 3, 2, 2, 1))
     rows = [{"id": str(row), "split": "train"} for row in range(len(tokens))]
     write_token_file(tmp_path / "tokens", spec, {"video": tokens}, "0" * 64, rows)
-    settings = ("prior={type: gpt, depth: 1, width: 16, heads: 2}", "training={batch: 2, given_frames: 0}")
+    settings = ("prior={type: gpt, depth: 1, width: 16, heads: 2}", "training={batch: 2, validation_given_frames: 0}")
     request = TrainPriorRequest(
         cache=tmp_path / "tokens", out=tmp_path / "p", assignments=settings, steps=1, device="cpu", dry_run=True
     )

@@ -1,7 +1,8 @@
 """Vector quantization by nearest neighbour with an EMA codebook (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
 Sliced as in LVT section 3.1 (after Kaiser et al. 2018, https://arxiv.org/abs/1803.03382): the channels are split over q
-independent codebooks. Codebooks are updated by exponential moving averages, not by gradients.
+independent codebooks. Codebooks are updated by exponential moving averages, not by gradients. A step looks vectors up
+before it updates them, so the commitment loss is of the codebook as it was.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.spec import Framing
 from tokenreel.errors import CacheError, CheckpointError, ConfigError, HubError
 from tokenreel.metrics.likelihood import bits_per_code
-from tokenreel.pipelines.commands import train_prior
+from tokenreel.pipelines.commands import sample, train_prior
+from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.pipelines.requests.training import TrainPriorRequest
 from tokenreel.pipelines.training.checkpoint import read_checkpoint
+from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.pipelines.training.run_folder import read_metrics
-from tokenreel.priors.base import Prior
+from tokenreel.priors.base import Prior, build_prior
 
 K, CLIPS, STEPS = 5, 61, 7  # codebook size, clips, frames of a clip
 SETTINGS = [
@@ -57,6 +60,62 @@ def test_a_prior_beats_the_counted_baselines_and_loads_from_its_run_folder(tmp_p
     codes = torch.from_numpy(tokens.read(tokens.rows("validation"))["video"]).long()
     again = bits_per_code(prior, [{"video": codes}], prior.given_frames(1)).bits_per_code
     assert again == pytest.approx(summary["bits_per_code"], rel=1e-5)
+
+
+def objective(cache: Path, **training: int) -> PriorObjective:
+    tokens = TokenCache.open(cache)
+    prior = build_prior({"type": "gpt", "depth": 1, "width": 16, "heads": 2}, tokens.spec)
+    return PriorObjective(prior, tokens, PriorTrainingConfig(**training), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("given", "scored"), [(0, 5), (3, 1)])
+def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given: int, scored: int) -> None:
+    """The loss is of all tokens after the frames given in training, the scores, those of the baselines too, of all
+    after the frames given in validation.
+    """
+    tested = objective(cache, given_frames=given, validation_given_frames=scored, validation_clips=3)
+    rows = TokenCache.open(cache).rows("train")[:5]
+    batch = tested.batch(rows, np.arange(5))
+    loss = tested.losses("prior", batch, torch.Generator())["nats_per_code"]
+    loss.backward()
+    nats = -tested.prior.log_prob(batch, torch.zeros(5, STEPS * 6, dtype=torch.bool)).view(5, STEPS, 6)
+    assert float(loss.detach()) == pytest.approx(float(nats[:, given:].detach().mean()), rel=1e-5)
+
+    scores = tested.validate()
+    codes = torch.from_numpy(TokenCache.open(cache).read(tested.held_out)["video"]).long()
+    nats = -tested.prior.log_prob({"video": codes}, torch.zeros(3, STEPS * 6, dtype=torch.bool)).view(3, STEPS, 6)
+    counts = np.bincount(TokenCache.open(cache).read(tested.rows)["video"].ravel(), minlength=K)
+    unigram = np.log2((counts + 1) / (counts + 1).sum())[codes[:, scored:].numpy()]
+    assert scores["given_frames"] == scored
+    assert scores["bits_per_code"] == pytest.approx(float(nats[:, scored:].detach().mean()) / np.log(2), rel=1e-4)
+    assert scores["bits_per_code_unigram"] == pytest.approx(-unigram.mean(), rel=1e-3)
+
+
+def test_first_frames_that_were_given_in_training_are_not_sampled(cache: Path, tmp_path: Path) -> None:
+    """Nor the first frames of later windows, beyond the trained length."""
+    for given in (0, 3):
+        settings = [*SETTINGS, f"training.given_frames={given}"]
+        train(cache, tmp_path / str(given), steps=1, assignments=settings)
+
+    def sampled(prior: str, **flags: int) -> None:
+        request = SampleRequest(prior=[str(tmp_path / prior)], cache=cache, out=tmp_path / f"{prior}-{flags}", **flags)
+        sample.run(dataclasses.replace(request, num=1))
+
+    sampled("0", given_frames=0)
+    sampled("0", given_frames=0, frames=9, window_stride=6)
+    sampled("3", given_frames=3)
+    sampled("3", given_frames=3, frames=9, window_stride=4)
+    with pytest.raises(ConfigError, match=r"--given-frames \(=2\), but the prior of 'video' was trained with 3 given"):
+        sampled("3", given_frames=2)
+    with pytest.raises(ConfigError, match=r"--window-stride \(=5\) leaves 2 frames given in later windows"):
+        sampled("3", given_frames=3, frames=12, window_stride=5)
+
+
+@pytest.mark.parametrize("setting", ["given_frames", "validation_given_frames"])
+def test_given_frames_must_leave_something_to_predict(cache: Path, setting: str) -> None:
+    for frames, message in ((STEPS, "leaves nothing to predict"), (STEPS + 1, "must be between 0 and")):
+        with pytest.raises(ConfigError, match=rf"training\.{setting}.*{message}"):
+            objective(cache, **{setting: frames})
 
 
 def test_scores_of_few_clips_say_so(tmp_path: Path, cache: Path) -> None:

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer, cache = str(folder / "tokenizer"), folder / "cache"
     tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=cache, allow_collapsed=True))
     for level in ("top", "bottom"):
-        settings = [*PRIORS, *TRAINING, "training.given_frames=4"]
+        settings = [*PRIORS, *TRAINING]  # the four frames that the tokenizer encodes alone are given
         train_prior.run(TrainPriorRequest(assignments=settings, cache=cache, out=folder / level, level=level, steps=2))
     return folder
 
@@ -165,7 +165,7 @@ def test_tokens_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: P
     ],
 )
 def test_settings_that_no_level_has_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
-    settings = [*PRIORS, *TRAINING, "training.given_frames=4", assignment]
+    settings = [*PRIORS, *TRAINING, assignment]
     with pytest.raises(ConfigError, match=message):
         train_prior.run(
             TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)

@@ -113,7 +113,9 @@ def test_samples_follow_given_and_sampled_states(
 def control_prior(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A control prior: samples states given a class, and no frames."""
     out, model = tmp_path_factory.mktemp("run") / "control-prior", MODEL + ", controls_only: true"
-    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, given_frames: 0", model=model)
+    return out, train(
+        cache, out, "state, class", steps=150, more="drop_controls: 0.3, validation_given_frames: 0", model=model
+    )
 
 
 def test_a_control_prior_is_scored_on_the_controls_that_it_samples(control_prior: tuple[Path, dict[str, Any]]) -> None:
@@ -218,7 +220,8 @@ def test_a_longer_video_takes_the_states_of_the_clip_as_far_as_they_go(
 
 def test_the_end_frame_is_taken_from_the_clip(cache: Path, tmp_path: Path) -> None:
     """Given the end, the last sampled frame is that of the clip, which nothing else determines."""
-    train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, given_frames: 3, schedule: cosine")
+    more = "drop_controls: 0.1, given_frames: 3, validation_given_frames: 3, schedule: cosine"
+    train(cache, tmp_path / "prior", "end", steps=400, more=more)
     for frames in (STEPS, 4):
         out = tmp_path / str(frames)
         sample.run(
@@ -258,7 +261,7 @@ def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> No
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
     tokens = TokenCache.open(cache)
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
-    config = PriorTrainingConfig(given_frames=2, **training)
+    config = PriorTrainingConfig(given_frames=2, validation_given_frames=2, **training)
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 

@@ -25,8 +25,8 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import train_tokenizer
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.adversarial_objective import AdversarialTrainingConfig, ClipBatch, tokenizer_training
-from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.run_folder import read_metrics
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerTrainingConfig
 from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
@@ -238,7 +238,7 @@ def test_train_tokenizer_chooses_the_objective_by_its_section(tmp_path: Path) ->
 
 
 def test_the_section_determines_the_training_configuration() -> None:
-    assert type(tokenizer_training({"steps": 3})) is TrainingConfig
+    assert type(tokenizer_training({"steps": 3})) is TokenizerTrainingConfig
     assert type(tokenizer_training({"perceptual": None})) is AdversarialTrainingConfig, "a ladder's lowest rung"
     with pytest.raises(ConfigError, match="did you mean 'image_discriminator'"):
         tokenizer_training({"image_discriminater": SECTION["image_discriminator"], "guard": 2.0})

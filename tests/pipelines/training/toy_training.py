@@ -78,7 +78,7 @@ class ToyObjective(Objective):
         self.samples_read += zip(rows.tolist(), samples.tolist(), strict=True)
         return torch.sin(torch.tensor(rows)[:, None] * torch.arange(1.0, 6.0))
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
         pass
 
     def losses(self, update: str, batch: Tensor, random: SampleRandom) -> dict[str, Tensor]:
