@@ -25,7 +25,7 @@ from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.prior_clips import PriorClips
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import sample, with_given_steps
@@ -111,16 +111,25 @@ class PriorObjective(Objective):
             loss = loss * (predicted / mean_over_processes(predicted))
         return {"nats_per_code": loss}
 
-    def validate(self) -> dict[str, float]:
+    def score(self, part: int, parts: int) -> dict[str, float]:
+        """bits/code of the prior by name, times the share of the part in the held-out clips."""
+        rows = part_of(self.held_out, part, parts)
+        if not len(rows):
+            return {}
+        scores = {"bits_per_code": self._bits(self.prior, rows, self.device)}
+        if self.config.drop_controls:
+            scores["bits_per_code_without_controls"] = self._bits(self.prior, rows, self.device, with_controls=False)
+        return {name: bits * len(rows) / len(self.held_out) for name, bits in scores.items()}
+
+    def validate(self, parts: Sequence[dict[str, float]]) -> dict[str, float]:
         """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""
         videos = self.cache.source_ids(self.held_out)
         self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
-        scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.given_frames}
-        if self.config.drop_controls:
-            scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
-        return {**scores, **self._baselines, **held_out_counts(videos)}
+        scores = {name: sum(part[name] for part in parts if part) for name in parts[0]}
+        given = {"given_frames": self.config.given_frames}
+        return {**scores, **given, **self._baselines, **held_out_counts(videos)}
 
     def write_samples(self, folder: Path) -> None:
         """Writes a token file for `tokenreel decode`: continuations of the first frames of held-out clips.
@@ -153,10 +162,10 @@ class PriorObjective(Objective):
         rows, spec = dropped.view(-1, 1, 1, 1, 1), self.prior.spec
         return tokens | {name: tokens[name].masked_fill(rows, spec.stream(name).codebook_size) for name in streams}
 
-    def _bits(self, prior: Prior, device: torch.device, with_controls: bool = True) -> float:
-        """bits/code of the levels after the given frames; all control streams are given."""
+    def _bits(self, prior: Prior, rows: np.ndarray, device: torch.device, with_controls: bool = True) -> float:
+        """bits/code of the levels of `rows` after the given frames; all control streams are given."""
         change = (lambda batch: batch) if with_controls else self._without_controls
-        return self.clips.score(prior, self.held_out, device, change).bits_per_code
+        return self.clips.score(prior, rows, device, change).bits_per_code
 
     def _without_controls(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         dropped = torch.ones(1, dtype=torch.bool, device=next(iter(tokens.values())).device)
@@ -164,8 +173,8 @@ class PriorObjective(Objective):
 
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        cpu = torch.device("cpu")
-        return {f"bits_per_code_{name}": self._bits(prior, cpu) for name, prior in self.clips.baselines().items()}
+        cpu, baselines = torch.device("cpu"), self.clips.baselines()
+        return {f"bits_per_code_{name}": self._bits(prior, self.held_out, cpu) for name, prior in baselines.items()}
 
 
 def _streams_by_control(streams: Sequence[str]) -> list[list[str]]:
