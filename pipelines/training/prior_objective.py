@@ -28,6 +28,7 @@ from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.priors.base import Prior
+from tokenreel.priors.layers.recompute import recompute_activations
 from tokenreel.priors.sampling.video import sample, with_given_steps
 from tokenreel.replicas import mean_over_processes
 from tokenreel.sample_random import SampleRandom
@@ -39,6 +40,7 @@ class PriorTrainingConfig(TrainingConfig):
 
     given_frames: int = 1  # in training, validation and samples; 0: the prior generates first frames too
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
+    recompute_activations: bool = False  # keep those between blocks only: less memory, a quarter more time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +81,10 @@ class PriorObjective(Objective):
             )
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
+        if config.recompute_activations and not recompute_activations(prior):
+            raise ConfigError(
+                f"training.recompute_activations: a prior of type {prior.config.type} has no blocks to compute again"
+            )
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
         prior.prepare(self.clips.counted())
