@@ -51,6 +51,7 @@ PRIORS = {
     "gpt": [
         "prior={type: gpt, depth: 1, width: 8, heads: 2, dropout: 0.3, controls: [state]}",
         "training.drop_controls=0.5",
+        "training.recompute_activations=true",
     ],
     "slices": [
         "prior={type: subscale-transformer, subscale: [1, 2, 1], kernel: [3, 3, 3], depth: 1, width: 8}",
