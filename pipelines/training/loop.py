@@ -208,10 +208,29 @@ class Trainer:
         """
         scores = dict[str, float]()
         if self._due(self.config.validate_every):
-            scores = self.processes.in_main(self._score_and_log) or {}
+            scores = self._score_and_log()
         if self._due(self.config.sample_every):
             self.processes.in_main(self._write_samples)
         return scores
+
+    def _score_and_log(self) -> dict[str, float]:
+        by_main = self.log is not None and self.log.last_validation == self.state.step  # the main process has the log
+        logged = self.processes.start_any(by_main)()  # by the run that this one resumes
+        if logged and self.state.step < self.config.steps:
+            return {}
+        scores = self._score()
+        if (name := self.objective.best_score) in scores:
+            self.shown[name] = f"{scores[name]:.4g}"
+        if not logged:
+            self.processes.in_main(lambda: self._log_scores(scores))
+        return scores
+
+    def _score(self) -> dict[str, float]:
+        """Validates, each process a part of the held-out clips. Returns the scores in the main process, else none."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        with self._evaluating():
+            parts = self.processes.gather(lambda: self.objective.score(rank, count))
+            return self.processes.in_main(lambda: self.objective.validate(parts)) or {}
 
     def _flush(self) -> None:
         """Checks and logs the losses since the last call; called before every checkpoint. Raises NonFiniteLoss and
@@ -244,7 +263,7 @@ class Trainer:
             due = self.config.checkpoint_every
             return f"No model is exported: there is no checkpoint before step {due} (training.checkpoint_every)"
         self.state.load(checkpoint.step, checkpoint.tensors)
-        self._export(self.processes.in_main(self._score) or {})
+        self._export(self._score())
         return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
     def _export(self, scores: dict[str, float]) -> None:
@@ -255,42 +274,29 @@ class Trainer:
             require_equal_replicas(network.state_dict(), self.accelerator)
         self.processes.in_main(self._write_checkpoint)
 
-    # The following are called in the main process only.
-
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         advice = "validation, samples or export: checkpoints are intact; free memory and run the same command again"
         with _out_of_memory(advice), self.state.evaluating():
             yield
 
+    # The following are called in the main process only.
+
     def _export_to(self, folder: Path, scores: dict[str, float]) -> None:
         about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
         with self._evaluating():
             self.objective.export(folder, {**about, **self.objective.origin, "scores": scores})
+
+    def _log_scores(self, scores: dict[str, float]) -> None:
+        if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
+            self.best.replace(lambda folder: self._export_to(folder, scores))
+        self._write({f"validation/{name}": score for name, score in scores.items()})
 
     def _write(self, values: dict[str, float]) -> None:
         if values:
             assert self.log is not None
             self.log.write(self.state.step, values)
             self.accelerator.log(values, step=self.state.step)
-
-    def _score(self) -> dict[str, float]:
-        with self._evaluating():
-            return self.objective.validate()
-
-    def _score_and_log(self) -> dict[str, float]:
-        assert self.log is not None
-        logged = self.log.last_validation == self.state.step  # by the run that this one resumes
-        if logged and self.state.step < self.config.steps:
-            return {}
-        scores = self._score()
-        if (name := self.objective.best_score) in scores:
-            self.shown[name] = f"{scores[name]:.4g}"
-        if not logged:
-            if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
-                self.best.replace(lambda folder: self._export_to(folder, scores))
-            self._write({f"validation/{name}": score for name, score in scores.items()})
-        return scores
 
     def _write_samples(self) -> None:
         with self._evaluating():

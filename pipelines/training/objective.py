@@ -38,6 +38,11 @@ def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
     )
 
 
+def part_of(rows: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """Consecutive `rows`, about as many in each part."""
+    return np.array_split(rows, parts)[part]
+
+
 class Objective(ABC):
     """Networks, their losses by name, and the order in which they are updated.
 
@@ -92,9 +97,15 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def validate(self) -> dict[str, float]:
-        """Scores on held-out clips by name, with the number of clips and videos that they are of (`held_out_counts`).
-        Called in the main process only, with all networks in evaluation mode.
+    def score(self, part: int, parts: int) -> Any:
+        """What the scores are computed from, of one of `parts` parts of the held-out clips (`part_of`), which may be
+        empty. Called in all processes, each with its part, with all networks in evaluation mode.
+        """
+
+    @abstractmethod
+    def validate(self, parts: Sequence[Any]) -> dict[str, float]:
+        """Scores by name from what `score` returned for all parts, with the number of clips and videos that they are of
+        (`held_out_counts`). Called in the main process only, with all networks in evaluation mode.
         """
 
     @abstractmethod

@@ -29,10 +29,11 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.priors.base import Prior
+from tokenreel.priors.layers.recompute import recompute_activations
 from tokenreel.priors.sampling.video import sample, with_given_steps
 from tokenreel.replicas import mean_over_processes
 from tokenreel.sample_random import SampleRandom
@@ -46,6 +47,7 @@ class PriorTrainingConfig(TrainingConfig):
     given_frames: int | None = None  # in training, where their tokens are not learned; None: 0, or those encoded alone
     validation_given_frames: int | None = None  # in validation and samples; None: 1, or those encoded alone
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
+    recompute_activations: bool = False  # keep those between blocks only: less memory, a quarter more time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +87,10 @@ class PriorObjective(Objective):
         self.clips = PriorClips(prior, cache, scored)
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
+        if config.recompute_activations and not recompute_activations(prior):
+            raise ConfigError(
+                f"training.recompute_activations: a prior of type {prior.config.type} has no blocks to compute again"
+            )
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
         prior.trained_given_frames = trained
@@ -121,16 +127,24 @@ class PriorObjective(Objective):
     def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
         return {"bits_per_code": losses["nats_per_code"] / math.log(2)}
 
-    def validate(self) -> dict[str, float]:
+    def score(self, part: int, parts: int) -> dict[str, float]:
+        """bits/code of the prior by name, times the share of the part in the held-out clips."""
+        rows = part_of(self.held_out, part, parts)
+        if not len(rows):
+            return {}
+        scores = {"bits_per_code": self._bits(self.prior, rows, self.device)}
+        if self.config.drop_controls:
+            scores["bits_per_code_without_controls"] = self._bits(self.prior, rows, self.device, with_controls=False)
+        return {name: bits * len(rows) / len(self.held_out) for name, bits in scores.items()}
+
+    def validate(self, parts: Sequence[dict[str, float]]) -> dict[str, float]:
         """bits/code of the prior, also in nats, and of the counted baselines, for the same clips and given frames."""
         videos = self.cache.source_ids(self.held_out)
         self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
-        bits = self._bits(self.prior, self.device)
-        scores = {"bits_per_code": bits, "nats_per_code": bits * math.log(2), "given_frames": self.clips.given_frames}
-        if self.config.drop_controls:
-            scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
+        scores = {name: sum(part[name] for part in parts if part) for name in parts[0]}
+        scores |= {"nats_per_code": scores["bits_per_code"] * math.log(2), "given_frames": self.clips.given_frames}
         return {**scores, **self._baselines, **held_out_counts(videos)}
 
     def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
@@ -183,10 +197,10 @@ class PriorObjective(Objective):
         rows, spec = dropped.view(-1, 1, 1, 1, 1), self.prior.spec
         return tokens | {name: tokens[name].masked_fill(rows, spec.stream(name).codebook_size) for name in streams}
 
-    def _bits(self, prior: Prior, device: torch.device, with_controls: bool = True) -> float:
-        """bits/code of the levels after the given frames; all control streams are given."""
+    def _bits(self, prior: Prior, rows: np.ndarray, device: torch.device, with_controls: bool = True) -> float:
+        """bits/code of the levels of `rows` after the given frames; all control streams are given."""
         change = (lambda batch: batch) if with_controls else self._without_controls
-        return self.clips.score(prior, self.held_out, device, change).bits_per_code
+        return self.clips.score(prior, rows, device, change).bits_per_code
 
     def _without_controls(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         dropped = torch.ones(1, dtype=torch.bool, device=next(iter(tokens.values())).device)
@@ -194,8 +208,8 @@ class PriorObjective(Objective):
 
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        cpu = torch.device("cpu")
-        return {f"bits_per_code_{name}": self._bits(prior, cpu) for name, prior in self.clips.baselines().items()}
+        cpu, baselines = torch.device("cpu"), self.clips.baselines()
+        return {f"bits_per_code_{name}": self._bits(prior, self.held_out, cpu) for name, prior in baselines.items()}
 
 
 def _streams_by_control(streams: Sequence[str]) -> list[list[str]]:

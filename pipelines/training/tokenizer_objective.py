@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.sample_random import SampleRandom
@@ -49,6 +49,19 @@ class TokenizerTrainingConfig(TrainingConfig):
                 f"clip_frames (={self.clip_frames}) needs random_start, or only the first frames of clips would be "
                 "learned: set random_start to true"
             )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is known of a part of the held-out clips."""
+
+    scores: ReconstructionScores
+    counters: dict[str, CodeCounter]  # by level
+
+    def merge(self, other: _Scored) -> None:
+        self.scores.merge(other.scores)
+        for name, counter in self.counters.items():
+            counter.merge(other.counters[name])
 
 
 class TokenizerObjective(Objective):
@@ -93,33 +106,43 @@ class TokenizerObjective(Objective):
         losses: dict[str, Tensor] = self.tokenizer(batch, random).losses
         return losses
 
-    def validate(self) -> dict[str, float]:
+    def score(self, part: int, parts: int) -> _Scored | None:
+        """None if nothing is held out."""
+        if not len(self.held_out):
+            return None
+        rows = part_of(self.held_out, part, parts)
+        self.clips.prefetch(rows)
+        scores = ReconstructionScores(self._mean_image)
+        counters = {s.name: CodeCounter(s.codebook_size, s.codebooks) for s in self.tokenizer.spec.levels}
+        for row in rows:
+            clip = self.clips.read(np.array([row]))
+            tokens = self.tokenizer.encode(to_model(clip, self.device))
+            scores.update(clip, to_frames(self.tokenizer.decode(tokens)))
+            for name, counter in counters.items():
+                counter.update(tokens[name].cpu().numpy())
+        for row in part_of(self._counted_rows, part, parts):
+            tokens = self.tokenizer.encode(to_model(self.clips.read(np.array([row])), self.device))
+            for name, counter in counters.items():
+                counter.update(tokens[name].cpu().numpy())
+        return _Scored(scores, counters)
+
+    def validate(self, parts: Sequence[_Scored | None]) -> dict[str, float]:
         """PSNR (dB), SSIM and gain over the mean image of held-out clips; usage and perplexity of each level's least
         used codebook, with an alarm if they are low, counted on training clips too where few clips are held out.
         """
         few = self.alarms = held_out_alarms(self.held_out_videos)
         if not len(self.held_out):
             return {}
-        self.clips.prefetch(self.held_out)
-        scores = ReconstructionScores(self._mean_image)
-        counters = {s.name: CodeCounter(s.codebook_size, s.codebooks) for s in self.tokenizer.spec.levels}
-        for row in self.held_out:
-            clip = self.clips.read(np.array([row]))
-            tokens = self.tokenizer.encode(to_model(clip, self.device))
-            scores.update(clip, to_frames(self.tokenizer.decode(tokens)))
-            for name, counter in counters.items():
-                counter.update(tokens[name].cpu().numpy())
-        for row in self._counted_rows:
-            tokens = self.tokenizer.encode(to_model(self.clips.read(np.array([row])), self.device))
-            for name, counter in counters.items():
-                counter.update(tokens[name].cpu().numpy())
-        worst = {name: min(counter.usage(), key=lambda use: use.used) for name, counter in counters.items()}
+        first, *others = filter(None, parts)
+        for part in others:
+            first.merge(part)
+        worst = {name: min(counter.usage(), key=lambda use: use.used) for name, counter in first.counters.items()}
         advice = self.tokenizer.collapse_advice
         alarms = (f"level {name!r}: {use.alarm}; {advice}" for name, use in worst.items() if use.alarm)
         self.alarms = (*alarms, *few)
         usage = {f"{name}/codebook_usage": use.used for name, use in worst.items()}
         perplexity = {f"{name}/perplexity": use.perplexity for name, use in worst.items()}
-        return {**scores.compute(), **usage, **perplexity, **held_out_counts(self.held_out_videos)}
+        return {**first.scores.compute(), **usage, **perplexity, **held_out_counts(self.held_out_videos)}
 
     def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ...; in pictures it is below it."""

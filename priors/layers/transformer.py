@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.sample_random import SampleRandom
 
 
@@ -39,7 +40,7 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, random: SampleRandom | None) -> Tensor:
+    def forward(self, x: Tensor, random: SampleRandom | None = None) -> Tensor:
         x = x + self._dropout(self.attention(self.attention_norm(x)), random)
         return x + self._dropout(self.fc2(F.gelu(self.fc1(self.mlp_norm(x)))), random)
 
@@ -47,7 +48,7 @@ class Block(nn.Module):
         return dropout(x, self.dropout, random) if self.training and self.dropout else x
 
 
-class Transformer(nn.Module):
+class Transformer(Recomputable):
     """`depth` blocks and a last norm, [B, L, D] -> [B, L, D]; a slot attends to itself and those before it."""
 
     def __init__(self, depth: int, width: int, heads: int, dropout: float) -> None:
@@ -60,8 +61,10 @@ class Transformer(nn.Module):
         """`random` has the dropout masks of training."""
         if self.training and self.dropout:
             x = dropout(x, self.dropout, random)
+        else:
+            random = None
         for block in self.blocks:
-            x = block(x, random)
+            x = self.run_block(block, x, random=random)
         return self.norm(x)
 
 

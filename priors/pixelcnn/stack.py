@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.priors.layers.transformer import Attention, dropout
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Box, BoxConvolution, Shape, boxes_before
@@ -76,7 +77,7 @@ class Layer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, v: Tensor, h: Tensor, condition: Tensor, previous_tokens: Tensor, random: SampleRandom | None
+        self, v: Tensor, h: Tensor, condition: Tensor, previous_tokens: Tensor, random: SampleRandom | None = None
     ) -> tuple[Tensor, Tensor]:
         """Both stacks [N, t, h, w, D]; `condition` [N, t, h, w, C], `previous_tokens` [N, P, D]: see `Stack`."""
         v = self.vertical(v, condition, random)
@@ -87,7 +88,7 @@ class Layer(nn.Module):
         return v, h + self.dropout(mixed, random)
 
 
-class Stack(nn.Module):
+class Stack(Recomputable):
     """Token vectors [N, t, h, w, E] -> a vector for each location, [N, t, h, w, D], from those before it and the
     condition.
 
@@ -120,7 +121,7 @@ class Stack(nn.Module):
         shifted = F.pad(vectors.flatten(1, 3)[:, :-1], (0, 0, 1, 0))
         previous_tokens = self.previous_token(shifted) + self.position_embedding
         for layer in self.layers:
-            v, h = layer(v, h, condition, previous_tokens, random)
+            v, h = self.run_block(layer, v, h, condition, previous_tokens, random=random)
         return self.norm(h)
 
     def reset_parameters(self) -> None:

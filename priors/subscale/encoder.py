@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.priors.subscale.attention import Block
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.slices import Slices
 
 
-class Encoder(nn.Module):
+class Encoder(Recomputable):
     """Tokens of a clip and which of them are visible -> a vector for each location of one slice, [B, P, D]."""
 
     neighbours: Tensor  # int64 [slices, P, taps]
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
         x = self.convolve(indices, visible, index) + self.bias + self.slice(index)[:, None]
         x = self.project_in(x) + self.position_embedding
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         return x
 
     def convolve(self, indices: Tensor, visible: Tensor, index: Tensor) -> Tensor:

@@ -302,6 +302,17 @@ def test_every_subset_of_controls_is_dropped_equally_often(members: int) -> None
     assert np.abs(counts[1:] - p * count / (2**members - 1)).max() <= 1
 
 
+@pytest.mark.parametrize("parts", [3, 11])
+def test_parts_of_the_held_out_clips_give_what_all_give(cache: Path, parts: int) -> None:
+    """Uneven parts, and more parts than clips."""
+    tested = objective(cache, ("state",), drop_controls=0.5, validation_clips=7)
+    with torch.no_grad():
+        whole = tested.validate([tested.score(0, 1)])
+        shared = tested.validate([tested.score(part, parts) for part in range(parts)])
+    assert shared.keys() == whole.keys()
+    assert shared == pytest.approx(whole, rel=1e-6)
+
+
 def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     """Equation 8 includes frame-level controls in the loss; an unconditional token is not predicted."""
     tested = objective(cache, ("state",), drop_controls=0.5)

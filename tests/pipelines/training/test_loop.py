@@ -392,7 +392,7 @@ def test_going_back_to_an_earlier_checkpoint_keeps_it_and_what_came_after(tmp_pa
 
 def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_resumes(tmp_path: Path) -> None:
     class Killed(ToyObjective):
-        def validate(self) -> dict[str, float]:
+        def score(self, part: int, parts: int) -> float:
             raise KeyboardInterrupt
 
     config = replace(CONFIG, validate_every=6)

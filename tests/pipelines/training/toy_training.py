@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tokenreel.config import to_mapping
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.loop import Trainer
-from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.objective import Objective, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
 from tokenreel.pipelines.training.session import make_accelerator
@@ -88,10 +88,16 @@ class ToyObjective(Objective):
         judged = -self.networks["critic"](out).mean() * (float("nan") if self.poisoned else 0.1)
         return {"fit": (out - batch[:, :3]).square().mean(), "judged": judged}
 
-    def validate(self) -> dict[str, float]:
-        time.sleep(self.validation_s)
+    def score(self, part: int, parts: int) -> float:
+        """The sum of squared errors of a part of the rows."""
+        time.sleep(self.validation_s * part)  # all but the main process
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
-        return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
+        errors = (self.networks["model"](batch) - batch[:, :3]).square()
+        return float(errors[part_of(np.arange(ROWS), part, parts)].sum())
+
+    def validate(self, parts: Sequence[float]) -> dict[str, float]:
+        time.sleep(self.validation_s)
+        return {"error": sum(parts) / (3 * ROWS)}
 
     def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,9 +122,7 @@ def train_toy(
         folder.create(identity(config))
     accelerator.wait_for_everyone()
     trainer = Trainer(objective or ToyObjective(config), config, folder, accelerator)
-    summary = trainer.run()
-    accelerator.end_training()
-    return summary
+    return trainer.run()
 
 
 if __name__ == "__main__":
