@@ -100,3 +100,4 @@ def test_the_constraints_pin_every_dependency() -> None:
     pinned = dict(line.split("==") for line in lines)
     for requirement in expected:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+    assert f"`pip install torch=={pinned['torch']} " in (ROOT / "README.md").read_text()  # else it is replaced

@@ -153,7 +153,7 @@ def sha256_json(document: Any) -> str:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain data. Raises ConfigError if it is missing, is not YAML, or is not a mapping."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
