@@ -33,6 +33,17 @@ class WorkerLimits:
     timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 
+    @classmethod
+    def within_ours(cls, timeout_s: float, memory_gb: float) -> WorkerLimits:
+        """These limits, or what this process itself may have (`ulimit -v`) if that is less."""
+        if sys.platform == "linux":
+            import resource
+
+            _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+            if allowed != resource.RLIM_INFINITY:
+                memory_gb = min(memory_gb, allowed / 2**30)
+        return cls(timeout_s, memory_gb)
+
 
 class WorkerProcess:
     """A worker process on `source`. Raises WorkerLost, and DataError if the worker finds other videos in it."""

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def limit_memory(memory_gb: float) -> None:
-    """Limits the address space of this process to `memory_gb` GiB, or to what the process may have if that is less.
+    """Limits the address space of this process to `memory_gb` GiB.
 
     Only on Linux: Windows has no such limit, and macOS maps more than that into every process at its start.
     """
@@ -70,9 +70,7 @@ def limit_memory(memory_gb: float) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        limit, (_, allowed) = int(memory_gb * 2**30), resource.getrlimit(resource.RLIMIT_AS)
-        if allowed != resource.RLIM_INFINITY:
-            limit = min(limit, allowed)
+        limit = int(memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
