@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, shown
 from tokenreel.pipelines.tokenizing.job import REGISTRIES, TokenizeJob, tokenize_shards
 from tokenreel.registry import registrations
 
@@ -78,7 +78,10 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
 def _listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tuple[int, Message]]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        messages.put((number, json.loads(line)))
+        try:
+            messages.put((number, json.loads(line)))
+        except ValueError:  # printed by something that the worker imports first
+            messages.put((number, {"error": f"worker {number} wrote {shown(line)} instead of a message"}))
     messages.put((number, None))
 
 
