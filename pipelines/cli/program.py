@@ -84,8 +84,11 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _keep_stdout_to_ourselves() -> None:
-    """Lets descriptor 1 be standard error, to which C libraries and the processes of trackers then print."""
-    if sys.stdout is not None:
+    """Lets descriptor 1 be standard error, to which C libraries and the processes of trackers then print.
+
+    No effect where standard output is closed, or whoever calls from Python has put something in its place.
+    """
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         ours = os.dup(1)
         os.dup2(2, 1)
         sys.stdout = os.fdopen(ours, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
