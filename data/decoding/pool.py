@@ -64,7 +64,7 @@ class DecodePool:
             raise ValueError(f"workers (={workers}) must be 0 or more")
         self.source: VideoSource = open_source(location)
         self.workers = workers
-        limits = WorkerLimits(timeout_s, memory_gb)
+        limits = WorkerLimits.within_ours(timeout_s, memory_gb)
         self._workers = [_Worker(self.source, limits) for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -185,7 +185,7 @@ class _Worker:
         name = self._source.entries[question["video"]].id
         raise DecodeWorkerLost(
             f"{name}: each of {MAX_ATTEMPTS} decode workers that read it {problem} "
-            f"(limits: {self._limits.timeout_s:g} s per frame, {self._limits.memory_gb:g} GiB). "
+            f"(limits: {self._limits.timeout_s:g} s per frame, {self._limits.memory_gb:.3g} GiB). "
             "Try again, or exclude this video"
         )
 

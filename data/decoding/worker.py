@@ -8,7 +8,6 @@ decoder happens here, under a memory limit.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -37,9 +36,7 @@ def main() -> None:
     """Answers questions until the pool closes the connection."""
     location, memory_gb = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may first finish its step
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = int(float(memory_gb) * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(float(memory_gb))
     answers = os.dup(1)
     os.dup2(2, 1)  # keeps what a library prints out of the answers
     try:
@@ -62,6 +59,19 @@ def main() -> None:
             send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     except ConnectionLost:
         return
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Limits the address space of this process to `memory_gb` GiB.
+
+    Only on Linux: Windows has no such limit, and macOS maps more than that into every process at its start.
+    """
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = int(memory_gb * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 class Progress:

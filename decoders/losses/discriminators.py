@@ -91,13 +91,6 @@ class TemporalDiscriminator(nn.Module):
         self.score = EqualizedLinear(widths[-1], 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        # Never bf16 on a CPU: there the weights' gradient of a conv3d over two frames is uninitialised memory (torch
-        # 2.13, oneDNN; sometimes plausible numbers). fp32 takes no longer.
-        bf16 = clips.device.type != "cpu" and torch.is_autocast_enabled(clips.device.type)
-        with torch.autocast(clips.device.type, enabled=bf16):
-            return self._scores(clips.float())
-
-    def _scores(self, clips: Tensor) -> Tensor:
         x = activate(self.project_in(clips), SLOPE)
         for block in self.blocks:
             x = block(x)

@@ -33,7 +33,7 @@ def _list() -> dict[str, Any]:
 
 def _description(name: str) -> str:
     """The first sentence at the preset's top after the command lines."""
-    text = (resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml").read_text()
+    text = (resources.files("tokenreel.pipelines") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     words = " ".join(line for line in comments if line and not line.startswith("tokenreel "))
     return re.split(r"(?<!et al)\. |\.$", words)[0]

@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 
+import psutil
 import torch
 
 from tokenreel.errors import ConfigError
@@ -40,6 +41,18 @@ def _device_count(kind: str) -> int:
 def ran_out_of_memory(error: Exception) -> bool:
     """Whether Python or torch, on any device, could not allocate memory. On CPUs torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far that were allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextlib.contextmanager

@@ -53,8 +53,8 @@ class FrameRequest:
 
 def clip_positions(cache: TokenCache, rows: np.ndarray) -> list[ClipPosition]:
     """The positions of the rows' clips; for samples, those of the clips that they continue."""
-    sources = [cache.plan["videos"][source] for source in cache.column("source")[rows].tolist()]
-    firsts = cache.column("first_frame")[rows].tolist()
+    sources = [cache.plan["videos"][source] for source in cache.column("source", rows).tolist()]
+    firsts = cache.column("first_frame", rows).tolist()
     return [
         ClipPosition(source.get("video", source["id"]), source.get("first_frame", first))
         for source, first in zip(sources, firsts, strict=True)

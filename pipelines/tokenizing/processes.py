@@ -13,11 +13,17 @@ from typing import Any
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, shown
 from tokenreel.pipelines.tokenizing.job import REGISTRIES, TokenizeJob, tokenize_shards
 from tokenreel.registry import registrations
 
 Message = dict[str, Any] | None  # a line of a worker's output; None: end of output
+# Ctrl-C is for this process, which then ends the workers.
+_OWN_GROUP: dict[str, Any]
+if sys.platform == "win32":
+    _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _OWN_GROUP = {"process_group": 0}
 
 
 def fill_shards(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterator[FilledShard]:
@@ -60,7 +66,7 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        process_group=0,  # Ctrl-C is for this process, which then ends them
+        **_OWN_GROUP,
     )
     assert process.stdin is not None
     order = {"job": to_mapping(job), "shards": list(shards), "registered": registrations(REGISTRIES)}
@@ -72,7 +78,10 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
 def _listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tuple[int, Message]]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        messages.put((number, json.loads(line)))
+        try:
+            messages.put((number, json.loads(line)))
+        except ValueError:  # printed by something that the worker imports first
+            messages.put((number, {"error": f"worker {number} wrote {shown(line)} instead of a message"}))
     messages.put((number, None))
 
 

@@ -8,7 +8,6 @@ functions of the step, so that a run that was killed continues from its checkpoi
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
-from tokenreel.pipelines.common.device import ran_out_of_memory
+from tokenreel.pipelines.common.device import peak_memory, ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.training.best_model import BestModel
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
@@ -122,7 +121,7 @@ class Trainer:
             "epochs": round(clips / len(self.objective.rows), 2),
             "seconds_per_step": round(seconds, 4),
             "hours": round(seconds * self.config.steps / 3600, 3),
-            "memory_gb": round(_peak_memory(self.accelerator.device) / 1e9, 2),
+            "memory_gb": round(peak_memory(self.accelerator.device) / 1e9, 2),
             "disk_gb": round(checkpoint * (self.config.keep_checkpoints + 1) / 1e9, 3),
         }
 
@@ -326,10 +325,3 @@ def _out_of_memory(where: str) -> Iterator[None]:
         if not ran_out_of_memory(error):
             raise
         raise UserError(f"out of memory in {where} ({error})") from error
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes allocated on the GPU, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

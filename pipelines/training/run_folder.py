@@ -95,7 +95,8 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
 
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
-OWN_LEFTOVERS = (".run.json-*", ".tmp??????")  # of killed writers; the second is what safetensors writes to
+# Of killed writers; the second is what safetensors writes to, the others are token files and videos of samples.
+OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial", "samples/*/.*.partial.*")
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
     *(
@@ -227,7 +228,7 @@ class RunFolder:
             clear_staging(self.checkpoints)
             best_model.recover(self.best)
             for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
-                leftover.unlink()
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             if self.chosen is not None:
                 self._set_aside(step_of(self.chosen))
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"

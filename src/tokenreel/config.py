@@ -153,7 +153,7 @@ def sha256_json(document: Any) -> str:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain data. Raises ConfigError if it is missing, is not YAML, or is not a mapping."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -196,7 +196,7 @@ def parse_yaml(text: str, complaint: str) -> Any:
 
 def preset_names() -> list[str]:
     """The presets that ship with the package, by name."""
-    folder = resources.files("tokenreel") / "pipelines" / "presets"
+    folder = resources.files("tokenreel.pipelines") / "presets"
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -207,7 +207,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise ConfigError(f"preset {shown(name)} is not known; {nearest_name(name, preset_names())}")
-    with resources.as_file(resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml") as path:
+    with resources.as_file(resources.files("tokenreel.pipelines") / "presets" / f"{name}.yaml") as path:
         preset = load_yaml(path)
     base = preset.pop(BASE_KEY, None)
     return preset if base is None else merge(load_preset(base), preset)

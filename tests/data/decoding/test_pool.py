@@ -182,6 +182,27 @@ def test_workers_have_a_memory_limit(folder: Path) -> None:
     assert any(line.split()[3] == str(3 * 2**29) for line in limits.splitlines() if "address space" in line)
 
 
+def test_workers_do_with_less_memory_where_this_process_has_less(folder: Path) -> None:
+    """As after `ulimit -v`: a process cannot raise its limit again."""
+    script = (
+        "import resource, sys\n"
+        "from tokenreel.data.decoding.pool import DecodePool\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
+        "with DecodePool(sys.argv[1], 1) as pool:\n"
+        "    print(next(pool.probe([0])).frames)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{COUNT}\n", done.stderr
+
+
+def test_the_message_says_the_limit(folder: Path) -> None:
+    with (
+        DecodePool(str(folder), 1, memory_gb=0.05) as pool,
+        pytest.raises(DecodeWorkerLost, match=r"died .*0\.05 GiB"),
+    ):
+        list(pool.probe([0]))
+
+
 def test_workers_ignore_ctrl_c(folder: Path) -> None:
     """A terminal sends SIGINT to the whole process group; training then finishes its step and still needs frames."""
     with DecodePool(str(folder), 1) as pool:

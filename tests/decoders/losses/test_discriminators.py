@@ -17,6 +17,7 @@ from tokenreel.decoders.losses.discriminators import (
     append_deviation,
 )
 from tokenreel.errors import ConfigError
+from tokenreel.pipelines.training.precision import mixed_precision
 
 CONFIG = DiscriminatorConfig(width=3, multipliers=(1, 2))
 
@@ -48,17 +49,17 @@ def test_a_temporal_discriminator_distinguishes_a_clip_from_its_reverse() -> Non
     assert (discriminator(clip) - discriminator(clip.flip(2))).abs() > 1e-3
 
 
-def test_gradients_of_a_clip_that_shrinks_to_two_frames_are_those_of_fp32_under_autocast() -> None:
-    """In bf16 on a CPU they would be uninitialised memory."""
+def test_gradients_of_a_clip_that_shrinks_to_two_frames_are_near_those_of_fp32() -> None:
+    """Under a CPU's autocast alone they may be uninitialised memory."""
     torch.manual_seed(0)
     discriminator, clips = TemporalDiscriminator(DiscriminatorConfig(16, (1, 2)), 16, 16), torch.randn(2, 3, 4, 16, 16)
     gradients = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+    for precision in ("fp32", "bf16"):
+        with mixed_precision(torch.device("cpu"), precision):
             score = discriminator(clips).sum()
         gradients.append(torch.autograd.grad(score, list(discriminator.parameters())))
-    for exact, under_autocast in zip(*gradients, strict=True):
-        torch.testing.assert_close(under_autocast, exact)
+    for exact, found in zip(*gradients, strict=True):
+        assert (found - exact).norm() <= 0.2 * exact.norm()  # bf16 activations give 0.05
 
 
 def test_a_temporal_block_removes_two_frames_while_there_are_more_than_two() -> None:
