@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from tokenreel.data.spec import END, END_STEP
+from tokenreel.data.spec import END, END_STEP, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.generation.cascade import cascade_spec, sampling_for
 from tokenreel.pipelines.generation.config import GenerationConfig
@@ -20,10 +20,7 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
     not sample, and for guidance that the given `controls` do not allow.
     """
     spec = priors[0].spec
-    if not 0 <= config.given_frames <= spec.frames:
-        raise ConfigError(
-            f"--given-frames (={config.given_frames}) must be between 0 and {spec.frames}, the frames of a clip"
-        )
+    require_given_frames(spec, config.given_frames)
     _check_streams(priors, config)
     given = set(controls)
     for prior in priors:
@@ -36,6 +33,12 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
             raise ConfigError(
                 f"--frames (={config.frames}) must be {spec.frames}, its default: this tokenizer encodes whole clips"
             )
+
+
+def require_given_frames(spec: TokenSpec, count: int) -> None:
+    """Raises ConfigError for a number of given frames that a clip of `spec` does not have."""
+    if not 0 <= count <= spec.frames:
+        raise ConfigError(f"--given-frames (={count}) must be between 0 and {spec.frames}, the frames of a clip")
 
 
 def _check_streams(priors: Sequence[Prior], config: GenerationConfig) -> None:
