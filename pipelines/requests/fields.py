@@ -67,7 +67,8 @@ class Request:
     """What a command is asked to do. The docstring of a member is the command's help.
 
     Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path, with ~
-    for the home folder, and a list for a tuple.
+    for the home folder, and a list for a tuple. A string that begins with ~/ is in the home folder too, whatever its
+    flag, as places of data and models are strings.
     """
 
     heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
@@ -171,9 +172,9 @@ def _checked(value: Any, field: RequestField) -> Any:
 
 
 def _typed(value: Any, kind: type, flag: str) -> Any:
-    if kind is Path and isinstance(value, str):
+    if isinstance(value, str) and (kind is Path or (kind is str and value.startswith("~/"))):
         try:
-            return Path(value).expanduser()  # a shell leaves the ~ of --out=~/x as it is
+            return kind(Path(value).expanduser())  # a shell leaves the ~ of --out=~/x as it is
         except RuntimeError as error:
             raise ConfigError(
                 f"{flag} (={value}): there is no such home folder; write ./{value} for a folder here"
