@@ -52,6 +52,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
         return import_tokens(Path(request.data), request.out)
     job = _job(request, request.tokenizer)
     tokenizer, controls = job.load_tokenizer(), job.load_controls()
+    loading = time.perf_counter() - started
     source = open_source(request.data)
     tables = table_hashes(source, controls)
     plan = _plan(request, source, clip_config(request, tokenizer.spec), tables)
@@ -62,7 +63,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     header = _header(job, tokenizer, controls, plan, tables, request.whole_videos)
     if request.dry_run:
         about = {**describe_splits(source, plan), "inventory": inventory}
-        return {**estimate(tokenizer, job, header, request.workers), **about}
+        return {**estimate(job, header, plan, request, time.perf_counter() - started, loading), **about}
     writer = CacheWriter.create(request.out, header, plan.to_json(), {**_origin(request), "inventory": inventory})
     tally = TokenizingStats(header, request.max_bad_fraction)
     cache_id = _fill_and_seal(request, job, writer, tally, tokenizer.collapse_advice)
