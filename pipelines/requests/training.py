@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, REVISION, SPLIT, STRICT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, LIMIT, OUT, REVISION, SPLIT, STRICT, Split
 
 WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
@@ -60,6 +60,7 @@ class TrainTokenizerRequest(TrainingOptions):
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
     strict: bool = option(*STRICT, default=False)
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
 
 
 @request

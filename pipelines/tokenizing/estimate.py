@@ -119,7 +119,7 @@ def _spread(plan: Plan, rows: int) -> Plan:
     return dataclasses.replace(
         plan,
         videos=tuple(
-            dataclasses.replace(kept[index], source_frames=kept[index].source_frames[:ticks])  # type: ignore[index]
+            dataclasses.replace(kept[index], source_frames=kept[index].source_frames[:ticks])
             if index in kept
             else PlannedVideo(video.id, reason=BY_REQUEST)
             for index, video in enumerate(plan.videos)
