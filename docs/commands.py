@@ -76,6 +76,14 @@ only what differs. Settings come from five sources; later ones win:
 All `--set` of a command are one source, so their order does not matter; if two set the same field, the last one counts.
 An unknown key is an error that names the nearest known one. The resolved settings are written to the run folder.
 
+`presets show NAME --yaml > mine.yaml` makes a file of a preset, with every field, what it means and its default: edit it, and
+give it by `--config mine.yaml` in place of `--preset`. `--config` also takes a run folder (or its `run.json`), the `config.json` of a saved
+model, and what `presets show NAME --json` prints.
+
+```console
+tokenreel presets show gpt-tabletop-tiny --yaml
+```
+
 `train-prior` refuses a cache whose grid or codebooks differ from those of the preset's own tokenizer. `--set
 tokenizer=null` (or `tokens=null`) lifts this check, and `--set controls=null` the same check of the section `controls`.
 
@@ -169,7 +177,7 @@ TEXTS = {
         "[the token cache](token_cache.md#export).",
     ),
     "presets list": Text("presets list"),
-    "presets show": Text("presets show gpt-tabletop-tiny --json"),
+    "presets show": Text("presets show gpt-tabletop-tiny --yaml", "See [settings](#settings)."),
     "doctor": Text("doctor"),
 }
 

@@ -73,6 +73,11 @@ class Request:
 
     heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
 
+    @property
+    def verbatim(self) -> str | None:
+        """The key of the summary that is printed as it is, in place of the summary; None: the summary is printed."""
+        return None
+
     def __post_init__(self) -> None:
         for field in fields_of(type(self)):
             value = _checked(getattr(self, field.name), field)

@@ -45,6 +45,15 @@ class ShowPresetRequest(Request):
     """
 
     name: str = argument("NAME")
+    yaml: bool = option(
+        "--yaml",
+        "Print a file for --config instead, with what each field means and its default: edit it, and give it back.",
+        default=False,
+    )
+
+    @property
+    def verbatim(self) -> str | None:
+        return "yaml" if self.yaml else None
 
 
 @request

@@ -19,7 +19,12 @@ class SettingsOptions(Request):
     heading: ClassVar[str] = "Settings"
 
     preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
-    config: Path | None = option("--config", "YAML file merged over the preset.", default=None)
+    config: Path | None = option(
+        "--config",
+        "YAML file merged over the preset, as `tokenreel presets show NAME --yaml` prints one; or a run folder, or the "
+        "config.json of a saved model, whose settings are taken.",
+        default=None,
+    )
     assignments: tuple[str, ...] = option(
         "--set", "Override one field, e.g. prior.depth=2. Repeatable.", default=(), metavar="FIELD=VALUE"
     )
