@@ -76,9 +76,9 @@ only what differs. Settings come from five sources; later ones win:
 All `--set` of a command are one source, so their order does not matter; if two set the same field, the last one counts.
 An unknown key is an error that names the nearest known one. The resolved settings are written to the run folder.
 
-`presets show NAME --yaml > mine.yaml` makes a file of a preset, with every field, what it means and its default: edit it, and
-give it by `--config mine.yaml` in place of `--preset`. `--config` also takes a run folder (or its `run.json`), the `config.json` of a saved
-model, and what `presets show NAME --json` prints.
+`presets show NAME --yaml > mine.yaml` makes a file of a preset, with every field, what it means and its default: edit
+it, and give it by `--config mine.yaml` in place of `--preset`. `--config` also takes a run folder, its `run.json`, the
+`config.json` of a saved model, and what `presets show NAME --json` prints.
 
 ```console
 tokenreel presets show gpt-tabletop-tiny --yaml

@@ -55,8 +55,9 @@ tokenreel train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/t
 tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior --dry-run
 ```
 
-`presets show NAME --yaml > mine.yaml` makes a file of all fields of a preset, with what they mean and their defaults, to edit
-and to give back by `--config mine.yaml`. The commands that a preset is for stand at the top of its file in `pipelines/presets/`.
+`presets show NAME --yaml > mine.yaml` makes a file of all fields of a preset, with what they mean and their defaults,
+to edit and to give back by `--config mine.yaml`. The commands that a preset is for stand at the top of its file in
+`pipelines/presets/`.
 
 In the table a clip is frames x height x width in pixels; tokens and bits are of one clip and of the levels that the
 tokenizer makes; *state* is the least memory that training the larger network takes (weights, gradients and optimizer,

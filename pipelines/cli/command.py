@@ -45,7 +45,7 @@ class RequestCommand(click.Command):
             run = self.command.load()
         summary = run(request)
         if os.environ.get("RANK", "0") == "0":  # of several launched processes only the first prints
-            lines = [summary[request.verbatim]] if request.verbatim else summary_lines(summary)
+            lines = [summary[request.verbatim]] if request.verbatim in summary else summary_lines(summary)
             click.echo(json.dumps(summary, indent=2) if as_json else visible("\n".join(lines)))
         return QUARANTINED if summary.get("quarantined") else 0
 
