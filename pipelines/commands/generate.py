@@ -14,6 +14,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.folders import fresh_folder
+from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.decoding.tokens_to_video import decode_pieces, frame_rate_of, require_context, write_clips
 from tokenreel.pipelines.generation.cascade import (
     generate_tokens,
@@ -101,7 +102,7 @@ def _write(
     """Decodes tokens [N, t, h, w, q] by stream into one file per sample."""
     paths = [request.out / f"{number:06d}.{request.format}" for number in range(request.num)]
     shared = true_frames.for_decoding(tokenizer, request.context)
-    for first in range(0, request.num, request.batch):
+    for first in progress(range(0, request.num, request.batch), "decode", "batch"):
         batch = paths[first : first + request.batch]
         part = {name: stream[first : first + request.batch].cpu().numpy() for name, stream in tokens.items()}
         given, end = (None if frames is None else np.repeat(frames[None], len(batch), 0) for frames in shared)

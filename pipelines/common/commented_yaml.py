@@ -10,7 +10,6 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import yaml
@@ -78,7 +77,6 @@ def _inline(value: Any) -> str:
     )
 
 
-@cache
 def field_comments(cls: type[Any]) -> Mapping[str, str]:
     """The comment behind the declaration of each field of a dataclass, inherited ones included; empty where its source
     is not at hand.

@@ -9,6 +9,7 @@ B rows, L positions of the order, n tokens of a block, K size of the largest cod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,13 @@ from tokenreel.priors.sampling.speculative import (
 )
 
 _MAX_BLOCK = 128  # tokens; more given ones in a row are fed in several blocks, so that [B, n, K] log-probs stay small
+
+
+OnTokens = Callable[[int], None]
+
+
+def ignore(count: int) -> None:
+    """For a caller that does not show progress."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,11 @@ class WindowSample:
     forwards: int  # forward passes of the prior
 
 
-def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate: int | None) -> WindowSample:
-    """Samples every position of `window.free`, with `speculate` drafts (None: as many as pay).
+def sample_window(
+    prior: Prior, window: Window, sampler: TokenSampler, speculate: int | None, on_tokens: OnTokens = ignore
+) -> WindowSample:
+    """Samples every position of `window.free`, with `speculate` drafts (None: as many as pay). `on_tokens` is called
+    now and then with the number of tokens sampled since.
 
     Raises CheckpointError where probabilities are not finite.
     """
@@ -61,10 +72,13 @@ def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate
         return WindowSample(indices, torch.zeros(indices.shape, device=indices.device), 0)
     length = window.free.shape[1]
     loop = _Loop(prior, window, sampler, min(speculate or 0, length), speculate is None)
+    left = int(window.free.sum())
     while remaining := loop.max_remaining():
         steps = -(-remaining // (loop.speculate + 1))  # no row is done sooner; asking synchronises with the device
-        for _ in range(min(steps, CHOOSE_EVERY) if speculate is None else steps):
+        for _ in range(min(steps, CHOOSE_EVERY)):
             loop.advance()
+        left, before = loop.count_remaining(), left
+        on_tokens(before - left)
         if speculate is None:
             loop.choose_drafts()
     nats = loop.nats[:, :-1].masked_fill(~window.free, 0)
@@ -132,6 +146,10 @@ class _Loop:
     def max_remaining(self) -> int:
         """The number of tokens still to sample in the row with the most."""
         return int(self.remaining.gather(1, self.position[:, None]).max())
+
+    def count_remaining(self) -> int:
+        """The number of tokens still to sample in all rows."""
+        return int(self.remaining.gather(1, self.position[:, None]).sum())
 
     def advance(self) -> None:
         """Feeds one block in every row that has tokens to sample, and accepts what is sampled."""

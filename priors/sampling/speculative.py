@@ -18,7 +18,7 @@ from torch import Tensor
 
 MAX_DRAFTS = 8  # that are chosen by themselves
 CHOOSE_EVERY = 32  # forward passes
-# What a draft adds to a forward pass, as a fraction of one without drafts: on a CPU as measured (small GPT), for each of up
+# What a draft adds to a forward pass, as a fraction of one without drafts: on a CPU as measured (small GPT), per row up
 # to ROWS_COST rows; an accelerator is bound by reading the weights.
 CPU_COST, ROWS_COST, ACCELERATOR_COST = 0.05, 8, 0.02
 
