@@ -60,6 +60,16 @@ standard error: a bar on a terminal, otherwise one line every 30 seconds. Every 
 | 3 | It succeeded, but inputs that could not be decoded were quarantined. Videos that are too short do not count. |
 | 130 | It was interrupted. Training has then written a checkpoint, and the same command continues it. |
 
+### Completion
+
+A shell completes commands, flags, files and the names of presets after one line in its start file:
+
+| shell | file | line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_TOKENREEL_COMPLETE=bash_source tokenreel)"` |
+| zsh | `~/.zshrc` | `eval "$(_TOKENREEL_COMPLETE=zsh_source tokenreel)"` |
+| fish | `~/.config/fish/config.fish` | `_TOKENREEL_COMPLETE=fish_source tokenreel \\| source` |
+
 ### Settings
 
 A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior` and

@@ -31,6 +31,7 @@ class Option:
     maximum: float | None = None
     metavar: str | None = None
     separated: bool = False  # a tuple given as one value with commas, "none" if it is empty
+    complete: Literal["presets"] | None = None  # the values that a shell offers
 
     def check_range(self, value: float) -> None:
         """Raises ConfigError for a value out of range."""
@@ -52,9 +53,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def argument(name: str, *, default: Any = dataclasses.MISSING) -> Any:
-    """A field that is a positional argument, required without a default; the request's docstring says what it is."""
-    return dataclasses.field(default=default, metadata={_KEY: Option(name, "", positional=True)})
+def argument(name: str, *, default: Any = dataclasses.MISSING, **form: Any) -> Any:
+    """A field that is a positional argument, required without a default; the request's docstring says what it is.
+    `form`: further fields of `Option`.
+    """
+    return dataclasses.field(default=default, metadata={_KEY: Option(name, "", positional=True, **form)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, argument))

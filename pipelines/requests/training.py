@@ -18,7 +18,9 @@ class SettingsOptions(Request):
 
     heading: ClassVar[str] = "Settings"
 
-    preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
+    preset: str | None = option(
+        "--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None, complete="presets"
+    )
     config: Path | None = option(
         "--config",
         "YAML file merged over the preset, as `tokenreel presets show NAME --yaml` prints one; or a run folder, or the "
