@@ -94,4 +94,5 @@ def _validation(source: VideoSource, plan: Plan) -> str:
     if "validation" in splits:
         return "as the data state it"
     of = "train, as the data have no validation split" if "train" in splits else "the videos, which state no split"
-    return f"{len(held_out)} videos, held out of {of} (data.validation={plan.config.validation:g})"
+    count = f"{len(held_out)} video{'s' * (len(held_out) > 1)}"
+    return f"{count}, held out of {of} (data.validation={plan.config.validation:g})"

@@ -175,7 +175,9 @@ def test_reconstruct_writes_originals_and_reconstructions_and_scores_them(folder
         assert imageio.imread(files[0], plugin="pyav").shape == (T, SIZE, width, 3)
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["psnr"] == summary["psnr"]
-    assert 0 < scores["codebook_usage"]["video"][0]["used"] <= 1
+    usage = scores["codebook_usage"]["video"][0]
+    assert 0 < usage["used"] <= 1
+    assert usage["tokens_counted"] == summary["clips"] * T * 16
     assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
