@@ -7,7 +7,7 @@ every restart sees the same rows. A plan does not promise that a row decodes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,8 @@ from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
-TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that do not mean an unreadable file
+TOO_SHORT, BY_REQUEST, OVER_LIMIT = "too-short", "by-request", "over-limit"  # reasons that mean no unreadable file
+REQUESTED = (BY_REQUEST, OVER_LIMIT)  # of them, those that a flag caused
 NO_LABEL = -1
 
 
@@ -112,7 +113,7 @@ class Plan:
     def unreadable(self) -> list[tuple[str, str, str]]:
         """Those of `excluded` whose file cannot be read: neither too short nor excluded by request."""
         return [
-            (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, BY_REQUEST)
+            (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, *REQUESTED)
         ]
 
     def rows(self, split: str | None = None) -> np.ndarray:
@@ -197,29 +198,52 @@ class Plan:
         return plan_sha256(self.to_json())
 
 
-def make_plan(
-    source: VideoSource, config: DataConfig, probes: Iterable[VideoProbe | DecodeFailure], exclude: Iterable[str] = ()
-) -> Plan:
-    """Plans the clips of `source`, whose entries `probes` describe in order; ids in `exclude` are excluded.
+def requested_exclusions(
+    entries: Sequence[VideoEntry], exclude: Iterable[str] = (), limit: int | None = None
+) -> dict[str, str]:
+    """Which videos are not to be used, id -> reason: those of `exclude`, and of the others all but `limit`, which are
+    spread evenly over their order, so that a few of each class and split are among them.
 
-    Raises DataError if no video gives a clip; its message says why the first ones were excluded.
+    Raises DataError for an unknown id.
     """
-    excluded = set(exclude)
-    unknown = excluded - {entry.id for entry in source.entries}
-    if unknown:
+    excluded = dict.fromkeys(exclude, BY_REQUEST)
+    names = [entry.id for entry in entries]
+    if unknown := set(excluded) - set(names):
         name = min(unknown)
-        raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, (e.id for e in source.entries))}")
-    videos = [
-        PlannedVideo(entry.id, reason=BY_REQUEST)
-        if entry.id in excluded
-        else _plan_video(entry, probe, config, source.classes)
-        for entry, probe in zip(source.entries, probes, strict=True)
-    ]
+        raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, names)}")
+    others = [name for name in names if name not in excluded]
+    if limit is None or limit >= len(others):
+        return excluded
+    kept = {others[at] for at in (np.arange(limit) * len(others) // limit).tolist()}
+    return {**excluded, **{name: OVER_LIMIT for name in others if name not in kept}}
+
+
+def make_plan(
+    source: VideoSource,
+    config: DataConfig,
+    probes: Iterable[VideoProbe | DecodeFailure | None],
+    exclude: Iterable[str] = (),
+    limit: int | None = None,
+) -> Plan:
+    """Plans the clips of `source`, whose entries `probes` describe in order (None: one that is excluded by request).
+
+    `exclude` and `limit` as in `requested_exclusions`. Raises DataError as it does, and if no video gives a clip; its
+    message says why the first ones were excluded.
+    """
+    excluded = requested_exclusions(source.entries, exclude, limit)
+    videos = []
+    for entry, probe in zip(source.entries, probes, strict=True):
+        if entry.id in excluded:
+            videos.append(PlannedVideo(entry.id, reason=excluded[entry.id]))
+        else:
+            assert probe is not None
+            videos.append(_plan_video(entry, probe, config, source.classes))
     if all(video.source_frames is None for video in videos):
-        reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in videos[:3])
-        more = f"; and {len(videos) - 3} more" if len(videos) > 3 else ""
+        tried = [video for video in videos if video.reason != OVER_LIMIT]
+        reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in tried[:3])
+        more = f"; and {len(tried) - 3} more" if len(tried) > 3 else ""
         raise DataError(
-            f"{source.location}: none of its {len(videos)} videos gives a clip of {config.frames} frames: "
+            f"{source.location}: none of its {len(tried)} videos gives a clip of {config.frames} frames: "
             f"{reasons}{more}. Give videos that can be read and are long enough, or train with a smaller data.frames"
         )
     return Plan(config, tuple(source.classes), _divide(videos, source.entries, config))

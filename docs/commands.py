@@ -60,6 +60,16 @@ standard error: a bar on a terminal, otherwise one line every 30 seconds. Every 
 | 3 | It succeeded, but inputs that could not be decoded were quarantined. Videos that are too short do not count. |
 | 130 | It was interrupted. Training has then written a checkpoint, and the same command continues it. |
 
+### Completion
+
+A shell completes commands, flags, files and the names of presets after one line in its start file:
+
+| shell | file | line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_TOKENREEL_COMPLETE=bash_source tokenreel)"` |
+| zsh | `~/.zshrc` | `eval "$(_TOKENREEL_COMPLETE=zsh_source tokenreel)"` |
+| fish | `~/.config/fish/config.fish` | `_TOKENREEL_COMPLETE=fish_source tokenreel \\| source` |
+
 ### Settings
 
 A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior` and
@@ -75,6 +85,14 @@ only what differs. Settings come from five sources; later ones win:
 
 All `--set` of a command are one source, so their order does not matter; if two set the same field, the last one counts.
 An unknown key is an error that names the nearest known one. The resolved settings are written to the run folder.
+
+`presets show NAME --yaml > mine.yaml` makes a file of a preset, with every field, what it means and its default: edit
+it, and give it by `--config mine.yaml` in place of `--preset`. `--config` also takes a run folder, its `run.json`, the
+`config.json` of a saved model, and what `presets show NAME --json` prints.
+
+```console
+tokenreel presets show gpt-tabletop-tiny --yaml
+```
 
 `train-prior` refuses a cache whose grid or codebooks differ from those of the preset's own tokenizer. `--set
 tokenizer=null` (or `tokens=null`) lifts this check, and `--set controls=null` the same check of the section `controls`.
@@ -170,7 +188,7 @@ TEXTS = {
         "[the token cache](token_cache.md#export).",
     ),
     "presets list": Text("presets list"),
-    "presets show": Text("presets show gpt-tabletop-tiny --json"),
+    "presets show": Text("presets show gpt-tabletop-tiny --yaml", "See [settings](#settings)."),
     "doctor": Text("doctor"),
 }
 

@@ -47,8 +47,8 @@ class RequestCommand(click.Command):
                 run = self.command.load()
             summary = run(request)
         if os.environ.get("RANK", "0") == "0":  # of several launched processes only the first prints
-            text = json.dumps(summary, indent=2) if as_json else visible("\n".join(summary_lines(summary)))
-            click.echo(text)
+            lines = [summary[request.verbatim]] if request.verbatim in summary else summary_lines(summary)
+            click.echo(json.dumps(summary, indent=2) if as_json else visible("\n".join(lines)))
         return QUARANTINED if summary.get("quarantined") else 0
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,7 +11,7 @@ import torch
 from tokenreel.config import from_mapping, merge, to_mapping
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import Plan
+from tokenreel.data.plan import TOO_SHORT, Plan
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
 from tokenreel.pipelines.common.settings import require_section, resolve
@@ -47,7 +47,7 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
     accelerator = make_accelerator(request.device, training.log_with, request.out)
     with DecodePool(request.data, request.workers) as pool:
-        plan = plan_of(pool, clips)
+        plan = plan_of(pool, clips, limit=request.limit)
         if request.strict:
             require_all_taken(pool.source, plan)
         splits = describe_splits(pool.source, plan)
@@ -68,7 +68,7 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
         **loaded,
         **splits,
         "inventory": inventory_of(pool.source, plan),
-        "videos_too_short": len(plan.excluded) - len(plan.unreadable),
+        "videos_too_short": sum(reason == TOO_SHORT for _, reason, _ in plan.excluded),
         "quarantined": len(plan.unreadable) + len(reader.failures),
         "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
         "quarantined_clips": [f"{row}: {failure}" for row, failure in list(reader.failures.items())[:20]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 
@@ -36,6 +37,11 @@ def _device_count(kind: str) -> int:
         return torch.cuda.device_count()
     own = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.accelerator.device_count() if own is not None and own.type == kind else 0
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ran_out_of_memory(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from tokenreel.data.spec import END, END_STEP
+from tokenreel.data.spec import END, END_STEP, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.generation.cascade import cascade_spec, sampling_for
 from tokenreel.pipelines.generation.config import GenerationConfig
@@ -21,10 +21,7 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
     not sample, and for guidance that the given `controls` do not allow.
     """
     spec = priors[0].spec
-    if not 0 <= config.given_frames <= spec.frames:
-        raise ConfigError(
-            f"--given-frames (={config.given_frames}) must be between 0 and {spec.frames}, the frames of a clip"
-        )
+    require_given_frames(spec, config.given_frames)
     if spec.time == "window":
         priors[0].given_frames(config.given_frames)  # only so many were also encoded without those after them
         if config.frames not in (None, spec.frames):
@@ -38,6 +35,12 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
         require_guidable(prior, sampling_for(prior, priors, config.sampling, controls).guidance, given)
         _check_windows(prior, config, with_end=END in controls and END in prior.reads)
         given |= set(prior.predicts)
+
+
+def require_given_frames(spec: TokenSpec, count: int) -> None:
+    """Raises ConfigError for a number of given frames that a clip of `spec` does not have."""
+    if not 0 <= count <= spec.frames:
+        raise ConfigError(f"--given-frames (={count}) must be between 0 and {spec.frames}, the frames of a clip")
 
 
 def _check_streams(priors: Sequence[Prior], config: GenerationConfig) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, argument, fields_of, option, request
-from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, STRICT, Split
+from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, LIMIT, OUT, SPLIT, STRICT, Split
 
 ExportFormat = Literal["webdataset"]
 Precision = Literal["fp32", "bf16"]
@@ -16,6 +16,7 @@ OF_VIDEOS = (
     "controls",
     "num_shards",
     "exclude",
+    "limit",
     "clip_stride",
     "whole_videos",
     "strict",
@@ -58,6 +59,7 @@ class TokenizeRequest(Request):
         "--revision", "Branch, tag or commit of the tokenizer's repository. Default: its main branch.", default=None
     )
     exclude: tuple[str, ...] = option("--exclude", "Id of a video to exclude. Repeatable.", default=())
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
     clip_stride: int | None = option(
         "--clip-stride",
         "Frames from the start of one clip to the start of the next. Default: the clip length, so clips do not "

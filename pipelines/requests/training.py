@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, REVISION, SPLIT, STRICT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, LIMIT, OUT, REVISION, SPLIT, STRICT, Split
 
 WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
@@ -18,8 +18,15 @@ class SettingsOptions(Request):
 
     heading: ClassVar[str] = "Settings"
 
-    preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
-    config: Path | None = option("--config", "YAML file merged over the preset.", default=None)
+    preset: str | None = option(
+        "--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None, complete="presets"
+    )
+    config: Path | None = option(
+        "--config",
+        "YAML file merged over the preset, as `tokenreel presets show NAME --yaml` prints one; or a run folder, or the "
+        "config.json of a saved model, whose settings are taken.",
+        default=None,
+    )
     assignments: tuple[str, ...] = option(
         "--set", "Override one field, e.g. prior.depth=2. Repeatable.", default=(), metavar="FIELD=VALUE"
     )
@@ -72,6 +79,7 @@ class TrainTokenizerRequest(TrainingOptions):
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
     strict: bool = option(*STRICT, default=False)
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
 
 
 @request

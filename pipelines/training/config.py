@@ -20,7 +20,9 @@ class TrainingConfig:
     steps: int = 1000  # optimizer steps
     batch: int = 16  # clips per step, over all processes and micro-steps
     accumulate: int = 1  # micro-steps per step (gradient accumulation)
-    optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
+    optimizer: Literal["adam", "adamw", "rmsprop"] = (
+        "adamw"  # AdamW decouples the weight decay; RMSprop has no second beta
+    )
     learning_rate: float = 3e-4  # peak of the schedule
     betas: tuple[float, float] = (0.9, 0.99)  # decay of the first and second moments; RMSprop: momentum and smoothing
     weight_decay: float = 0.0  # only of parameters with two or more dimensions
@@ -31,14 +33,14 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer state stay in fp32
     threads: int | None = None  # CPU threads per process, on which rounding depends; None: torch's default
     ema_decay: float = 0.0  # of the averaged weights, which are validated and exported; 0: no averaging
-    log_every: int = 10  # steps, as are the other intervals
-    checkpoint_every: int = 500
+    log_every: int = 10  # steps
+    checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest ones
-    validate_every: int = 500
+    validate_every: int = 500  # steps
     validation_clips: int = 64  # the first held-out clips
-    sample_every: int = 500
+    sample_every: int = 500  # steps
     sample_clips: int = 4  # the first held-out clips
-    seed: int = 0
+    seed: int = 0  # of the initial weights, the order of clips and all random numbers
     log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, ...), besides metrics.jsonl
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class GPTConfig:
     type: ClassVar[str] = "gpt"
     depth: int  # blocks
     width: int  # D
-    heads: int
+    heads: int  # of attention
     dropout: float = 0.0  # of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # input: the token one step before at the target's location; not in CCVS
     latest_controls: bool = False  # input: the latest tokens of frame-level controls; not in CCVS

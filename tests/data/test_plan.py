@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan import Plan, make_plan, requested_exclusions
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
@@ -154,3 +155,18 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"frames": 0}, {"clip_stride": 0}, {"validation": 1.0}):
         with pytest.raises(ConfigError, match="must be"):
             config(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_limit_keeps_so_many_videos_spread_over_their_order() -> None:
+    """Of 23 videos 5: the fifths of their order; excluded ones do not count, and the skipped ones need no probe."""
+    entries = names(23)
+    skipped = requested_exclusions(entries, ["v000.mp4"], 5)
+    probes = [None if entry.id in skipped else steady(9) for entry in entries]
+    plan = make_plan(NamedVideos(entries), config(), probes, ["v000.mp4"], 5)
+    kept = [int(video.id[1:4]) for video in plan.videos if video.source_frames is not None]
+    assert kept == [1, 5, 9, 14, 18]
+    assert Counter(reason for _, reason, _ in plan.excluded) == {"over-limit": 17, "by-request": 1}
+    assert not plan.unreadable
+    assert plan.sha256 != make_plan(NamedVideos(entries), config(), [steady(9)] * 23, ["v000.mp4"]).sha256
+    for limit in (22, 100, None):
+        assert requested_exclusions(entries, ["v000.mp4"], limit) == {"v000.mp4": "by-request"}

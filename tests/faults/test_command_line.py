@@ -18,6 +18,7 @@ from tokenreel.data.spec import Framing
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.requests.program import TabletopRequest
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.tokenizers.base import build_tokenizer
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e"
@@ -39,10 +40,13 @@ def test_a_files_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[
 def test_a_home_folder_behind_an_equals_sign_is_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shell expands `--out ~/x` and leaves `--out=~/x`."""
+    """A shell expands `--out ~/x` and leaves `--out=~/x`; places of data and models are strings."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert TabletopRequest(directory="~/videos").directory == tmp_path / "videos"
     assert TabletopRequest(directory="./videos").directory == Path("videos")
+    made = TokenizeRequest(data="~/videos?fps=10", tokenizer="~/tokenizer", out="~/cache", exclude=["~x/a.mp4"])
+    assert (made.data, made.tokenizer) == (f"{tmp_path}/videos?fps=10", f"{tmp_path}/tokenizer")
+    assert (made.out, made.exclude) == (tmp_path / "cache", ("~x/a.mp4",))
     with pytest.raises(ConfigError, match="no such home folder"):
         TabletopRequest(directory="~nobody-of-this-name/videos")
 

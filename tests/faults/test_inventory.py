@@ -71,7 +71,7 @@ def test_tokenizing_says_what_it_takes_and_keeps_it_beside_the_tokens(
         "validation": {"videos": 1, "clips": 1},
         "test": {"videos": TEST, "clips": TEST},
     }
-    assert "1 videos, held out of train" in summary["validation"]
+    assert "1 video, held out of train" in summary["validation"]
     assert TokenCache.open(tmp_path / "cache").origin["inventory"] == summary["inventory"]
     dry = tokenize_dataset.run(TokenizeRequest(out=tmp_path / "none", dry_run=True, **flags))
     assert {dry[key] == summary[key] for key in ("inventory", "splits", "validation")} == {True}
@@ -136,7 +136,7 @@ def test_training_says_whether_anything_is_scored(
     assert_inventory(summary["inventory"], TRAIN + TEST, SKIPPED | EXCLUDED)
     assert ("psnr" in summary) == (fraction > 0)
     assert ("validation: none: nothing will be scored" in caplog.text) == (fraction == 0)
-    assert summary["validation"].startswith("none" if fraction == 0 else "1 videos, held out of train")
+    assert summary["validation"].startswith("none" if fraction == 0 else "1 video, held out of train")
     with pytest.raises(DataError, match="--strict"):
         train_tokenizer.run(TrainTokenizerRequest(out=tmp_path / "strict", strict=True, **flags))
 

@@ -294,11 +294,11 @@ def _packed_linear_flops(
 
 
 def check_speculative_equals_plain(
-    prior: Prior, tokens: Tokens, given: Tensor, speculate: tuple[int, ...] = (1, 5)
+    prior: Prior, tokens: Tokens, given: Tensor, speculate: tuple[int | None, ...] = (1, 5, None)
 ) -> None:
     """Speculative decoding gives the tokens of plain sampling in no more forward passes, with correct log-probs."""
     samples = torch.arange(len(given))
-    plain = sample(prior, tokens, given, SamplingConfig(), seed=7, samples=samples)
+    plain = sample(prior, tokens, given, SamplingConfig(speculate=0), seed=7, samples=samples)
     expected = prior.unflatten(-_log_prob(prior, {**tokens, **plain.tokens}, given))
     for drafts in speculate:
         found = sample(prior, tokens, given, SamplingConfig(speculate=drafts), seed=7, samples=samples)

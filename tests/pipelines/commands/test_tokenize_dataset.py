@@ -172,6 +172,26 @@ def test_a_dry_run_writes_nothing(tokenizer: str, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_limit_opens_only_its_videos_and_belongs_to_the_cache(tokenizer: str, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clips(videos, good=4)
+    (videos / "wrong.mp4").write_bytes(b"")  # the last of five, of which two are the first and the third
+    flags: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "data": str(videos),
+        "out": tmp_path / "x",
+        "allow_collapsed": True,
+    }
+    limited = tokenize_dataset.run(TokenizeRequest(**flags, limit=2, strict=True))
+    assert (limited["videos"], limited["quarantined"], limited["sealed"]) == (2, 0, True)
+    assert limited["inventory"]["skipped"]["over-limit"]["count"] == 3
+    assert tokenize_dataset.run(TokenizeRequest(**flags, limit=2))["cache_id"] == limited["cache_id"]
+    for limit in (3, None):
+        with pytest.raises(ConfigError, match="excluding no video and 3 by --limit; this is"):
+            tokenize_dataset.run(TokenizeRequest(**flags, limit=limit))
+
+
 def test_too_many_bad_videos_stop_the_job_and_few_are_quarantined(tokenizer: str, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
