@@ -59,8 +59,8 @@ tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/
 to edit and to give back by `--config mine.yaml`. The commands that a preset is for stand at the top of its file in
 `pipelines/presets/`. Where videos are longer than clips, they take clips at any start: `training.random_start` in stage
 one, and for the prior `tokenize-dataset --whole-videos` (whose training clips begin at every frame) or, where tokens
-depend on the whole clip, a `--clip-stride` below its length. Without them a video of 30 frames gives one clip of 16, and
-the other frames are never seen.
+depend on the whole clip, a `--clip-stride` below its length. Without them a video of 30 frames gives one clip of 16,
+and the other frames are never seen.
 
 In the table a clip is frames x height x width in pixels; tokens and bits are of one clip and of the levels that the
 tokenizer makes; *state* is the least memory that training the larger network takes (weights, gradients and optimizer,
