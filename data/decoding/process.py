@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenreel.data.decoding.messages import ConnectionLost, TimedOut, receive, send
@@ -25,27 +26,30 @@ class WorkerLost(Exception):
 
 
 @dataclass(frozen=True)
-class WorkerLimits:
-    """Limits of time and memory of one worker."""
+class WorkerStart:
+    """What a worker is started with: its source, and limits of time and memory."""
 
+    source: VideoSource
+    probes: Path | None  # where it keeps what probing costs
     timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 
 
 class WorkerProcess:
-    """A worker process on `source`. Raises WorkerLost, and DataError if the worker finds other videos in it."""
+    """A worker process. Raises WorkerLost, and DataError if the worker finds other videos in the source."""
 
-    def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
-        self._limits = limits
+    def __init__(self, start: WorkerStart) -> None:
+        self._timeout_s = start.timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
-        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", source.location, str(limits.memory_gb)]
+        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", start.source.location]
+        command += [str(start.memory_gb), *([] if start.probes is None else [str(start.probes)])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=os.environ | _ONE_THREAD
         )
         try:
             greeting, _ = self.ask(registrations([SOURCES]))
-            if greeting["digest"] != source.digest:
-                raise DataError(f"{source.location}: its videos changed while they were being read; start again")
+            if greeting["digest"] != start.source.digest:
+                raise DataError(f"{start.source.location}: its videos changed while they were being read; start again")
         except BaseException:
             self.stop()
             raise
@@ -76,7 +80,7 @@ class WorkerProcess:
         try:
             header = {"kind": "progress"}
             while header["kind"] == "progress":
-                header, payload = receive(self._process.stdout.fileno(), self._limits.timeout_s)
+                header, payload = receive(self._process.stdout.fileno(), self._timeout_s)
         except ConnectionLost as error:
             raise WorkerLost(self._describe(error)) from error
         if header["kind"] == "error":

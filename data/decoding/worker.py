@@ -1,4 +1,4 @@
-"""The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB`.
+"""The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB [PROBES]`.
 
 The first message on its standard input lists the kinds of sources added in Python; then it answers questions until
 standard input is closed. It does not import torch, so that it starts quickly, and whatever a hostile file does to a
@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ PROGRESS_S = 0.5  # seconds between messages of progress; far below any limit
 
 def main() -> None:
     """Answers questions until the pool closes the connection."""
-    location, memory_gb = sys.argv[1:]
+    location, memory_gb, *probes = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may first finish its step
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = int(float(memory_gb) * 2**30)
@@ -54,6 +55,8 @@ def main() -> None:
         send(answers, {"kind": "error", "message": str(error)})
         return
     source.on_progress = Progress(answers)
+    for folder in probes:
+        source.keep_probes(Path(folder))
     send(answers, {"kind": "ready", "digest": source.digest})
     try:
         while True:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,13 @@ class VideoSource(ABC):
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:
         """What the video's container states; nothing is decoded. Raises DecodeFailure if it cannot be read."""
+
+    def keep_probes(self, folder: Path) -> None:
+        """Keeps what probing costs in `folder`, and uses what is there. No effect where probing costs little."""
+
+    def known_probe(self, index: int) -> VideoProbe | None:
+        """The probe of a video if it is kept; else None. The video is not opened."""
+        return None
 
     @abstractmethod
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.container import VideoFile
 from tokenreel.data.video.probe import VideoProbe
+from tokenreel.data.video.probe_store import FileKey, ProbeStore
 from tokenreel.data.video.reader import VideoIndex, VideoReader
+from tokenreel.errors import DataError
 
 MAX_INDEXED_FRAMES = 1 << 22  # of the videos whose indexes are kept in memory, at 16 bytes per frame
 MIN_INDEXED_FRAMES = 1 << 10  # that a video counts for, so that many short ones need little memory too
@@ -28,14 +31,23 @@ class EncodedSource(VideoSource):
         # Of recent videos: sound is read while another video is open, and an index costs a pass over the file.
         self._indexes: dict[int, VideoIndex] = {}  # the latest last
         self._indexed = 0  # frames that they count for
+        self._store: ProbeStore | None = None  # of indexes, shared with other processes
         self._last_sound: tuple[tuple[int, int], np.ndarray] | None = None  # (video, rate) and its sound
 
     @abstractmethod
     def _file(self, index: int) -> VideoFile:
         """The file that contains a video."""
 
+    def keep_probes(self, folder: Path) -> None:
+        self._store = ProbeStore(folder)
+
+    def known_probe(self, index: int) -> VideoProbe | None:
+        found = self._indexes.get(index) or self._stored(self._file_key(index))
+        return None if found is None else found.probe
+
     def probe(self, index: int) -> VideoProbe:
-        return self._indexes[index].probe if index in self._indexes else self._reader(index).probe
+        known = self.known_probe(index)
+        return self._reader(index).probe if known is None else known
 
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
         return self._reader(index).read(indices, framing)
@@ -52,9 +64,28 @@ class EncodedSource(VideoSource):
             if self._open is not None:
                 self._open[1].close()
                 self._open = None
-            self._open = index, VideoReader(self._file(index), self._forget(index), self.on_progress)
+            key = self._file_key(index)  # before it is opened, so that a change meanwhile is found
+            known = self._forget(index) or self._stored(key)
+            self._open = index, VideoReader(self._file(index), known, self.on_progress)
             self._keep(index, self._open[1].index)
+            if known is None and self._store is not None and key is not None:
+                self._store.add(key, self._open[1].index)
         return self._open[1]
+
+    def _stored(self, key: FileKey | None) -> VideoIndex | None:
+        return None if self._store is None or key is None else self._store.find(key)
+
+    def _file_key(self, index: int) -> FileKey | None:
+        """What changes with the file of a video; None if nothing is stored or the source does not name the file."""
+        if self._store is None or len(parts := self.parts(index)) != 1:
+            return None
+        (part,) = parts
+        try:
+            status = part.path.stat()
+        except OSError as error:
+            raise DataError(f"{part.path}: {error.strerror}") from error
+        place = (str(part.path.absolute()), part.start, part.size)
+        return *place, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def _keep(self, video: int, index: VideoIndex) -> None:
         self._indexes[video] = index

@@ -42,7 +42,8 @@ class VideoIndex:
     """What reading all packets of a file gives; with it, the same file is opened again without reading them."""
 
     probe: VideoProbe
-    times: np.ndarray  # int64 [n] ascending presentation times, in the stream's time base
+    times: np.ndarray  # int64 [n] ascending presentation times, in units of `time_base`
+    time_base: float  # seconds
     keyframes: KeyframeIndex
 
 
@@ -131,10 +132,11 @@ class VideoReader:
         keyframes = KeyframeIndex()
         times, last = presentation_times(self._container, self._stream, self._counted, keyframes, self._on_packet)
         context = self._stream.codec_context
-        seconds = times.astype(np.float64) * float(self._stream.time_base)
+        time_base = float(self._stream.time_base)
+        seconds = times.astype(np.float64) * time_base
         probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name, last)
         require_complete(self._container, self._stream, probe)
-        return VideoIndex(probe, times, keyframes)
+        return VideoIndex(probe, times, time_base, keyframes)
 
     def _framed(self, number: int, framing: Framing) -> np.ndarray:
         frame = self._decode(number)

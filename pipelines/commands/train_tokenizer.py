@@ -12,6 +12,7 @@ from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
@@ -21,6 +22,7 @@ from tokenreel.pipelines.training.adversarial_objective import (
     tokenizer_training,
 )
 from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.distributed import Processes
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
@@ -42,8 +44,9 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
     accelerator = make_accelerator(request.device, training.log_with, request.out)
-    with DecodePool(request.data, request.workers) as pool:
-        plan = plan_of(pool, clips)
+    probes = None if request.dry_run else probes_beside(request.out)
+    with DecodePool(request.data, request.workers, probes) as pool:
+        plan = Processes(accelerator).in_main(lambda: plan_of(pool, clips)) or plan_of(pool, clips)  # probed once
         if request.strict:
             require_all_taken(pool.source, plan)
         splits = describe_splits(pool.source, plan)

@@ -25,6 +25,7 @@ from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import TokenSpec
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.hub import resolve
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.requests.tokenizing import Precision
@@ -60,6 +61,9 @@ class TokenizeJob:
     def load_controls(self) -> Controls | None:
         return None if self.controls is None else Controls.from_pretrained(self.controls)
 
+    def open_data(self) -> DecodePool:
+        return DecodePool(self.data, workers=1, probes=probes_beside(Path(self.cache)))
+
 
 def make_job(
     cache: Path,
@@ -84,7 +88,7 @@ def tokenize_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledS
     writer = CacheWriter(Path(job.cache), documents.header)
     encode = make_encoder(tokenizer, job)
     batch = documents.header.provenance["batch"]
-    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), job.open_data() as pool:
         plan = Plan.from_json(documents.plan)
         filler = ShardFiller(writer, plan, pool, encode, batch, job.load_controls())
         yield from filler.fill(shards)
