@@ -28,6 +28,7 @@ from tokenreel.errors import DataError
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3  # of one request, before the job stops with the name of its video
+MAX_LEAD = 2  # requests by which the worker on a video may be behind the others before one of these joins it
 
 
 class DecodeWorkerLost(DataError):
@@ -57,7 +58,7 @@ class DecodePool:
 
     `timeout_s` is the time without progress, such as for decoding one frame, after which a worker is taken to hang;
     `memory_gb` is the address space of one worker. A context manager. Consecutive requests for one video go to the same
-    worker, which decodes it in one pass. `probes`: the folder where the source keeps what probing costs.
+    worker, which decodes it in one pass, unless others wait for work: random clips of one long video need all of them. `probes`: the folder where the source keeps what probing costs.
     """
 
     def __init__(
@@ -121,8 +122,7 @@ class DecodePool:
 
     def _submit(self, video: int, ask: Callable[[_Worker], T], run_locally: Callable[[], T]) -> Future[T]:
         if self._workers:
-            assigned = next((worker for worker in self._workers if worker.video == video), None)
-            return (assigned or min(self._workers, key=lambda worker: worker.backlog)).submit(video, ask)
+            return min(self._workers, key=lambda w: w.backlog - MAX_LEAD * (w.video == video)).submit(video, ask)
         future: Future[T] = Future()
         try:
             future.set_result(run_locally())

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def main() -> None:
         register_again([SOURCES], registered)
         # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-        source = open_source(location)
+        with Heartbeat(answers):
+            source = open_source(location)
     except ConnectionLost:
         return
     except UserError as error:
@@ -79,6 +81,31 @@ class Progress:
         if now - self._sent > PROGRESS_S:
             self._sent = now
             send(self._descriptor, {"kind": "progress"})
+
+
+class Heartbeat:
+    """A context manager that reports progress from a thread of its own: listing millions of files may take minutes, and
+    the pool's process, which opened the same location, has seen it end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(PROGRESS_S):
+            try:
+                send(self._descriptor, {"kind": "progress"})
+            except ConnectionLost:  # the pool has gone, which the main thread will find
+                return
 
 
 def answer(source: VideoSource, question: dict[str, Any]) -> Answer:

@@ -100,7 +100,8 @@ def clip_config(request: TokenizeRequest, spec: TokenSpec) -> DataConfig:
 def _job(request: TokenizeRequest, tokenizer: str) -> TokenizeJob:
     device = str(choose_device(request.device))
     revisions = (request.revision, request.controls_revision)
-    return make_job(request.out, tokenizer, request.data, device, request.precision, request.controls, *revisions)
+    places = (request.out, tokenizer, request.data)
+    return make_job(*places, device, request.precision, request.controls, *revisions, request.decoders)
 
 
 def _fill_and_seal(
@@ -125,7 +126,7 @@ def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tab
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     if not holds_cache(request.out):
         probes = None if request.dry_run else probes_beside(request.out)
-        with DecodePool(source.location, request.workers, probes) as pool:
+        with DecodePool(source.location, request.workers * request.decoders, probes) as pool:
             return with_contents(plan_of(pool, config, exclude=request.exclude), source)
     started = CacheDocuments.load(request.out)
     plan = Plan.from_json(started.plan)

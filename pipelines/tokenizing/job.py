@@ -53,6 +53,7 @@ class TokenizeJob:
     device: str
     precision: Precision
     controls: str | None = None  # folder
+    decoders: int = 1  # processes that decode for each one that encodes
 
     def load_tokenizer(self) -> VideoTokenizer:
         model = VideoTokenizer.from_pretrained(self.tokenizer)
@@ -62,7 +63,7 @@ class TokenizeJob:
         return None if self.controls is None else Controls.from_pretrained(self.controls)
 
     def open_data(self) -> DecodePool:
-        return DecodePool(self.data, workers=1, probes=probes_beside(Path(self.cache)))
+        return DecodePool(self.data, self.decoders, probes=probes_beside(Path(self.cache)))
 
 
 def make_job(
@@ -74,15 +75,16 @@ def make_job(
     controls: str | None = None,
     revision: str | None = None,
     controls_revision: str | None = None,
+    decoders: int = 1,
 ) -> TokenizeJob:
     """`tokenizer` and `controls` may be repositories on the Hub, at these revisions. Raises HubError like `resolve`."""
     tokenizer_folder = str(resolve(tokenizer, revision))
     controls_folder = None if controls is None else str(resolve(controls, controls_revision))
-    return TokenizeJob(str(cache), tokenizer_folder, data, device, precision, controls_folder)
+    return TokenizeJob(str(cache), tokenizer_folder, data, device, precision, controls_folder, decoders)
 
 
 def tokenize_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
-    """Tokenizes `shards`: another process decodes ahead, this one encodes on one thread."""
+    """Tokenizes `shards`: other processes decode ahead, this one encodes on one thread."""
     tokenizer = job.load_tokenizer()
     documents = CacheDocuments.load(Path(job.cache))
     writer = CacheWriter(Path(job.cache), documents.header)
