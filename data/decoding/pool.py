@@ -23,6 +23,7 @@ from tokenreel.data.decoding.process import WorkerLost, WorkerProcess, WorkerSta
 from tokenreel.data.sources.base import ReadRequest, VideoSource
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ class DecodePool:
 
     `timeout_s` is the time without progress, such as for decoding one frame, after which a worker is taken to hang;
     `memory_gb` is the address space of one worker. A context manager. Consecutive requests for one video go to the same
-    worker, which decodes it in one pass, unless others wait for work: random clips of one long video need all of them. `probes`: the folder where the source keeps what probing costs.
+    worker, which decodes it in one pass, unless others wait for work: random clips of one long video need all of them.
+    `probes`: the folder of the source's ProbeStore.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class DecodePool:
             raise ValueError(f"workers (={workers}) must be 0 or more")
         self.source: VideoSource = open_source(location)
         if probes is not None:
-            self.source.keep_probes(probes)
+            self.source.probe_store = ProbeStore(probes)
         self.workers = workers
         start = WorkerStart(self.source, probes, timeout_s, memory_gb)
         self._workers = [_Worker(start) for _ in range(workers)]

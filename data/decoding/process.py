@@ -30,7 +30,7 @@ class WorkerStart:
     """What a worker is started with: its source, and limits of time and memory."""
 
     source: VideoSource
-    probes: Path | None  # where it keeps what probing costs
+    probes: Path | None  # folder of its ProbeStore
     timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 

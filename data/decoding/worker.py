@@ -26,6 +26,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import DecodeFailure
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError, UserError
 from tokenreel.registry import register_again
 
@@ -58,7 +59,7 @@ def main() -> None:
         return
     source.on_progress = Progress(answers)
     for folder in probes:
-        source.keep_probes(Path(folder))
+        source.probe_store = ProbeStore(Path(folder))
     send(answers, {"kind": "ready", "digest": source.digest})
     try:
         while True:

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from tokenreel.data.sources.content import Content, FilePart, content_of
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import VideoProbe
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError
 
 
@@ -53,6 +53,8 @@ class VideoSource(ABC):
     entries: tuple[VideoEntry, ...]  # sorted by id
     inventory: Inventory = Inventory()  # what the opener found at the location and did not take
 
+    probe_store: ProbeStore | None = None  # for other processes, used by sources for which probing is slow
+
     # Called with each packet or frame that is read, so that a decode worker is known not to hang: the time
     # limit is from one call to the next.
     on_progress: Callable[[], None] = staticmethod(lambda: None)
@@ -60,9 +62,6 @@ class VideoSource(ABC):
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:
         """What the video's container states; nothing is decoded. Raises DecodeFailure if it cannot be read."""
-
-    def keep_probes(self, folder: Path) -> None:
-        """Keeps what probing costs in `folder`, and uses what is there. No effect where probing costs little."""
 
     def known_probe(self, index: int) -> VideoProbe | None:
         """The probe of a video if it is kept; else None. The video is not opened."""
@@ -95,9 +94,10 @@ class VideoSource(ABC):
         """Hex sha256 of the table `file`; None if the table is not a file. Raises DataError as `columns`."""
         return None
 
-    def sound(self, index: int, rate: int) -> np.ndarray:
-        """float32 [n] in [-1, 1], at `rate` samples per second; sample 0 coincides with the video's first frame.
+    def sound(self, index: int, rate: int, first: int, stop: int) -> np.ndarray:
+        """float32 [n] in [-1, 1]: the samples [first, stop) at `rate` samples per second, fewer where the sound ends.
 
+        Sample 0 coincides with the video's first frame. The samples do not depend on what was read before.
         Raises DataError if this kind of source has no sound, DecodeFailure if this video's cannot be decoded.
         """
         raise DataError(f"{self.location}: sources of this kind have no sound")

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def opened(folder: Path) -> tuple[VideoSource, list[None]]:
     """A source that keeps its probes beside the folder, and a list that grows with each packet that it reads."""
     source = open_source(str(folder))
-    source.keep_probes(probes_beside(folder))
+    source.probe_store = ProbeStore(probes_beside(folder))
     packets: list[None] = []
     source.on_progress = lambda: packets.append(None)
     return source, packets
