@@ -30,6 +30,7 @@ class VideoEntry:
     id: str  # unique and the same on every machine: a path relative to the location, without ..
     label: str | None = None  # name of its class
     split: str | None = None  # the source's name for it (train, val, test, ...); None if it has none
+    group: str | None = None  # videos of one group, such as the cameras of a scene, are never in different splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class VideoSource(ABC):
     @cached_property
     def digest(self) -> str:
         """Hex sha256 of the entries, by which two processes that opened the same location check that they agree."""
-        lines = [[entry.id, entry.label, entry.split] for entry in self.entries]
+        lines = [[entry.id, entry.label, entry.split, entry.group] for entry in self.entries]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
