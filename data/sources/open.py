@@ -113,8 +113,8 @@ def _found(location: Location) -> str:
 
 
 def _require_entries(source: VideoSource) -> None:
-    """Raises DataError unless labels, splits and groups are strings and ids are sorted, unique and relative, all of them text
-    that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
+    """Raises DataError unless labels, splits and groups are strings and ids are sorted, unique and relative, all of
+    them text that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
     """
     for entry in source.entries:
         for name in (entry.id, entry.label, entry.split, entry.group):

@@ -30,8 +30,6 @@ from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenize
 
 logger = logging.getLogger(__name__)
 
-CLIPS_MEMORY_GB = 1.0  # for decoded clips, per process
-
 
 def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     """Trains the preset's tokenizer on the training videos of `data` and exports it into `out`.
@@ -54,7 +52,7 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
             logger.warning("validation: %s", splits["validation"])
         torch.manual_seed(training.seed)
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
-        reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
+        reader = ClipReader(plan, pool, request.clip_memory)
         objective = _make_objective(tokenizer, plan, reader, training, accelerator.device)
         resolved = {"data": to_mapping(clips), "tokenizer": to_mapping(model), "training": to_mapping(training)}
         identity = RunIdentity("train-tokenizer", resolved, plan.sha256, request.data)

@@ -115,7 +115,9 @@ def test_videos_of_a_group_are_in_one_split(seed: int) -> None:
 
 def test_a_group_in_two_stated_splits_is_refused() -> None:
     entries = [VideoEntry("a", split="train", group="g"), VideoEntry("b", split="test", group="g")]
-    with pytest.raises(DataError, match=r"a and b belong together \(group 'g'\), but the data state the splits train and"):
+    with pytest.raises(
+        DataError, match=r"a and b belong together \(group 'g'\), but the data state the splits train and"
+    ):
         make_plan(NamedVideos(entries), config(), [steady(5)] * 2)
 
 
