@@ -33,6 +33,7 @@ class KeyframeIndex:
         self._times, self._decode_times, self._positions = array("q"), array("q"), array("q")
         self._latest: int | None = None  # presentation time among the packets so far
         self._complete = True  # every packet has a presentation time
+        self.reordered = False  # frames are stored in another order than they are shown in
 
     @classmethod
     def of(cls, columns: np.ndarray) -> Self:
@@ -49,6 +50,7 @@ class KeyframeIndex:
 
     def add(self, packet: Any) -> None:
         """Takes note of the next packet, in the order of the file."""
+        self.reordered |= packet.pts != packet.dts
         if packet.pts is None:
             self._complete = False
             self.clear()

@@ -131,6 +131,7 @@ def _pack(index: VideoIndex) -> bytes | None:
         "codec": probe.codec,
         "last_duration": probe.last_duration,
         "time_base": index.time_base,
+        "counted": index.counted,
         "frames": len(index.times),
     }
     arrays = [np.diff(values, prepend=0).astype("<i8").tobytes() for values in (index.times, *keyframes)]
@@ -144,9 +145,10 @@ def _unpack(body: bytes) -> VideoIndex | None:
         text, _, data = zlib.decompressobj().decompress(body, MAX_BODY_BYTES).partition(b"\n")
         facts = json.loads(text)
         values = np.frombuffer(data, "<i8")
-        frames, time_base = facts.pop("frames"), facts.pop("time_base")
+        frames, time_base, counted = (facts.pop(name) for name in ("frames", "time_base", "counted"))
         times = np.cumsum(values[:frames])
         keyframes = np.cumsum(values[frames:].reshape(3, -1), axis=1)
-        return VideoIndex(VideoProbe(times * time_base, **facts), times, time_base, KeyframeIndex.of(keyframes))
+        probe = VideoProbe(times * time_base, **facts)
+        return VideoIndex(probe, times, time_base, KeyframeIndex.of(keyframes), counted)
     except (zlib.error, ValueError, KeyError, TypeError):
         return None
