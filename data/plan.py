@@ -7,6 +7,7 @@ every restart sees the same rows. A plan does not promise that a row decodes.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -266,15 +267,36 @@ def _divide(
     videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
 ) -> tuple[PlannedVideo, ...]:
     """Sets the split of each video: that of the source if it has one. Where the source has no validation videos, a
-    hash of (seed, id) chooses them from those that it does not call test; else the undivided ones are for training.
+    hash of (seed, id) chooses them from those that it does not call test, a group as if it were one video; else the
+    undivided ones are for training.
     """
-    declared = {
-        entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
-        for video, entry in zip(videos, entries, strict=True)
-        if video.source_frames is not None
-    }
-    available = [name for name, split in declared.items() if split in (None, "train")]
+    used = [entry for video, entry in zip(videos, entries, strict=True) if video.source_frames is not None]
+    declared = {entry.id: None if entry.split is None else split_of_name(entry.split, entry.id) for entry in used}
+    groups = _groups(used)
+    _require_undivided(groups, declared)
+    available = sorted({groups[name] for name, split in declared.items() if split in (None, "train")})
     stated = "validation" in declared.values()
     held_out = set() if stated else select_validation(available, config.validation, config.seed)
-    splits = {name: "validation" if name in held_out else split or "train" for name, split in declared.items()}
+    splits = {
+        name: "validation" if split in (None, "train") and groups[name] in held_out else split or "train"
+        for name, split in declared.items()
+    }
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
+
+
+def _groups(entries: list[VideoEntry]) -> dict[str, str]:
+    """By id: the group of a video that shares one, marked by a byte that no id has; else its id."""
+    members = Counter(entry.group for entry in entries if entry.group is not None)
+    return {e.id: f"\0{e.group}" if e.group is not None and members[e.group] > 1 else e.id for e in entries}
+
+
+def _require_undivided(groups: Mapping[str, str], declared: Mapping[str, str | None]) -> None:
+    """Raises DataError where the data set states two splits for videos of one group."""
+    seen: dict[str, str] = {}  # group -> its first video
+    for name, group in groups.items():
+        other = seen.setdefault(group, name)
+        if declared[name] != declared[other]:
+            raise DataError(
+                f"{other} and {name} belong together (group {group[1:]!r}), but the data state the splits "
+                f"{declared[other] or 'none'} and {declared[name] or 'none'} for them: give both the same one"
+            )

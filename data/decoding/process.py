@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
@@ -27,31 +28,34 @@ class WorkerLost(Exception):
 
 
 @dataclass(frozen=True)
-class WorkerLimits:
-    """Limits of time and memory of one worker."""
+class WorkerStart:
+    """What a worker is started with: its source, and limits of time and memory."""
 
+    source: VideoSource
+    probes: Path | None  # folder of its ProbeStore
     timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 
-    @classmethod
-    def within_ours(cls, timeout_s: float, memory_gb: float) -> WorkerLimits:
-        """These limits, or what this process itself may have (`ulimit -v`) if that is less."""
-        if sys.platform == "linux":
-            import resource
 
-            _, allowed = resource.getrlimit(resource.RLIMIT_AS)
-            if allowed != resource.RLIM_INFINITY:
-                memory_gb = min(memory_gb, allowed / 2**30)
-        return cls(timeout_s, memory_gb)
+def memory_within_ours(memory_gb: float) -> float:
+    """That many GiB, or as many as this process itself may have (`ulimit -v`) if that is less."""
+    if sys.platform == "linux":
+        import resource
+
+        _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+        if allowed != resource.RLIM_INFINITY:
+            return min(memory_gb, allowed / 2**30)
+    return memory_gb
 
 
 class WorkerProcess:
-    """A worker process on `source`. Raises WorkerLost, and DataError if the worker finds other videos in it."""
+    """A worker process. Raises WorkerLost, and DataError if the worker finds other videos in the source."""
 
-    def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
-        self._limits = limits
+    def __init__(self, start: WorkerStart) -> None:
+        self._timeout_s = start.timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
-        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", source.location, str(limits.memory_gb)]
+        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", start.source.location]
+        command += [str(start.memory_gb), *([] if start.probes is None else [str(start.probes)])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=os.environ | _ONE_THREAD
         )
@@ -61,8 +65,8 @@ class WorkerProcess:
         self._listener.start()
         try:
             greeting, _ = self.ask(registrations([SOURCES]))
-            if greeting["digest"] != source.digest:
-                raise DataError(f"{source.location}: its videos changed while they were being read; start again")
+            if greeting["digest"] != start.source.digest:
+                raise DataError(f"{start.source.location}: its videos changed while they were being read; start again")
         except BaseException:
             self.stop()
             raise
@@ -103,7 +107,7 @@ class WorkerProcess:
         header = {"kind": "progress"}
         while header["kind"] == "progress":
             try:
-                message = self._messages.get(timeout=self._limits.timeout_s)
+                message = self._messages.get(timeout=self._timeout_s)
             except queue.Empty:
                 raise WorkerLost(self._with_last_line("timed out")) from None
             if isinstance(message, ConnectionLost):

@@ -25,6 +25,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.numpy_files import read_foreign_tokens
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken, with_contents
@@ -100,7 +101,8 @@ def clip_config(request: TokenizeRequest, spec: TokenSpec) -> DataConfig:
 def _job(request: TokenizeRequest, tokenizer: str) -> TokenizeJob:
     device = str(choose_device(request.device))
     revisions = (request.revision, request.controls_revision)
-    return make_job(request.out, tokenizer, request.data, device, request.precision, request.controls, *revisions)
+    places = (request.out, tokenizer, request.data)
+    return make_job(*places, device, request.precision, request.controls, *revisions, request.decoders)
 
 
 def _fill_and_seal(
@@ -124,7 +126,8 @@ def _fill_and_seal(
 def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tables: Mapping[str, str]) -> Plan:
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     if not holds_cache(request.out):
-        with DecodePool(source.location, request.workers) as pool:
+        probes = None if request.dry_run else probes_beside(request.out)
+        with DecodePool(source.location, request.workers * request.decoders, probes) as pool:
             return with_contents(plan_of(pool, config, exclude=request.exclude, limit=request.limit), source)
     started = CacheDocuments.load(request.out)
     plan = Plan.from_json(started.plan)

@@ -13,6 +13,7 @@ from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import TOO_SHORT, Plan
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
@@ -21,6 +22,7 @@ from tokenreel.pipelines.training.adversarial_objective import (
     AdversarialTrainingConfig,
     tokenizer_training,
 )
+from tokenreel.pipelines.training.distributed import Processes
 from tokenreel.pipelines.training.initial_model import InitialModel, load_initial
 from tokenreel.pipelines.training.run_folder import RunIdentity
 from tokenreel.pipelines.training.session import Session, make_accelerator
@@ -28,8 +30,6 @@ from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective,
 from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
 
 logger = logging.getLogger(__name__)
-
-CLIPS_MEMORY_GB = 1.0  # for decoded clips, per process
 
 
 def run(request: TrainTokenizerRequest) -> dict[str, Any]:
@@ -46,8 +46,9 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = TOKENIZERS.config(require_section(sections, "tokenizer"), "tokenizer")
     accelerator = make_accelerator(request.device, training.log_with, request.out)
-    with DecodePool(request.data, request.workers) as pool:
-        plan = plan_of(pool, clips, limit=request.limit)
+    probes = None if request.dry_run else probes_beside(request.out)
+    with DecodePool(request.data, request.workers, probes) as pool:
+        plan = _plan(pool, clips, request.limit, Processes(accelerator))
         if request.strict:
             require_all_taken(pool.source, plan)
         splits = describe_splits(pool.source, plan)
@@ -55,7 +56,7 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
             logger.warning("validation: %s", splits["validation"])
         torch.manual_seed(training.seed)
         tokenizer = build_tokenizer(to_mapping(model), clips.frames, clips.framing)
-        reader = ClipReader(plan, pool, CLIPS_MEMORY_GB)
+        reader = ClipReader(plan, pool, request.clip_memory)
         objective = _make_objective(tokenizer, plan, reader, training, accelerator.device)
         loaded = initial.load_into(tokenizer, objective, accelerator.is_main_process) if initial is not None else {}
         del initial  # its memory
@@ -73,6 +74,11 @@ def run(request: TrainTokenizerRequest) -> dict[str, Any]:
         "quarantined_videos": [f"{name}: {reason} ({detail})" for name, reason, detail in plan.unreadable[:20]],
         "quarantined_clips": [f"{row}: {failure}" for row, failure in list(reader.failures.items())[:20]],
     }
+
+
+def _plan(pool: DecodePool, clips: DataConfig, limit: int | None, processes: Processes) -> Plan:
+    """The plan, which the main process makes first; the others then read its probes."""
+    return processes.in_main(lambda: plan_of(pool, clips, limit=limit)) or plan_of(pool, clips, limit=limit)
 
 
 def _over_saved(sections: Mapping[str, Any], initial: InitialModel) -> dict[str, Any]:

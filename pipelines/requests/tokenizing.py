@@ -11,10 +11,11 @@ from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, LIMIT, OU
 
 ExportFormat = Literal["webdataset"]
 Precision = Literal["fp32", "bf16"]
-WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
+WORKERS = ("--workers", "Processes that encode, each with decoding processes of its own; affects speed only.")
 OF_VIDEOS = (
     "controls",
     "num_shards",
+    "decoders",
     "exclude",
     "limit",
     "clip_stride",
@@ -47,6 +48,13 @@ class TokenizeRequest(Request):
     )
     out: Path = option("--out", "Cache to write, or to continue.")
     workers: int = option(*WORKERS, default=1, minimum=1)
+    decoders: int = option(
+        "--decoders",
+        "Decoding processes for each of the --workers: more where one GPU encodes faster than one process decodes; "
+        "affects speed only.",
+        default=1,
+        minimum=1,
+    )
     shard_index: int = option(
         "--shard-index", "Which of the --num-shards parts this call writes.", default=0, minimum=0
     )

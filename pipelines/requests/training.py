@@ -78,6 +78,12 @@ class TrainTokenizerRequest(TrainingOptions):
 
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
+    clip_memory: float = option(
+        "--clip-memory",
+        "GiB of decoded clips that a process holds, read ahead or before; with less than two batches training waits.",
+        default=1.0,
+        minimum=0,
+    )
     strict: bool = option(*STRICT, default=False)
     limit: int | None = option(*LIMIT, default=None, minimum=1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
@@ -19,7 +18,7 @@ def fraction_changed(job: TokenizeJob, plan: Plan) -> float:
     rows = cache.valid_rows()[:SAMPLED_ROWS].tolist()
     encode = make_encoder(job.load_tokenizer(), dataclasses.replace(job, precision="fp32"))
     changed = total = 0
-    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), job.open_data() as pool:
         results = pool.read((plan.request(row) for row in rows), ahead=2)
         for row, result in zip(rows, results, strict=True):
             assert result.frames is not None  # it was decoded before

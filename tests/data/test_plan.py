@@ -100,6 +100,28 @@ def test_validation_is_held_out_of_train_where_the_source_has_none() -> None:
     assert {video.split for video in without.videos} == {"train", "test"}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_videos_of_a_group_are_in_one_split(seed: int) -> None:
+    """And a group of one, or none, changes nothing."""
+    entries = [VideoEntry(f"{scene:02d}/{camera}", group=f"{scene:02d}") for scene in range(30) for camera in "ab"]
+    plan = make_plan(NamedVideos(entries), config(seed=seed, validation=0.3), [steady(5)] * 60)
+    splits = [{v.split for v in plan.videos if v.id.startswith(f"{scene:02d}")} for scene in range(30)]
+    assert all(len(split) == 1 for split in splits)
+    assert {"train"} in splits
+    assert {"validation"} in splits
+    alone = [VideoEntry(e.id, group=e.id) for e in names(40)]
+    ungrouped, grouped = (make_plan(NamedVideos(e), config(seed=seed), [steady(5)] * 40) for e in (names(40), alone))
+    assert grouped.sha256 == ungrouped.sha256
+
+
+def test_a_group_in_two_stated_splits_is_refused() -> None:
+    entries = [VideoEntry("a", split="train", group="g"), VideoEntry("b", split="test", group="g")]
+    with pytest.raises(
+        DataError, match=r"a and b belong together \(group 'g'\), but the data state the splits train and"
+    ):
+        make_plan(NamedVideos(entries), config(), [steady(5)] * 2)
+
+
 def test_a_stated_validation_split_is_not_added_to() -> None:
     entries = [*names(40), VideoEntry("val/a", split="val")]
     plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 41)

@@ -239,6 +239,23 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, videos: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_probes_are_kept_beside_the_run(tmp_path: Path) -> None:
+    """So that a resumed run reads the packets of no video; a dry run keeps none."""
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        clip = np.random.default_rng(number).integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+        write_video(tmp_path / "videos" / f"{number}.mp4", clip, 10)
+
+    def kept(**flags: Any) -> dict[str, bytes]:
+        train(tmp_path / "videos", tmp_path / "run", **flags)
+        return {file.name: file.read_bytes() for file in (tmp_path / "run.probes").glob("*")}
+
+    assert not kept(dry_run=True)
+    first = kept()
+    assert first
+    assert kept() == first
+
+
 def test_a_read_only_folder_is_refused_before_training(tmp_path: Path, videos: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
