@@ -207,7 +207,7 @@ class Trainer:
             return {}
         scores = self._score()
         if not logged:
-            self.processes.in_main(lambda: self._write({f"validation/{name}": value for name, value in scores.items()}))
+            self.processes.in_main(lambda: self._write_scores(scores))
         return scores
 
     def _score(self) -> dict[str, float]:
@@ -275,6 +275,9 @@ class Trainer:
             assert self.log is not None
             self.log.write(self.state.step, values)
             self.accelerator.log(values, step=self.state.step)
+
+    def _write_scores(self, scores: dict[str, float]) -> None:
+        self._write({f"validation/{name}": score for name, score in scores.items()})
 
     def _write_samples(self) -> None:
         with self._evaluating():
