@@ -109,7 +109,8 @@ class Processes:
         return self._agreed(action if self._accelerator.is_main_process else lambda: None)
 
     def gather(self, action: Callable[[], T]) -> list[T]:
-        """Runs `action` in all processes. Returns the results of all in the main process, [] in the others.
+        """Runs `action` in all processes. Returns the results of all in the main process, [] in the others. They travel
+        as pickles, between the processes of a run only.
 
         If it raises in any, all processes do: the others UserError.
         """

@@ -221,7 +221,7 @@ class Trainer:
         if (name := self.objective.best_score) in scores:
             self.shown[name] = f"{scores[name]:.4g}"
         if not logged:
-            self.processes.in_main(lambda: self._log_scores(scores))
+            self.processes.in_main(lambda: self._write_scores(scores))
         return scores
 
     def _score(self) -> dict[str, float]:
@@ -286,16 +286,16 @@ class Trainer:
         with self._evaluating():
             self.objective.export(folder, {**about, **self.objective.origin, "scores": scores})
 
-    def _log_scores(self, scores: dict[str, float]) -> None:
-        if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
-            self.best.replace(lambda folder: self._export_to(folder, scores))
-        self._write({f"validation/{name}": score for name, score in scores.items()})
-
     def _write(self, values: dict[str, float]) -> None:
         if values:
             assert self.log is not None
             self.log.write(self.state.step, values)
             self.accelerator.log(values, step=self.state.step)
+
+    def _write_scores(self, scores: dict[str, float]) -> None:
+        if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
+            self.best.replace(lambda folder: self._export_to(folder, scores))
+        self._write({f"validation/{name}": score for name, score in scores.items()})
 
     def _write_samples(self) -> None:
         with self._evaluating():

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
 
 from tokenreel.errors import CheckpointError, ConfigError, UserError
 from tokenreel.pipelines.common import progress
+from tokenreel.pipelines.training.distributed import Processes
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.losses import NonFiniteLoss
 from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
@@ -402,6 +403,25 @@ def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_r
     assert (tmp_path / "killed/checkpoints/step_00000006").exists()
     train_toy(tmp_path / "killed", config)
     assert deterministic_metrics(tmp_path / "reference") == deterministic_metrics(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_an_error_of_any_process_in_its_part_of_validation_is_raised_in_all(
+    main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flags`: what this process tells the others; one of them always has an error."""
+    accelerator: Any = SimpleNamespace(num_processes=3, process_index=1 - main, is_main_process=main)
+    processes, flags = Processes(accelerator), list[bool]()
+    monkeypatch.setattr(processes, "start_any", lambda flag: flags.append(flag) or (lambda: True))
+    with pytest.raises(UserError, match="stopped with another process"):
+        processes.gather(lambda: 5)
+    with pytest.raises(MemoryError):
+        processes.gather(partial(_raise, MemoryError()))
+    assert flags == [False, True]
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
