@@ -23,6 +23,7 @@ import psutil
 from tokenreel.errors import CacheError
 
 MAX_JSON_BYTES = 1 << 30  # a plan of a few million videos; a larger file is hostile or a mistake
+PIECE_BYTES = 1 << 20
 PARTIAL = ".partial"  # suffix of a file that is being written
 
 
@@ -139,9 +140,18 @@ def read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise CacheError(f"{path} has {size} bytes; files of this kind have at most {MAX_JSON_BYTES}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return b"".join(_text_pieces(path, file))
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def _text_pieces(path: Path, file: BufferedReader) -> Iterator[bytes]:
+    """Raises CacheError at the first NUL byte, as in a hole, which is of any size and takes no space."""
+    while piece := file.read(PIECE_BYTES):
+        if b"\0" in piece:
+            raise CacheError(f"{path} is damaged: it contains NUL bytes, which no document does")
+        yield piece
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:

@@ -68,7 +68,9 @@ class Commit:
     invalid: tuple[InvalidRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return to_mapping(self)
+        """With its own hash: the reasons of invalid rows are stated nowhere else until the cache is sealed."""
+        document = to_mapping(self)
+        return {**document, "sha256": sha256_json(document)}
 
     @classmethod
     def load(cls, root: Path, shard: int, header: CacheHeader) -> Commit:
@@ -76,8 +78,10 @@ class Commit:
         shard's.
         """
         path = root / commit_key(shard)
+        document = read_json(path)
+        stated = document.pop("sha256", None)
         try:
-            commit = from_mapping(cls, read_json(path), "commit")
+            commit = from_mapping(cls, document, "commit")
         except ConfigError as error:
             raise CacheError(f"{path} is damaged: {error}. `tokenreel repair {root}` restores it") from error
         if commit.shard != shard or not _are_files_of(commit.files, header, range(shard, shard + 1)):
@@ -85,6 +89,8 @@ class Commit:
                 f"{path} is damaged: it lists other files than those of shard {shard}. "
                 f"`tokenreel repair {root}` restores it"
             )
+        if sha256_json(document) != stated:
+            raise CacheError(f"{path} is damaged: its hash is not its sha256. `tokenreel repair {root}` restores it")
         return commit
 
     def complete(self, root: Path) -> bool:

@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TextIO
 
 import numpy as np
 
+from tokenreel.data.lines import bounded_lines
 from tokenreel.data.walk import walk
 from tokenreel.errors import DataError, nearest_name
 
@@ -151,9 +151,9 @@ def _in_order(name: str, frames: Mapping[int, list[float]]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _opened(path: Path) -> Iterator[Iterator[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield file
+            yield bounded_lines(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error

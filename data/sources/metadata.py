@@ -8,12 +8,12 @@ state of label and split, the folders do. No video is opened here.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
+from tokenreel.data.lines import bounded_lines
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.folder_splits import OUTSIDE, places
 from tokenreel.data.sources.inventory import Inventory
@@ -106,18 +106,21 @@ def _stated(row: dict[str, Any], column: str) -> str | None:
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file, line number", row) for each row of the metadata file."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as text:
+            if file.suffix == ".csv":
+                rows = csv.DictReader(bounded_lines(text))
+                for row in rows:
+                    yield f"{file}, line {rows.line_num}", row
+            else:
+                yield from _objects(file, text)
+    except csv.Error as error:
+        raise DataError(f"{file} cannot be read as CSV: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text: {error}") from error
-    if file.suffix == ".csv":
-        try:
-            rows = csv.DictReader(io.StringIO(text, newline=""))  # splitlines would break a caption at U+2028
-            for row in rows:
-                yield f"{file}, line {rows.line_num}", row
-        except csv.Error as error:
-            raise DataError(f"{file} cannot be read as CSV: {error}") from error
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
+
+
+def _objects(file: Path, text: TextIO) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(bounded_lines(text), start=1):
         try:
             item = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:

@@ -29,6 +29,7 @@ OBSERVATIONS = ("obs", "next_obs", "observations")  # groups with an array for e
 NO_VIDEOS = "array-without-videos"
 NOT_CHOSEN = "array-not-in-keys"
 MAX_VIDEOS = 1_000_000  # of one file; a header may claim any number, and each takes about 400 bytes
+MAX_LABEL_BYTES = 4 << 10  # of one class's name
 MAX_ARRAY_BYTES = 1 << 30  # that is read into memory as a whole
 
 
@@ -147,6 +148,10 @@ def require_labels(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], cou
         raise DataError(f"{where}: {LABELS!r} has the shape {list(shape)}, but there are {count} videos")
     if dtype.kind not in "iuSUO":
         raise DataError(f"{where}: {LABELS!r} must be a list of integers or names, got {dtype}")
+    if dtype.itemsize > MAX_LABEL_BYTES:
+        raise DataError(
+            f"{where}: {LABELS!r} claims names of {dtype.itemsize:,} bytes; each has at most {MAX_LABEL_BYTES:,}"
+        )
 
 
 def label_names(labels: np.ndarray) -> list[str]:

@@ -26,9 +26,10 @@ from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.video.container import SUFFIXES as VIDEO_SUFFIXES
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, shown
 
 _PICKLED = frozenset((".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".dill"))  # loading them could run code
+MAX_SHARDS = 1 << 20
 _TEXT_LIMIT = 1 << 20  # bytes of a .cls or .json
 _HEADER_LIMIT = 1 << 16  # bytes of a member's extended header, which tarfile reads as a whole
 _NAME_BYTES, _PATH_LENGTH = 255, 4096  # of what file systems can hold
@@ -102,6 +103,8 @@ def expand_shards(pattern: str) -> list[Path]:
             )
         if "${" in part:
             raise DataError(f"{pattern}: variables are not expanded: write the full path of the shards")
+        if (count := _names_at_least(part)) > MAX_SHARDS:
+            raise DataError(f"{shown(part)} names {count:.3g} shards; there may be {MAX_SHARDS:,}: check its ranges")
     from webdataset.shardlists import expand_urls  # imports torch, unless that is hidden as in decode workers
 
     try:
@@ -113,6 +116,15 @@ def expand_shards(pattern: str) -> list[Path]:
         others = f" (and {len(missing) - 1} others of the {len(shards)} named)" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}: no such tar shard{others}")
     return shards
+
+
+def _names_at_least(pattern: str) -> float:
+    """How many names the innermost braces make: {0..9} ten, {a,b} two, all of them multiplied."""
+    count = 1.0
+    for inner in re.findall(r"\{([^{}]*)\}", pattern):
+        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", inner)
+        count *= abs(float(ends[2]) - float(ends[1])) + 1 if ends else inner.count(",") + 1
+    return count
 
 
 def open_tar_shards(location: Location) -> VideoSource | None:

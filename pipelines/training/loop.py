@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from tokenreel.data.cache.files import staged_folder
 from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import peak_memory, ran_out_of_memory
@@ -298,8 +299,14 @@ class Trainer:
         self._write({f"validation/{name}": score for name, score in scores.items()})
 
     def _write_samples(self) -> None:
-        with self._evaluating():
-            pictures = self.objective.write_samples(checkpoint_path(self.folder.samples, self.state.step))
+        """The folder of samples appears when it is complete; there is none where the objective writes nothing."""
+        path = checkpoint_path(self.folder.samples, self.state.step)
+        if path.exists():  # written before the run was interrupted: the same samples
+            return
+        with self._evaluating(), staged_folder(path) as staging:
+            pictures = self.objective.write_samples(staging)
+            if any(staging.iterdir()):
+                staging.rename(path)
         log_pictures(self.accelerator, pictures, self.state.step)
 
     @property

@@ -154,8 +154,7 @@ class PriorObjective(Objective):
         prior writes nothing. Pictures show them below the decoded clips, if there is a tokenizer.
         """
         rows = self.held_out[: self.config.sample_clips]
-        exists = folder.exists()  # written before the run was interrupted: the same samples
-        if exists or not len(rows) or not self.prior.predicts_frames:
+        if not len(rows) or not self.prior.predicts_frames:
             return {}
         (batch,) = self.clips.batches(rows, len(rows), self.device)
         given = self.clips.given | self.prior.given_streams(self.control_streams)
@@ -167,7 +166,6 @@ class PriorObjective(Objective):
         provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.clips.given_frames}
         if self.control_streams:
             provenance["given_controls"] = [name for name in self.control_streams if name != END_STEP]
-        folder.parent.mkdir(parents=True, exist_ok=True)
         write_token_file(folder, self.cache.spec, tokens, self.cache.code_fingerprint, sources, provenance)
         if self.tokenizer is None:
             return {}

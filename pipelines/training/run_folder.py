@@ -6,7 +6,8 @@ checkpoints/        step_00001000/, ...
 samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
 best/               the model of the best validation
-set_aside_1/        later checkpoints and all metrics of before the run went back to an earlier checkpoint
+set_aside_1/        later checkpoints and samples, a later best/, and all metrics, of before the run went back to an
+                    earlier checkpoint
 .lock               locked while a process writes the folder
 """
 
@@ -26,6 +27,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tokenreel.config import read_document
+from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
@@ -54,6 +57,7 @@ class MetricsLog:
         staged = path.with_name(f".{path.name}")
         with self._writing():
             staged.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+            flush(staged)  # else a power failure may leave the new name and none of the lines
             staged.replace(path)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -79,8 +83,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Damaged lines are skipped with a warning.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    parsed = [_metrics_line(line) for line in lines]
+    if not path.exists():
+        return []
+    parsed = []
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):  # a longer one counts as several damaged lines
+            if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
+                parsed.append(_metrics_line(line))
     if damaged := [str(number) for number, line in enumerate(parsed, 1) if line is None]:
         logger.warning("%s: damaged lines are skipped: %s", path, ", ".join(damaged[:20]))
     return [line for line in parsed if line is not None]
@@ -94,21 +103,14 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
+MAX_LINE_BYTES = 1 << 20  # of the metrics
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
-# Of killed writers; the second is what safetensors writes to, the others are token files and videos of samples.
-OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial", "samples/*/.*.partial.*")
+# Of killed writers; the second is what safetensors writes to, the last what samples are staged in.
+OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial")
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
-    *(
-        "steps",
-        "decay_steps",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "validate_every",
-        "validation_clips",
-    ),
-    *("sample_every", "sample_clips", "log_with"),
+    *("steps", "decay_steps", "log_every", "checkpoint_every", "keep_checkpoints"),
+    *("validate_every", "validation_clips", "sample_every", "sample_clips", "log_with"),
     *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
 )
 
@@ -233,19 +235,21 @@ class RunFolder:
                 self._set_aside(step_of(self.chosen))
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"
             staged.write_text(text + "\n")
+            flush(staged)
             staged.replace(self.path / RUN_FILE)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def _set_aside(self, step: int) -> None:
-        """Moves checkpoints later than `step` to a folder of their own, with a copy of the metrics; otherwise the next
-        `--resume auto` would continue from them.
+        """Moves checkpoints and samples later than `step` to a folder of their own, with a copy of the metrics;
+        otherwise the next `--resume auto` would continue from them.
         """
         later = [path for path in list_checkpoints(self.checkpoints) if step_of(path) > step]
         if not later and all(line["step"] <= step for line in read_metrics(self.metrics)):
             return
         aside = next(path for n in itertools.count(1) if not (path := self.path / f"set_aside_{n}").exists())
-        (aside / "checkpoints").mkdir(parents=True)
+        for name in ("checkpoints", "samples"):
+            (aside / name).mkdir(parents=True)
         if self.metrics.exists():
             shutil.copyfile(self.metrics, aside / "metrics.jsonl")
         for path in later:
@@ -253,6 +257,9 @@ class RunFolder:
         best = best_model.read_best(self.best)
         if best is not None and best.step > step:
             self.best.rename(aside / self.best.name)
+        for path in list_checkpoints(self.samples):  # folders of the same names
+            if step_of(path) > step:
+                path.rename(aside / "samples" / path.name)
         logger.warning(
             "the run goes back to step %d: what came after it is now in %s; delete that if you do not need it",
             step,
@@ -261,8 +268,11 @@ class RunFolder:
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether a path that is not a run is anything but an empty folder; one that was only locked is empty."""
-    return not path.is_dir() or any(child.name != LOCK_FILE for child in path.iterdir())
+    """Whether a path that is not a run is anything but an empty folder; one that was only locked is empty, and so is
+    one of a run that was killed before it was begun.
+    """
+    own = (LOCK_FILE, *OWN_LEFTOVERS)
+    return not path.is_dir() or not all(any(child.match(name) for name in own) for child in path.iterdir())
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
@@ -315,9 +325,9 @@ def _read_identity(path: Path) -> RunIdentity | None:
     if not (path / RUN_FILE).is_file():
         return None
     try:
-        data = json.loads((path / RUN_FILE).read_text())
+        data = json.loads(read_document(path / RUN_FILE))
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 

@@ -147,7 +147,6 @@ class TokenizerObjective(Objective):
     def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         """Writes held-out clips, each beside its reconstruction, as `clip_00.mp4`, ...; in pictures it is below it."""
         pictures = dict[str, np.ndarray]()
-        folder.mkdir(parents=True, exist_ok=True)
         rate = frame_rate_of(self.tokenizer)
         for number, row in enumerate(self.held_out[: self.config.sample_clips]):
             clip = self.clips.read(np.array([row]))

@@ -20,7 +20,7 @@ from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import metadata_documents, root_json
 from tokenreel.data.cache.files import file_sha256, readable_json
 from tokenreel.data.cache.layout import MAX_ROWS, CacheHeader
-from tokenreel.data.cache.manifest import Commit, Manifest, StoredFile, build_manifest
+from tokenreel.data.cache.manifest import Commit, InvalidRow, Manifest, StoredFile, build_manifest
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.repair import repair_documents
 from tokenreel.data.cache.shard import encode_shard
@@ -287,6 +287,25 @@ def test_a_commit_that_names_another_file_is_an_error_and_repaired(tmp_path: Pat
         verify_cache(tmp_path)
     assert repair_documents(tmp_path) == ["commits/00000001.json"]
     assert sorted(TokenCache.open(tmp_path, allow_partial=True).shards) == [0, 2]
+
+
+@pytest.mark.parametrize("change", [{"reason": "corrupt"}, {"row": 1}, {"detail": ""}])
+def test_an_invalid_row_that_a_commit_states_otherwise_is_an_error_and_repaired(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    """Nothing else states it until the cache is sealed, and its identity depends on it."""
+    write(tmp_path, shards=3, shard_rows=4, seal=False)
+    header = TokenCache.open(tmp_path, allow_partial=True).header
+    path, commit = tmp_path / "commits/00000000.json", Commit.load(tmp_path, 0, header)
+    invalid = InvalidRow(2, "truncated", "cut off")
+    path.write_bytes(readable_json(dataclasses.replace(commit, invalid=(invalid,)).to_json()))
+    assert CacheWriter(tmp_path, header).invalid_rows() == [invalid]
+    document = json.loads(path.read_text())
+    document["invalid"][0] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(CacheError, match=rf"{path} is damaged: its hash is not its sha256.*`tokenreel repair"):
+        verify_cache(tmp_path)
+    assert repair_documents(tmp_path) == ["commits/00000000.json"]
 
 
 def test_a_manifest_that_names_another_file_is_an_error_and_repaired(tmp_path: Path) -> None:

@@ -2,143 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import struct
 import tarfile
 import tracemalloc
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
-from numpy.lib import format as npy
 
+from tokenreel.benchmarks.reliability.hostile_files import (
+    HUGE,
+    hdf5_never_written,
+    hdf5_of_huge_chunks,
+    hdf5_of_linked_groups,
+    hdf5_of_long_labels,
+    hdf5_of_many_labels,
+    hdf5_of_many_videos,
+    hdf5_partly_written,
+    hdf5_without_values,
+    hole,
+    npy_of,
+    npy_with_long_header,
+    npz_of,
+    npz_of_a_large_array,
+    npz_of_another_compression,
+    npz_of_long_labels,
+    npz_with_a_forged_directory,
+    npz_with_long_header,
+    tar_with_long_header,
+)
 from tokenreel.data.sources.open import open_source
 from tokenreel.errors import DataError
-
-HUGE = (10**10, 16, 64, 64, 3)
-
-
-def npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
-    file = io.BytesIO()
-    npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    return file.getvalue()
-
-
-def npy_of(shape: tuple[int, ...]) -> Callable[[Path], None]:
-    return lambda path: path.with_suffix(".npy").write_bytes(npy_header(shape)) and None
-
-
-def npy_with_long_header(path: Path) -> None:
-    path.with_suffix(".npy").write_bytes(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b"{" * 100)
-
-
-def npz_of(shape: tuple[int, ...], descr: str = "|u1", name: str = "data") -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        with zipfile.ZipFile(path.with_suffix(".npz"), "w") as archive:
-            archive.writestr(f"{name}.npy", npy_header(shape, descr))
-            if name != "data":
-                archive.writestr("data.npy", npy_header((2, 1, 5, 7, 3)) + bytes(2 * 5 * 7 * 3))
-
-    return write
-
-
-def write_npz(path: Path, body: bytes, size: int, crc: int = 0) -> None:
-    """An archive of one deflated member, of which the directory states any `size`."""
-    common = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, crc, len(body), size, 8, 0)
-    start = b"PK\x03\x04" + common + b"data.npy" + body
-    directory = b"PK\x01\x02\x14\x00" + common + bytes(14) + b"data.npy"
-    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(directory), len(start), 0)
-    path.with_suffix(".npz").write_bytes(start + directory + end)
-
-
-def npz_with_a_forged_directory(path: Path) -> None:
-    """The size that the central directory states fits the header; the compressed bytes cannot hold it."""
-    header = npy_header(HUGE[1:])
-    deflate = zlib.compressobj(wbits=-15)
-    write_npz(
-        path, deflate.compress(header) + deflate.flush(), len(header) + int(np.prod(HUGE[1:])), zlib.crc32(header)
-    )
-
-
-def npz_with_long_header(path: Path) -> None:
-    with zipfile.ZipFile(path.with_suffix(".npz"), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + b" " * 2**26)
-
-
-def npz_of_a_large_array(path: Path) -> None:
-    """Deflated zeros: 1.2 GiB in about a megabyte, in pieces that are repeated instead of compressed one by one."""
-    shape = (1200, 1, 1024, 1024, 1)
-    piece = zlib.compressobj(9, wbits=-15)
-    zeros = piece.compress(bytes(1 << 20)) + piece.flush(zlib.Z_FULL_FLUSH)
-    start = zlib.compressobj(9, wbits=-15)
-    head = start.compress(npy_header(shape)) + start.flush(zlib.Z_FULL_FLUSH)
-    write_npz(path, head + zeros * shape[0] + b"\x03\x00", len(npy_header(shape)) + int(np.prod(shape)))
-
-
-def npz_of_another_compression(path: Path) -> None:
-    with zipfile.ZipFile(path.with_suffix(".npz"), "w", zipfile.ZIP_BZIP2) as archive:
-        archive.writestr("data.npy", npy_header((2**20, 16, 2, 2, 1)) + bytes(2**26))
-
-
-def hdf5_never_written(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", (7000, *HUGE[1:]), "u1", chunks=(1, *HUGE[1:]), compression="gzip")
-
-
-def hdf5_without_values(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", (7000, *HUGE[1:]), "u1")
-
-
-def hdf5_of_many_videos(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", HUGE, "u1", chunks=(1, *HUGE[1:]))
-
-
-def hdf5_partly_written(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", (7, 2, 5, 11, 3), "u1", chunks=(1, 2, 5, 11, 3))[:3] = 9
-
-
-def hdf5_of_huge_chunks(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file.create_dataset("data", (1, 1025, 1024, 1024, 1), "u1", chunks=True)
-        data = file.create_dataset("x", (1, 1025, 1024, 1024, 1), "u1", chunks=(1, 1025, 1024, 1024, 1))
-        data.id.write_direct_chunk((0,) * 5, b"any bytes")
-        del file["data"]
-
-
-def hdf5_of_many_labels(path: Path) -> None:
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        file["data"] = np.zeros((2, 5, 7, 11, 3), np.uint8)
-        file.create_dataset("labels", (10**10,), "S9", chunks=(1000,))
-
-
-def hdf5_of_linked_groups(path: Path) -> None:
-    """Twelve groups, each with ten links to the next: 10^12 paths to one dataset."""
-    with h5py.File(path.with_suffix(".h5"), "w") as file:
-        inner = file.create_group("inner")
-        inner["data"] = np.zeros((5, 7, 11, 3), np.uint8)
-        for level in range(12):
-            outer = file.create_group(f"level{level}")
-            for link in range(10):
-                outer[str(link)] = inner
-            inner = outer
-
-
-def tar_with_long_header(kind: bytes) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        info = tarfile.TarInfo("a.mp4")
-        info.type, info.size = kind, 5 << 30
-        with path.with_suffix(".tar").open("wb") as file:
-            file.write(info.tobuf())
-            file.truncate(6 << 30)  # a hole, which takes no space
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -162,6 +55,8 @@ def tar_with_long_header(kind: bytes) -> Callable[[Path], None]:
         (hdf5_partly_written, "4 of 7 chunks of dataset /data were never written"),
         (hdf5_of_huge_chunks, "which are read as a whole"),
         (hdf5_of_many_labels, r"'labels' has the shape \[10000000000\], but there are 2 videos"),
+        (npz_of_long_labels, "'labels' claims names of 419,430,400 bytes"),
+        (hdf5_of_long_labels, "'labels' claims names of 2,147,483,647 bytes"),
         (hdf5_of_linked_groups, "another name of an object"),
         (tar_with_long_header(tarfile.XHDTYPE), "a header of 5368709120 bytes at byte 512"),
         (tar_with_long_header(tarfile.GNUTYPE_LONGNAME), "a header of 5368709120 bytes"),
@@ -178,3 +73,27 @@ def test_a_header_is_compared_with_the_file(tmp_path: Path, write: Callable[[Pat
     finally:
         tracemalloc.stop()
     assert peak < 50 << 20
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_line_of_any_length_is_not_read_whole(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"anything")
+    hole(tmp_path / name, b"file_name,label\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"{name}.*(a line has more than 4,194,304 characters|line 1: not JSON)"):
+            open_source(str(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_table_of_one_endless_line_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"anything")
+    hole(tmp_path / "states.csv")
+    tracemalloc.start()
+    try:
+        assert [entry.id for entry in open_source(str(tmp_path)).entries] == ["a.mp4"]
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()

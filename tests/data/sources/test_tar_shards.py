@@ -305,3 +305,16 @@ def test_a_huge_label_is_refused(tmp_path: Path, video: bytes) -> None:
     write_tar(tmp_path / "a.tar", {"a.mp4": video, "a.json": b" " * (2 << 20)})
     with pytest.raises(DataError, match=r"a\.json.*limit"):
         open_source(str(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["s-{0..9999999999}.tar", "s-{0..9999}-{0000..9999}.tar", "s" + "{a,b}" * 40 + ".tar"]
+)
+def test_a_pattern_of_more_shards_than_there_can_be_is_refused_before_it_is_expanded(pattern: str) -> None:
+    with pytest.raises(DataError, match=r"names 1e\+\d+ shards|names 1\.1e\+12 shards"):
+        expand_shards(pattern)
+
+
+def test_several_patterns_are_counted_one_by_one() -> None:
+    with pytest.raises(DataError, match="others of the 120000 named"):
+        expand_shards("::".join(f"{name}-{{00000..59999}}.tar" for name in "ab"))

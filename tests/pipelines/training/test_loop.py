@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -422,6 +422,34 @@ def test_an_error_of_any_process_in_its_part_of_validation_is_raised_in_all(
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_samples_are_complete_or_written_again_when_the_run_resumes(tmp_path: Path) -> None:
+    """Killed amid them; the kill leaves no other file either."""
+
+    class Killed(ToyObjective):
+        def write_samples(self, folder: Path) -> NoReturn:
+            (folder / "first").write_text("1")
+            raise SystemExit
+
+    class Whole(ToyObjective):
+        def write_samples(self, folder: Path) -> dict[str, Any]:
+            for name in ("first", "second"):
+                (folder / name).write_text("1")
+            return {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenreel.data.cache.files.shutil.rmtree", lambda *_, **__: None)  # as a kill would
+        patch.setattr("tokenreel.data.cache.files.os.getpid", lambda: 2**22 + 1)  # of nobody
+        with pytest.raises(SystemExit):
+            train_toy(tmp_path, objective=Killed(CONFIG))
+    assert not (tmp_path / "samples/step_00000005").exists()
+    assert len(list((tmp_path / "samples").iterdir())) == 1
+    train_toy(tmp_path, objective=Whole(CONFIG))
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        f"step_{step:08d}" for step in (5, 10, 11)
+    ]
+    assert all(len(list(path.iterdir())) == 2 for path in (tmp_path / "samples").iterdir())
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

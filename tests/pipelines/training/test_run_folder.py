@@ -48,6 +48,14 @@ def test_another_run_is_refused_with_the_difference(tmp_path: Path, other: RunId
         RunFolder.open(tmp_path / "run", other)
 
 
+def test_a_run_that_was_killed_before_it_was_begun_is_begun(tmp_path: Path) -> None:
+    for leftover in (".lock", ".run.json-4711"):
+        (tmp_path / leftover).write_text("{")
+    RunFolder.open(tmp_path, HERE).create(HERE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "run.json"]
+    assert RunFolder.open(tmp_path, HERE).resume_from is None
+
+
 def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"command": "train-p')
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
@@ -100,14 +108,11 @@ def test_a_folder_in_which_another_run_has_just_written_is_refused(tmp_path: Pat
 
 def test_what_killed_runs_leave_is_removed(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, HERE).create(HERE)
-    token_file, video = (
-        "samples/.step_00000004~host~77~beef.partial/plan.json",
-        "samples/step_00000004/.a.77.partial.mp4",
-    )
+    samples = "samples/.step_00000004~host~77~beef.partial/plan.json"
     half_pruned = "checkpoints/.staging-pruned-0-beef/network.safetensors"
-    for name in (".run.json-77", ".tmpAb3dEf", half_pruned, token_file, video):
+    for name in (".run.json-77", ".tmpAb3dEf", half_pruned, samples):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half")
     RunFolder.open(tmp_path, HERE).create(HERE)
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
-    assert left == ["checkpoints", "run.json", "samples", "samples/step_00000004"]
+    assert left == ["checkpoints", "run.json", "samples"]
