@@ -1,4 +1,4 @@
-"""Clips by row of a plan, read ahead through a decode pool: pixels for training, and the inputs of controls."""
+"""Clips of a plan's videos, read ahead through a decode pool: pixels for training, and the inputs of controls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,54 +28,74 @@ MAX_FAILURES = 0.05  # fraction of the plan's rows, and one row in any case, tha
 logger = logging.getLogger(__name__)
 
 
+class Clip(NamedTuple):
+    """A clip of a row's video: the row's own, or one that begins elsewhere."""
+
+    row: int
+    first: int  # tick of the video's resampled timeline
+    frames: int
+
+
 class ClipReader:
-    """Reads the rows of `plan` through `pool`; decoded clips take at most `memory_gb`, but always one clip."""
+    """Reads clips of the rows of `plan` through `pool`; decoded clips take at most `memory_gb`, but always one clip."""
 
     def __init__(self, plan: Plan, pool: DecodePool, memory_gb: float) -> None:
         self.plan = plan
-        self.failures: dict[int, DecodeFailure] = {}  # row -> why it does not decode
+        self.failures: dict[int, DecodeFailure] = {}  # row -> why a clip of it does not decode
         self._pool = pool
         framing, frames = plan.config.framing, plan.config.frames
         clip_bytes = frames * framing.height * framing.width * 3
         self._capacity = max(1, int(memory_gb * 2**30) // clip_bytes)  # clips, decoded or in flight
-        self._clips: OrderedDict[int, np.ndarray] = OrderedDict()  # least recently read first
-        self._in_flight: dict[int, Future[ReadResult]] = {}
+        self._clips: OrderedDict[Clip, np.ndarray] = OrderedDict()  # least recently read first
+        self._in_flight: dict[Clip, Future[ReadResult]] = {}
+        self._failed: set[Clip] = set()
 
-    def prefetch(self, rows: np.ndarray) -> None:
-        """Starts to decode the clips of these rows, as far as memory allows; does nothing without worker processes."""
+    def prefetch(self, rows: np.ndarray, firsts: np.ndarray | None = None, frames: int | None = None) -> None:
+        """Starts to decode the clips that `read` is to be called with, as far as memory allows; does nothing without
+        worker processes.
+        """
         if self._pool.workers:
-            for row in rows.tolist():
+            for clip in self._clips_of(rows, firsts, frames):
                 if len(self._in_flight) < self._capacity:
-                    self._submit(row)
+                    self._submit(clip)
             self._make_room()
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """int64 [n] rows of the plan -> uint8 [n, T, H, W, 3].
+    def read(self, rows: np.ndarray, firsts: np.ndarray | None = None, frames: int | None = None) -> np.ndarray:
+        """int64 [n] rows of the plan -> uint8 [n, T, H, W, 3]: their own clips, or with `firsts`, int64 [n], those of
+        `frames` (default: T) that begin at these ticks of the rows' videos.
 
         Raises DataError if too many rows do not decode, or the source itself fails.
         """
-        self.prefetch(rows)
-        return np.stack([self._clip_or_substitute(row) for row in rows.tolist()])
+        self.prefetch(rows, firsts, frames)
+        return np.stack([self._clip_or_substitute(clip) for clip in self._clips_of(rows, firsts, frames)])
 
-    def _clip_or_substitute(self, row: int) -> np.ndarray:
-        while (clip := self._clip(row)) is None:
-            row = self._next_of_split(row)
-        return clip
+    def _clips_of(self, rows: np.ndarray, firsts: np.ndarray | None, frames: int | None) -> list[Clip]:
+        frames = self.plan.config.frames if frames is None else frames
+        firsts = self.plan.first[rows] if firsts is None else firsts
+        return [Clip(row, first, frames) for row, first in zip(rows.tolist(), firsts.tolist(), strict=True)]
 
-    def _clip(self, row: int) -> np.ndarray | None:
-        """The clip of a row; None where it does not decode."""
-        if row in self._clips:
-            self._clips.move_to_end(row)
-            return self._clips[row]
-        if row in self.failures:
+    def _clip_or_substitute(self, clip: Clip) -> np.ndarray:
+        """Where a clip does not decode, the next row's own replaces it."""
+        while (decoded := self._clip(clip)) is None:
+            row = self._next_of_split(clip.row)
+            clip = Clip(row, int(self.plan.first[row]), clip.frames)
+        return decoded
+
+    def _clip(self, clip: Clip) -> np.ndarray | None:
+        """The frames of a clip; None where it does not decode."""
+        if clip in self._clips:
+            self._clips.move_to_end(clip)
+            return self._clips[clip]
+        if clip in self._failed:
             return None
-        self._submit(row)
-        result = self._in_flight.pop(row).result()
+        self._submit(clip)
+        result = self._in_flight.pop(clip).result()
         if result.frames is None:
             assert result.failure is not None
-            self._note_failure(row, result.failure)
+            self._failed.add(clip)
+            self._note_failure(clip.row, result.failure)
             return None
-        self._clips[row] = result.frames
+        self._clips[clip] = result.frames
         self._make_room()
         return result.frames
 
@@ -82,15 +103,17 @@ class ClipReader:
         while self._clips and len(self._clips) + len(self._in_flight) > self._capacity:
             self._clips.popitem(last=False)
 
-    def _submit(self, row: int) -> None:
-        if row not in self._clips and row not in self._in_flight and row not in self.failures:
-            self._in_flight[row] = self._pool.submit(self.plan.request(row))
+    def _submit(self, clip: Clip) -> None:
+        if clip not in self._clips and clip not in self._in_flight and clip not in self._failed:
+            self._in_flight[clip] = self._pool.submit(self.plan.request(*clip))
 
     def _next_of_split(self, row: int) -> int:
         rows = self.plan.rows(str(self.plan.videos[self.plan.video[row]].split))
         return int(rows[(np.searchsorted(rows, row) + 1) % len(rows)])
 
     def _note_failure(self, row: int, failure: DecodeFailure) -> None:
+        if row in self.failures:  # of another clip of its video
+            return
         self.failures[row] = failure
         name = self.plan.videos[self.plan.video[row]].id
         logger.warning("%s: a clip does not decode (%s); the next clip of its split replaces it", name, failure)

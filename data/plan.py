@@ -7,7 +7,8 @@ every restart sees the same rows. A plan does not promise that a row decodes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,8 @@ from tokenreel.data.splits import SPLITS, select_validation, split_of_name
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
-TOO_SHORT, BY_REQUEST = "too-short", "by-request"  # reasons that do not mean an unreadable file
+TOO_SHORT, BY_REQUEST, OVER_LIMIT = "too-short", "by-request", "over-limit"  # reasons that mean no unreadable file
+REQUESTED = (BY_REQUEST, OVER_LIMIT)  # of them, those that a flag caused
 NO_LABEL = -1
 
 
@@ -96,8 +98,12 @@ class Plan:
     def _clips(self) -> np.ndarray:
         """int64 [videos]: the number of clips of each video."""
         stride, frames = self.config.clip_stride or self.config.frames, self.config.frames
-        ticks = np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
-        return np.where(ticks < frames, 0, (ticks - frames) // stride + 1)
+        return np.where(self._ticks < frames, 0, (self._ticks - frames) // stride + 1)
+
+    @cached_property
+    def _ticks(self) -> np.ndarray:
+        """int64 [videos]: the length of each video's resampled timeline."""
+        return np.array([0 if v.source_frames is None else len(v.source_frames) for v in self.videos], dtype=np.int64)
 
     @property
     def excluded(self) -> list[tuple[str, str, str]]:
@@ -108,7 +114,7 @@ class Plan:
     def unreadable(self) -> list[tuple[str, str, str]]:
         """Those of `excluded` whose file cannot be read: neither too short nor excluded by request."""
         return [
-            (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, BY_REQUEST)
+            (name, reason, detail) for name, reason, detail in self.excluded if reason not in (TOO_SHORT, *REQUESTED)
         ]
 
     def rows(self, split: str | None = None) -> np.ndarray:
@@ -119,15 +125,22 @@ class Plan:
             raise ConfigError(f"split {split!r} is not known; {nearest_name(split, SPLITS)}")
         return np.flatnonzero(self.split == SPLITS.index(split))
 
-    def indices(self, row: int) -> np.ndarray:
-        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source has a lower rate."""
-        frames = self.videos[self.video[row]].source_frames
-        assert frames is not None  # an excluded video has no rows
-        return frames[self.first[row] : self.first[row] + self.config.frames]
+    def indices(self, row: int, first: int | None = None, frames: int | None = None) -> np.ndarray:
+        """int64 [T]: the source frames of the row's clip, ascending, repeated where the source has a lower rate; or of
+        the clip of `frames` that begins at tick `first` of the row's video.
+        """
+        source_frames = self.videos[self.video[row]].source_frames
+        assert source_frames is not None  # an excluded video has no rows
+        first = int(self.first[row]) if first is None else first
+        return source_frames[first : first + (self.config.frames if frames is None else frames)]
 
-    def request(self, row: int) -> ReadRequest:
-        """The request to a decode pool that reads the row's clip."""
-        return ReadRequest(int(self.video[row]), self.indices(row), self.config.framing)
+    def starts(self, rows: np.ndarray, frames: int) -> np.ndarray:
+        """int64 [n]: at how many ticks of each row's video a clip of `frames`, at most those of the plan, can begin."""
+        return self._ticks[self.video[rows]] - frames + 1
+
+    def request(self, row: int, first: int | None = None, frames: int | None = None) -> ReadRequest:
+        """The request to a decode pool that reads a clip: see `indices`."""
+        return ReadRequest(int(self.video[row]), self.indices(row, first, frames), self.config.framing)
 
     def ticks(self, row: int) -> np.ndarray:
         """int64 [T]: the ticks of the row's frames on its video's resampled timeline."""
@@ -186,29 +199,52 @@ class Plan:
         return plan_sha256(self.to_json())
 
 
-def make_plan(
-    source: VideoSource, config: DataConfig, probes: Iterable[VideoProbe | DecodeFailure], exclude: Iterable[str] = ()
-) -> Plan:
-    """Plans the clips of `source`, whose entries `probes` describe in order; ids in `exclude` are excluded.
+def requested_exclusions(
+    entries: Sequence[VideoEntry], exclude: Iterable[str] = (), limit: int | None = None
+) -> dict[str, str]:
+    """Which videos are not to be used, id -> reason: those of `exclude`, and of the others all but `limit`, which are
+    spread evenly over their order, so that a few of each class and split are among them.
 
-    Raises DataError if no video gives a clip; its message says why the first ones were excluded.
+    Raises DataError for an unknown id.
     """
-    excluded = set(exclude)
-    unknown = excluded - {entry.id for entry in source.entries}
-    if unknown:
+    excluded = dict.fromkeys(exclude, BY_REQUEST)
+    names = [entry.id for entry in entries]
+    if unknown := set(excluded) - set(names):
         name = min(unknown)
-        raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, (e.id for e in source.entries))}")
-    videos = [
-        PlannedVideo(entry.id, reason=BY_REQUEST)
-        if entry.id in excluded
-        else _plan_video(entry, probe, config, source.classes)
-        for entry, probe in zip(source.entries, probes, strict=True)
-    ]
+        raise DataError(f"exclude {name!r}: no such video; {nearest_name(name, names)}")
+    others = [name for name in names if name not in excluded]
+    if limit is None or limit >= len(others):
+        return excluded
+    kept = {others[at] for at in (np.arange(limit) * len(others) // limit).tolist()}
+    return {**excluded, **{name: OVER_LIMIT for name in others if name not in kept}}
+
+
+def make_plan(
+    source: VideoSource,
+    config: DataConfig,
+    probes: Iterable[VideoProbe | DecodeFailure | None],
+    exclude: Iterable[str] = (),
+    limit: int | None = None,
+) -> Plan:
+    """Plans the clips of `source`, whose entries `probes` describe in order (None: one that is excluded by request).
+
+    `exclude` and `limit` as in `requested_exclusions`. Raises DataError as it does, and if no video gives a clip; its
+    message says why the first ones were excluded.
+    """
+    excluded = requested_exclusions(source.entries, exclude, limit)
+    videos = []
+    for entry, probe in zip(source.entries, probes, strict=True):
+        if entry.id in excluded:
+            videos.append(PlannedVideo(entry.id, reason=excluded[entry.id]))
+        else:
+            assert probe is not None
+            videos.append(_plan_video(entry, probe, config, source.classes))
     if all(video.source_frames is None for video in videos):
-        reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in videos[:3])
-        more = f"; and {len(videos) - 3} more" if len(videos) > 3 else ""
+        tried = [video for video in videos if video.reason != OVER_LIMIT]
+        reasons = "; ".join(f"{v.id}: {v.reason}{f' ({v.detail})' if v.detail else ''}" for v in tried[:3])
+        more = f"; and {len(tried) - 3} more" if len(tried) > 3 else ""
         raise DataError(
-            f"{source.location}: none of its {len(videos)} videos gives a clip of {config.frames} frames: "
+            f"{source.location}: none of its {len(tried)} videos gives a clip of {config.frames} frames: "
             f"{reasons}{more}. Give videos that can be read and are long enough, or train with a smaller data.frames"
         )
     return Plan(config, tuple(source.classes), _divide(videos, source.entries, config))
@@ -231,15 +267,36 @@ def _divide(
     videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
 ) -> tuple[PlannedVideo, ...]:
     """Sets the split of each video: that of the source if it has one. Where the source has no validation videos, a
-    hash of (seed, id) chooses them from those that it does not call test; else the undivided ones are for training.
+    hash of (seed, id) chooses them from those that it does not call test, a group as if it were one video; else the
+    undivided ones are for training.
     """
-    declared = {
-        entry.id: None if entry.split is None else split_of_name(entry.split, entry.id)
-        for video, entry in zip(videos, entries, strict=True)
-        if video.source_frames is not None
-    }
-    available = [name for name, split in declared.items() if split in (None, "train")]
+    used = [entry for video, entry in zip(videos, entries, strict=True) if video.source_frames is not None]
+    declared = {entry.id: None if entry.split is None else split_of_name(entry.split, entry.id) for entry in used}
+    groups = _groups(used)
+    _require_undivided(groups, declared)
+    available = sorted({groups[name] for name, split in declared.items() if split in (None, "train")})
     stated = "validation" in declared.values()
     held_out = set() if stated else select_validation(available, config.validation, config.seed)
-    splits = {name: "validation" if name in held_out else split or "train" for name, split in declared.items()}
+    splits = {
+        name: "validation" if split in (None, "train") and groups[name] in held_out else split or "train"
+        for name, split in declared.items()
+    }
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
+
+
+def _groups(entries: list[VideoEntry]) -> dict[str, str]:
+    """By id: the group of a video that shares one, marked by a byte that no id has; else its id."""
+    members = Counter(entry.group for entry in entries if entry.group is not None)
+    return {e.id: f"\0{e.group}" if e.group is not None and members[e.group] > 1 else e.id for e in entries}
+
+
+def _require_undivided(groups: Mapping[str, str], declared: Mapping[str, str | None]) -> None:
+    """Raises DataError where the data set states two splits for videos of one group."""
+    seen: dict[str, str] = {}  # group -> its first video
+    for name, group in groups.items():
+        other = seen.setdefault(group, name)
+        if declared[name] != declared[other]:
+            raise DataError(
+                f"{other} and {name} belong together (group {group[1:]!r}), but the data state the splits "
+                f"{declared[other] or 'none'} and {declared[name] or 'none'} for them: give both the same one"
+            )

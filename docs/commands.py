@@ -60,6 +60,16 @@ standard error: a bar on a terminal, otherwise one line every 30 seconds. Every 
 | 3 | It succeeded, but inputs that could not be decoded were quarantined. Videos that are too short do not count. |
 | 130 | It was interrupted. Training has then written a checkpoint, and the same command continues it. |
 
+### Completion
+
+A shell completes commands, flags, files and the names of presets after one line in its start file:
+
+| shell | file | line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_TOKENREEL_COMPLETE=bash_source tokenreel)"` |
+| zsh | `~/.zshrc` | `eval "$(_TOKENREEL_COMPLETE=zsh_source tokenreel)"` |
+| fish | `~/.config/fish/config.fish` | `_TOKENREEL_COMPLETE=fish_source tokenreel \\| source` |
+
 ### Settings
 
 A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior` and
@@ -75,6 +85,14 @@ only what differs. Settings come from five sources; later ones win:
 
 All `--set` of a command are one source, so their order does not matter; if two set the same field, the last one counts.
 An unknown key is an error that names the nearest known one. The resolved settings are written to the run folder.
+
+`presets show NAME --yaml > mine.yaml` makes a file of a preset, with every field, what it means and its default: edit
+it, and give it by `--config mine.yaml` in place of `--preset`. `--config` also takes a run folder, its `run.json`, the
+`config.json` of a saved model, and what `presets show NAME --json` prints.
+
+```console
+tokenreel presets show gpt-tabletop-tiny --yaml
+```
 
 `train-prior` refuses a cache whose grid or codebooks differ from those of the preset's own tokenizer. `--set
 tokenizer=null` (or `tokens=null`) lifts this check, and `--set controls=null` the same check of the section `controls`.
@@ -106,7 +124,7 @@ TEXTS = {
     ),
     "train-tokenizer": Text(
         "train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer",
-        "See [your own videos](tutorial.md), [resuming](guides.md#resuming) and "
+        "See [your own videos](tutorial.md), [resuming](guides.md#resuming), [fine-tuning](guides.md#fine-tuning) and "
         "[several processes](guides.md#several-processes).",
     ),
     "fit-controls": Text(
@@ -121,9 +139,10 @@ TEXTS = {
     ),
     "train-prior": Text(
         "train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior",
-        "Also installed as the program `train-prior`. It opens the cache only: no video and no tokenizer. The summary "
-        "has the prior's bits/code on the validation split beside those of two counted baselines, the unigram and the "
-        "temporal bigram prior.",
+        "Also installed as the program `train-prior`. It opens no video, and a tokenizer only for trackers. The "
+        "summary has the prior's bits/code on the validation split beside those of two counted baselines, the unigram "
+        "and the temporal bigram prior. See [resuming](guides.md#resuming), "
+        "[fine-tuning](guides.md#fine-tuning) and [trackers](guides.md#trackers).",
     ),
     "evaluate": Text(
         "evaluate --prior runs/prior --cache tokens.zarr --split validation",
@@ -169,7 +188,7 @@ TEXTS = {
         "[the token cache](token_cache.md#export).",
     ),
     "presets list": Text("presets list"),
-    "presets show": Text("presets show gpt-tabletop-tiny --json"),
+    "presets show": Text("presets show gpt-tabletop-tiny --yaml", "See [settings](#settings)."),
     "doctor": Text("doctor"),
 }
 

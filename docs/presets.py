@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import math
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from tokenreel.config import preset_names
 from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.commands.presets import description
 
-PRESETS = Path(__file__).parents[1] / "pipelines/presets"
 BYTES_PER_PARAMETER = 16  # in training: weight, gradient and the optimizer's two moments, float32 each
 SYSTEMS = {  # the first part of a preset's name
     "gpt": "GPT: frame VQ-VAE, GPT",
@@ -50,12 +50,17 @@ their scores are the papers' own, their sizes are counted.
 machine before anything is written.
 
 ```console
-tokenreel presets show gpt-tabletop-tiny --json
+tokenreel presets show gpt-tabletop-tiny --yaml
 tokenreel train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer --dry-run
 tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior --dry-run
 ```
 
-The commands that a preset is for stand at the top of its file in `pipelines/presets/`.
+`presets show NAME --yaml > mine.yaml` makes a file of all fields of a preset, with what they mean and their defaults,
+to edit and to give back by `--config mine.yaml`. The commands that a preset is for stand at the top of its file in
+`pipelines/presets/`. Where videos are longer than clips, they take clips at any start: `training.random_start` in stage
+one, and for the prior `tokenize-dataset --whole-videos` (whose training clips begin at every frame) or, where tokens
+depend on the whole clip, a `--clip-stride` below its length. Without them a video of 30 frames gives one clip of 16,
+and the other frames are never seen.
 
 In the table a clip is frames x height x width in pixels; tokens and bits are of one clip and of the levels that the
 tokenizer makes; *state* is the least memory that training the larger network takes (weights, gradients and optimizer,
@@ -110,12 +115,18 @@ def _section(name: str, preset: dict[str, Any]) -> Iterator[str]:
     yield f"{_description(name)}\n"
     levels = [level for level in preset["tokens"]["streams"] if level["role"] == "level"]
     yield "- tokens: " + "; ".join(map(_level, levels)) + f"; {preset['tokens']['time']}"
-    for stage, training in preset["training"].items():
+    for network, count in preset["parameters"].items():
+        config, training = _part(preset, network), _part(preset["training"], network)
         yield (
-            f"- `{preset[stage]['type']}`: {preset['parameters'][stage]:,} parameters; {training['steps']:,} steps, "
+            f"- `{config['type']}`: {count:,} parameters; {training['steps']:,} steps, "
             f"batch {training['batch']}, {training['optimizer']}, {training['precision']}"
         )
     yield ""
+
+
+def _part(sections: dict[str, Any], network: str) -> Any:
+    """The part for a network: `prior.top` is `top` of `prior`."""
+    return reduce(lambda section, name: section[name], network.split("."), sections)
 
 
 def _level(level: dict[str, Any]) -> str:
@@ -125,11 +136,8 @@ def _level(level: dict[str, Any]) -> str:
 
 
 def _description(name: str) -> str:
-    """The prose of a preset's opening comment, as Markdown; commands and indented lines, which count parameters, go."""
-    lines = (PRESETS / f"{name}.yaml").read_text().splitlines()
-    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    prose = [line[2:] for line in comment if not line.startswith(("# tokenreel ", "#  "))]
-    return "\n".join(prose).replace("*", r"\*").replace("_", r"\_")
+    """As Markdown."""
+    return description(name).replace("*", r"\*").replace("_", r"\_")
 
 
 def _millions(count: int) -> str:

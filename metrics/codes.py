@@ -77,6 +77,10 @@ class CodeCounter:
         for codebook, counts in enumerate(self.counts):
             counts += np.bincount(tokens[..., codebook].ravel(), minlength=size)
 
+    def merge(self, other: CodeCounter) -> None:
+        """Adds what another one has counted of the same codebooks."""
+        self.counts += other.counts
+
     def usage(self) -> tuple[CodebookUsage, ...]:
         """The usage of each codebook. Raises ValueError if nothing was counted."""
         return tuple(CodebookUsage.from_counts(counts) for counts in self.counts)

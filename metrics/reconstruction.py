@@ -55,6 +55,17 @@ class ReconstructionScores:
         self._moving.add(error[:, moving])
         self._baseline.add(((self._mean_image - real) ** 2)[:, moving])
 
+    def merge(self, other: ReconstructionScores) -> None:
+        """Adds the clips of another one with the same mean image."""
+        self._psnr.merge_state(other._psnr)
+        self._ssim.merge_state(other._ssim)
+        for own, others in (
+            (self._all, other._all),
+            (self._moving, other._moving),
+            (self._baseline, other._baseline),
+        ):
+            own.merge(others)
+
     def compute(self) -> dict[str, float]:
         """PSNR and gain in dB, SSIM in [-1, 1], MSE of pixels in [0, 1]; NaN if no pixel is moving."""
         moving, baseline = self._moving.psnr(), self._baseline.psnr()
@@ -98,6 +109,10 @@ class _SquaredError:
     def add(self, squared: Tensor) -> None:
         self.total += float(squared.sum())
         self.count += squared.numel()
+
+    def merge(self, other: _SquaredError) -> None:
+        self.total += other.total
+        self.count += other.count
 
     def mean(self) -> float:
         return self.total / self.count if self.count else math.nan

@@ -21,6 +21,7 @@ from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel
 from tokenreel.registry import Registry
+from tokenreel.sample_random import SampleRandom
 
 Tokens = Mapping[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
 
@@ -66,6 +67,7 @@ class Prior(nn.Module, PretrainedModel):
     predicts: tuple[str, ...]  # streams whose tokens have probabilities
     code_fingerprint: str | None = None  # of the tokenizer whose tokens it was trained on; None before training
     trained_without_controls: bool = False  # whether some training clips had unconditional tokens for their controls
+    trained_given_frames: int = 0  # of its training clips, first frames whose tokens it did not learn
 
     def __init__(self, config: Any, spec: TokenSpec, predicts: tuple[str, ...], reads: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -104,10 +106,11 @@ class Prior(nn.Module, PretrainedModel):
         """Teacher-forced log-probabilities [B, L] in nats, 0 where `given` (bool [B, L])."""
 
     @abstractmethod
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Mean nats per token that is not given, for one training step.
 
-        May compute a random part of the order, chosen with `generator`, if its expectation is that mean.
+        May compute a random part of the order, chosen with `random`, if its expectation is that mean. `random` has
+        numbers for these B rows; None: any numbers.
         """
 
     @abstractmethod
@@ -229,6 +232,7 @@ class Prior(nn.Module, PretrainedModel):
             "spec": self.spec.to_json(),
             "code_fingerprint": self.code_fingerprint,
             "trained_without_controls": self.trained_without_controls,
+            "trained_given_frames": self.trained_given_frames,
         }
 
     @classmethod
@@ -236,6 +240,7 @@ class Prior(nn.Module, PretrainedModel):
         prior = cls.require_own(build_prior(document["config"], TokenSpec.from_json(document["spec"])))
         prior.code_fingerprint = document["code_fingerprint"]
         prior.trained_without_controls = document["trained_without_controls"]
+        prior.trained_given_frames = document["trained_given_frames"]
         return prior
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -87,6 +88,25 @@ def test_the_wheel_works_without_the_links(wheel: Path, tmp_path: Path) -> None:
     assert presets == sorted(path.stem for path in (ROOT / "pipelines/presets").glob("*.yaml"))
 
 
+def test_a_checkout_without_links_has_every_module(tmp_path: Path) -> None:
+    """Git for Windows writes a link as a file that holds its target."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in (*FOLDERS, "benchmarks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
+    shutil.copytree(ROOT / "src", tmp_path / "src", symlinks=True, ignore=ignore)
+    links = [path for path in (tmp_path / "src/tokenreel").iterdir() if path.is_symlink()]
+    assert {link.name for link in links} == {*FOLDERS, "benchmarks"}
+    for link in links:
+        target = link.readlink()
+        link.unlink()
+        link.write_text(str(target))
+    code = "import tokenreel.data.spec as m, tokenreel.benchmarks.structure, tokenreel.config as c; "
+    code += "print(m.__file__, *c.preset_names())"
+    file, *presets = python(code, tmp_path, tmp_path / "src").split()
+    assert file == str(tmp_path / "data/spec.py")
+    assert presets == sorted(path.stem for path in (ROOT / "pipelines/presets").glob("*.yaml"))
+
+
 def test_the_constraints_pin_every_dependency() -> None:
     """A dependency that is only in pyproject.toml would not be pinned in continuous integration."""
     import tomllib
@@ -100,3 +120,4 @@ def test_the_constraints_pin_every_dependency() -> None:
     pinned = dict(line.split("==") for line in lines)
     for requirement in expected:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+    assert f"`pip install torch=={pinned['torch']} " in (ROOT / "README.md").read_text()  # else it is replaced

@@ -16,6 +16,7 @@ from tokenreel.data.spec import Framing, StreamSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import build_prior
 from tokenreel.priors.ngram.prior import UnigramPrior
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, Tokens, build_tokenizer
 from tokenreel.tokenizers.frame_vqvae import FrameVQVAE
 
@@ -44,7 +45,7 @@ class Brightness(VideoTokenizer):
         grey = tokens["video"].float().squeeze(-1)[:, None] * 2 / (self.config.levels - 1) - 1
         return grey.expand(-1, 3, -1, *size)
 
-    def forward(self, video: Tensor) -> Reconstruction:
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
         return Reconstruction(self.decode(self.encode(video)), {})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from tokenreel.data.spec import Framing, TokenSpec
 from tokenreel.errors import ConfigError, shown
 from tokenreel.hub import PretrainedModel, fingerprint
 from tokenreel.registry import Registry
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.quantizers.base import QuantizerConfig
 
 Tokens = dict[str, Tensor]  # stream name -> integer tokens [B, t, h, w, q]
@@ -99,8 +101,10 @@ class VideoTokenizer(nn.Module, PretrainedModel):
         return None
 
     @abstractmethod
-    def forward(self, video: Tensor) -> Reconstruction:
-        """The training pass over float [B, C, T, H, W]."""
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
+        """The training pass over float [B, C, T, H, W], with random numbers for these B clips if it needs any (None:
+        any numbers).
+        """
 
     @property
     def code_fingerprint(self) -> str:
@@ -149,6 +153,13 @@ class VideoTokenizer(nn.Module, PretrainedModel):
                 f"{name} (shape {tuple(video.shape)}) must be [B, 3, T, {framing.height}, {framing.width}] "
                 "for this tokenizer: frame the clips as in its spec"
             )
+
+    @property
+    def min_training_frames(self) -> int:
+        """The fewest frames of a training clip: where tokens depend on no other code step one step's, else a clip's."""
+        if self.spec.time != "framewise":
+            return self.spec.frames
+        return math.lcm(*(level.stride for level in self.spec.levels))
 
     @property
     def last_layer(self) -> Tensor:

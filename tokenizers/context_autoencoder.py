@@ -26,6 +26,7 @@ from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import Flow, FlowConfig
 from tokenreel.decoders.layers.frames import fold_time, unfold_time
 from tokenreel.errors import ConfigError
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, token_grid
 from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder
 from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, build_quantizer
@@ -164,19 +165,28 @@ class ContextAutoencoder(VideoTokenizer):
     def _shared(self, features: list[Tensor]) -> list[Tensor]:
         return [level[:, :shared] for level, shared in zip(features, self.decoder.shared, strict=True)]
 
-    def forward(self, video: Tensor) -> Reconstruction:
+    @property
+    def min_training_frames(self) -> int:
+        """With flow it also learns to decode frames from the ones before them."""
+        return min(self.config.autoregressive_frames, self.spec.frames) if self.config.flow else 1
+
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
         """Decodes consecutive frames autoregressively, and single frames without context, with another frame as context
         and with an augmented view of themselves (CCVS alternates between training on pairs and on consecutive frames;
         here a step has all of them).
+
+        A run is of successive frames, as in the paper; CCVS's code takes every s-th frame, s random from 1 to 9. The
+        other frame may be any of the clip; in that code any of 30 or 32.
         """
         if not self.training or not self.config.flow:
             return self._reconstruct(video)
-        length = self.config.autoregressive_frames
-        first = int(torch.randint(max(1, video.shape[2] - length + 1), ()))
-        clips = video[:, :, first : first + length]
+        random = random or SampleRandom.unrepeatable(len(video), video.device)
+        length = min(self.config.autoregressive_frames, video.shape[2])
+        first = random.randint(video.shape[2] - length + 1)
+        clips = _frames_at(video, first[:, None] + torch.arange(length, device=video.device)).transpose(1, 2)
         encoded, losses, counts = self._encode_clips(clips)
         decoded = self._decode_clips(clips, encoded)
-        frames, contextual = self._decode_frames(video, first, encoded)
+        frames, contextual = self._decode_frames(video, first, encoded, random)
         errors = decoded - clips
         pixels = errors[:, :, 1:].abs().mean() + (frames[0] - frames[1]).abs().mean()
         losses = {"reconstruction": self.config.reconstruction * pixels / 2, **contextual, **losses}
@@ -212,27 +222,27 @@ class ContextAutoencoder(VideoTokenizer):
         return self.features(frames.detach())
 
     def _decode_frames(
-        self, video: Tensor, first: int, encoded: _EncodedClips
+        self, video: Tensor, first: Tensor, encoded: _EncodedClips, random: SampleRandom
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """Decodes one frame of each clip, out of the encoded ones that begin at frame `first`, without context and with
-        another frame of the clip, and one or more with an augmented view of themselves.
+        """Decodes one frame of each clip, out of the encoded ones that begin at frame `first` [B], without context and
+        with another frame of the clip, and one or more with an augmented view of themselves.
 
         Returns decoded and true frames [N, 3, H, W] (with `flow_only` without those decoded with a view), and the
         losses of flows and masks.
         """
         length, config = encoded.latents.shape[2], self.config.augmented_views
-        chosen = int(torch.randint(length, ()))
-        target, latents = video[:, :, first + chosen], encoded.latents[:, :, chosen]
-        another = video[:, :, (first + chosen + 1 + int(torch.randint(video.shape[2] - 1, ()))) % video.shape[2]]
+        chosen, others = random.randint(length), random.randint(video.shape[2] - 1)
+        target, latents = _frames_at(video, first + chosen), _frames_at(encoded.latents, chosen)
+        another = _frames_at(video, (first + chosen + 1 + others) % video.shape[2])
         alone = self.decoder(latents).pixels
         if config is None:
             paired = self.decoder(latents, _as_context(self.features(another))).pixels
             return (torch.cat([alone, paired]), target.repeat(2, 1, 1, 1)), {}
         viewed = [(chosen + step) % length for step in range(min(config.frames_per_clip, length))]
-        targets = torch.cat([video[:, :, first + frame] for frame in viewed])
+        targets = torch.cat([_frames_at(video, first + frame) for frame in viewed])
         background = video.median(dim=2).values.repeat(len(viewed), 1, 1, 1) if config.object_motion else None
-        views = make_augmented_views(targets, config, None, background)
-        latents = torch.cat([latents, *(encoded.latents[:, :, frame] for frame in viewed)])
+        views = make_augmented_views(targets, config, random.fork(len(viewed)), background)
+        latents = torch.cat([latents, *(_frames_at(encoded.latents, frame) for frame in viewed)])
         decoded = self.decoder(latents, _as_context(self.features(torch.cat([another, views.context]))))
         losses = self._contextual_losses([flow.last(len(targets)) for flow in decoded.flows], views, config)
         pixels, true = torch.cat([alone, decoded.pixels]), torch.cat([target, target, targets])
@@ -247,6 +257,12 @@ class ContextAutoencoder(VideoTokenizer):
         if not config.flow_only:
             losses["mask"] = mask_loss([flow.logits[:, 0] for flow in flows], views.occluded)
         return {name: self.config.contextual * loss for name, loss in losses.items()}
+
+
+def _frames_at(video: Tensor, frames: Tensor) -> Tensor:
+    """[B, C, T, h, w] at `frames`, int64 [B] or [B, n] -> [B, C, h, w] or [B, n, C, h, w]."""
+    rows = torch.arange(len(video), device=video.device).view(-1, *[1] * (frames.ndim - 1))
+    return video.transpose(1, 2)[rows, frames]
 
 
 def _as_context(features: list[Tensor]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.decoders.frame_decoder import FrameDecoder
 from tokenreel.decoders.layers.frames import fold_time, unfold_time
 from tokenreel.errors import ConfigError
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer, token_grid
 from tokenreel.tokenizers.encoders.frame_encoder import FrameEncoder
 from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, build_quantizer
@@ -51,7 +52,8 @@ class FrameVQVAEConfig:
 class FrameVQVAE(VideoTokenizer):
     """One stream `video` of t = T code steps, each the h x w x q tokens of one frame.
 
-    Training minimises the mean squared error of pixels in [-1, 1] plus the quantizer's losses (LVT equation 1).
+    Training minimises the mean squared error of pixels in [-1, 1] plus the quantizer's losses (LVT equation 1). Weights
+    start as torch's layers do; in the authors' code they are Xavier uniform, biases zero. The paper does not say.
     """
 
     config_class: ClassVar[type[Any]] = FrameVQVAEConfig
@@ -73,7 +75,7 @@ class FrameVQVAE(VideoTokenizer):
     def decode(self, tokens: Mapping[str, Tensor], context_buffer: Any = None) -> Tensor:
         return self._pixels(self.quantizer.decode(tokens[STREAM]))
 
-    def forward(self, video: Tensor) -> Reconstruction:
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
         quantized = self.quantizer(self._latents(video))
         pixels = self._pixels(quantized.latents)
         losses = {"reconstruction": functional.mse_loss(pixels, video), **quantized.losses}

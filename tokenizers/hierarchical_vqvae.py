@@ -18,6 +18,7 @@ from tokenreel.data.spec import Framing, StreamSpec, TokenSpec, given_name
 from tokenreel.decoders.layers.video import upsampling
 from tokenreel.decoders.video_decoder import VideoDecoder
 from tokenreel.errors import ConfigError
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, Tokens, VideoTokenizer
 from tokenreel.tokenizers.encoders.video_encoder import VideoEncoder
 from tokenreel.tokenizers.quantizers.base import AnyQuantizerConfig, Quantizer, build_quantizer
@@ -141,12 +142,12 @@ class HierarchicalVQVAE(VideoTokenizer):
         pixels: Tensor = self.decoder(self.top_quantizer.decode(indices), None)
         return pixels
 
-    def forward(self, video: Tensor) -> Reconstruction:
+    def forward(self, video: Tensor, random: SampleRandom | None = None) -> Reconstruction:
         self._require_shape(video)
         features = self.encoder.features(video)
         top = self.top_quantizer(self.encoder.top_latents(features))
         bottom = self.bottom_quantizer(self.encoder.bottom_latents(features, top.latents))
-        pixels = self.decoder(top.latents, self._masked(bottom.latents))
+        pixels = self.decoder(top.latents, self._masked(bottom.latents, random))
         losses = {"reconstruction": functional.mse_loss(pixels, video)}
         for level, quantized in zip(LEVELS, (top, bottom), strict=True):
             losses |= {f"{level}_{name}": loss for name, loss in quantized.losses.items()}
@@ -160,11 +161,12 @@ class HierarchicalVQVAE(VideoTokenizer):
         latents = self.encoder.bottom_latents(features, self.top_quantizer.decode(top))
         return {"top": top, "bottom": self.bottom_quantizer.encode(latents)}
 
-    def _masked(self, bottom: Tensor) -> Tensor:
+    def _masked(self, bottom: Tensor, random: SampleRandom | None) -> Tensor:
         """Zeros the bottom of some training clips, so that the decoder learns to use the top as well (section 3.1)."""
         if not self.training or self.config.mask_bottom == 0:
             return bottom
-        masked = torch.rand(len(bottom), 1, 1, 1, 1, device=bottom.device) < self.config.mask_bottom
+        random = random or SampleRandom.unrepeatable(len(bottom), bottom.device)
+        masked = random.rand(1, 1, 1, 1) < self.config.mask_bottom
         return bottom.masked_fill(masked, 0.0)
 
     def _require_shape(self, video: Tensor) -> None:

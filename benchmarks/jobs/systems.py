@@ -42,6 +42,7 @@ DECODING = {  # options of decode: which true frames it uses
     "sample-plain": "--context-video @videos --end @videos",
     "sample-long": "--context-video @videos",
 }
+ALL_LEARNED = "--set training.given_frames=0"  # as --given-frames 0 needs
 NO_GIVEN_FRAMES, TRUE_FIRST_FRAME = "--given-frames 0", "--given-frames 1 --context 2"
 WITH_CONTROLS, LEVEL = "--controls @controls", "--level @level"
 SUBSCALE = "--set prior.subscale=[8,1,1]"  # slices of one frame, in clips of eight
@@ -82,6 +83,7 @@ def gpt(jobs: JobRunner) -> None:
     values["prior"] = jobs.run("gpt/prior", "prior", **values)
     sample(jobs, "gpt", ("plain", "draft", "long", "long-draft", "top-k", "top-p", "greedy"), PRIOR, values)
     jobs.run("gpt/generate", "generate", f"{PRIOR} {GIVEN} --video @video --frames 13", **values)
+    values["prior"] = jobs.run("gpt/prior-of-all-frames", "prior", ALL_LEARNED, **values)
     jobs.run("gpt/generate-from-nothing", "generate", f"{PRIOR} {NO_GIVEN_FRAMES}", **values)
 
 
@@ -167,7 +169,7 @@ def ccvs_class(jobs: JobRunner) -> None:
     values["prior"] = jobs.run("ccvs-class/prior", "prior", f"{CONTEXT} {ALL_CONTROLS}", **values)
     values["frames"] = jobs.work / "ccvs-state/prior"
     sample(jobs, "ccvs-class", ("plain", "class", "long"), f"{PRIOR} --prior @frames", values)
-    options = f"{CONTEXT} {ALL_CONTROLS} --set prior.controls=[sound]"
+    options = f"{CONTEXT} {ALL_CONTROLS} {ALL_LEARNED} --set prior.controls=[sound]"
     values["prior"] = jobs.run("ccvs-sound/prior", "prior", options, **{**values, "preset": "ccvs-tabletop-tiny-sound"})
     sample(jobs, "ccvs-sound", ("plain", "guided"), PRIOR, values)
     options = f"{PRIOR} {WITH_CONTROLS} {NO_GIVEN_FRAMES} --sound @video"

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.spec import END, END_STEP, Framing, StreamSpec, TokenSpec
 from tokenreel.priors.gpt.model import GPT, GPTConfig
-from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.logits import invert_cdf
 from tokenreel.priors.sampling.video import sample
 

@@ -122,7 +122,7 @@ def _samples(cache: TokenCache, rows: np.ndarray) -> Iterator[dict[str, Any]]:
 
 def _column_values(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """The values of COLUMNS for each row."""
-    columns = (cache.column(name)[rows].tolist() for name in ("source", "first_frame", "label"))
+    columns = (cache.column(name, rows).tolist() for name in ("source", "first_frame", "label"))
     for row, source, first_frame, label in zip(rows.tolist(), *columns, strict=True):
         video = cache.plan["videos"][source]
         known = label if label >= 0 else None

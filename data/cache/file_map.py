@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 import weakref
 from functools import cache
 from io import BufferedReader
@@ -22,7 +23,7 @@ def map_file(file: BufferedReader, size: int) -> memoryview:
 
     `size` is above 0 and at most that of the file. Raises OSError if the system refuses.
     """
-    if os.name == "nt":  # which limits no process to a number of descriptors worth mentioning
+    if sys.platform == "win32":  # which limits no process to a number of descriptors worth mentioning
         return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
     address = _libc().mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
     if address == _FAILED:

@@ -11,11 +11,14 @@ import os
 import shutil
 import socket
 import stat
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tokenreel.errors import CacheError
 
@@ -99,18 +102,8 @@ def _partial(path: Path) -> Path:
 def _remove_dead(partials: Iterable[Path]) -> None:
     for partial in list(partials):
         process = partial.name.split("~")[-2]
-        if process.isdecimal() and not _alive(int(process)):
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's process, so it is running
-        return True
-    return True
 
 
 def _write_flushed(path: Path, data: bytes) -> None:
@@ -121,8 +114,10 @@ def _write_flushed(path: Path, data: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """fsyncs a file or a folder; only then is a rename in the folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """fsyncs a file or a folder; only then is a rename in the folder durable. Windows opens no folder as a file."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

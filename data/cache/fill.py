@@ -26,7 +26,7 @@ from tokenreel.errors import CacheError, DataError
 Encoder = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [n, T, H, W, 3] -> tokens by stream [n, t, h, w, q]
 
 REQUEST_BYTES = 16 << 20  # of frames in one request; clips of one video and one shard are decoded together
-REQUESTS_AHEAD = 4
+REQUESTS_AHEAD = 4  # for each decoding process
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class ShardFiller:
         self.encode = encode
         self.batch = batch
         self.controls = controls
+        self._ahead = REQUESTS_AHEAD * max(1, pool.workers)
 
     def fill(self, shards: Sequence[int]) -> Iterator[FilledShard]:
         """Fills and commits `shards`. Raises what decoding, encoding or writing raises; an invalid clip raises nothing.
@@ -192,7 +193,7 @@ class ShardFiller:
                     requested.append(span)
                     yield span.request
 
-        results = self.pool.read(requests(), REQUESTS_AHEAD)
+        results = self.pool.read(requests(), self._ahead)
         for result, inputs in zip(results, self._control_inputs(shards, together), strict=True):
             span = requested.popleft()
             failure = result.failure or (inputs if isinstance(inputs, DecodeFailure) else None)
@@ -210,7 +211,7 @@ class ShardFiller:
         rows = (span.rows for shard in shards for span in self._spans(shard, together))
         if self.controls is None:
             return ([{} for _ in span] for span in rows)
-        return read_control_inputs(self.plan, self.pool, self.controls.sources, rows, REQUESTS_AHEAD)
+        return read_control_inputs(self.plan, self.pool, self.controls.sources, rows, self._ahead)
 
     def _spans(self, shard: int, together: bool) -> Iterator[_Span]:
         framing = self.plan.config.framing

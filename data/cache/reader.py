@@ -20,9 +20,6 @@ from tokenreel.data.cache.shard import ShardedArray, ShardMaps, shard_damage
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import CacheError, nearest_name
 
-# Of unsealed caches with more rows than the first, one of so many rows must be written: 17 bytes are kept of each.
-MAX_ROWS_UNWRITTEN, MAX_UNWRITTEN = 1 << 25, 1 << 12
-
 
 class TokenCache:
     """A token cache, token file or set of imported tokens, opened for reading.
@@ -65,7 +62,6 @@ class TokenCache:
         complete = [commit for commit in commits if commit.complete(root)]
         if not allow_partial:
             raise CacheError(f"{root} {_why_not_sealed(len(complete), header.shards)}")
-        _require_rows_written(root, header, len(complete))
         files = [file for commit in complete for file in commit.files]
         return cls(root, documents, frozenset(commit.shard for commit in complete), files)
 
@@ -77,10 +73,8 @@ class TokenCache:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenCache.open, (
-            self.path,
-            self.cache_id is None,
-        )  # so that a data loader's worker maps the files itself
+        # A data loader's worker maps the files itself.
+        return TokenCache.open, (self.path, self.cache_id is None)
 
     @property
     def spec(self) -> TokenSpec:
@@ -118,10 +112,17 @@ class TokenCache:
         if split is not None:
             usable &= self._in_split(split)
         if self.kind != "videos":
-            return np.flatnonzero(usable)
+            return self._numbers(np.flatnonzero(usable))
         stride = stride or self.row_steps
-        starts = [_window_starts(run, self.row_steps, stride) for run in _runs(usable, self.column("source"))]
-        return np.concatenate([np.empty(0, np.int64), *starts])
+        runs = _runs(usable, self.column("source"), self._written)
+        starts = [_window_starts(run, self.row_steps, stride) for run in runs]
+        return self._numbers(np.concatenate([np.empty(0, np.int64), *starts]))
+
+    def valid_rows(self) -> np.ndarray:
+        """int64 [n], ascending: the rows that are written and whose clip was decoded; in caches of whole videos also
+        those at which no window begins.
+        """
+        return self._numbers(np.flatnonzero(self.column("valid") == 1))
 
     def _in_split(self, split: str) -> np.ndarray:
         splits = np.array([video.get("split", "") for video in self.plan["videos"]])
@@ -156,7 +157,7 @@ class TokenCache:
 
     def _refuse_tokens(self, name: str, rows: np.ndarray, tokens: np.ndarray) -> None:
         bad = rows[(tokens >= self._codebook_sizes[name]).reshape(len(rows), -1).any(axis=1)]
-        invalid = bad[self.column("valid")[bad] != 1]
+        invalid = bad[self.column("valid", bad) != 1]
         if len(invalid):
             raise CacheError(f"row {invalid[0]} of {self.path} is invalid, its clip did not decode; use rows()")
         key = self.header.streams[name].key(int(bad[0]) // self.header.shard_rows)
@@ -175,32 +176,49 @@ class TokenCache:
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
         """int32 [n]: index into `classes`; -1 if the source has no label."""
-        return self.column("label")[rows]
+        return self.column("label", rows)
 
     def source_ids(self, rows: np.ndarray) -> list[str]:
         """The id of the video, or sample, of each row."""
-        return [self.plan["videos"][source]["id"] for source in self.column("source")[rows].tolist()]
+        return [self.plan["videos"][source]["id"] for source in self.column("source", rows).tolist()]
 
-    def column(self, name: str) -> np.ndarray:
-        """An array of one number per row: valid, label, source (index into plan["videos"]) or first_frame.
+    def column(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """One number per row: valid, label, source (index into plan["videos"]) or first_frame.
 
-        Rows that are not written yet have valid = 0. Raises CacheError if the array is damaged.
+        Of `rows` [n]; None: of all rows that are written, in order. Raises CacheError if the array is damaged, or a row
+        is not written.
         """
-        return self._columns[name]
+        values = self._columns[name]
+        if rows is None:
+            return values
+        if self._written is None:
+            return values[rows]
+        self._require_rows(rows.tolist())
+        return values[np.searchsorted(self._written, rows)]
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
         columns = {}
         for name, layout in self.header.columns.items():
-            array, values = ShardedArray(self._maps, layout), np.zeros(self.header.rows, dtype=layout.dtype)
-            for shard in sorted(self.shards):
-                part = layout.rows_of(shard)
-                values[part.start : part.stop] = array.read(part)
-            columns[name] = values
+            array = ShardedArray(self._maps, layout)
+            parts = [array.read(layout.rows_of(shard)) for shard in sorted(self.shards)]
+            columns[name] = np.concatenate([np.empty(0, layout.dtype), *parts])
         source = columns["source"]
-        if source.min() < 0 or source.max() >= len(self.plan["videos"]):
+        if len(source) and (source.min() < 0 or source.max() >= len(self.plan["videos"])):
             raise CacheError(f"{self.path}/source contains videos that are not in the plan; the cache is damaged")
         return columns
+
+    @cached_property
+    def _written(self) -> np.ndarray | None:
+        """int64 [n]: the rows that are written; None: all. A cache that is not sealed may claim any number of rows."""
+        if len(self.shards) == self.header.shards:
+            return None
+        parts = map(self.header.columns["valid"].rows_of, sorted(self.shards))
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(part.start, part.stop) for part in parts)])
+
+    def _numbers(self, positions: np.ndarray) -> np.ndarray:
+        """The numbers of rows, from their positions among those that are written."""
+        return positions if self._written is None else self._written[positions]
 
 
 def _why_not_sealed(committed: int, shards: int) -> str:
@@ -216,16 +234,6 @@ def _why_not_sealed(committed: int, shards: int) -> str:
     )
 
 
-def _require_rows_written(root: Path, header: CacheHeader, committed: int) -> None:
-    """Raises CacheError for an unsealed cache whose columns would take memory that its files do not."""
-    written = committed * header.shard_rows
-    if header.rows > MAX_ROWS_UNWRITTEN and written * MAX_UNWRITTEN < header.rows:
-        raise CacheError(
-            f"{root} claims {header.rows:,} rows, of which at most {written:,} are written: too few to read it. Run "
-            "the tokenize-dataset command that began it again"
-        )
-
-
 def _require_files(root: Path, header: CacheHeader) -> None:
     for array in header.arrays:
         for shard in range(array.shards):
@@ -235,10 +243,13 @@ def _require_files(root: Path, header: CacheHeader) -> None:
                 raise shard_damage(root, array, shard, state)
 
 
-def _runs(usable: np.ndarray, source: np.ndarray) -> list[tuple[int, int]]:
-    """[start, stop) of each maximal run of usable rows of one video."""
+def _runs(usable: np.ndarray, source: np.ndarray, numbers: np.ndarray | None) -> list[tuple[int, int]]:
+    """[start, stop) of each maximal run of usable rows of one video with consecutive numbers (None: all are)."""
     tag = np.where(usable, source, -1)
-    edges = np.flatnonzero(np.diff(tag, prepend=-2, append=-2))
+    edge = np.diff(tag, prepend=-2, append=-2) != 0
+    if numbers is not None:
+        edge[1:-1] |= np.diff(numbers) != 1
+    edges = np.flatnonzero(edge)
     return [(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True) if usable[a]]
 
 

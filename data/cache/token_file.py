@@ -73,7 +73,7 @@ def sample_sources(cache: TokenCache, rows: np.ndarray, seed: int) -> list[dict[
     """The `sources` of samples that continue the clips `rows` (int64 [n]) of `cache`, one each: the seed, and the video
     and first frame of the clip.
     """
-    videos, first_frames = cache.source_ids(rows), cache.column("first_frame")[rows].tolist()
+    videos, first_frames = cache.source_ids(rows), cache.column("first_frame", rows).tolist()
     return [
         {"id": f"sample-{i:06d}", "seed": seed, "sample": i, "row": row, "video": video, "first_frame": first}
         for i, (row, video, first) in enumerate(zip(rows.tolist(), videos, first_frames, strict=True))

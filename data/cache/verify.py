@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tokenreel.data.cache.shard import DamagedShardError, ShardedArray, ShardMap
 from tokenreel.errors import CacheError
 
 MAX_LISTED = 10  # damaged files named in the message
+
+Watch = Callable[[Sequence[StoredFile]], Iterator[StoredFile]]
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,17 @@ class Damage:
         return f"{self.file} (rows {self.first_row} to {self.last_row}): {self.problem}"
 
 
-def find_damage(root: Path, header: CacheHeader, shards: Collection[int]) -> list[Damage]:
+def find_damage(root: Path, header: CacheHeader, shards: Collection[int], watch: Watch = iter) -> list[Damage]:
     """The damaged files: reads every byte of the arrays and compares with the manifest (unsealed: the commits).
+    `watch` iterates over the files, and may show how far it is.
 
     `shards` are those with all files. Raises CacheError if an existing file cannot be read, which is no damage.
     """
     maps = ShardMaps(root, header.arrays, {})  # without hashes, so that a file with damaged chunks can be mapped
     found = [
-        damage for file in stored_files(root, header) for damage in _check_file(maps, *_place(header, file.key), file)
+        damage
+        for file in watch(stored_files(root, header))
+        for damage in _check_file(maps, *_place(header, file.key), file)
     ]
     return found or list(_check_rows(maps, header, shards))
 
@@ -81,10 +86,13 @@ def _check_rows(maps: ShardMaps, header: CacheHeader, shards: Collection[int]) -
                 yield Damage(array.key(shard), shard, int(bad[0]), int(bad[-1]), problem)
 
 
-def verify_cache(path: Path) -> dict[str, Any]:
-    """A summary of an intact cache. Raises CacheError, naming files and rows, if any byte has changed."""
+def verify_cache(path: Path, watch: Watch = iter) -> dict[str, Any]:
+    """A summary of an intact cache; `watch` as in `find_damage`.
+
+    Raises CacheError, naming files and rows, if any byte has changed.
+    """
     cache = TokenCache.open(path, allow_partial=True)
-    damage = find_damage(cache.path, cache.header, cache.shards)
+    damage = find_damage(cache.path, cache.header, cache.shards, watch)
     if damage:
         more = f"\n  and {len(damage) - MAX_LISTED} more" if len(damage) > MAX_LISTED else ""
         listing = "".join(f"\n  {one}" for one in damage[:MAX_LISTED])

@@ -66,11 +66,14 @@ class CacheWriter:
 
     def pending(self) -> list[int]:
         """The shards without a commit or with missing files. Raises CacheError for a commit of another cache."""
-        return [shard for shard in range(self.header.shards) if not self._is_committed(shard)]
+        committed = self.committed()
+        return [shard for shard in range(self.header.shards) if shard not in committed]
 
-    def _is_committed(self, shard: int) -> bool:
-        if not (self.path / commit_key(shard)).exists():
-            return False
+    def committed(self) -> frozenset[int]:
+        """The shards with a commit and all files: no more than there are files, whatever the header claims."""
+        return frozenset(filter(self._is_complete, committed_shards(self.path, self.header)))
+
+    def _is_complete(self, shard: int) -> bool:
         commit = Commit.load(self.path, shard, self.header)
         if commit.header_sha256 != self._header_sha256:
             raise CacheError(f"{self.path / commit_key(shard)} belongs to another cache; remove it")
@@ -110,7 +113,7 @@ class CacheWriter:
         again. `approve` is called once all shards are found intact; if it raises, nothing is written. Raises CacheError
         if the identity is not the `expected` one.
         """
-        if self.pending():
+        if len(self.committed()) < self.header.shards:
             return None
         commits = [Commit.load(self.path, shard, self.header) for shard in range(self.header.shards)]
         damaged = [commit.shard for commit in commits if not commit.matches(self.path)]

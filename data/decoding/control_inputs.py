@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokenreel.data.controls.inputs import ControlRequest, SoundSource, TableSource
-from tokenreel.data.controls.sound import windows
+from tokenreel.data.controls.sound import sound_range, windows
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
@@ -41,7 +41,8 @@ def _table(source: VideoSource, request: ControlRequest, table: TableSource) -> 
 def _sound(source: VideoSource, request: ControlRequest, sound: SoundSource) -> np.ndarray:
     times = _times(source, request)
     _require_rate(times, request.ticks, sound.frame_rate)
-    return windows(source.sound(request.video, sound.rate), sound.rate, times, sound.samples)
+    begin, end = sound_range(sound.rate, times, sound.samples)
+    return windows(source.sound(request.video, sound.rate, begin, end), sound.rate, times, sound.samples, begin)
 
 
 def _times(source: VideoSource, request: ControlRequest) -> np.ndarray:

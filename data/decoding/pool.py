@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -18,15 +19,17 @@ import numpy as np
 from tokenreel.config import to_mapping
 from tokenreel.data.controls.inputs import ControlRequest
 from tokenreel.data.decoding.control_inputs import read_control_input
-from tokenreel.data.decoding.process import WorkerLimits, WorkerLost, WorkerProcess
+from tokenreel.data.decoding.process import WorkerLost, WorkerProcess, WorkerStart, memory_within_ours
 from tokenreel.data.sources.base import ReadRequest, VideoSource
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError
 
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3  # of one request, before the job stops with the name of its video
+MAX_LEAD = 2  # requests by which the worker on a video may be behind the others before one of these joins it
 
 
 class DecodeWorkerLost(DataError):
@@ -56,16 +59,26 @@ class DecodePool:
 
     `timeout_s` is the time without progress, such as for decoding one frame, after which a worker is taken to hang;
     `memory_gb` is the address space of one worker. A context manager. Consecutive requests for one video go to the same
-    worker, which decodes it in one pass.
+    worker, which decodes it in one pass, unless others wait for work: random clips of one long video need all of them.
+    `probes`: the folder of the source's ProbeStore.
     """
 
-    def __init__(self, location: str, workers: int, timeout_s: float = 120.0, memory_gb: float = 4.0) -> None:
+    def __init__(
+        self,
+        location: str,
+        workers: int,
+        probes: Path | None = None,
+        timeout_s: float = 120.0,
+        memory_gb: float = 4.0,
+    ) -> None:
         if workers < 0:
             raise ValueError(f"workers (={workers}) must be 0 or more")
         self.source: VideoSource = open_source(location)
+        if probes is not None:
+            self.source.probe_store = ProbeStore(probes)
         self.workers = workers
-        limits = WorkerLimits(timeout_s, memory_gb)
-        self._workers = [_Worker(self.source, limits) for _ in range(workers)]
+        start = WorkerStart(self.source, probes, timeout_s, memory_within_ours(memory_gb))
+        self._workers = [_Worker(start) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
@@ -99,13 +112,19 @@ class DecodePool:
 
     def probe(self, indices: Iterable[int]) -> Iterator[VideoProbe | DecodeFailure]:
         """What the containers of these videos state, in order. Raises as `submit`'s futures."""
-        futures = (self._submit(i, partial(_ask_to_probe, i), partial(self._probe_locally, i)) for i in indices)
-        return self._in_order(futures, 4 * self.workers)
+        return self._in_order(map(self._probe, indices), 4 * self.workers)
+
+    def _probe(self, video: int) -> Future[VideoProbe | DecodeFailure]:
+        known = self.source.known_probe(video)
+        if known is None:
+            return self._submit(video, partial(_ask_to_probe, video), partial(self._probe_locally, video))
+        future: Future[VideoProbe | DecodeFailure] = Future()
+        future.set_result(known)
+        return future
 
     def _submit(self, video: int, ask: Callable[[_Worker], T], run_locally: Callable[[], T]) -> Future[T]:
         if self._workers:
-            assigned = next((worker for worker in self._workers if worker.video == video), None)
-            return (assigned or min(self._workers, key=lambda worker: worker.backlog)).submit(video, ask)
+            return min(self._workers, key=lambda w: w.backlog - MAX_LEAD * (w.video == video)).submit(video, ask)
         future: Future[T] = Future()
         try:
             future.set_result(run_locally())
@@ -144,8 +163,8 @@ class DecodePool:
 class _Worker:
     """A process, replaced when it is lost, and the thread that communicates with it."""
 
-    def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
-        self._source, self._limits = source, limits
+    def __init__(self, start: WorkerStart) -> None:
+        self._start = start
         self._thread = ThreadPoolExecutor(1, "decode")
         self._process: WorkerProcess | None = None
         self._closed = False
@@ -177,15 +196,15 @@ class _Worker:
             if self._closed:
                 break
             try:
-                self._process = self._process or WorkerProcess(self._source, self._limits)
+                self._process = self._process or WorkerProcess(self._start)
                 return self._process.ask(question)
             except WorkerLost as lost:
                 problem = str(lost)
                 self._stop()
-        name = self._source.entries[question["video"]].id
+        name = self._start.source.entries[question["video"]].id
         raise DecodeWorkerLost(
             f"{name}: each of {MAX_ATTEMPTS} decode workers that read it {problem} "
-            f"(limits: {self._limits.timeout_s:g} s per frame, {self._limits.memory_gb:g} GiB). "
+            f"(limits: {self._start.timeout_s:g} s per frame, {self._start.memory_gb:.3g} GiB). "
             "Try again, or exclude this video"
         )
 

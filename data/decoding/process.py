@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tokenreel.data.decoding.messages import ConnectionLost, TimedOut, receive, send
+from tokenreel.data.decoding.messages import ConnectionLost, receive, send
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
@@ -25,27 +28,45 @@ class WorkerLost(Exception):
 
 
 @dataclass(frozen=True)
-class WorkerLimits:
-    """Limits of time and memory of one worker."""
+class WorkerStart:
+    """What a worker is started with: its source, and limits of time and memory."""
 
+    source: VideoSource
+    probes: Path | None  # folder of its ProbeStore
     timeout_s: float  # seconds for the start, and from one sign of progress to the next or to the answer
     memory_gb: float  # GiB of address space
 
 
-class WorkerProcess:
-    """A worker process on `source`. Raises WorkerLost, and DataError if the worker finds other videos in it."""
+def memory_within_ours(memory_gb: float) -> float:
+    """That many GiB, or as many as this process itself may have (`ulimit -v`) if that is less."""
+    if sys.platform == "linux":
+        import resource
 
-    def __init__(self, source: VideoSource, limits: WorkerLimits) -> None:
-        self._limits = limits
+        _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+        if allowed != resource.RLIM_INFINITY:
+            return min(memory_gb, allowed / 2**30)
+    return memory_gb
+
+
+class WorkerProcess:
+    """A worker process. Raises WorkerLost, and DataError if the worker finds other videos in the source."""
+
+    def __init__(self, start: WorkerStart) -> None:
+        self._timeout_s = start.timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its standard error, closed in stop()
-        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", source.location, str(limits.memory_gb)]
+        command = [sys.executable, "-P", "-m", "tokenreel.data.decoding.worker", start.source.location]
+        command += [str(start.memory_gb), *([] if start.probes is None else [str(start.probes)])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=os.environ | _ONE_THREAD
         )
+        # A thread waits for messages: nothing else waits for a pipe with a time limit on every system.
+        self._messages: queue.SimpleQueue[tuple[dict[str, Any], bytearray] | ConnectionLost] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         try:
             greeting, _ = self.ask(registrations([SOURCES]))
-            if greeting["digest"] != source.digest:
-                raise DataError(f"{source.location}: its videos changed while they were being read; start again")
+            if greeting["digest"] != start.source.digest:
+                raise DataError(f"{start.source.location}: its videos changed while they were being read; start again")
         except BaseException:
             self.stop()
             raise
@@ -60,7 +81,7 @@ class WorkerProcess:
         try:
             send(self._process.stdin.fileno(), question)
         except ConnectionLost as error:
-            raise WorkerLost(self._describe(error)) from error
+            raise WorkerLost(self._describe_end(error)) from error
         return self._answer()
 
     def kill(self) -> None:
@@ -68,30 +89,44 @@ class WorkerProcess:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.communicate()
-        self._stderr.close()
+        self._process.wait()
+        self._listener.join()
+        for file in (self._process.stdin, self._process.stdout, self._stderr):
+            assert file is not None
+            file.close()
 
-    def _answer(self) -> tuple[dict[str, Any], bytearray]:
+    def _listen(self) -> None:
         assert self._process.stdout is not None
         try:
-            header = {"kind": "progress"}
-            while header["kind"] == "progress":
-                header, payload = receive(self._process.stdout.fileno(), self._limits.timeout_s)
+            while True:
+                self._messages.put(receive(self._process.stdout.fileno()))
         except ConnectionLost as error:
-            raise WorkerLost(self._describe(error)) from error
+            self._messages.put(error)
+
+    def _answer(self) -> tuple[dict[str, Any], bytearray]:
+        header = {"kind": "progress"}
+        while header["kind"] == "progress":
+            try:
+                message = self._messages.get(timeout=self._timeout_s)
+            except queue.Empty:
+                raise WorkerLost(self._with_last_line("timed out")) from None
+            if isinstance(message, ConnectionLost):
+                raise WorkerLost(self._describe_end(message)) from message
+            header, payload = message
         if header["kind"] == "error":
             raise DataError(header["message"])
         return header, payload
 
-    def _describe(self, error: ConnectionLost) -> str:
-        """What happened to the process, in words."""
-        problem = str(error)
-        if not isinstance(error, TimedOut):
-            try:
-                code = self._process.wait(_EXIT_S)
-                problem = f"died (signal {-code})" if code < 0 else f"died (exit code {code})"
-            except subprocess.TimeoutExpired:
-                problem = "closed the connection"
+    def _describe_end(self, error: ConnectionLost) -> str:
+        """What happened to a process that answers no longer, in words."""
+        try:
+            code = self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            return self._with_last_line(str(error))
+        return self._with_last_line(f"died (signal {-code})" if code < 0 else f"died (exit code {code})")
+
+    def _with_last_line(self, problem: str) -> str:
+        """`problem`, and the last line that the process wrote to its standard error."""
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - _STDERR_BYTES))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()

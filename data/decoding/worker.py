@@ -1,4 +1,4 @@
-"""The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB`.
+"""The process that decodes for a pool: `python -m tokenreel.data.decoding.worker LOCATION MEMORY_GB [PROBES]`.
 
 The first message on its standard input lists the kinds of sources added in Python; then it answers questions until
 standard input is closed. It does not import torch, so that it starts quickly, and whatever a hostile file does to a
@@ -8,10 +8,11 @@ decoder happens here, under a memory limit.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import DecodeFailure
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError, UserError
 from tokenreel.registry import register_again
 
@@ -35,11 +37,9 @@ PROGRESS_S = 0.5  # seconds between messages of progress; far below any limit
 
 def main() -> None:
     """Answers questions until the pool closes the connection."""
-    location, memory_gb = sys.argv[1:]
+    location, memory_gb, *probes = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process, which may first finish its step
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = int(float(memory_gb) * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(float(memory_gb))
     answers = os.dup(1)
     os.dup2(2, 1)  # keeps what a library prints out of the answers
     try:
@@ -47,13 +47,16 @@ def main() -> None:
         register_again([SOURCES], registered)
         # webdataset imports torch where it is installed, which costs seconds and 190 MB, and works without it
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-        source = open_source(location)
+        with Heartbeat(answers):
+            source = open_source(location)
     except ConnectionLost:
         return
     except UserError as error:
         send(answers, {"kind": "error", "message": str(error)})
         return
     source.on_progress = Progress(answers)
+    for folder in probes:
+        source.probe_store = ProbeStore(Path(folder))
     send(answers, {"kind": "ready", "digest": source.digest})
     try:
         while True:
@@ -62,6 +65,19 @@ def main() -> None:
             send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     except ConnectionLost:
         return
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Limits the address space of this process to `memory_gb` GiB.
+
+    Only on Linux: Windows has no such limit, and macOS maps more than that into every process at its start.
+    """
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = int(memory_gb * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 class Progress:
@@ -76,6 +92,31 @@ class Progress:
         if now - self._sent > PROGRESS_S:
             self._sent = now
             send(self._descriptor, {"kind": "progress"})
+
+
+class Heartbeat:
+    """A context manager that reports progress from a thread of its own: listing millions of files may take minutes, and
+    the pool's process, which opened the same location, has seen it end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(PROGRESS_S):
+            try:
+                send(self._descriptor, {"kind": "progress"})
+            except ConnectionLost:  # the pool has gone, which the main thread will find
+                return
 
 
 def answer(source: VideoSource, question: dict[str, Any]) -> Answer:

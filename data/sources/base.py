@@ -19,6 +19,7 @@ from tokenreel.data.sources.content import Content, FilePart, content_of
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import VideoProbe
+from tokenreel.data.video.probe_store import ProbeStore
 from tokenreel.errors import DataError
 
 
@@ -29,6 +30,7 @@ class VideoEntry:
     id: str  # unique and the same on every machine: a path relative to the location, without ..
     label: str | None = None  # name of its class
     split: str | None = None  # the source's name for it (train, val, test, ...); None if it has none
+    group: str | None = None  # videos of one group, such as the cameras of a scene, are never in different splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,8 @@ class VideoSource(ABC):
     entries: tuple[VideoEntry, ...]  # sorted by id
     inventory: Inventory = Inventory()  # what the opener found at the location and did not take
 
+    probe_store: ProbeStore | None = None  # for other processes, used by sources for which probing is slow
+
     # Called with each packet or frame that is read, so that a decode worker is known not to hang: the time
     # limit is from one call to the next.
     on_progress: Callable[[], None] = staticmethod(lambda: None)
@@ -59,6 +63,10 @@ class VideoSource(ABC):
     @abstractmethod
     def probe(self, index: int) -> VideoProbe:
         """What the video's container states; nothing is decoded. Raises DecodeFailure if it cannot be read."""
+
+    def known_probe(self, index: int) -> VideoProbe | None:
+        """The probe of a video if it is kept; else None. The video is not opened."""
+        return None
 
     @abstractmethod
     def read(self, index: int, indices: np.ndarray, framing: Framing) -> np.ndarray:
@@ -87,9 +95,10 @@ class VideoSource(ABC):
         """Hex sha256 of the table `file`; None if the table is not a file. Raises DataError as `columns`."""
         return None
 
-    def sound(self, index: int, rate: int) -> np.ndarray:
-        """float32 [n] in [-1, 1], at `rate` samples per second; sample 0 coincides with the video's first frame.
+    def sound(self, index: int, rate: int, first: int, stop: int) -> np.ndarray:
+        """float32 [n] in [-1, 1]: the samples [first, stop) at `rate` samples per second, fewer where the sound ends.
 
+        Sample 0 coincides with the video's first frame. The samples do not depend on what was read before.
         Raises DataError if this kind of source has no sound, DecodeFailure if this video's cannot be decoded.
         """
         raise DataError(f"{self.location}: sources of this kind have no sound")
@@ -102,7 +111,7 @@ class VideoSource(ABC):
     @cached_property
     def digest(self) -> str:
         """Hex sha256 of the entries, by which two processes that opened the same location check that they agree."""
-        lines = [[entry.id, entry.label, entry.split] for entry in self.entries]
+        lines = [[entry.id, entry.label, entry.split, entry.group] for entry in self.entries]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 

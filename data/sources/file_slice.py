@@ -13,12 +13,12 @@ class FileSlice(io.RawIOBase):
     """Bytes [start, start + size) of a file, read only. Raises DataError where it cannot be opened."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
-        self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from error
         self._start, self._size, self._position = start, size, 0
+        self._file.seek(start)
 
     def readable(self) -> bool:
         return True
@@ -29,6 +29,7 @@ class FileSlice(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, origin + offset)
+        self._file.seek(self._start + self._position)
         return self._position
 
     def tell(self) -> int:
@@ -38,11 +39,11 @@ class FileSlice(io.RawIOBase):
         """Fills `buffer` as far as the slice reaches; 0 at its end."""
         view = memoryview(buffer).cast("B")
         size = min(len(view), max(0, self._size - self._position))
-        count = os.preadv(self._descriptor, [view[:size]], self._start + self._position) if size else 0
+        count = self._file.readinto(view[:size]) if size else 0
         self._position += count
         return count
 
     def close(self) -> None:
-        if not self.closed and self._descriptor >= 0:
-            os.close(self._descriptor)
+        if hasattr(self, "_file"):  # it may not have been opened
+            self._file.close()
         super().close()

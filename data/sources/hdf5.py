@@ -22,9 +22,8 @@ from tokenreel.data.sources.stacks import (
 from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
-_FILTERS = frozenset(
-    (1, 2, 3, 4, 5, 6, 32000)
-)  # built into HDF5, and h5py's own LZF; others would be loaded from plugin folders
+# Built into HDF5, and h5py's own LZF; others would be loaded from plugin folders.
+_FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for damaged files
 _DEPTH = 16  # of nested groups
 

@@ -1,8 +1,8 @@
 """Classes and splits of videos from folder names and metadata files, as in Hugging Face's VideoFolder.
 
 `metadata.csv` or `metadata.jsonl` has a row for each video: `file_name`, relative to the metadata's own folder, and
-optionally `label` and `split`; spaces around these names and their case do not matter. What a row does not state, the
-folders do. No video is opened here.
+optionally `label`, `split` and `group`; spaces around these names and their case do not matter. What a row does not
+state of label and split, the folders do. No video is opened here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokenreel.data.sources.location import Location
 from tokenreel.errors import DataError
 
 NAMES = ("metadata.csv", "metadata.jsonl")
-_COLUMNS = ("file_name", "label", "split")
+_COLUMNS = ("file_name", "label", "split", "group")
 MISSING = "not-in-folder"  # reason of a video that only the metadata list, as Kinetics lists some that are gone
 UNLISTED = "not-in-metadata"  # reason of a video that the metadata does not list
 
@@ -93,7 +93,8 @@ def _by_row(
         return None
     found = entries[key]
     label, split = _stated(row, "label"), _stated(row, "split")
-    return VideoEntry(key, found.label if label is None else label, found.split if split is None else split)
+    label, split = found.label if label is None else label, found.split if split is None else split
+    return VideoEntry(key, label, split, _stated(row, "group"))
 
 
 def _stated(row: dict[str, Any], column: str) -> str | None:

@@ -113,14 +113,14 @@ def _found(location: Location) -> str:
 
 
 def _require_entries(source: VideoSource) -> None:
-    """Raises DataError unless labels and splits are strings and ids are sorted, unique and relative, all of them text
-    that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
+    """Raises DataError unless labels, splits and groups are strings and ids are sorted, unique and relative, all of
+    them text that UTF-8 can hold: splits depend on ids, caches contain them, and they may come from an untrusted file.
     """
     for entry in source.entries:
-        for name in (entry.id, entry.label, entry.split):
+        for name in (entry.id, entry.label, entry.split, entry.group):
             if isinstance(name, str) and not _is_text(name):
                 raise DataError(f"{source.location}: the name {name!r} is not text in UTF-8; {_not_text()}")
-        for what, value in (("label", entry.label), ("split", entry.split)):
+        for what, value in (("label", entry.label), ("split", entry.split), ("group", entry.group)):
             if value is not None and not isinstance(value, str):
                 raise DataError(f"{source.location}: the {what} of {entry.id!r} is {value!r}; expected a str or None")
     ids = [entry.id for entry in source.entries]

@@ -25,6 +25,7 @@ from tokenreel.data.sources.pixels import PixelSource
 from tokenreel.errors import DataError, nearest_name
 
 LABELS = "labels"
+OBSERVATIONS = ("obs", "next_obs", "observations")  # groups with an array for each camera
 NO_VIDEOS = "array-without-videos"
 NOT_CHOSEN = "array-not-in-keys"
 MAX_VIDEOS = 1_000_000  # of one file; a header may claim any number, and each takes about 400 bytes
@@ -89,7 +90,7 @@ class StackSource(PixelSource):
         names = labels if labels is not None else [None] * len(self._videos)
         places = places_by_container({key: video.array for key, video in self._videos.items()})
         entries = (
-            VideoEntry(key, label, place.split)
+            VideoEntry(key, label, place.split, _scene_of(self._videos[key]))
             for (key, place), label in zip(places.items(), names, strict=True)
             if place is not None
         )
@@ -130,6 +131,15 @@ class StackSource(PixelSource):
         parts = {"N": video.row, "T": slice(int(numbers[0]), int(numbers[-1]) + 1)}
         frames = np.asarray(self._array(video.array)[tuple(parts.get(axis, slice(None)) for axis in axes)])
         return in_order(frames, axes.replace("N", ""))[numbers - numbers[0]]
+
+
+def _scene_of(video: _ArrayVideo) -> str | None:
+    """The demonstration that a video is of, in robomimic's layout (demo_0/obs/CAMERA): its cameras are a group."""
+    parts = video.array.split("/")
+    at = next((at for at, part in enumerate(parts) if part in OBSERVATIONS), None)
+    if at is None or not (at or video.row is not None):
+        return None
+    return "/".join([*parts[:at], *([] if video.row is None else [str(video.row)])])
 
 
 def require_labels(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> None:

@@ -42,8 +42,8 @@ class TabletopSource(PixelSource):
                 raise DataError(f"{self.location}: {file} has no column {name!r}; {nearest_name(name, known)}")
         return tabletop_clip(self._config, index).state[:, [known.index(name) for name in columns]]
 
-    def sound(self, index: int, rate: int) -> np.ndarray:
-        return resample(tabletop_clip(self._config, index).sound, self._config.sample_rate, rate)
+    def sound(self, index: int, rate: int, first: int, stop: int) -> np.ndarray:
+        return resample(tabletop_clip(self._config, index).sound, self._config.sample_rate, rate)[first:stop]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         return self._config.frames, self._config.height, self._config.width

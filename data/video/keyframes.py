@@ -7,9 +7,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import av
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,24 @@ class KeyframeIndex:
         self._times, self._decode_times, self._positions = array("q"), array("q"), array("q")
         self._latest: int | None = None  # presentation time among the packets so far
         self._complete = True  # every packet has a presentation time
+        self.reordered = False  # frames are stored in another order than they are shown in
+
+    @classmethod
+    def of(cls, columns: np.ndarray) -> Self:
+        """The index whose `columns` these are."""
+        index = cls()
+        for column, values in zip((index._times, index._decode_times, index._positions), columns, strict=True):
+            column.frombytes(values.astype(np.int64).tobytes())
+        return index
+
+    @property
+    def columns(self) -> np.ndarray:
+        """int64 [3, n]: the fields of each `Keyframe`."""
+        return np.array([self._times, self._decode_times, self._positions], dtype=np.int64)
 
     def add(self, packet: Any) -> None:
         """Takes note of the next packet, in the order of the file."""
+        self.reordered |= packet.pts != packet.dts
         if packet.pts is None:
             self._complete = False
             self.clear()

@@ -42,8 +42,10 @@ class VideoIndex:
     """What reading all packets of a file gives; with it, the same file is opened again without reading them."""
 
     probe: VideoProbe
-    times: np.ndarray  # int64 [n] ascending presentation times, in the stream's time base
+    times: np.ndarray  # int64 [n] ascending presentation times, in units of `time_base`
+    time_base: float  # seconds
     keyframes: KeyframeIndex
+    counted: bool = False  # a frame's number is how many the decoder gave before, as none has a presentation time
 
 
 def probe_video(file: VideoFile) -> VideoProbe:
@@ -75,13 +77,13 @@ class VideoReader:
     ahead, or one before the last that was read, costs the frames from the keyframe before it.
 
     A keyframe counts only if the container leads to it and the decoder then gives it, intact and first. Where several
-    in a row do not, the file is decoded from its beginning. So are AVI, which has no presentation times, and files with
-    a packet without a time.
+    in a row do not, the file is decoded from its beginning. So are AVI with frames out of order, as it has no
+    presentation times, and files with a packet without a time.
 
     Frames after a damaged one are refused until the next intact keyframe: what is predicted from a damaged frame is
     damaged, though the decoder marks only the first. Damage that a codec does not detect (few have checksums) goes
-    unnoticed, and what such frames show may depend on where decoding started. In AVI, which has no presentation times,
-    frames are counted, so that no frame after a damaged one is certain to have the right number.
+    unnoticed, and what such frames show may depend on where decoding started. In AVI with frames out of order they are
+    counted, so that no frame after a damaged one is certain to have the right number.
     """
 
     def __init__(
@@ -91,12 +93,11 @@ class VideoReader:
         self._file, self._on_packet = file, on_packet
         self._container, self._stream = open_container(file)
         try:
-            self._counted = self._container.format.name == "avi"
             self.index = self._read_index() if index is None else index
         except BaseException:
             self._container.close()
             raise
-        self.probe, self._times = self.index.probe, self.index.times
+        self.probe, self._times, self._counted = self.index.probe, self.index.times, self.index.counted
         self._converter = VideoReformatter()  # keeps its tables between frames, which a frame's own method does not
         self._numbered: Iterator[tuple[int, Any]] | None = None  # None: a new pass must begin
         self._start: Keyframe | None = None  # of this pass; None: the beginning of the file
@@ -129,12 +130,14 @@ class VideoReader:
 
     def _read_index(self) -> VideoIndex:
         keyframes = KeyframeIndex()
-        times, last = presentation_times(self._container, self._stream, self._counted, keyframes, self._on_packet)
+        avi = self._container.format.name == "avi"  # FFmpeg makes up presentation times
+        times, last = presentation_times(self._container, self._stream, avi, keyframes, self._on_packet)
         context = self._stream.codec_context
-        seconds = times.astype(np.float64) * float(self._stream.time_base)
+        time_base = float(self._stream.time_base)
+        seconds = times.astype(np.float64) * time_base
         probe = VideoProbe(seconds, context.height, context.width, context.codec.canonical_name, last)
         require_complete(self._container, self._stream, probe)
-        return VideoIndex(probe, times, keyframes)
+        return VideoIndex(probe, times, time_base, keyframes, counted=avi and keyframes.reordered)
 
     def _framed(self, number: int, framing: Framing) -> np.ndarray:
         frame = self._decode(number)

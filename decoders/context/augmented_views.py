@@ -20,6 +20,7 @@ from tokenreel.decoders.context.occlusion import occluded_in_target, sample_occl
 from tokenreel.decoders.context.similarity_transform import sample_similarity, uniform
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
+from tokenreel.sample_random import SampleRandom
 
 BLUR_RADIUS = 6  # pixels on either side of the kernel's centre (13 in all, as the public code's largest)
 MAX_BLUR = BLUR_RADIUS / 3  # pixels; a larger sigma would be cut off by the kernel
@@ -44,7 +45,7 @@ class AugmentedViewConfig:
     translation: float = 0.05  # largest shift in either direction, as a fraction of the width and of the height
     blur: float = 2.0  # largest sigma, pixels; uniform from 0
     occlusion: float = 0.5  # mean fraction of occluded pixels
-    occluder: Literal["other-frame", "grey"] = "other-frame"  # other-frame: the batch's previous view; CCVS: grey
+    occluder: Literal["other-frame", "grey"] = "other-frame"  # other-frame: a view of the batch; CCVS: grey
     object_motion: ObjectMotionConfig | None = None  # moving parts; not in CCVS
     flow_only: bool = False  # views train only the flow: no mask loss, no loss of their pixels; CCVS: false
     frames_per_clip: int = 1  # frames of a clip that are decoded with a view in a training step; cost grows with it
@@ -77,11 +78,11 @@ class AugmentedViews:
 
 @torch.no_grad()
 def make_augmented_views(
-    frames: Tensor, config: AugmentedViewConfig, generator: torch.Generator | None, background: Tensor | None = None
+    frames: Tensor, config: AugmentedViewConfig, random: SampleRandom, background: Tensor | None = None
 ) -> AugmentedViews:
     """A random view of each of the frames [N, 3, H, W] in [-1, 1].
 
-    `generator` is on the frames' device; None: torch's default. `background` [N, 3, H, W], the median frame of each
+    `random` has numbers for N samples. `background` [N, 3, H, W], the median frame of each
     frame's clip, is required for object motion. The distortion is elastic after affine, a(p) = P(p) - p + e(P(p)); its
     inverse applies `invert_flow`'s g of the pixel, then the exact inverse of the affine part:
     f(q) = P^-1(q + g(q)) - q. (The public code adds the two inverses.) Computed in float32, under autocast too.
@@ -89,33 +90,30 @@ def make_augmented_views(
     (count, _, height, width), device = frames.shape, frames.device
     with torch.autocast(device.type, enabled=False):
         pixels = frames.float()
-        distortion, flow = _distortion((count, height, width), config, generator, device)
+        distortion, flow = _distortion(height, width, config, random)
         views, covered, parts = warp(pixels, distortion), torch.zeros(count, 1, height, width, device=device), None
         if config.object_motion is not None:
             if background is None:
                 raise ValueError("background (=None) must be given for views with object_motion")
             behind = background.float()
-            parts = sample_parts(pixels, behind, config.object_motion.fraction, generator)
-            motion = sample_similarity((count, height, width), config.object_motion, generator, device)
+            parts = sample_parts(pixels, behind, config.object_motion.fraction, random)
+            motion = sample_similarity(height, width, config.object_motion, random)
             views, flow, covered = move_parts(pixels, views, distortion, flow, parts, motion, warp(behind, distortion))
         if config.blur > 0:
-            views = blur(views, uniform((count,), 0, config.blur, generator, device))
-        occlusion = sample_occlusion((count, 1, height, width), config.occlusion, config.smoothness, generator, device)
+            views = blur(views, uniform(random, 0, config.blur))
+        occlusion = sample_occlusion(height, width, config.occlusion, config.smoothness, random)
         context = torch.where(occlusion > 0, _occluder(views, config), views)
         occluded = torch.maximum(covered, occluded_in_target(occlusion, flow))
         return AugmentedViews(context.to(frames.dtype), flow, occluded, parts)
 
 
-def _distortion(
-    shape: tuple[int, int, int], config: AugmentedViewConfig, generator: torch.Generator | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """a and f [N, 2, H, W] in pixels, for `shape` (N, H, W): from a view to its frame, and back."""
-    count, height, width = shape
-    pixels = pixel_grid(height, width, device)
-    motion = sample_similarity(shape, config, generator, device)
+def _distortion(height: int, width: int, config: AugmentedViewConfig, random: SampleRandom) -> tuple[Tensor, Tensor]:
+    """a and f [N, 2, H, W] in pixels: from a view to its frame, and back."""
+    pixels = pixel_grid(height, width, random.device)
+    motion = sample_similarity(height, width, config, random)
     to_frame, to_view = motion.apply(pixels), pixels
     if config.elastic > 0:
-        noise = smooth_noise((count, 2, height, width), config.smoothness, generator, device)
+        noise = smooth_noise((2, height, width), config.smoothness, random)
         elastic = config.elastic * height * noise
         to_frame, to_view = to_frame + warp(elastic, to_frame - pixels), pixels + invert_flow(elastic)
     return to_frame - pixels, motion.invert(to_view) - pixels
@@ -125,11 +123,14 @@ def _occluder(views: Tensor, config: AugmentedViewConfig) -> Tensor:
     """[N, 3, H, W]: what appears where views [N, 3, H, W] are occluded.
 
     An occluder in a video looks like any part of one. Grey can be recognised without the frame that is decoded, and a
-    mask that has learnt to recognise grey stays open in videos.
+    mask that has learnt to recognise grey stays open in videos. Views are exchanged in pairs, whatever process they are
+    in if it has an even number; a last one without a partner is mirrored.
     """
     if config.occluder == "grey":
         return torch.zeros_like(views)
-    return views.roll(1, 0) if len(views) > 1 else views.flip(3)
+    paired = len(views) // 2 * 2
+    exchanged = views[:paired].unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return torch.cat([exchanged, views[paired:].flip(3)])
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:

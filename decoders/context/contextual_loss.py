@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.decoders.context.augmented_views import AugmentedViews
+from tokenreel.replicas import mean_over_processes, process_count
 
 STATIC_WEIGHT = 0.3  # of the flow loss outside of moving parts, in views with object motion
 
@@ -42,7 +43,8 @@ def _flow_loss(flow: Tensor, coarsest: Tensor, views: AugmentedViews) -> Tensor:
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:
-    return (weight * error).sum() / weight.sum().clamp_min(1)  # a total weight below one pixel is not scaled up
+    total = mean_over_processes(weight.sum())  # the batch's, so that the loss is its weighted mean
+    return (weight * error).sum() / total.clamp_min(1 / process_count())  # below one pixel it is not scaled up
 
 
 def mask_loss(logits: Sequence[Tensor], occluded: Tensor) -> Tensor:

@@ -31,6 +31,15 @@ def local_correlation(first: Tensor, second: Tensor, radius: int = 3, stride: in
     return correlation.flatten(2, 3)[:, :rows, :columns].permute(0, 3, 1, 2)
 
 
+def interpolate_positions(values: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """Values [N, C, h / stride, w / stride] at every `stride`-th position, as `local_correlation` has them, sizes
+    rounded up -> [N, C, h, w] at all positions: linear between two, the last one repeated beyond it.
+    """
+    rows, columns = (stride * (count - 1) + 1 for count in values.shape[2:])
+    between = functional.interpolate(values, (rows, columns), mode="bilinear", align_corners=True)
+    return functional.pad(between, (0, width - columns, 0, height - rows), "replicate")
+
+
 def _windows(second: Tensor, radius: int, stride: int, tile: int, tiles: int) -> Tensor:
     """[N, h + 2 radius, tiles, C, span]: the features within reach of each tile, zeros beyond the border."""
     span = stride * (tile - 1) + 2 * radius + 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenreel.decoders.context.flow import Flow, FlowConfig, FlowLevel, UpsampledFlow
 from tokenreel.decoders.context.warp import warp
-from tokenreel.decoders.layers.equalized import EqualizedConv2d, UpsampleBlock
+from tokenreel.decoders.layers.equalized import EqualizedConv2d, UpsampleBlock, activate
 
 MIN_CONFIDENCE = 1e-6  # of a fully occluded context, so that the weights of contexts still sum to 1
 
@@ -61,7 +61,7 @@ class ContextDecoder(nn.Module):
         """Latents [N, D, h, w]; features of the context frames by level, coarse to fine, [N, k, C, h, w] each."""
         flows: list[Flow] = []
         latents = latents.contiguous(memory_format=torch.channels_last)
-        x = self._with_context(self.project_in(latents), contexts, flows)
+        x = self._with_context(activate(self.project_in(latents)), contexts, flows)
         for block in self.blocks:
             x = self._with_context(block(x), contexts, flows)
         return Decoded(self.project_out(x), flows)

@@ -4,6 +4,9 @@ After LiteFlowNet (Hui et al. 2018, https://arxiv.org/abs/1805.07036), on the fe
 resolution a matching step by local correlation, then a sub-pixel step on both feature maps. Besides the flow it
 estimates a fusion mask: logits whose sigmoid tends to 1 where the context does not show what is needed.
 
+Positions are the centres of a level's pixels, 0, 1, ...; that of pixel p is at 2 p + 1/2 on the grid of the next finer
+level, where displacements are twice as long.
+
 N frames, k context frames for each, C channels, h w a level's grid.
 """
 
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenreel.decoders.context.correlation import local_correlation
+from tokenreel.decoders.context.correlation import interpolate_positions, local_correlation
 from tokenreel.decoders.context.warp import warp
 from tokenreel.decoders.layers.equalized import EqualizedConv2d, activate
 from tokenreel.errors import ConfigError
@@ -71,7 +74,7 @@ class FlowLevel(nn.Module):
         super().__init__()
         matched = max(MIN_MATCHED, channels // 4)
         self.stride = 1 if level < COARSE_LEVELS else 2
-        self.project = EqualizedConv2d(channels, matched, 1) if channels > MIN_MATCHED else nn.Identity()
+        self.project = EqualizedConv2d(channels, matched, 1) if channels > MIN_MATCHED else None
         kernel = 2 ** (level // 2 + 1) + 1  # 3, 3, 5, 5, 9, 9: larger on finer levels
         self.matching = _Refinement((2 * RADIUS + 1) ** 2, config.widths, kernel)
         self.subpixel = _Refinement(2 * channels + 3, config.widths, kernel)
@@ -89,12 +92,16 @@ class FlowLevel(nn.Module):
         return Flow(flow.unflatten(0, (number, count)), logits.unflatten(0, (number, count)))
 
     def _match(self, targets: Tensor, sources: Tensor, flow: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = _normalize(self.project(targets)), _normalize(self.project(warp(sources, flow)))
+        first, second = (self._matched(features) for features in (targets, warp(sources, flow)))
         correlation = local_correlation(first, second, radius=RADIUS, stride=self.stride)
         change = self.matching(activate(correlation))
         if self.stride > 1:  # CCVS's code upsamples the 49 correlations instead and refines them: 4 times the work
-            change = functional.interpolate(change, targets.shape[2:], mode="bilinear", align_corners=False)
+            change = interpolate_positions(change, self.stride, *targets.shape[2:])
         return flow + change[:, :2], logits + change[:, 2:]
+
+    def _matched(self, features: Tensor) -> Tensor:
+        """The channels that are correlated."""
+        return _normalize(features if self.project is None else activate(self.project(features)))
 
 
 class _Refinement(nn.Module):

@@ -17,6 +17,7 @@ from tokenreel.decoders.context.occlusion import differs, occluded_in_target, sa
 from tokenreel.decoders.context.similarity_transform import SimilarityTransform
 from tokenreel.decoders.context.warp import pixel_grid, warp
 from tokenreel.errors import ConfigError
+from tokenreel.sample_random import SampleRandom
 
 PART_SMOOTHNESS = 0.25  # of the mask that selects parts, as a fraction of the height: parts the size of an object
 
@@ -40,13 +41,13 @@ class ObjectMotionConfig:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be from 0 to {limit:g}")
 
 
-def sample_parts(frames: Tensor, background: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+def sample_parts(frames: Tensor, background: Tensor, fraction: float, random: SampleRandom) -> Tensor:
     """Masks [N, 1, H, W] in {0, 1}: a mean `fraction` of what differs between frames and background [N, 3, H, W]."""
-    count, _, height, width = frames.shape
     moving = differs(frames, background)
     if fraction == 1:
         return moving
-    return moving * sample_occlusion((count, 1, height, width), fraction, PART_SMOOTHNESS, generator, frames.device)
+    height, width = frames.shape[2:]
+    return moving * sample_occlusion(height, width, fraction, PART_SMOOTHNESS, random)
 
 
 def move_parts(

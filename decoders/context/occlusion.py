@@ -12,24 +12,25 @@ import torch
 from torch import Tensor
 
 from tokenreel.decoders.context.warp import pixel_grid, warp
+from tokenreel.sample_random import SampleRandom
 
 MIN_DIFFERENCE = 0.1  # of [-1, 1], 13 of 255 levels: more than blur and noise change a surface
 
 
-def smooth_noise(
-    shape: tuple[int, int, int, int], smoothness: float, generator: torch.Generator | None, device: torch.device
-) -> Tensor:
-    """Gaussian random fields [N, C, H, W] of mean 0 and variance 1, correlated over `smoothness` (fraction of height).
+def smooth_noise(shape: tuple[int, int, int], smoothness: float, random: SampleRandom) -> Tensor:
+    """Gaussian random fields [N, C, H, W], for `shape` (C, H, W), of mean 0 and variance 1.
+
+    They are correlated over `smoothness`, a fraction of the height.
 
     The covariance at distance r is exp(-r^2 / 4 sigma^2) with sigma = smoothness x H, that of white noise filtered by a
     Gaussian of that sigma, as in CCVS's code. Here the noise is sampled on knots one sigma apart and interpolated by
     two small matrices, which is cheaper than filtering pixels. The knots extend three sigma beyond the frame; that
     code's filter mirrors the frame instead, which makes fields stronger at its border.
     """
-    *batch, height, width = shape
-    rows = _interpolation(height, smoothness * height, device)
-    columns = _interpolation(width, smoothness * height, device)
-    noise = torch.randn(*batch, rows.shape[1], columns.shape[1], generator=generator, device=device)
+    channels, height, width = shape
+    rows = _interpolation(height, smoothness * height, random.device)
+    columns = _interpolation(width, smoothness * height, random.device)
+    noise = random.randn(channels, rows.shape[1], columns.shape[1])
     return rows @ noise @ columns.T
 
 
@@ -41,21 +42,15 @@ def _interpolation(length: int, sigma: float, device: torch.device) -> Tensor:
     return weights / weights.norm(dim=1, keepdim=True)
 
 
-def sample_occlusion(
-    shape: tuple[int, int, int, int],
-    fraction: float,
-    smoothness: float,
-    generator: torch.Generator | None,
-    device: torch.device,
-) -> Tensor:
+def sample_occlusion(height: int, width: int, fraction: float, smoothness: float, random: SampleRandom) -> Tensor:
     """Masks [N, 1, H, W] in {0, 1} of random blobs: 1 at `fraction` (0 to below 1) of all pixels on average.
 
     CCVS's code compares its field, whose variance is not 1, with 1 - 2 fraction: half of the pixels at 0.5, as here.
     """
     if fraction == 0:
-        return torch.zeros(shape, device=device)
+        return torch.zeros(random.count, 1, height, width, device=random.device)
     threshold = NormalDist().inv_cdf(1 - fraction)
-    return (smooth_noise(shape, smoothness, generator, device) > threshold).float()
+    return (smooth_noise((1, height, width), smoothness, random) > threshold).float()
 
 
 def occluded_in_target(occlusion: Tensor, flow: Tensor) -> Tensor:

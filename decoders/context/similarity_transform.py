@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tokenreel.sample_random import SampleRandom
+
 
 class SimilarityLimits(Protocol):
     """Largest strength of each component."""
@@ -53,24 +55,16 @@ def _rotate(vectors: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([cos * x - sin * y, sin * x + cos * y], 1)
 
 
-def sample_similarity(
-    shape: tuple[int, int, int],
-    limits: SimilarityLimits,
-    generator: torch.Generator | None,
-    device: torch.device,
-) -> SimilarityTransform:
-    """N transforms of frames, for `shape` (N, H, W); each component is uniform, translation independent by axis."""
-    count, height, width = shape
-    sides = torch.tensor([width, height], dtype=torch.float32, device=device)
+def sample_similarity(height: int, width: int, limits: SimilarityLimits, random: SampleRandom) -> SimilarityTransform:
+    """A transform for each of N frames; each component is uniform, translation independent by axis."""
+    sides = torch.tensor([width, height], dtype=torch.float32, device=random.device)
     max_angle = math.radians(limits.rotation)
-    zoom = uniform((count,), 1 - limits.zoom, 1 + limits.zoom, generator, device)
-    angle = uniform((count,), -max_angle, max_angle, generator, device)
-    shift = uniform((count, 2), -limits.translation, limits.translation, generator, device) * sides
+    zoom = uniform(random, 1 - limits.zoom, 1 + limits.zoom)
+    angle = uniform(random, -max_angle, max_angle)
+    shift = uniform(random, -limits.translation, limits.translation, 2) * sides
     return SimilarityTransform(zoom, angle, shift, ((sides - 1) / 2).view(1, 2, 1, 1))
 
 
-def uniform(
-    shape: tuple[int, ...], low: float, high: float, generator: torch.Generator | None, device: torch.device
-) -> Tensor:
-    """Uniform random numbers in [low, high)."""
-    return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+def uniform(random: SampleRandom, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform random numbers in [low, high), [N, *shape]."""
+    return low + (high - low) * random.rand(*shape)

@@ -10,8 +10,9 @@ from torch.nn import functional
 def warp(features: Tensor, flow: Tensor) -> Tensor:
     """[N, C, h, w] and flow [N, 2, h, w] -> [N, C, h, w]: the value at p + flow[p], (x, y) in pixels of this grid.
 
-    Bilinear between pixels; beyond the frame, the nearest border pixel. An integer flow is exact: in CCVS's code a flow
-    of one pixel moves things by w / (w - 1) pixels, because it mixes two conventions of coordinates.
+    Bilinear between pixels; beyond the frame, the nearest border pixel (zeros in CCVS's code: a camera that moves would
+    then have a dark edge until the mask is learnt). An integer flow is exact: in that code a flow of one pixel moves
+    things by w / (w - 1) pixels, because it mixes two conventions of coordinates.
     """
     height, width = features.shape[2:]
     grid = pixel_grid(height, width, features.device) + flow.float()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tokenreel.replicas import mean_over_processes
+
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Equation 5: the mean over scores [N] of true samples and [M] of decoded samples."""
@@ -44,8 +46,10 @@ def lazy_r1(discriminator: nn.Module, real: Tensor, weight: float, interval: int
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, cap: float) -> Tensor:
     """||d reconstruction|| / ||d adversarial||, gradients with respect to the decoder's last layer, at most `cap`
     (VQGAN, Esser et al. 2021, equation 7): balances the adversarial loss with the others. Detached.
+
+    The gradients are means over all processes, so that the weight is that of the whole batch.
     """
-    norms = [
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
-    ]
-    return (norms[0] / norms[1].clamp(min=1e-12)).clamp(max=cap).detach()
+    losses = (reconstruction, adversarial)
+    gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].flatten() for loss in losses]
+    ours, theirs = mean_over_processes(torch.stack(gradients).detach()).norm(dim=1)
+    return (ours / theirs.clamp(min=1e-12)).clamp(max=cap)

@@ -19,6 +19,7 @@ from tokenreel.decoders.layers.equalized import Blur, DownsampleBlock, Equalized
 from tokenreel.errors import ConfigError
 
 MIN_SIDE = 4  # pixels of the shorter side at which downsampling ends
+SLOPE = 0.2  # of the leaky ReLUs, as in StyleGAN2
 DEVIATION_GROUP = 4  # samples of the minibatch statistic, as in StyleGAN2; fewer where they do not divide the batch
 
 
@@ -56,18 +57,18 @@ class ImageDiscriminator(nn.Module):
         widths = config.widths(height, width)
         downsamplings = len(widths) - 1
         self.project_in = EqualizedConv2d(3, widths[0], 1)
-        self.blocks = nn.ModuleList(DownsampleBlock(a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(DownsampleBlock(a, b, SLOPE) for a, b in pairwise(widths))
         self.last = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
         self.hidden = EqualizedLinear(widths[-1] * (height >> downsamplings) * (width >> downsamplings), widths[-1])
         self.score = EqualizedLinear(widths[-1], 1)
 
     def forward(self, frames: Tensor) -> Tensor:
         frames = frames.contiguous(memory_format=torch.channels_last)  # 1.2 times as fast on CPU
-        x = activate(self.project_in(frames))
+        x = activate(self.project_in(frames), SLOPE)
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(append_deviation(x)))
-        x = activate(self.hidden(x.flatten(1)))
+        x = activate(self.last(append_deviation(x)), SLOPE)
+        x = activate(self.hidden(x.flatten(1)), SLOPE)
         scores: Tensor = self.score(x)
         return scores[:, 0]
 
@@ -90,42 +91,38 @@ class TemporalDiscriminator(nn.Module):
         self.score = EqualizedLinear(widths[-1], 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        # Never bf16 on a CPU: there the weights' gradient of a conv3d over two frames is uninitialised memory (torch
-        # 2.13, oneDNN; sometimes plausible numbers). fp32 takes no longer.
-        bf16 = clips.device.type != "cpu" and torch.is_autocast_enabled(clips.device.type)
-        with torch.autocast(clips.device.type, enabled=bf16):
-            return self._scores(clips.float())
-
-    def _scores(self, clips: Tensor) -> Tensor:
-        x = activate(self.project_in(clips))
+        x = activate(self.project_in(clips), SLOPE)
         for block in self.blocks:
             x = block(x)
-        x = activate(self.last(append_deviation(x))).mean(2)
-        x = activate(self.hidden(x.flatten(1)))
+        x = activate(self.last(append_deviation(x)), SLOPE).mean(2)
+        x = activate(self.hidden(x.flatten(1)), SLOPE)
         scores: Tensor = self.score(x)
         return scores[:, 0]
 
 
 class TemporalBlock(nn.Module):
-    """[B, C, n, H, W] -> [B, C', n', H / 2, W / 2], n' = n - 2 where n > 2, else n: a DownsampleBlock in 3D."""
+    """[B, C, n, H, W] -> [B, C', n', H / 2, W / 2], n' = n - 2 where n > 2, else n: a DownsampleBlock in 3D.
+
+    The skip path's kernel always has three frames; CCVS's code has one where time is not shortened.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = EqualizedConv3d(inputs, inputs, (3, 3, 3))
-        self.blur = Blur()
+        self.blur = Blur(padding=2)
         self.second = EqualizedConv3d(inputs, outputs, (3, 3, 3), stride=2)
-        self.downsample = Blur(stride=2)
+        self.downsample = Blur(padding=1, stride=2)
         self.skip = EqualizedConv3d(inputs, outputs, (3, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         shorten = x.shape[2] > 2
-        inner = activate(self.first(x))
-        inner = activate(self.second(_blur_frames(self.blur, inner), shorten))
+        inner = activate(self.first(x), SLOPE)
+        inner = activate(self.second(_blur_frames(self.blur, inner), shorten), SLOPE)
         return (inner + self.skip(_blur_frames(self.downsample, x), shorten)) / math.sqrt(2)
 
 
 class EqualizedConv3d(nn.Module):
-    """EqualizedConv2d in 3D: [B, C, n, H, W] -> [B, C', n, H / stride, W / stride]; time has no stride."""
+    """EqualizedConv2d in 3D, which pads height and width only without a stride; time has no stride, and is padded."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int, int], *, stride: int = 1, bias: bool = True
@@ -135,11 +132,11 @@ class EqualizedConv3d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.scale = 1 / math.sqrt(inputs * math.prod(kernel))
         self.stride = (1, stride, stride)
+        self.padding = [size // 2 if stride == 1 else 0 for size in kernel[1:]]
 
     def forward(self, x: Tensor, shorten: bool = False) -> Tensor:
-        """With `shorten`, time is not padded: a kernel of three frames leaves n - 2."""
-        time, height, width = (size // 2 for size in self.weight.shape[2:])
-        padding = (0 if shorten else time, height, width)
+        """[B, C, n, H, W] -> [B, C', n, H', W']. With `shorten` time is not padded: n' = n - 2 for 3 frames."""
+        padding = (0 if shorten else self.weight.shape[2] // 2, *self.padding)
         return functional.conv3d(x, self.weight * self.scale, self.bias, self.stride, padding)
 
 

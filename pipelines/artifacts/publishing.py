@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tokenreel.data.cache.documents import ORIGIN, PLAN, ROOT, SOURCES, CacheDocuments
@@ -15,6 +16,7 @@ from tokenreel.data.cache.verify import verify_cache
 from tokenreel.errors import HubError
 from tokenreel.hub import CARD_FILE, CONFIG_FILE, MODEL_FILES
 from tokenreel.pipelines.artifacts.verification import verify_model
+from tokenreel.pipelines.common.progress import progress
 from tokenreel.repositories import RepoType, Upload
 
 DOWNLOADS: dict[RepoType, tuple[str, ...]] = {  # glob patterns of what may be an artifact's file
@@ -60,7 +62,7 @@ def _model(path: Path) -> Artifact:
 
 
 def _cache(path: Path) -> Artifact:
-    verify_cache(path)
+    verify_cache(path, partial(progress, what="verify", unit="file"))
     cache = TokenCache.open(path)
     documents = CacheDocuments.load(path).files().keys()
     upload = Upload(

@@ -19,10 +19,12 @@ _CLASSES: dict[str, type[VideoTokenizer] | type[Prior] | type[Controls]] = {
 
 
 def verify_run(path: Path) -> dict[str, Any]:
-    """Verifies all checkpoints and the exported model. Raises CheckpointError or HubError if one is damaged."""
+    """Verifies all checkpoints and the exported models. Raises CheckpointError or HubError if one is damaged."""
     checkpoints = [verify_checkpoint(folder) for folder in list_checkpoints(path / "checkpoints")]
-    exported = verify_model(path) if (path / "config.json").is_file() else None
-    return {"path": str(path), "intact": True, "checkpoints": len(checkpoints), "exported": exported is not None}
+    exported, best = (
+        (folder / "config.json").is_file() and verify_model(folder)["intact"] for folder in (path, path / "best")
+    )
+    return {"path": str(path), "intact": True, "checkpoints": len(checkpoints), "exported": exported, "best": best}
 
 
 def verify_checkpoint(path: Path) -> dict[str, Any]:

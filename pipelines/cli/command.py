@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, NoReturn
 
 import click
@@ -41,12 +42,13 @@ class RequestCommand(click.Command):
         if quiet:
             silence()
             os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported
-        with _interrupt_ends_at_once():
-            run = self.command.load()
-        summary = run(request)
+        with redirect_stdout(sys.stderr):  # trackers print; standard output is for the summary
+            with _interrupt_ends_at_once():
+                run = self.command.load()
+            summary = run(request)
         if os.environ.get("RANK", "0") == "0":  # of several launched processes only the first prints
-            text = json.dumps(summary, indent=2) if as_json else visible("\n".join(summary_lines(summary)))
-            click.echo(text)
+            lines = [summary[request.verbatim]] if request.verbatim in summary else summary_lines(summary)
+            click.echo(json.dumps(summary, indent=2) if as_json else visible("\n".join(lines)))
         return QUARANTINED if summary.get("quarantined") else 0
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

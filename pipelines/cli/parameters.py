@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from tokenreel.config import preset_names
 from tokenreel.pipelines.requests.fields import Request, RequestField, fields_of
 
 NONE = "none"  # an empty list, where a list is one value
+COMPLETIONS = {"presets": preset_names}
 METAVARS = {int: "N", float: "X", Path: "PATH"}  # of values whose flag states no other; else the flag in capitals
 
 
@@ -28,7 +30,8 @@ def parameters_of(request: type[Request]) -> dict[str, list[click.Parameter]]:
 def _parameter(field: RequestField) -> click.Parameter:
     option = field.option
     if option.positional:
-        return click.Argument([field.name], type=_type(field.type, field), required=field.required)
+        kind = _type(field.type, field)
+        return click.Argument([field.name], type=kind, required=field.required, shell_complete=_completion(field))
     if field.type is bool:
         return click.Option([option.flag, field.name], is_flag=True, help=option.help)
     several = (field.is_tuple and not option.separated) or field.is_mapping
@@ -43,7 +46,16 @@ def _parameter(field: RequestField) -> click.Parameter:
         callback=_callback(field),
         metavar=None if field.choices else metavar_of(field),  # click lists the choices
         help=option.help,
+        shell_complete=_completion(field),
     )
+
+
+def _completion(field: RequestField) -> Callable[[click.Context, click.Parameter, str], list[str]] | None:
+    """What a shell offers for a value; None: what click does by itself for paths and choices."""
+    if field.option.complete is None:
+        return None
+    values = COMPLETIONS[field.option.complete]
+    return lambda _, __, start: [value for value in values() if value.startswith(start)]
 
 
 def metavar_of(field: RequestField) -> str:

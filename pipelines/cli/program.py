@@ -46,7 +46,10 @@ program = make_program(COMMANDS)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: runs the command line (or `arguments`) and leaves the process with its exit code."""
-    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+    _keep_stdout_to_ourselves()
+    code = run_command(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout = sys.stderr  # for what libraries print when the process ends
+    sys.exit(code)
 
 
 def tokenize_dataset() -> NoReturn:
@@ -78,6 +81,17 @@ def run_command(arguments: list[str]) -> int:
         if "--debug" in arguments:
             raise
         return _fail(str(error), USAGE if isinstance(error, ConfigError) else FAILED)
+
+
+def _keep_stdout_to_ourselves() -> None:
+    """Lets descriptor 1 be standard error, to which C libraries and the processes of trackers then print.
+
+    No effect where standard output is closed, or whoever calls from Python has put something in its place.
+    """
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        ours = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = os.fdopen(ours, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def _usage_hint(error: click.ClickException) -> str:

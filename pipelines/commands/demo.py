@@ -28,7 +28,6 @@ VIDEOS, FRAMES, SIZE = 480, 32, 64  # of Tabletop
 WORKERS = 2  # processes that tokenize
 GIVEN = 1  # frames
 TOP_K = 5  # after so short a training the tail of the distribution is mostly error
-SPECULATE = 8  # tokens; affects speed only
 CLIPS, SAMPLES = 3, 3  # held-out clips that are continued, and samples of each
 
 
@@ -79,7 +78,6 @@ def _run(request: DemoRequest, out: Path) -> dict[str, Any]:
         given_frames=GIVEN,
         seed=seed,
         top_k=TOP_K,
-        speculate=SPECULATE,
     )
     stages.run("samples", "sample", sample.run, sampling)
     decoding = DecodeRequest(tokens=samples, tokenizer=str(tokenizer), out=out / "decoded")

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import torch
 
+from tokenreel.pipelines.common.device import usable_cores
 from tokenreel.pipelines.requests.program import DoctorRequest
 from tokenreel.pipelines.training.precision import bf16_conv3d_is_right
 
@@ -38,7 +39,7 @@ def run(_: DoctorRequest) -> dict[str, Any]:
 def _compute() -> dict[str, Any]:
     cuda = range(torch.cuda.device_count())
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "bf16_matrix_units": torch.cpu._is_amx_tile_supported(),

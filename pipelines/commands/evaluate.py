@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
-from tokenreel.pipelines.common.prior_clips import PriorClips
+from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.generation.given_tokens import require_same_controls
 from tokenreel.pipelines.requests.training import EvaluateRequest
@@ -69,7 +70,7 @@ def _open_cache(request: EvaluateRequest, prior: Prior) -> TokenCache:
 def _given_frames(request: EvaluateRequest, prior: Prior) -> int:
     if request.given_frames is not None:
         return request.given_frames
-    return int(prior.about.get("scores", {}).get("given_frames", prior.spec.frames_encoded_alone or 1))
+    return int(prior.about.get("scores", {}).get("given_frames", default_given_frames(prior)))
 
 
 def _bits_of(clips: PriorClips, rows: np.ndarray, device: torch.device) -> Bits:
@@ -89,9 +90,11 @@ def _scores(clips: PriorClips, bits: Bits) -> dict[str, float | int | None]:
     tokens = int((~given).sum())
     means = {name: round(float(values.mean() / tokens), 4) for name, values in bits.items() if name != ROWS}
     count = len(bits[ROWS])
+    own = means.pop(OWN)
     return {
         "tokens_per_clip": tokens,
-        "bits_per_code": means.pop(OWN),
+        "bits_per_code": own,
+        "nats_per_code": round(own * math.log(2), 4),
         "standard_error": round(float(bits[OWN].std(ddof=1) / tokens / count**0.5), 4) if count > 1 else None,
         **{f"bits_per_code_{name}": mean for name, mean in means.items()},
         "bits_per_clip": round(float(bits[OWN].mean()), 1),

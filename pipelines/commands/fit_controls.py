@@ -18,7 +18,7 @@ from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
-from tokenreel.data.video.probe import DecodeFailure
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.pipelines.common.device import cpu_threads
@@ -72,9 +72,9 @@ def run(request: FitControlsRequest) -> dict[str, Any]:
     }
 
 
-def _usual_rate(probes: Iterable[Probe]) -> float | None:
+def _usual_rate(probes: Iterable[Probe | None]) -> float | None:
     """Frames per second that most of the videos have; None where frames carry no times."""
-    rates = [probe.frame_rate for probe in probes if not isinstance(probe, DecodeFailure)]
+    rates = [probe.frame_rate for probe in probes if isinstance(probe, VideoProbe)]
     counted = Counter(round(rate, 3) for rate in rates if rate is not None)
     return counted.most_common(1)[0][0] if counted else None
 

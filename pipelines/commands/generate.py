@@ -14,6 +14,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.folders import fresh_folder
+from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.decoding.tokens_to_video import decode_pieces, frame_rate_of, require_context, write_clips
 from tokenreel.pipelines.generation.cascade import (
     generate_tokens,
@@ -21,16 +22,10 @@ from tokenreel.pipelines.generation.cascade import (
     load_priors,
     sampled_controls,
 )
-from tokenreel.pipelines.generation.checks import check_generation
+from tokenreel.pipelines.generation.checks import check_generation, require_given_frames
 from tokenreel.pipelines.generation.config import generation_config
-from tokenreel.pipelines.generation.control_inputs import encode_control_inputs, has_control_inputs
-from tokenreel.pipelines.generation.given_frames import (
-    TrueFrames,
-    encode_true_frames,
-    end_frame,
-    first_frames,
-    given_rate,
-)
+from tokenreel.pipelines.generation.control_inputs import encode_control_inputs
+from tokenreel.pipelines.generation.given_frames import TrueFrames, encode_true_frames, end_frame, first_frames
 from tokenreel.pipelines.generation.given_tokens import given_tokens, require_controls
 from tokenreel.pipelines.requests.generation import GenerateRequest
 from tokenreel.priors.base import Prior
@@ -47,13 +42,14 @@ def run(request: GenerateRequest) -> dict[str, Any]:
     config = generation_config(request)
     priors, tokenizer = _load(request)
     frames = config.frames or priors[0].spec.frames
-    controls = _encode_controls(request, priors, tokenizer, frames)
+    require_given_frames(priors[0].spec, request.given_frames)
+    require_controls(priors, [END] if request.end else [])
+    first = first_frames(tokenizer, request.video, request.given_frames)
+    controls = _encode_controls(request, priors, tokenizer, frames, first.frame_rate)
     sampled = sampled_controls(priors)
     names = [*(name for name in controls if name not in sampled), *([END] if request.end else [])]
     check_generation(priors, config, names)
-    true_frames = TrueFrames(
-        first_frames(tokenizer, request.video, request.given_frames), end_frame(tokenizer, request.end, frames)
-    )
+    true_frames = TrueFrames(first.frames, end_frame(tokenizer, request.end, frames))
     given, end = true_frames.for_decoding(tokenizer, request.context)
     require_context(tokenizer, frames, request.context, 0 if given is None else len(given), end is not None)
     fresh_folder(request.out)
@@ -80,13 +76,11 @@ def _load(request: GenerateRequest) -> tuple[list[Prior], VideoTokenizer]:
 
 
 def _encode_controls(
-    request: GenerateRequest, priors: Sequence[Prior], tokenizer: VideoTokenizer, frames: int
+    request: GenerateRequest, priors: Sequence[Prior], tokenizer: VideoTokenizer, frames: int, rate: float | None
 ) -> dict[str, Tensor]:
-    """Tokens [1, t, h, w, q] by control stream. Raises ConfigError and DataError for controls that do not fit."""
-    require_controls(priors, [END] if request.end else [])
-    rate = None
-    if has_control_inputs(request):
-        rate = given_rate(tokenizer, request.video, request.given_frames)
+    """Tokens [1, t, h, w, q] by control stream, beside given frames of `rate` frames per second. Raises ConfigError and
+    DataError for controls that do not fit.
+    """
     controls = encode_control_inputs(priors, tokenizer.spec, request, frames, request.given_frames, rate)
     _require_start_of_sampled_controls(priors, controls, request.given_frames)
     return controls
@@ -108,7 +102,7 @@ def _write(
     """Decodes tokens [N, t, h, w, q] by stream into one file per sample."""
     paths = [request.out / f"{number:06d}.{request.format}" for number in range(request.num)]
     shared = true_frames.for_decoding(tokenizer, request.context)
-    for first in range(0, request.num, request.batch):
+    for first in progress(range(0, request.num, request.batch), "decode", "batch"):
         batch = paths[first : first + request.batch]
         part = {name: stream[first : first + request.batch].cpu().numpy() for name, stream in tokens.items()}
         given, end = (None if frames is None else np.repeat(frames[None], len(batch), 0) for frames in shared)

@@ -76,7 +76,7 @@ def _inspect_cache(path: Path, request: InspectRequest) -> dict[str, Any]:
 def _describe_cache(cache: TokenCache) -> dict[str, Any]:
     sources = cache.plan["videos"]
     splits = sorted({source.get("split", "") for source in sources} - {""})
-    labels = cache.column("label")[cache.rows(stride=1)]
+    labels = cache.labels(cache.rows(stride=1))
     return {
         "path": str(cache.path),
         "kind": f"token cache of {cache.kind}",

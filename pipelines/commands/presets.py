@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
@@ -12,47 +13,102 @@ from torch import nn
 
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.spec import TokenSpec
+from tokenreel.pipelines.common.commented_yaml import yaml_lines
 from tokenreel.pipelines.common.preset_tokens import preset_spec
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
-from tokenreel.priors.base import Prior, build_prior, levels_of, part_of_level
-from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
+from tokenreel.priors.base import PRIORS, Prior, build_prior, levels_of, part_of_level
+from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
+from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS
+
+Sections = dict[str, Any]  # configurations, and mappings of names to them
 
 
 def run(request: ListPresetsRequest | ShowPresetRequest) -> dict[str, Any]:
     """All presets, or one of them. Raises ConfigError for an unknown name."""
-    return _show(request.name) if isinstance(request, ShowPresetRequest) else _list()
+    if isinstance(request, ListPresetsRequest):
+        return _list()
+    return {request.verbatim: _yaml(request.name)} if request.verbatim else _show(request.name)
 
 
 def _list() -> dict[str, Any]:
-    """Each preset's name with its description and its sections."""
-    return {name: {"about": _description(name), "sections": list(load_preset(name))} for name in preset_names()}
+    """Each preset's name with its description, its sections, and the number of parameters of each network."""
+    return {
+        name: {
+            "about": " ".join(description(name).split()),
+            "sections": list(preset := load_preset(name)),
+            "parameters": _count_parameters(preset),
+        }
+        for name in preset_names()
+    }
 
 
-def _description(name: str) -> str:
-    """The first sentence at the preset's top after the command lines."""
-    text = (resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml").read_text()
-    comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-    words = " ".join(line for line in comments if line and not line.startswith("tokenreel "))
-    return re.split(r"(?<!et al)\. |\.$", words)[0]
+def description(name: str) -> str:
+    """The prose of a preset's opening comment, with what time and hardware it takes where that is known; commands and
+    indented lines, which count parameters, are omitted.
+    """
+    text = (resources.files("tokenreel.pipelines") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line[2:] for line in comment if not line.startswith(("# tokenreel ", "#  ")))
 
 
 def _show(name: str) -> dict[str, Any]:
-    """The resolved sections of the preset, `training` of each stage, and the number of `parameters` of each network."""
+    """The resolved sections of the preset, its `tokens`, and the number of `parameters` of each network."""
     preset = load_preset(name)
-    networks = build_on_meta(preset)
-    shown: dict[str, Any] = {}
+    spec = preset_spec(preset)
+    shown = {section: _plain(part) for section, part in resolved_sections(name).items()}
+    return {**shown, **({"tokens": spec.to_json()} if spec else {}), "parameters": _count_parameters(preset)}
+
+
+def _yaml(name: str) -> str:
+    """A file for `--config` with every field of the preset."""
+    about = "\n".join(f"# {line}".rstrip() for line in description(name).splitlines())
+    parts = ["\n".join(yaml_lines({section: part})) for section, part in resolved_sections(name).items()]
+    return f"# {name}: all fields. Edit them, and give the file by --config FILE in place of --preset.\n" + "\n\n".join(
+        [about, *parts]
+    )
+
+
+def resolved_sections(name: str) -> Sections:
+    """The sections of a preset as configurations, with `training` divided into its stages and levels."""
+    preset, sections = load_preset(name), Sections()
     if "data" in preset:
-        shown["data"] = to_mapping(from_mapping(DataConfig, preset["data"], "data"))
-    if networks:
-        spec = next(iter(networks.values())).spec
-        shown["tokens"] = spec.to_json()
-    shown |= {section: to_mapping(network.config) for section, network in networks.items()}
-    shown["training"] = {stage: _training(name, stage) for stage in networks}
-    shown["parameters"] = {section: _parameters(network) for section, network in networks.items()}
-    return shown
+        sections["data"] = from_mapping(DataConfig, preset["data"], "data")
+    if "tokenizer" in preset:
+        sections["tokenizer"] = TOKENIZERS.config(preset["tokenizer"], "tokenizer")
+    if "controls" in preset:
+        controls = preset["controls"].items()
+        sections["controls"] = {name: CONTROL_ENCODERS.config(entry, f"controls.{name}") for name, entry in controls}
+    if "tokens" in preset:
+        sections["tokens"] = from_mapping(TokenSpec, preset["tokens"], "tokens").to_json()
+    training = Sections()
+    if "tokenizer" in preset:
+        section = resolve(name, None, (), {}, "tokenizer")["training"]
+        training["tokenizer"] = tokenizer_training(section, "training.tokenizer")
+    if "prior" in preset:
+        sections["prior"] = _of_levels(preset, lambda level: PRIORS.config(part_of_level(preset["prior"], level)))
+        training["prior"] = _of_levels(preset, lambda level: _prior_training(name, level))
+    return {**sections, "training": training}
+
+
+def _of_levels(preset: Mapping[str, Any], part: Callable[[str | None], Any]) -> Any:
+    """The part of the preset's one prior, or a mapping of its levels to theirs."""
+    levels = levels_of(preset["prior"])
+    return part(None) if levels == [None] else {level: part(level) for level in levels}
+
+
+def _prior_training(name: str, level: str | None) -> PriorTrainingConfig:
+    section = resolve(name, None, (), {}, "prior", level)["training"]
+    return from_mapping(PriorTrainingConfig, section, f"training.{_name('prior', level)}")
+
+
+def _plain(section: Any) -> Any:
+    if dataclasses.is_dataclass(section):
+        return to_mapping(section)
+    return {name: _plain(part) for name, part in section.items()} if isinstance(section, Mapping) else section
 
 
 def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior]:
@@ -73,13 +129,9 @@ def _name(stage: str, level: str | None) -> str:
     return stage if level is None else f"{stage}.{level}"
 
 
-def _training(name: str, network: str) -> dict[str, Any]:
-    stage, _, level = network.partition(".")
-    section = resolve(name, None, (), {}, stage, level or None)["training"]
-    path = f"training.{network}"
-    if stage == "tokenizer":
-        return to_mapping(tokenizer_training(section, path))
-    return to_mapping(from_mapping(PriorTrainingConfig, section, path))
+def _count_parameters(preset: Mapping[str, Any]) -> dict[str, int]:
+    """By network: `tokenizer`, `prior`, or `prior.LEVEL`."""
+    return {name: _parameters(network) for name, network in build_on_meta(preset).items()}
 
 
 def _parameters(network: nn.Module) -> int:

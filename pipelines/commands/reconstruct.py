@@ -33,7 +33,7 @@ def run(request: ReconstructRequest) -> dict[str, Any]:
     require_context(tokenizer, tokenizer.spec.frames, context, given)
     folders = [out / name for name in ("original", "reconstructed", "side_by_side")]
     with DecodePool(request.data, workers=1) as pool:
-        plan = plan_of(pool, data_config_of(tokenizer))
+        plan = plan_of(pool, data_config_of(tokenizer), limit=request.limit)
         split = request.split or ("validation" if len(plan.rows("validation")) else None)
         rows = plan.rows(split)[: request.num]
         if not len(rows):

@@ -54,10 +54,9 @@ def run(request: RepairRequest) -> dict[str, Any]:
 
 def _damaged_shards(path: Path, writer: CacheWriter, documents: CacheDocuments) -> list[int]:
     """The shards that differ from what was sealed, or, in an unfinished cache, from what was committed."""
-    missing = set(writer.pending())
-    committed = frozenset(range(documents.header.shards)) - missing
+    committed = writer.committed()
     damaged = {damage.shard for damage in find_damage(path, documents.header, committed)}
-    return sorted(damaged | missing if documents.cache_id else damaged)
+    return sorted(damaged | set(writer.pending()) if documents.cache_id else damaged)
 
 
 def _job(request: RepairRequest, documents: CacheDocuments) -> TokenizeJob:

@@ -19,12 +19,13 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import BY_REQUEST, TOO_SHORT, Plan
+from tokenreel.data.plan import BY_REQUEST, REQUESTED, TOO_SHORT, Plan, requested_exclusions
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.numpy_files import read_foreign_tokens
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import Framing, TokenSpec
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken, with_contents
@@ -52,6 +53,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
         return import_tokens(Path(request.data), request.out)
     job = _job(request, request.tokenizer)
     tokenizer, controls = job.load_tokenizer(), job.load_controls()
+    loading = time.perf_counter() - started
     source = open_source(request.data)
     tables = table_hashes(source, controls)
     plan = _plan(request, source, clip_config(request, tokenizer.spec), tables)
@@ -62,7 +64,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     header = _header(job, tokenizer, controls, plan, tables, request.whole_videos)
     if request.dry_run:
         about = {**describe_splits(source, plan), "inventory": inventory}
-        return {**estimate(tokenizer, job, header, request.workers), **about}
+        return {**estimate(job, header, plan, request, time.perf_counter() - started, loading), **about}
     writer = CacheWriter.create(request.out, header, plan.to_json(), {**_origin(request), "inventory": inventory})
     tally = TokenizingStats(header, request.max_bad_fraction)
     cache_id = _fill_and_seal(request, job, writer, tally, tokenizer.collapse_advice)
@@ -99,7 +101,8 @@ def clip_config(request: TokenizeRequest, spec: TokenSpec) -> DataConfig:
 def _job(request: TokenizeRequest, tokenizer: str) -> TokenizeJob:
     device = str(choose_device(request.device))
     revisions = (request.revision, request.controls_revision)
-    return make_job(request.out, tokenizer, request.data, device, request.precision, request.controls, *revisions)
+    places = (request.out, tokenizer, request.data)
+    return make_job(*places, device, request.precision, request.controls, *revisions, request.decoders)
 
 
 def _fill_and_seal(
@@ -123,23 +126,32 @@ def _fill_and_seal(
 def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tables: Mapping[str, str]) -> Plan:
     """The plan of `out` if it has one, so that a restart reads no video twice; else a new one."""
     if not holds_cache(request.out):
-        with DecodePool(source.location, request.workers) as pool:
-            return with_contents(plan_of(pool, config, exclude=request.exclude), source)
+        probes = None if request.dry_run else probes_beside(request.out)
+        with DecodePool(source.location, request.workers * request.decoders, probes) as pool:
+            return with_contents(plan_of(pool, config, exclude=request.exclude, limit=request.limit), source)
     started = CacheDocuments.load(request.out)
     plan = Plan.from_json(started.plan)
     plan.require_source(source)
     require_same_tables(request.out, started.header, tables)
-    _require_same_flags(request, plan, config)
+    _require_same_flags(request, plan, source, config)
     return plan
 
 
-def _require_same_flags(request: TokenizeRequest, plan: Plan, config: DataConfig) -> None:
-    excluded = {name for name, reason, _ in plan.excluded if reason == BY_REQUEST}
-    if plan.config != config or excluded != set(request.exclude):
+def _require_same_flags(request: TokenizeRequest, plan: Plan, source: VideoSource, config: DataConfig) -> None:
+    planned = {name: reason for name, reason, _ in plan.excluded if reason in REQUESTED}
+    wanted = requested_exclusions(source.entries, request.exclude, request.limit)
+    if plan.config != config or planned != wanted:
         raise ConfigError(
-            f"{request.out} was started with {plan.config}, excluding {sorted(excluded) or 'no video'}; this is "
-            f"{config}, excluding {sorted(request.exclude) or 'no video'}. Give the same flags, or a new folder"
+            f"{request.out} was started with {plan.config}, {_requested(planned)}; this is {config}, "
+            f"{_requested(wanted)}. Give the same flags, or a new folder"
         )
+
+
+def _requested(excluded: Mapping[str, str]) -> str:
+    """In words."""
+    names = sorted(name for name, reason in excluded.items() if reason == BY_REQUEST)
+    over = len(excluded) - len(names)
+    return f"excluding {names or 'no video'}" + (f" and {over} by --limit" if over else "")
 
 
 def _require_few_bad_videos(plan: Plan, limit: float) -> None:

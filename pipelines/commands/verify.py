@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tokenreel.data.cache.verify import verify_cache
 from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
+from tokenreel.pipelines.common.progress import progress
 from tokenreel.pipelines.requests.artifacts import VerifyRequest
 
 
@@ -14,7 +16,7 @@ def run(request: VerifyRequest) -> dict[str, Any]:
     path = request.path
     kind = artifact_kind(path)
     if kind is ArtifactKind.CACHE:
-        return verify_cache(path)
+        return verify_cache(path, partial(progress, what="verify", unit="file"))
     from tokenreel.pipelines.artifacts.verification import (  # these import torch
         verify_checkpoint,
         verify_model,

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.order import evenly_spaced
 from tokenreel.metrics.codes import CodeCounter
@@ -23,8 +21,7 @@ def count_tokens(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
     In a cache of whole videos a row is a code step. Raises CacheError if a row is damaged.
     """
     tokens_per_row = sum(math.prod(layout.row_shape) for layout in cache.header.streams.values())
-    valid = np.flatnonzero(cache.column("valid") == 1)
-    rows = evenly_spaced(valid, min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
+    rows = evenly_spaced(cache.valid_rows(), min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
     counters = {stream.name: CodeCounter(stream.codebook_size, stream.codebooks) for stream in cache.spec.streams}
     batch = max(1, TOKENS_AT_ONCE // tokens_per_row)
     for first in range(0, len(rows), batch):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 
+import psutil
 import torch
 
 from tokenreel.errors import ConfigError
@@ -37,9 +39,26 @@ def _device_count(kind: str) -> int:
     return torch.accelerator.device_count() if own is not None and own.type == kind else 0
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ran_out_of_memory(error: Exception) -> bool:
     """Whether Python or torch, on any device, could not allocate memory. On CPUs torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far that were allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextlib.contextmanager

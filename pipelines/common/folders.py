@@ -24,6 +24,9 @@ def fresh_folder(path: Path, flag: str = "--out") -> Path:
     return path
 
 
+RUN_FILE = "run.json"  # of a run folder: the command, its data and its configuration
+
+
 class ArtifactKind(Enum):
     CACHE = "token cache"
     RUN = "training run"
@@ -34,7 +37,7 @@ class ArtifactKind(Enum):
 _MARKER_FILES = (  # runs before models, because a run folder also holds the exported model
     (ArtifactKind.CACHE, "zarr.json"),
     (ArtifactKind.CACHE, "plan.json"),
-    (ArtifactKind.RUN, "run.json"),
+    (ArtifactKind.RUN, RUN_FILE),
     (ArtifactKind.CHECKPOINT, "state.json"),
     (ArtifactKind.MODEL, "config.json"),
 )

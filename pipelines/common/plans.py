@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from tokenreel.data.decoding.pool import DecodePool
-from tokenreel.data.plan import BY_REQUEST, Plan, make_plan
+from tokenreel.data.plan import REQUESTED, Plan, make_plan, requested_exclusions
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.inventory import Inventory
@@ -18,10 +18,14 @@ from tokenreel.pipelines.common.progress import progress
 Probe = VideoProbe | DecodeFailure
 
 
-def probe_videos(pool: DecodePool) -> Iterator[Probe]:
-    """What the containers of all videos say, in order. Raises DataError where the source itself fails."""
-    count = len(pool.source.entries)
-    return progress(pool.probe(range(count)), "plan", "video", total=count)
+def probe_videos(pool: DecodePool, skip: Container[str] = ()) -> Iterator[Probe | None]:
+    """What the containers of all videos say, in order; None of those whose id is in `skip`, which are not opened.
+
+    Raises DataError where the source itself fails.
+    """
+    wanted = [index for index, entry in enumerate(pool.source.entries) if entry.id not in skip]
+    found = progress(pool.probe(wanted), "plan", "video", total=len(wanted))
+    return (None if entry.id in skip else next(found) for entry in pool.source.entries)
 
 
 def with_contents(plan: Plan, source: VideoSource) -> Plan:
@@ -32,13 +36,20 @@ def with_contents(plan: Plan, source: VideoSource) -> Plan:
 
 
 def plan_of(
-    pool: DecodePool, config: DataConfig, probes: Iterable[Probe] | None = None, exclude: Sequence[str] = ()
+    pool: DecodePool,
+    config: DataConfig,
+    probes: Iterable[Probe | None] | None = None,
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Plan:
-    """The plan of the pool's videos, without those of `exclude`; `probes` where they are at hand.
+    """The plan of the pool's videos, without those of `exclude`, and with `limit` of the others; `probes` where they
+    are at hand.
 
     Raises what `make_plan` raises.
     """
-    return make_plan(pool.source, config, probe_videos(pool) if probes is None else probes, exclude)
+    if probes is None:
+        probes = probe_videos(pool, requested_exclusions(pool.source.entries, exclude, limit))
+    return make_plan(pool.source, config, probes, exclude, limit)
 
 
 def inventory_of(source: VideoSource, plan: Plan) -> dict[str, Any]:
@@ -69,7 +80,7 @@ def require_all_taken(source: VideoSource, plan: Plan) -> None:
 
 
 def _excluded(plan: Plan, with_requested: bool) -> Inventory:
-    reasons = {reason for _, reason, _ in plan.excluded if with_requested or reason != BY_REQUEST}
+    reasons = {reason for _, reason, _ in plan.excluded if with_requested or reason not in REQUESTED}
     return Inventory.of({reason: [name for name, why, _ in plan.excluded if why == reason] for reason in reasons})
 
 
@@ -83,4 +94,5 @@ def _validation(source: VideoSource, plan: Plan) -> str:
     if "validation" in splits:
         return "as the data state it"
     of = "train, as the data have no validation split" if "train" in splits else "the videos, which state no split"
-    return f"{len(held_out)} videos, held out of {of} (data.validation={plan.config.validation:g})"
+    count = f"{len(held_out)} video{'s' * (len(held_out) > 1)}"
+    return f"{count}, held out of {of} (data.validation={plan.config.validation:g})"

@@ -22,6 +22,11 @@ SCORING_BATCH = 8  # clips
 Batch = dict[str, Tensor]  # tokens [n, t, h, w, q] by stream
 
 
+def default_given_frames(prior: Prior) -> int:
+    """The number of first frames that are given where nobody says how many."""
+    return prior.spec.frames_encoded_alone or 1
+
+
 class PriorClips:
     """Clips of `cache` for `prior`, the first `given_frames` of each given.
 

@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 from tokenreel.config import TYPE_KEY, load_preset, load_yaml, merge, parse_yaml
 from tokenreel.errors import ConfigError, nearest_name, shown
+from tokenreel.pipelines.common.folders import RUN_FILE
 
 SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "training")
+COUNTED = "parameters"  # what `presets show` adds to the sections
+MODEL_SECTIONS = ("tokenizer", "prior")  # kinds of saved models whose configuration is a section
 STAGES = ("tokenizer", "prior", "generator")  # parts that `training:` may have
 
 
@@ -37,7 +40,7 @@ def resolve(
     """
     layers = [load_preset(preset)] if preset is not None else []
     if config_file is not None:
-        layers.append(load_yaml(config_file))
+        layers.append(load_sections(config_file))
     layers.append(read_assignments(assignments))
     layers += [_nested(name.split("."), value) for name, value in flags.items() if value is not None]
     sections: dict[str, Any] = {}
@@ -51,6 +54,27 @@ def resolve(
     for layer in layers:
         training = merge(training, _training(layer.get("training") or {}, stage, level, levels))
     return {**sections, "training": training}
+
+
+def load_sections(path: Path) -> dict[str, Any]:
+    """The sections in a file of settings. It may also be what `presets show --json` prints, a run folder or its
+    run.json, or the config.json of a saved model.
+
+    Raises ConfigError as `load_yaml`.
+    """
+    if (path / RUN_FILE).is_file():
+        path = path / RUN_FILE
+    document = load_yaml(path)
+    config = document.get("config")
+    if isinstance(config, Mapping) and "command" in document:  # of a run, whose training is that of one stage
+        stage = str(document["command"]).removeprefix("train-")
+        document = {**config, "training": {stage: config.get("training") or {}}}
+    elif isinstance(config, Mapping) and document.get("kind") in MODEL_SECTIONS:
+        spec = document.get("spec") or {}
+        clips = {name: spec[name] for name in ("framing", "frames") if name in spec}
+        others = {"data": clips} if document["kind"] == "tokenizer" else {"tokens": spec}
+        document = {document["kind"]: dict(config), **others}
+    return {name: section for name, section in document.items() if name != COUNTED}
 
 
 def require_section(sections: Mapping[str, Any], name: str) -> Any:

@@ -88,10 +88,14 @@ class Scorer:
 
     def compute(self) -> dict[str, Any]:
         """Those of `ReconstructionScores`, `compression` (the fraction of the bits that the tokens save) and
-        `codebook_usage`: the fraction of each level's codebooks in use, and their perplexity.
+        `codebook_usage`: the fraction of each level's codebooks in use, and their perplexity, over how many tokens:
+        few clips use few codes.
         """
         usage = {
-            name: [{"used": round(use.used, 4), "perplexity": round(use.perplexity, 1)} for use in counter.usage()]
+            name: [
+                {"used": round(use.used, 4), "perplexity": round(use.perplexity, 1), "tokens_counted": use.counted}
+                for use in counter.usage()
+            ]
             for name, counter in self.counters.items()
         }
         pixels = {name: round(value, 4) for name, value in self._pixels.compute().items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.sources.pictures import SUFFIXES, is_animation, read_picture
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
-from tokenreel.data.video.probe import DecodeFailure, resample_indices
+from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import DataError
 
 READ_AHEAD = 4  # clips
@@ -53,8 +54,8 @@ class FrameRequest:
 
 def clip_positions(cache: TokenCache, rows: np.ndarray) -> list[ClipPosition]:
     """The positions of the rows' clips; for samples, those of the clips that they continue."""
-    sources = [cache.plan["videos"][source] for source in cache.column("source")[rows].tolist()]
-    firsts = cache.column("first_frame")[rows].tolist()
+    sources = [cache.plan["videos"][source] for source in cache.column("source", rows).tolist()]
+    firsts = cache.column("first_frame", rows).tolist()
     return [
         ClipPosition(source.get("video", source["id"]), source.get("first_frame", first))
         for source, first in zip(sources, firsts, strict=True)
@@ -78,21 +79,30 @@ def open_true_frames(request: FrameRequest, positions: Sequence[ClipPosition]) -
         one_file = len(numbers) == 1 and not Path(request.location).is_dir()
         if one_file and not all(position.video in numbers for position in positions):
             positions = [ClipPosition(next(iter(numbers)), 0)] * len(positions)
-        reads = _read_requests(pool, request, positions, numbers)
+        probes = _probe(pool, request, [position.video for position in positions], numbers)
+        reads = _read_requests(probes, request, positions, numbers)
         yield lambda clips: _read(pool, request, reads[clips])
 
 
-def frames_of_file(request: FrameRequest) -> np.ndarray:
-    """uint8 [n, H, W, 3]: the requested frames of the one video or picture at the location. Raises DataError."""
+class FileFrames(NamedTuple):
+    frames: np.ndarray  # uint8 [n, H, W, 3]
+    frame_rate: float | None  # frames per second of the video itself; None for a picture
+
+
+def frames_of_file(request: FrameRequest) -> FileFrames:
+    """The requested frames of the one video or picture at the location, which is opened once. Raises DataError."""
     if Path(request.location).is_dir():
         raise DataError(f"{request.flag} {request.location} is a folder: give one video file or picture")
     if _is_picture(request.location):
-        return _picture(request)
+        return FileFrames(_picture(request), None)
     with DecodePool(request.location, workers=1) as pool:
         names = [entry.id for entry in pool.source.entries]
         if len(names) > 1:
             raise request.error(f"it holds {len(names)} videos: give one video file or picture")
-        return _read(pool, request, _read_requests(pool, request, [ClipPosition(names[0], 0)], {names[0]: 0}))[0]
+        (name,), numbers = names, {names[0]: 0}
+        probes = _probe(pool, request, [name], numbers)
+        reads = _read_requests(probes, request, [ClipPosition(name, 0)], numbers)
+        return FileFrames(_read(pool, request, reads)[0], probes[name].frame_rate)
 
 
 def _is_picture(location: str) -> bool:
@@ -112,10 +122,13 @@ def _picture(request: FrameRequest) -> np.ndarray:
 
 
 def _read_requests(
-    pool: DecodePool, request: FrameRequest, positions: Sequence[ClipPosition], numbers: Mapping[str, int]
+    probes: Mapping[str, VideoProbe],
+    request: FrameRequest,
+    positions: Sequence[ClipPosition],
+    numbers: Mapping[str, int],
 ) -> list[ReadRequest]:
     """One per position; equal positions share one."""
-    shown = _timelines(pool, request, list(dict.fromkeys(position.video for position in positions)), numbers)
+    shown = {video: resample_indices(probe, request.framing.frame_rate) for video, probe in probes.items()}
     made = {
         position: ReadRequest(
             numbers[position.video], _source_frames(shown[position.video], position, request), request.framing
@@ -125,21 +138,22 @@ def _read_requests(
     return [made[position] for position in positions]
 
 
-def _timelines(
+def _probe(
     pool: DecodePool, request: FrameRequest, videos: Sequence[str], numbers: Mapping[str, int]
-) -> dict[str, np.ndarray]:
-    """int64 [m] by video: the source frame at each tick."""
+) -> dict[str, VideoProbe]:
+    """The probe of each of the videos."""
+    videos = list(dict.fromkeys(videos))
     for video in videos:
         if video not in numbers:
             near = difflib.get_close_matches(video, numbers, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise request.error(f"none of its {len(numbers)} videos is {video!r}; {hint}Give the clips' own data set")
-    shown = {}
+    probes = {}
     for video, probe in zip(videos, pool.probe([numbers[video] for video in videos]), strict=True):
         if isinstance(probe, DecodeFailure):
             raise request.error_of(video, str(probe)) from probe
-        shown[video] = resample_indices(probe, request.framing.frame_rate)
-    return shown
+        probes[video] = probe
+    return probes
 
 
 def _source_frames(shown: np.ndarray, position: ClipPosition, request: FrameRequest) -> np.ndarray:

@@ -119,15 +119,27 @@ def generate_tokens(priors: Sequence[Prior], given: Mapping[str, Tensor], config
 
 
 def _batches(priors: Sequence[Prior], given: Mapping[str, Tensor], config: GenerationConfig) -> Iterator[Samples]:
-    with Progress(config.num, "sample", "video") as bar:
+    with Progress(config.num * _tokens_to_sample(priors, given, config), "sample", "token") as bar:
         for first in range(0, config.num, config.batch):
             ids = torch.arange(first, min(first + config.batch, config.num))
-            yield _generate_batch(priors, {name: indices[ids] for name, indices in given.items()}, config, ids)
-            bar.advance(len(ids))
+            yield _generate_batch(priors, {name: indices[ids] for name, indices in given.items()}, config, ids, bar)
+
+
+def _tokens_to_sample(priors: Sequence[Prior], given: Mapping[str, Tensor], config: GenerationConfig) -> int:
+    """Of each sample, by all priors."""
+    count = 0
+    for prior in priors:
+        for stream in map(prior.spec.stream, prior.predicts):
+            per_step = stream.positions // stream.grid[0]
+            runs = prior.spec.runs_with_video(stream)
+            steps = prior.spec.steps_of_frames(config.frames or prior.spec.frames, stream) if runs else stream.grid[0]
+            known = prior.spec.given_stream(stream) or stream  # of a `window` tokenizer: encoded alone, not predicted
+            count += per_step * (steps - (given[known.name].shape[1] if known.name in given else 0))
+    return count
 
 
 def _generate_batch(
-    priors: Sequence[Prior], given: Mapping[str, Tensor], config: GenerationConfig, ids: Tensor
+    priors: Sequence[Prior], given: Mapping[str, Tensor], config: GenerationConfig, ids: Tensor, bar: Progress
 ) -> Samples:
     """The samples `ids`, by one prior after the other. Priors of levels share the seed, as random numbers belong to
     (seed, sample, token); each control prior has a seed of its own.
@@ -138,7 +150,7 @@ def _generate_batch(
         frames = config.frames or prior.spec.frames
         sampling = sampling_for(prior, priors, config.sampling, given)
         seed = config.seed if prior.predicts_frames else config.seed + 1 + priors.index(prior)
-        part = sample_video(prior, start, frames, sampling, seed=seed, samples=ids)
+        part = sample_video(prior, start, frames, sampling, seed=seed, samples=ids, on_tokens=bar.advance)
         tokens |= {name: with_given_steps(prior.spec, name, found, tokens) for name, found in part.tokens.items()}
         nats = part.nats | nats  # a stream that an earlier prior sampled keeps its own
         forwards, sampled = forwards + part.forwards, sampled + part.tokens_sampled

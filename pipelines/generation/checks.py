@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 
 import torch
 
-from tokenreel.data.spec import END, END_STEP
+from tokenreel.data.spec import END, END_STEP, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.generation.cascade import cascade_spec, sampling_for
 from tokenreel.pipelines.generation.config import GenerationConfig
@@ -20,22 +21,26 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
     not sample, and for guidance that the given `controls` do not allow.
     """
     spec = priors[0].spec
-    if not 0 <= config.given_frames <= spec.frames:
-        raise ConfigError(
-            f"--given-frames (={config.given_frames}) must be between 0 and {spec.frames}, the frames of a clip"
-        )
-    _check_streams(priors, config)
-    given = set(controls)
-    for prior in priors:
-        require_guidable(prior, sampling_for(prior, priors, config.sampling, controls).guidance, given)
-        _check_windows(prior, config, with_end=END in controls and END in prior.reads)
-        given |= set(prior.predicts)
+    require_given_frames(spec, config.given_frames)
     if spec.time == "window":
         priors[0].given_frames(config.given_frames)  # only so many were also encoded without those after them
         if config.frames not in (None, spec.frames):
             raise ConfigError(
                 f"--frames (={config.frames}) must be {spec.frames}, its default: this tokenizer encodes whole clips"
             )
+    _check_streams(priors, config)
+    given = set(controls)
+    for prior in priors:
+        _check_learned(prior, config.given_frames, f"--given-frames (={config.given_frames})")
+        require_guidable(prior, sampling_for(prior, priors, config.sampling, controls).guidance, given)
+        _check_windows(prior, config, with_end=END in controls and END in prior.reads)
+        given |= set(prior.predicts)
+
+
+def require_given_frames(spec: TokenSpec, count: int) -> None:
+    """Raises ConfigError for a number of given frames that a clip of `spec` does not have."""
+    if not 0 <= count <= spec.frames:
+        raise ConfigError(f"--given-frames (={count}) must be between 0 and {spec.frames}, the frames of a clip")
 
 
 def _check_streams(priors: Sequence[Prior], config: GenerationConfig) -> None:
@@ -48,6 +53,16 @@ def _check_streams(priors: Sequence[Prior], config: GenerationConfig) -> None:
             )
 
 
+def _check_learned(prior: Prior, given_frames: int, what: str) -> None:
+    """Raises ConfigError where a prior would have to generate frames that were always given in its training."""
+    if given_frames < prior.trained_given_frames:
+        names = " and ".join(repr(name) for name in prior.predicts)
+        raise ConfigError(
+            f"{what}, but the prior of {names} was trained with {prior.trained_given_frames} given: it has not learned "
+            "the tokens of these. Give more, or train it with a smaller training.given_frames"
+        )
+
+
 def _check_windows(prior: Prior, config: GenerationConfig, with_end: bool) -> None:
     """Raises ConfigError for frames, a window stride or an end frame that the windows of the video do not allow."""
     spec = prior.spec
@@ -56,7 +71,9 @@ def _check_windows(prior: Prior, config: GenerationConfig, with_end: bool) -> No
     frames = config.frames or spec.frames
     streams = map(spec.stream, (*prior.reads, *prior.predicts))
     running = [stream for stream in streams if spec.runs_with_video(stream)]
-    next(window_spans(spec, running, frames, config.sampling.window_stride))
+    for span in itertools.islice(window_spans(spec, running, frames, config.sampling.window_stride), 1, 2):
+        stride = f"--window-stride (={spec.frames - span.overlap})"
+        _check_learned(prior, span.overlap, f"{stride} leaves {span.overlap} frames given in later windows")
     if with_end:
         token, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
         require_end_in_windows(prior, {END: token, END_STEP: token.long() + last}, frames)

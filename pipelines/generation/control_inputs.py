@@ -20,11 +20,6 @@ from tokenreel.tokenizers.controls.controls import Controls
 _FLAGS = {"class": "--class", "state": "--states", "sound": "--sound"}  # by type of control
 
 
-def has_control_inputs(inputs: ControlInputs) -> bool:
-    """Whether a control is given that is encoded by fitted controls: any but the end frame."""
-    return bool(_by_type(inputs) or inputs.control)
-
-
 def encode_control_inputs(
     priors: Sequence[Prior],
     spec: TokenSpec,
@@ -39,7 +34,7 @@ def encode_control_inputs(
     Raises ConfigError where no control, or not just one, is meant, and where the priors were trained without it or with
     another one; DataError where an input does not fit its control.
     """
-    if not has_control_inputs(inputs):
+    if not (_by_type(inputs) or inputs.control):
         if inputs.controls is not None:
             raise ConfigError(
                 f"--controls {inputs.controls} has no effect on its own: give --class, --states, --sound or --control "

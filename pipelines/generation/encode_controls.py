@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tokenreel.data.controls.frame_table import read_table
 from tokenreel.data.controls.inputs import ClassSource, ControlInput, ControlSource, TableSource
-from tokenreel.data.controls.sound import read_sound, resample, windows
+from tokenreel.data.controls.sound import sound_range, windows
+from tokenreel.data.controls.sound_reader import SoundReader
 from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 from tokenreel.tokenizers.controls.controls import Controls
@@ -45,10 +46,9 @@ def _read(source: ControlSource, value: str, frames: int) -> ControlInput:
         return value
     if isinstance(source, TableSource):
         return _table(Path(value), source.columns, frames)
-    samples, rate = _sound(Path(value))
-    return windows(
-        resample(samples, rate, source.rate), source.rate, np.arange(frames) / source.frame_rate, source.samples
-    )
+    times = np.arange(frames) / source.frame_rate
+    _, end = sound_range(source.rate, times, source.samples)
+    return windows(_sound(Path(value), source.rate, end), source.rate, times, source.samples)
 
 
 def _table(path: Path, columns: tuple[str, ...], frames: int) -> np.ndarray:
@@ -58,8 +58,10 @@ def _table(path: Path, columns: tuple[str, ...], frames: int) -> np.ndarray:
     return values
 
 
-def _sound(path: Path) -> tuple[np.ndarray, int]:
+def _sound(path: Path, rate: int, stop: int) -> np.ndarray:
+    """The samples before `stop` at `rate` samples per second."""
     try:
-        return read_sound(path)
+        with SoundReader(path, rate=rate) as reader:
+            return reader.read(0, stop)
     except DecodeFailure as failure:
         raise DataError(f"its sound cannot be read: {failure}") from failure

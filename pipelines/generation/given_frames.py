@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.spec import END
-from tokenreel.data.video.probe import DecodeFailure
-from tokenreel.pipelines.decoding.true_frames import FrameRequest, frames_of_file
+from tokenreel.pipelines.decoding.true_frames import FileFrames, FrameRequest, frames_of_file
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
@@ -35,29 +33,22 @@ class TrueFrames:
         return given, end
 
 
-def first_frames(tokenizer: VideoTokenizer, video: Path | None, count: int) -> np.ndarray:
-    """uint8 [count, H, W, 3]: the first frames of the file, framed and timed for the tokenizer."""
+def first_frames(tokenizer: VideoTokenizer, video: Path | None, count: int) -> FileFrames:
+    """The first `count` frames of the file, framed and timed for the tokenizer. Their rate is None where it is not
+    known: without a resampled rate one frame, or none, has no rate.
+    """
     framing = tokenizer.spec.framing
     if video is None:
-        return np.empty((0, framing.height, framing.width, 3), np.uint8)
-    return frames_of_file(FrameRequest("--video", str(video), np.arange(count), framing))
-
-
-def given_rate(tokenizer: VideoTokenizer, video: Path | None, count: int) -> float | None:
-    """Frames per second of the first `count` frames, as the tokenizer sees them; None where it is not known."""
-    resampled = tokenizer.spec.framing.frame_rate
-    if resampled or video is None or count < 2:
-        return resampled
-    with DecodePool(str(video), workers=1) as pool:
-        probe = next(iter(pool.probe([0])))
-    return None if isinstance(probe, DecodeFailure) else probe.frame_rate  # reading the frames raises the failure
+        return FileFrames(np.empty((0, framing.height, framing.width, 3), np.uint8), framing.frame_rate)
+    found = frames_of_file(FrameRequest("--video", str(video), np.arange(count), framing))
+    return FileFrames(found.frames, framing.frame_rate or (found.frame_rate if count > 1 else None))
 
 
 def end_frame(tokenizer: VideoTokenizer, end: Path | None, frames: int) -> np.ndarray | None:
     """uint8 [1, H, W, 3]: the picture `end`, or the last of the first `frames` frames of a video."""
     if end is None:
         return None
-    return frames_of_file(FrameRequest("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing))
+    return frames_of_file(FrameRequest("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing)).frames
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> 
     """
     config = from_mapping(TabletopConfig, json.loads((videos / CONFIG_FILE).read_text()))
     rows = cache.rows("validation")
-    firsts = cache.column("first_frame")[rows]
+    firsts = cache.column("first_frame", rows)
     bits = []
     for video, first in zip(cache.source_ids(rows), firsts.tolist(), strict=True):
         clip = tabletop_clip(config, int(Path(video).stem))

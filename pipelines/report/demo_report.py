@@ -170,9 +170,8 @@ def _tokenizer_curves(run: Path) -> dict[str, Line]:
 
 def _prior_curves(run: Path) -> dict[str, Line]:
     """bits/code in training and on held-out clips; the counted baselines as horizontal lines."""
-    curves = _curves(run, {"train/nats_per_code": "training", "validation/bits_per_code": "held out"})
-    steps, nats = curves["training"]
-    curves["training"] = (steps, [value / np.log(2) for value in nats])
+    curves = _curves(run, {"train/bits_per_code": "training", "validation/bits_per_code": "held out"})
+    steps, _ = curves["training"]
     counted = {
         "validation/bits_per_code_temporal_bigram": "temporal bigram prior",
         "validation/bits_per_code_unigram": "unigram prior",

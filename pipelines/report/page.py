@@ -66,7 +66,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self._title)}</title>'
-        path.write_text(f"{head}<style>{STYLE}</style><body>{''.join(self._parts)}</body></html>")
+        path.write_text(f"{head}<style>{STYLE}</style><body>{''.join(self._parts)}</body></html>", encoding="utf-8")
 
     def _figure(self, source: str, caption: str) -> None:
         text = html.escape(caption)

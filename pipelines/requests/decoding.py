@@ -11,6 +11,7 @@ from tokenreel.pipelines.requests.shared import (
     DATA,
     DEVICE,
     FORMAT,
+    LIMIT,
     OUT,
     REVISION,
     TOKENIZER,
@@ -67,6 +68,7 @@ class ReconstructRequest(Request):
 
     tokenizer: str = option(*TOKENIZER)
     data: str = option(*DATA)
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
     out: Path = option(*OUT)
     num: int = option("--num", "Number of clips.", default=16, minimum=1)
     split: Split | None = option(

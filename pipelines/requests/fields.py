@@ -31,6 +31,7 @@ class Option:
     maximum: float | None = None
     metavar: str | None = None
     separated: bool = False  # a tuple given as one value with commas, "none" if it is empty
+    complete: Literal["presets"] | None = None  # the values that a shell offers
 
     def check_range(self, value: float) -> None:
         """Raises ConfigError for a value out of range."""
@@ -52,9 +53,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def argument(name: str, *, default: Any = dataclasses.MISSING) -> Any:
-    """A field that is a positional argument, required without a default; the request's docstring says what it is."""
-    return dataclasses.field(default=default, metadata={_KEY: Option(name, "", positional=True)})
+def argument(name: str, *, default: Any = dataclasses.MISSING, **form: Any) -> Any:
+    """A field that is a positional argument, required without a default; the request's docstring says what it is.
+    `form`: further fields of `Option`.
+    """
+    return dataclasses.field(default=default, metadata={_KEY: Option(name, "", positional=True, **form)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, argument))
@@ -67,10 +70,16 @@ class Request:
     """What a command is asked to do. The docstring of a member is the command's help.
 
     Raises ConfigError, naming the flag, for a value of another type or out of range. A string stands for a path, with ~
-    for the home folder, and a list for a tuple.
+    for the home folder, and a list for a tuple. A string that begins with ~/ is in the home folder too, whatever its
+    flag, as places of data and models are strings.
     """
 
     heading: ClassVar[str] = "Options"  # of the fields that the class declares, in `--help`
+
+    @property
+    def verbatim(self) -> str | None:
+        """The key of the summary that is printed as it is, in place of the summary; None: the summary is printed."""
+        return None
 
     def __post_init__(self) -> None:
         for field in fields_of(type(self)):
@@ -171,9 +180,9 @@ def _checked(value: Any, field: RequestField) -> Any:
 
 
 def _typed(value: Any, kind: type, flag: str) -> Any:
-    if kind is Path and isinstance(value, str):
+    if isinstance(value, str) and (kind is Path or (kind is str and value.startswith("~/"))):
         try:
-            return Path(value).expanduser()  # a shell leaves the ~ of --out=~/x as it is
+            return kind(Path(value).expanduser())  # a shell leaves the ~ of --out=~/x as it is
         except RuntimeError as error:
             raise ConfigError(
                 f"{flag} (={value}): there is no such home folder; write ./{value} for a folder here"

@@ -66,10 +66,11 @@ class SamplingOptions(Request):
         default=1.0,
         minimum=0,
     )
-    speculate: int = option(
+    speculate: int | None = option(
         "--speculate",
-        "Speculative decoding: tokens drafted per step from the previous frame (0: off). Exact; affects speed only.",
-        default=0,
+        "Speculative decoding: tokens drafted per step from the previous frame (0: off). Exact; affects speed only. "
+        "Default: as many as pay, by how many were accepted so far.",
+        default=None,
         minimum=0,
     )
     window_stride: int = option(

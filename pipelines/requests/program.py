@@ -18,7 +18,7 @@ class DemoRequest(Request):
     out: Path = option(*OUT)
     seed: int = option(*SEED, default=0, minimum=0)
     data: str | None = option("--data", "Videos of your own. Default: synthetic Tabletop videos.", default=None)
-    preset: str = option("--preset", "Preset to train.", default="gpt-tabletop-tiny")
+    preset: str = option("--preset", "Preset to train.", default="gpt-tabletop-tiny", complete="presets")
 
 
 @request
@@ -44,7 +44,16 @@ class ShowPresetRequest(Request):
     Also shows the sizes of its networks.
     """
 
-    name: str = argument("NAME")
+    name: str = argument("NAME", complete="presets")
+    yaml: bool = option(
+        "--yaml",
+        "Print a file for --config instead, with what each field means and its default: edit it, and give it back.",
+        default=False,
+    )
+
+    @property
+    def verbatim(self) -> str | None:
+        return "yaml" if self.yaml else None
 
 
 @request

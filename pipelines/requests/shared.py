@@ -22,4 +22,8 @@ CONTEXT = (
 )
 FORMAT = ("--format", "File format of the videos.")
 STRICT = ("--strict", "Fail if anything at --data is skipped: unused files, unlisted or unreadable or short videos.")
+LIMIT = (
+    "--limit",
+    "Use only N of the videos, spread evenly over their names, to try a large data set. Default: all.",
+)
 DRY_RUN = ("--dry-run", "Estimate time, memory and disk space without writing anything.")

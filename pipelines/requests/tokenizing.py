@@ -7,15 +7,17 @@ from typing import Literal
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, argument, fields_of, option, request
-from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, OUT, SPLIT, STRICT, Split
+from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, LIMIT, OUT, SPLIT, STRICT, Split
 
 ExportFormat = Literal["webdataset"]
 Precision = Literal["fp32", "bf16"]
-WORKERS = ("--workers", "Processes, each with a decoder of its own; affects speed only.")
+WORKERS = ("--workers", "Processes that encode, each with decoding processes of its own; affects speed only.")
 OF_VIDEOS = (
     "controls",
     "num_shards",
+    "decoders",
     "exclude",
+    "limit",
     "clip_stride",
     "whole_videos",
     "strict",
@@ -46,6 +48,13 @@ class TokenizeRequest(Request):
     )
     out: Path = option("--out", "Cache to write, or to continue.")
     workers: int = option(*WORKERS, default=1, minimum=1)
+    decoders: int = option(
+        "--decoders",
+        "Decoding processes for each of the --workers: more where one GPU encodes faster than one process decodes; "
+        "affects speed only.",
+        default=1,
+        minimum=1,
+    )
     shard_index: int = option(
         "--shard-index", "Which of the --num-shards parts this call writes.", default=0, minimum=0
     )
@@ -58,6 +67,7 @@ class TokenizeRequest(Request):
         "--revision", "Branch, tag or commit of the tokenizer's repository. Default: its main branch.", default=None
     )
     exclude: tuple[str, ...] = option("--exclude", "Id of a video to exclude. Repeatable.", default=())
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
     clip_stride: int | None = option(
         "--clip-stride",
         "Frames from the start of one clip to the start of the next. Default: the clip length, so clips do not "

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.requests.fields import Request, option, request
-from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, OUT, REVISION, SPLIT, STRICT, Split
+from tokenreel.pipelines.requests.shared import CACHE, DATA, DEVICE, DRY_RUN, LIMIT, OUT, REVISION, SPLIT, STRICT, Split
 
 WORKERS = ("--workers", "Processes that decode videos (0: decode in the main process).")
 
@@ -18,8 +18,15 @@ class SettingsOptions(Request):
 
     heading: ClassVar[str] = "Settings"
 
-    preset: str | None = option("--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None)
-    config: Path | None = option("--config", "YAML file merged over the preset.", default=None)
+    preset: str | None = option(
+        "--preset", "Name of a shipped preset; see `tokenreel presets list`.", default=None, complete="presets"
+    )
+    config: Path | None = option(
+        "--config",
+        "YAML file merged over the preset, as `tokenreel presets show NAME --yaml` prints one; or a run folder, or the "
+        "config.json of a saved model, whose settings are taken.",
+        default=None,
+    )
     assignments: tuple[str, ...] = option(
         "--set", "Override one field, e.g. prior.depth=2. Repeatable.", default=(), metavar="FIELD=VALUE"
     )
@@ -31,6 +38,13 @@ class TrainingOptions(SettingsOptions):
 
     out: Path = option("--out", "Run folder: configuration, metrics, checkpoints, samples and the trained model.")
     steps: int | None = option("--steps", "Optimizer steps. Default: the preset's.", default=None, minimum=1)
+    init_from: str | None = option(
+        "--init-from",
+        "Folder of a saved model, or its repository on the Hub, whose weights a new run starts with. Default: random "
+        "weights.",
+        default=None,
+    )
+    revision: str | None = option(*REVISION, default=None)
     device: str | None = option(*DEVICE, default=None)
     resume: str = option(
         "--resume",
@@ -39,9 +53,14 @@ class TrainingOptions(SettingsOptions):
     )
     seed: int | None = option("--seed", "Seed of the random numbers. Default: the preset's.", default=None, minimum=0)
     log_with: tuple[str, ...] = option(
-        "--log-with", "Tracker besides metrics.jsonl, e.g. tensorboard or wandb. Repeatable.", default=()
+        "--log-with", "Tracker besides metrics.jsonl: tensorboard, wandb, swanlab, ... Repeatable.", default=()
     )
     dry_run: bool = option(*DRY_RUN, default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revision is not None and self.init_from is None:
+            raise ConfigError(f"--revision (={self.revision}) is that of --init-from, which is not given: omit it")
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -59,7 +78,14 @@ class TrainTokenizerRequest(TrainingOptions):
 
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
+    clip_memory: float = option(
+        "--clip-memory",
+        "GiB of decoded clips that a process holds, read ahead or before; with less than two batches training waits.",
+        default=1.0,
+        minimum=0,
+    )
     strict: bool = option(*STRICT, default=False)
+    limit: int | None = option(*LIMIT, default=None, minimum=1)
 
 
 @request
@@ -86,6 +112,12 @@ class TrainPriorRequest(TrainingOptions):
     level: str | None = option(
         "--level", "Level to train a prior for, e.g. top, where the preset has one prior per level.", default=None
     )
+    tokenizer: str | None = option(
+        "--tokenizer",
+        "Folder of the cache's tokenizer, or its repository on the Hub, by which trackers show decoded samples. "
+        "Default: none.",
+        default=None,
+    )
 
 
 @request
@@ -96,7 +128,10 @@ class EvaluateRequest(Request):
     cache: Path = option(*CACHE)
     split: Split = option("--split", "Split whose clips are scored.", default="validation")
     given_frames: int | None = option(
-        "--given-frames", "Number of first frames that are given. Default: as in training.", default=None, minimum=0
+        "--given-frames",
+        "Number of first frames that are given. Default: as in the validation of its training.",
+        default=None,
+        minimum=0,
     )
     out: Path | None = option(
         "--out",

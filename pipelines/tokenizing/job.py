@@ -25,6 +25,7 @@ from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.data.spec import TokenSpec
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.hub import resolve
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.requests.tokenizing import Precision
@@ -52,6 +53,7 @@ class TokenizeJob:
     device: str
     precision: Precision
     controls: str | None = None  # folder
+    decoders: int = 1  # processes that decode for each one that encodes
 
     def load_tokenizer(self) -> VideoTokenizer:
         model = VideoTokenizer.from_pretrained(self.tokenizer)
@@ -59,6 +61,9 @@ class TokenizeJob:
 
     def load_controls(self) -> Controls | None:
         return None if self.controls is None else Controls.from_pretrained(self.controls)
+
+    def open_data(self) -> DecodePool:
+        return DecodePool(self.data, self.decoders, probes=probes_beside(Path(self.cache)))
 
 
 def make_job(
@@ -70,21 +75,22 @@ def make_job(
     controls: str | None = None,
     revision: str | None = None,
     controls_revision: str | None = None,
+    decoders: int = 1,
 ) -> TokenizeJob:
     """`tokenizer` and `controls` may be repositories on the Hub, at these revisions. Raises HubError like `resolve`."""
     tokenizer_folder = str(resolve(tokenizer, revision))
     controls_folder = None if controls is None else str(resolve(controls, controls_revision))
-    return TokenizeJob(str(cache), tokenizer_folder, data, device, precision, controls_folder)
+    return TokenizeJob(str(cache), tokenizer_folder, data, device, precision, controls_folder, decoders)
 
 
 def tokenize_shards(job: TokenizeJob, shards: Sequence[int]) -> Iterator[FilledShard]:
-    """Tokenizes `shards`: another process decodes ahead, this one encodes on one thread."""
+    """Tokenizes `shards`: other processes decode ahead, this one encodes on one thread."""
     tokenizer = job.load_tokenizer()
     documents = CacheDocuments.load(Path(job.cache))
     writer = CacheWriter(Path(job.cache), documents.header)
     encode = make_encoder(tokenizer, job)
     batch = documents.header.provenance["batch"]
-    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), job.open_data() as pool:
         plan = Plan.from_json(documents.plan)
         filler = ShardFiller(writer, plan, pool, encode, batch, job.load_controls())
         yield from filler.fill(shards)

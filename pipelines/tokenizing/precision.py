@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.pipelines.common.device import cpu_threads
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_encoder
@@ -18,10 +15,10 @@ SAMPLED_ROWS = 32
 def fraction_changed(job: TokenizeJob, plan: Plan) -> float:
     """The fraction of tokens, in the first rows of the cache, that differ in fp32."""
     cache = TokenCache.open(job.cache, allow_partial=True)
-    rows = np.flatnonzero(cache.column("valid") == 1)[:SAMPLED_ROWS].tolist()
+    rows = cache.valid_rows()[:SAMPLED_ROWS].tolist()
     encode = make_encoder(job.load_tokenizer(), dataclasses.replace(job, precision="fp32"))
     changed = total = 0
-    with cpu_threads(1), DecodePool(job.data, workers=1) as pool:
+    with cpu_threads(1), job.open_data() as pool:
         results = pool.read((plan.request(row) for row in rows), ahead=2)
         for row, result in zip(rows, results, strict=True):
             assert result.frames is not None  # it was decoded before

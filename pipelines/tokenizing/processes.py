@@ -13,11 +13,17 @@ from typing import Any
 
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.cache.fill import FilledShard
-from tokenreel.errors import DataError
+from tokenreel.errors import DataError, shown
 from tokenreel.pipelines.tokenizing.job import REGISTRIES, TokenizeJob, tokenize_shards
 from tokenreel.registry import registrations
 
 Message = dict[str, Any] | None  # a line of a worker's output; None: end of output
+# Ctrl-C is for this process, which then ends the workers.
+_OWN_GROUP: dict[str, Any]
+if sys.platform == "win32":
+    _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _OWN_GROUP = {"process_group": 0}
 
 
 def fill_shards(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterator[FilledShard]:
@@ -28,31 +34,28 @@ def fill_shards(job: TokenizeJob, shards: Sequence[int], workers: int) -> Iterat
     if min(workers, len(shards)) <= 1:
         yield from tokenize_shards(job, shards) if shards else ()
         return
-    processes = [_start(job, shards[worker::workers]) for worker in range(min(workers, len(shards)))]
+    processes = [start_worker(job, shards[worker::workers]) for worker in range(min(workers, len(shards)))]
     messages: queue.Queue[tuple[int, Message]] = queue.Queue()
     for number, process in enumerate(processes):
-        threading.Thread(target=_listen, args=(number, process, messages), daemon=True).start()
+        threading.Thread(target=listen, args=(number, process, messages), daemon=True).start()
     try:
         running = len(processes)
         while running:
             number, message = messages.get()
             if message is None:
                 running -= 1
-                _require_success(number, processes[number])
+                require_success(number, processes[number])
             elif "error" in message:
                 raise DataError(message["error"])
             else:
                 yield from_mapping(FilledShard, message, "message")
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                pipe.close()
+            end_worker(process)
 
 
-def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
+def start_worker(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
+    """A process that fills `shards` of the job's cache and writes a line for each; `end_worker` ends it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tokenreel.pipelines.tokenizing.worker"],
@@ -60,7 +63,7 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        process_group=0,  # Ctrl-C is for this process, which then ends them
+        **_OWN_GROUP,
     )
     assert process.stdin is not None
     order = {"job": to_mapping(job), "shards": list(shards), "registered": registrations(REGISTRIES)}
@@ -69,14 +72,26 @@ def _start(job: TokenizeJob, shards: Sequence[int]) -> subprocess.Popen[str]:
     return process
 
 
-def _listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tuple[int, Message]]) -> None:
+def end_worker(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tuple[int, Message]]) -> None:
+    """Puts each line of the worker's output, and None at its end, into the queue."""
     assert process.stdout is not None
     for line in process.stdout:
-        messages.put((number, json.loads(line)))
+        try:
+            messages.put((number, json.loads(line)))
+        except ValueError:  # printed by something that the worker imports first
+            messages.put((number, {"error": f"worker {number} wrote {shown(line)} instead of a message"}))
     messages.put((number, None))
 
 
-def _require_success(number: int, process: subprocess.Popen[str]) -> None:
+def require_success(number: int, process: subprocess.Popen[str]) -> None:
     code = process.wait()
     if code:
         how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}, see its message above"

@@ -21,21 +21,23 @@ from tokenreel.registry import register_again
 
 def main() -> int:
     """Returns the exit code. A UserError is written as a line with `error`."""
+    messages = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # keeps what a library prints out of the messages
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, args=(sys.stdin,), daemon=True).start()
     try:
         register_again(REGISTRIES, request["registered"])
         for filled in tokenize_shards(from_mapping(TokenizeJob, request["job"], "job"), request["shards"]):
-            _send(dataclasses.asdict(filled))
+            _send(messages, dataclasses.asdict(filled))
     except UserError as error:
-        _send({"error": str(error)})
+        _send(messages, {"error": str(error)})
         return 1
     return 0
 
 
-def _send(message: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+def _send(messages: TextIO, message: dict[str, object]) -> None:
+    messages.write(json.dumps(message) + "\n")
+    messages.flush()
 
 
 def _exit_with_parent(stream: TextIO) -> None:

@@ -25,10 +25,10 @@ from tokenreel.decoders.losses.discriminators import DiscriminatorConfig, ImageD
 from tokenreel.decoders.losses.perceptual import perceptual_loss
 from tokenreel.decoders.losses.perceptual_weights import PerceptualConfig, load_perceptual
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.losses import ReconstructionGuard
 from tokenreel.pipelines.training.optimizers import build_optimizer
-from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective, TokenizerTrainingConfig
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
 
@@ -52,7 +52,7 @@ class AdversarialConfig:
 
 
 @dataclass(frozen=True)
-class AdversarialTrainingConfig(TrainingConfig):
+class AdversarialTrainingConfig(TokenizerTrainingConfig):
     """The `training:` section of a tokenizer with perceptual or adversarial losses; whatever is null is not used."""
 
     perceptual: PerceptualConfig | None = None
@@ -83,15 +83,15 @@ class AdversarialTrainingConfig(TrainingConfig):
         return {name: config for name, config in named.items() if config is not None}
 
 
-def tokenizer_training(section: Mapping[str, Any], path: str = "training") -> TrainingConfig:
-    """Returns an AdversarialTrainingConfig if the section sets any field of its own, else a TrainingConfig.
+def tokenizer_training(section: Mapping[str, Any], path: str = "training") -> TokenizerTrainingConfig:
+    """Returns an AdversarialTrainingConfig if the section sets any field of its own, else a TokenizerTrainingConfig.
 
     Raises ConfigError as `from_mapping` does.
     """
-    plain = {field.name for field in dataclasses.fields(TrainingConfig)}
+    plain = {field.name for field in dataclasses.fields(TokenizerTrainingConfig)}
     own = {field.name for field in dataclasses.fields(AdversarialTrainingConfig)} - plain
-    config: TrainingConfig = from_mapping(
-        AdversarialTrainingConfig if own & section.keys() else TrainingConfig, section, path
+    config: TokenizerTrainingConfig = from_mapping(
+        AdversarialTrainingConfig if own & section.keys() else TokenizerTrainingConfig, section, path
     )
     return config
 
@@ -159,10 +159,10 @@ class AdversarialTokenizerObjective(TokenizerObjective):
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> ClipBatch:
         return ClipBatch(super().batch(rows, samples))
 
-    def losses(self, update: str, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, update: str, batch: ClipBatch, random: SampleRandom) -> dict[str, Tensor]:
         if update == DISCRIMINATORS:
             return self._discriminator_losses(batch.frame_pairs) if self._adversarial else {}
-        reconstruction = self.tokenizer(batch.video)
+        reconstruction = self.tokenizer(batch.video, random)
         losses = {**reconstruction.losses, **self._perceptual_losses(reconstruction, batch.video)}
         if self._adversarial:
             pairs = self._frame_pairs(reconstruction, batch.video)

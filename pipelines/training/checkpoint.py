@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:08d}"
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, protected: Path | None = None) -> Path:
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, protected: Collection[Path] = ()) -> Path:
     """Publishes a checkpoint in `folder`, then deletes all but the newest `keep` up to it. Returns its path.
 
-    Neither it nor `protected` is ever deleted, nor a later one, which can only be damaged.
+    Neither it nor one of `protected` is ever deleted, nor a later one, which can only be damaged.
 
     Raises CheckpointError if it cannot be written (full disk, read-only folder); earlier checkpoints are kept.
     """
@@ -71,7 +71,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, protected:
         ) from error
     older = [path for path in list_checkpoints(folder) if step_of(path) < checkpoint.step]
     for number, old in enumerate(older[: max(0, len(older) - (keep - 1))]):
-        if old != protected:  # renamed first, so that a kill leaves no half of a checkpoint
+        if old not in protected:  # renamed first, so that a kill leaves no half of a checkpoint
             old.rename(folder / f"{STAGING}pruned-{number}-{uuid.uuid4().hex}")
     clear_staging(folder)
     return final
@@ -105,13 +105,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state.pop("step"), tensors, state)
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, up_to: int | None = None) -> Checkpoint | None:
     """The newest intact checkpoint, or None if there are no checkpoints; damaged newer ones are skipped with a warning.
 
-    Raises CheckpointError if all checkpoints are damaged.
+    Only those of at most `up_to` steps count, where it is given. Raises CheckpointError if all of them are damaged.
     """
     damaged: list[str] = []
-    for path in reversed(list_checkpoints(folder)):
+    for path in reversed([path for path in list_checkpoints(folder) if up_to is None or step_of(path) <= up_to]):
         try:
             return read_checkpoint(path)
         except CheckpointError as error:

@@ -20,37 +20,50 @@ class TrainingConfig:
     steps: int = 1000  # optimizer steps
     batch: int = 16  # clips per step, over all processes and micro-steps
     accumulate: int = 1  # micro-steps per step (gradient accumulation)
-    optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
+    optimizer: Literal["adam", "adamw", "rmsprop"] = (
+        "adamw"  # AdamW decouples the weight decay; RMSprop has no second beta
+    )
     learning_rate: float = 3e-4  # peak of the schedule
     betas: tuple[float, float] = (0.9, 0.99)  # decay of the first and second moments; RMSprop: momentum and smoothing
     weight_decay: float = 0.0  # only of parameters with two or more dimensions
     warmup: int = 0  # steps until the learning rate reaches its peak
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: decays to zero at `steps`
+    decay_steps: int = 0  # last steps of a constant schedule, in which it falls linearly to zero (WSD); 0: none
     clip_norm: float | None = 1.0  # maximum gradient norm of an update; None: no clipping
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer state stay in fp32
     threads: int | None = None  # CPU threads per process, on which rounding depends; None: torch's default
     ema_decay: float = 0.0  # of the averaged weights, which are validated and exported; 0: no averaging
-    log_every: int = 10  # steps, as are the other intervals
-    checkpoint_every: int = 500
+    log_every: int = 10  # steps
+    checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest ones
-    validate_every: int = 500
+    validate_every: int = 500  # steps
     validation_clips: int = 64  # the first held-out clips
-    sample_every: int = 500
+    sample_every: int = 500  # steps
     sample_clips: int = 4  # the first held-out clips
-    seed: int = 0
-    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, trackio), besides metrics.jsonl
+    seed: int = 0  # of the initial weights, the order of clips and all random numbers
+    log_with: tuple[str, ...] = ()  # trackers of Accelerate (tensorboard, wandb, ...), besides metrics.jsonl
 
     def __post_init__(self) -> None:
         for name in AT_LEAST_ONE:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
         _require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
+        _require(0 <= self.decay_steps <= self.steps, "decay_steps", self.decay_steps, f"0 to steps (={self.steps})")
+        if self.decay_steps and self.schedule == "cosine":
+            raise ConfigError(
+                f"decay_steps (={self.decay_steps}) requires schedule: constant; a cosine falls by itself"
+            )
         _require(0 <= self.seed < 2**63, "seed", self.seed, "between 0 and 2^63 - 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "positive, or null")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+
+    @property
+    def decay_start(self) -> int | None:
+        """The number of steps before the last `decay_steps`: a run that is made longer continues from there."""
+        return self.steps - self.decay_steps if self.decay_steps else None
 
     def micro_batch(self, processes: int) -> int:
         """Clips per process and micro-step. Raises ConfigError if `batch` is not divisible."""

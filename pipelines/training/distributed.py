@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,15 +27,8 @@ T = TypeVar("T")
 
 
 def seed_from(*numbers: int) -> int:
-    """A 63-bit seed derived from `numbers`, such as (seed, step, update, micro-step, rank)."""
+    """A 63-bit seed derived from `numbers`, such as (seed, step, update, micro-step)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def seed_everything(device: torch.device, *numbers: int) -> torch.Generator:
-    """Seeds torch's global generators (which dropout uses) and returns a generator on `device` with the same seed."""
-    seed = seed_from(*numbers)
-    torch.manual_seed(seed)
-    return torch.Generator(device).manual_seed(seed)
 
 
 def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
@@ -82,7 +75,7 @@ def require_equal_replicas(tensors: Mapping[str, Tensor], accelerator: Accelerat
 
 class Processes:
     """What the processes of a run agree on, over a group of their CPUs: no device waits for it, and unlike the group of
-    the gradients it has no time limit, so that the main process may validate for as long as it takes.
+    the gradients it has no time limit, so that validation may take as long as it takes.
 
     All processes must call the methods in the same order.
     """
@@ -113,17 +106,33 @@ class Processes:
 
         If it raises, all processes do: the others UserError.
         """
-        result, error = None, None
-        if self._accelerator.is_main_process:
-            try:
-                result = action()
-            except Exception as raised:
-                error = raised
+        return self._agreed(action if self._accelerator.is_main_process else lambda: None)
+
+    def gather(self, action: Callable[[], T]) -> list[T]:
+        """Runs `action` in all processes. Returns the results of all in the main process, [] in the others. They travel
+        as pickles, between the processes of a run only.
+
+        If it raises in any, all processes do: the others UserError.
+        """
+        result, main = self._agreed(action), self._accelerator.is_main_process
+        if self.alone:
+            return [result]
+        results: list[Any] = [None] * self._accelerator.num_processes if main else []
+        dist.gather_object(result, results or None, group=self._group)
+        return results
+
+    def _agreed(self, action: Callable[[], T]) -> T:
+        """Runs `action`. Raises what it raises, and UserError where it raises in another process."""
+        result, error = cast(T, None), None
+        try:
+            result = action()
+        except Exception as raised:
+            error = raised
         failed = self.start_any(error is not None)()
         if error is not None:
             raise error
         if failed:
-            raise UserError("stopped with the main process, which says why")
+            raise UserError("stopped with another process, which says why")
         return result
 
 

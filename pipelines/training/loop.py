@@ -8,10 +8,10 @@ functions of the step, so that a run that was killed continues from its checkpoi
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from torch import Tensor
 from tokenreel.data.cache.files import staged_folder
 from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
-from tokenreel.pipelines.common.device import ran_out_of_memory
+from tokenreel.pipelines.common.device import peak_memory, ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
+from tokenreel.pipelines.training.best_model import BestModel
 from tokenreel.pipelines.training.checkpoint import Checkpoint, checkpoint_path, newest_checkpoint, write_checkpoint
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.distributed import (
@@ -32,7 +33,7 @@ from tokenreel.pipelines.training.distributed import (
     average_gradients,
     clip_gradients,
     require_equal_replicas,
-    seed_everything,
+    seed_from,
 )
 from tokenreel.pipelines.training.interrupt import Interrupt
 from tokenreel.pipelines.training.losses import Diverged, LossRecord, NonFiniteLoss
@@ -41,6 +42,10 @@ from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_le
 from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
+from tokenreel.pipelines.training.tracker_pictures import log_pictures
+from tokenreel.sample_random import SampleRandom
+
+GRADIENT_NORM = "gradient_norm_"  # before an update's name
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +65,8 @@ class Trainer:
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
+        self.shown: dict[str, str] = {}  # beside the count of steps: the loss of the last log, the last score
+        self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
             self.order.resume(folder.resume_from.state["order"])
             self.state.load(folder.resume_from.step, folder.resume_from.tensors)
@@ -81,7 +88,7 @@ class Trainer:
                 if vote.ask(interrupt.requested):
                     self._stop()
                 scores = self._run_periodic_tasks() or scores
-                bar.advance()
+                bar.advance(1, **self.shown)
             vote.close()
         self._export(scores)
         for alarm in self.objective.alarms:
@@ -90,11 +97,13 @@ class Trainer:
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
+            **({"resumed_from_step": first} if first else {}),
             "clips": clips,
             "seconds": round(seconds, 1),
             "clips_per_second": round(clips / seconds, 1),
             "parameters": self.state.count_parameters(),
             **scores,
+            **self.best.summary(),
             **({"alarms": list(self.objective.alarms)} if self.objective.alarms else {}),
         }
 
@@ -113,7 +122,7 @@ class Trainer:
             "epochs": round(clips / len(self.objective.rows), 2),
             "seconds_per_step": round(seconds, 4),
             "hours": round(seconds * self.config.steps / 3600, 3),
-            "memory_gb": round(_peak_memory(self.accelerator.device) / 1e9, 2),
+            "memory_gb": round(peak_memory(self.accelerator.device) / 1e9, 2),
             "disk_gb": round(checkpoint * (self.config.keep_checkpoints + 1) / 1e9, 3),
         }
 
@@ -121,41 +130,50 @@ class Trainer:
         started, losses = time.perf_counter(), dict[str, Tensor]()
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
-        batches = [self.objective.batch(*self._samples(step, micro)) for micro in micros]
-        self.objective.prefetch(np.concatenate([self._samples(step + 1, micro)[0] for micro in micros]))
+        batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
+        following = [np.concatenate([of(step + 1, micro) for micro in micros]) for of in (self._rows, self._samples)]
+        self.objective.prefetch(*following)
         for number, update in enumerate(self.objective.updates):
-            losses |= self._update(update, batches, (self.config.seed, step, number))
+            found = self._update(update, batches, number)
+            losses |= found
+            if number == 0:
+                self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
         self.record.add(losses, time.perf_counter() - started)
 
-    def _update(self, update: str, batches: list[Any], seed_parts: tuple[int, ...]) -> dict[str, Tensor]:
-        """Runs one update. Returns its losses, which are empty if the objective skips it in this step."""
+    def _update(self, update: str, batches: list[Any], number: int) -> dict[str, Tensor]:
+        """Runs the update of that number in the step. Returns its losses, none if the objective skips it."""
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(batches):
-            self._backward(update, batch, (*seed_parts, micro), losses)
+            seed, samples = self.config.seed, self._samples(self.state.step, micro)
+            torch.manual_seed(seed_from(seed, self.state.step, number, micro))  # alike in all processes
+            random = SampleRandom(seed_from(seed, number), samples, self.accelerator.device)
+            self._backward(update, batch, random, losses)
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
-            losses[f"gradient_norm_{update}"] = clip_gradients(parameters, self.config.clip_norm)
+            losses[f"{GRADIENT_NORM}{update}"] = clip_gradients(parameters, self.config.clip_norm)
             optimizer.step()
         return losses
 
-    def _samples(self, step: int, micro: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and sample numbers, int64 [n] each, of this process in a micro-step: a slice of the common order."""
+    def _rows(self, step: int, micro: int) -> np.ndarray:
+        """The rows, int64 [n], of `_samples`."""
+        return self.order.rows(int(self._samples(step, micro)[0]), self.micro_batch)
+
+    def _samples(self, step: int, micro: int) -> np.ndarray:
+        """Sample numbers, int64 [n], of this process in a micro-step: a slice of the common order."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         first = step * self.config.batch + (micro * processes + rank) * self.micro_batch
-        return self.order.rows(first, self.micro_batch), np.arange(first, first + self.micro_batch)
+        return np.arange(first, first + self.micro_batch)
 
-    def _backward(self, update: str, batch: Any, seed_parts: tuple[int, ...], sums: dict[str, Tensor]) -> None:
+    def _backward(self, update: str, batch: Any, random: SampleRandom, sums: dict[str, Tensor]) -> None:
         """Adds the gradients of a micro-step to the parameters and its losses to `sums`."""
-        device = self.accelerator.device
-        generator = seed_everything(device, *seed_parts, self.accelerator.process_index)
-        with mixed_precision(device, self.config.precision):
-            losses = self.objective.losses(update, batch, generator)
+        with mixed_precision(self.accelerator.device, self.config.precision):
+            losses = self.objective.losses(update, batch, random)
         if not losses:
             return
         scaled = {name: loss.float() / self.config.accumulate for name, loss in losses.items()}
@@ -174,7 +192,7 @@ class Trainer:
 
     def _run_periodic_tasks(self) -> dict[str, float]:
         """Logs, writes a checkpoint, validates and samples if they are due. Returns the scores if it validated."""
-        checkpoint = self._due(self.config.checkpoint_every)
+        checkpoint = self._due(self.config.checkpoint_every) or self.state.step == self.config.decay_start
         if checkpoint or self._due(self.config.validate_every) or self._due(self.config.log_every):
             self._flush()
         if checkpoint:  # first, because a validation may be long
@@ -190,10 +208,29 @@ class Trainer:
         """
         scores = dict[str, float]()
         if self._due(self.config.validate_every):
-            scores = self.processes.in_main(self._score_and_log) or {}
+            scores = self._score_and_log()
         if self._due(self.config.sample_every):
             self.processes.in_main(self._write_samples)
         return scores
+
+    def _score_and_log(self) -> dict[str, float]:
+        by_main = self.log is not None and self.log.last_validation == self.state.step  # the main process has the log
+        logged = self.processes.start_any(by_main)()  # by the run that this one resumes
+        if logged and self.state.step < self.config.steps:
+            return {}
+        scores = self._score()
+        if (name := self.objective.best_score) in scores:
+            self.shown[name] = f"{scores[name]:.4g}"
+        if not logged:
+            self.processes.in_main(lambda: self._write_scores(scores))
+        return scores
+
+    def _score(self) -> dict[str, float]:
+        """Validates, each process a part of the held-out clips. Returns the scores in the main process, else none."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        with self._evaluating():
+            parts = self.processes.gather(lambda: self.objective.score(rank, count))
+            return self.processes.in_main(lambda: self.objective.validate(parts)) or {}
 
     def _flush(self) -> None:
         """Checks and logs the losses since the last call; called before every checkpoint. Raises NonFiniteLoss and
@@ -205,7 +242,10 @@ class Trainer:
                 self.objective.check_losses(taken.first_step, taken.steps)
             except (NonFiniteLoss, Diverged) as error:
                 raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
-            means = {f"train/{name}": value for name, value in taken.means().items()}
+            losses = taken.means()
+            self.shown["loss"] = f"{sum(losses[name] for name in self.main_losses if name in losses):.4g}"
+            losses |= self.objective.in_other_units(losses)
+            means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
             means["clips_per_second"] = taken.steps_per_second * self.config.batch
             self.processes.in_main(lambda: self._write(means))
@@ -223,24 +263,16 @@ class Trainer:
             due = self.config.checkpoint_every
             return f"No model is exported: there is no checkpoint before step {due} (training.checkpoint_every)"
         self.state.load(checkpoint.step, checkpoint.tensors)
-        self._export(self.processes.in_main(self._score) or {})
+        self._export(self._score())
         return f"{self.folder.path} now holds the model of step {self.state.step}, its newest intact checkpoint"
 
     def _export(self, scores: dict[str, float]) -> None:
-        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
-
-        def export() -> None:
-            with self._evaluating():
-                self.objective.export(self.folder.path, {**about, "scores": scores})
-
-        self.processes.in_main(export)
+        self.processes.in_main(lambda: self._export_to(self.folder.path, scores))
 
     def _checkpoint(self) -> None:
         for network in self.state.networks.values():
             require_equal_replicas(network.state_dict(), self.accelerator)
         self.processes.in_main(self._write_checkpoint)
-
-    # The following are called in the main process only.
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -248,25 +280,23 @@ class Trainer:
         with _out_of_memory(advice), self.state.evaluating():
             yield
 
+    # The following are called in the main process only.
+
+    def _export_to(self, folder: Path, scores: dict[str, float]) -> None:
+        about = {"steps": self.state.step, "batch": self.config.batch, "data": self.objective.data_identity}
+        with self._evaluating():
+            self.objective.export(folder, {**about, **self.objective.origin, "scores": scores})
+
     def _write(self, values: dict[str, float]) -> None:
         if values:
             assert self.log is not None
             self.log.write(self.state.step, values)
             self.accelerator.log(values, step=self.state.step)
 
-    def _score(self) -> dict[str, float]:
-        with self._evaluating():
-            return self.objective.validate()
-
-    def _score_and_log(self) -> dict[str, float]:
-        assert self.log is not None
-        logged = self.log.last_validation == self.state.step  # by the run that this one resumes
-        if logged and self.state.step < self.config.steps:
-            return {}
-        scores = self._score()
-        if not logged:
-            self._write({f"validation/{name}": score for name, score in scores.items()})
-        return scores
+    def _write_scores(self, scores: dict[str, float]) -> None:
+        if self.best.is_beaten_by(scores):  # before the log, by which a resumed run knows that it was validated
+            self.best.replace(lambda folder: self._export_to(folder, scores))
+        self._write({f"validation/{name}": score for name, score in scores.items()})
 
     def _write_samples(self) -> None:
         """The folder of samples appears when it is complete; there is none where the objective writes nothing."""
@@ -274,15 +304,23 @@ class Trainer:
         if path.exists():  # written before the run was interrupted: the same samples
             return
         with self._evaluating(), staged_folder(path) as staging:
-            self.objective.write_samples(staging)
+            pictures = self.objective.write_samples(staging)
             if any(staging.iterdir()):
                 staging.rename(path)
+        log_pictures(self.accelerator, pictures, self.state.step)
+
+    @property
+    def _before_decay(self) -> Path | None:
+        """The checkpoint from which the run can be made longer."""
+        start = self.config.decay_start
+        return None if start is None else checkpoint_path(self.folder.checkpoints, start)
 
     def _write_checkpoint(self) -> None:
         consumed = self.state.step * self.config.batch
         plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
-        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, self.folder.chosen)
+        kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]
+        write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, kept)
 
 
 @contextmanager
@@ -294,10 +332,3 @@ def _out_of_memory(where: str) -> Iterator[None]:
         if not ran_out_of_memory(error):
             raise
         raise UserError(f"out of memory in {where} ({error})") from error
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes allocated on the GPU, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

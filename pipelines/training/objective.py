@@ -5,19 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from tokenreel.sample_random import SampleRandom
 
 MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
 
 
+HELD_OUT = ("held_out_clips", "held_out_videos")
+
+
 def held_out_counts(videos: Collection[object]) -> dict[str, float]:
     """What scores are of; `videos` are the videos of the held-out clips, one for each clip."""
-    return {"held_out_clips": len(videos), "held_out_videos": len(set(videos))}
+    return dict(zip(HELD_OUT, (len(videos), len(set(videos))), strict=True))
 
 
 def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
@@ -33,6 +38,11 @@ def held_out_alarms(videos: Collection[object]) -> tuple[str, ...]:
     )
 
 
+def part_of(rows: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """Consecutive `rows`, about as many in each part."""
+    return np.array_split(rows, parts)[part]
+
+
 class Objective(ABC):
     """Networks, their losses by name, and the order in which they are updated.
 
@@ -46,6 +56,9 @@ class Objective(ABC):
     updates: tuple[str, ...]  # names, in their order within a step; each has the optimizer of that name
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user
+    best_score: str | None = None  # the score of `validate` by which the best model is kept; None: none is kept
+    best_is_highest: bool = False
+    origin: Mapping[str, str] = MappingProxyType({})  # of the weights that the run starts with, for the model's card
 
     @property
     def averaged_networks(self) -> tuple[str, ...]:
@@ -60,6 +73,10 @@ class Objective(ABC):
         whenever losses are logged, and before each checkpoint. Raises Diverged if the run must stop.
         """
 
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Values that are logged beside the mean `losses`, and follow from them."""
+        return {}
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
         """An optimizer by update; its groups have `initial_lr`, which the schedule scales (see `build_optimizer`)."""
@@ -71,27 +88,36 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def losses(self, update: str, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, update: str, batch: Any, random: SampleRandom) -> dict[str, Tensor]:
         """Scalars by name, means over the batch, whose sum `update` minimises; empty: skip the update in this step.
 
-        Other random numbers come from `generator` (on the device) or torch's global generator, which are both seeded
-        for each call.
+        Random numbers come from `random`, which has some for each clip of the batch, whatever process it is in.
+        torch's global generator is seeded for each call, and alike in all processes: it is for what all of them must do
+        alike, such as resetting codes of a codebook.
         """
 
     @abstractmethod
-    def validate(self) -> dict[str, float]:
-        """Scores on held-out clips by name, with the number of clips and videos that they are of (`held_out_counts`).
-        Called in the main process only, with all networks in evaluation mode.
+    def score(self, part: int, parts: int) -> Any:
+        """What the scores are computed from, of one of `parts` parts of the held-out clips (`part_of`), which may be
+        empty. Called in all processes, each with its part, with all networks in evaluation mode.
         """
 
     @abstractmethod
-    def write_samples(self, folder: Path) -> None:
-        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`."""
+    def validate(self, parts: Sequence[Any]) -> dict[str, float]:
+        """Scores by name from what `score` returned for all parts, with the number of clips and videos that they are of
+        (`held_out_counts`). Called in the main process only, with all networks in evaluation mode.
+        """
+
+    @abstractmethod
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
+        """Writes samples, always from the same held-out clips, into `folder`. Called like `validate`. Returns pictures
+        uint8 [H, W, 3] of them by name, for trackers.
+        """
 
     @abstractmethod
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Saves the trained model, which `from_pretrained` reads; `about`: steps and scores for its model card."""
 
     @abstractmethod
-    def prefetch(self, rows: np.ndarray) -> None:
-        """A hint that `batch` will be called with these rows [n] next; may be ignored where reading is fast."""
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
+        """A hint that `batch` will be called with these next; may be ignored where reading is fast."""

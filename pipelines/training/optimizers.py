@@ -32,11 +32,14 @@ def build_optimizer(config: TrainingConfig, networks: Iterable[nn.Module]) -> Op
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    """Factor of the learning rate at `step`, counted from 0: linear warmup, then constant or half a cosine."""
+    """Factor of the learning rate at `step`, counted from 0: linear warmup, then constant or half a cosine.
+
+    A constant one may fall linearly at the end: warmup-stable-decay (Hu et al., arXiv 2404.06395, section 4).
+    """
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
-        return 1.0
+        return min(1.0, (config.steps - step) / config.decay_steps) if config.decay_steps else 1.0
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 

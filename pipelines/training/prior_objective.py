@@ -1,11 +1,14 @@
 """Training a prior on a token cache: minimises nats/code and reports bits/code, beside those of counted baselines.
 
-Control streams that a prior of frames predicts count in the loss (CCVS equation 8), but are given in validation:
-bits/code are of levels only. A control prior is validated on its control streams.
+What is given in training is not learned, so a prior that is to begin videos, or to continue those of any number of
+frames, has none given there (CCVS equation 8), whatever the number in validation. Control streams that a prior of
+frames predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A
+control prior is validated on its control streams.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,25 +21,33 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tokenreel.config import to_mapping
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import sample_sources, write_token_file
 from tokenreel.data.spec import END, END_STEP
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.common.prior_clips import PriorClips
+from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
+from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
 from tokenreel.pipelines.training.config import TrainingConfig
-from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts
+from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.priors.base import Prior
-from tokenreel.priors.sampling.counter_rng import uniforms
+from tokenreel.priors.layers.recompute import recompute_activations
 from tokenreel.priors.sampling.video import sample, with_given_steps
+from tokenreel.replicas import mean_over_processes
+from tokenreel.sample_random import SampleRandom
+from tokenreel.tokenizers.base import VideoTokenizer
 
 
 @dataclass(frozen=True)
 class PriorTrainingConfig(TrainingConfig):
     """The `training:` section of train-prior."""
 
-    given_frames: int = 1  # in training, validation and samples; 0: the prior generates first frames too
+    given_frames: int | None = None  # in training, where their tokens are not learned; None: 0, or those encoded alone
+    validation_given_frames: int | None = None  # in validation and samples; None: 1, or those encoded alone
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
+    recompute_activations: bool = False  # keep those between blocks only: less memory, a quarter more time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +59,8 @@ class PriorObjective(Objective):
     """Trains on the `train` rows of `cache`; of whole videos these are the clips at every first frame."""
 
     updates: tuple[str, ...] = ("prior",)
+    best_score = "bits_per_code"
+    tokenizer: VideoTokenizer | None = None  # that of the cache, on the device, to show samples in trackers
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
         if not any(parameter.requires_grad for parameter in prior.parameters()):
@@ -64,21 +77,23 @@ class PriorObjective(Objective):
         has_held_out = any(video.get("split") == "validation" for video in cache.plan["videos"])
         self.held_out = cache.rows("validation")[: config.validation_clips] if has_held_out else self.rows[:0]
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
-        try:
-            self.clips = PriorClips(prior, cache, config.given_frames)
-        except ConfigError as error:
-            raise ConfigError(f"training.given_frames: {error}") from error
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
-        if (self.clips.given | prior.given_streams(self.control_streams)).all():
-            raise ConfigError(
-                f"training.given_frames (={config.given_frames}) leaves nothing to predict in clips of "
-                f"{prior.spec.frames} frames"
-            )
+        trained, scored = config.given_frames, config.validation_given_frames
+        trained = prior.spec.frames_encoded_alone if trained is None else trained
+        scored = default_given_frames(prior) if scored is None else scored
+        self.given = self._given("given_frames", trained)
+        self._given("validation_given_frames", scored)
+        self.clips = PriorClips(prior, cache, scored)
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
+        if config.recompute_activations and not recompute_activations(prior):
+            raise ConfigError(
+                f"training.recompute_activations: a prior of type {prior.config.type} has no blocks to compute again"
+            )
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
+        prior.trained_given_frames = trained
         prior.prepare(self.clips.counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -96,59 +111,94 @@ class PriorObjective(Objective):
             tokens = self._drop_streams(streams, tokens, dropped)
         return tokens
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
         """Nothing to do: the cache is mapped into memory."""
 
-    def losses(self, update: str, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        given = self.clips.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
+    def losses(self, update: str, batch: dict[str, Tensor], random: SampleRandom) -> dict[str, Tensor]:
+        given = self.given.to(self.device).expand(len(next(iter(batch.values()))), -1)
         if self.config.drop_controls:  # an unconditional token is never predicted
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
-        return {"nats_per_code": self.prior.loss(batch, given, generator)}
+        loss = self.prior.loss(batch, given, random)
+        if self.config.drop_controls:  # the mean over tokens of all processes, whose numbers then differ
+            predicted = (~given).sum().float()
+            loss = loss * (predicted / mean_over_processes(predicted))
+        return {"nats_per_code": loss}
 
-    def validate(self) -> dict[str, float]:
-        """bits/code of the prior and of the counted baselines, for the same held-out clips and given frames."""
+    def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
+        return {"bits_per_code": losses["nats_per_code"] / math.log(2)}
+
+    def score(self, part: int, parts: int) -> dict[str, float]:
+        """bits/code of the prior by name, times the share of the part in the held-out clips."""
+        rows = part_of(self.held_out, part, parts)
+        if not len(rows):
+            return {}
+        scores = {"bits_per_code": self._bits(self.prior, rows, self.device)}
+        if self.config.drop_controls:
+            scores["bits_per_code_without_controls"] = self._bits(self.prior, rows, self.device, with_controls=False)
+        return {name: bits * len(rows) / len(self.held_out) for name, bits in scores.items()}
+
+    def validate(self, parts: Sequence[dict[str, float]]) -> dict[str, float]:
+        """bits/code of the prior, also in nats, and of the counted baselines, for the same clips and given frames."""
         videos = self.cache.source_ids(self.held_out)
         self.alarms = held_out_alarms(videos)
         if not len(self.held_out):
             return {}
-        scores = {"bits_per_code": self._bits(self.prior, self.device), "given_frames": self.config.given_frames}
-        if self.config.drop_controls:
-            scores["bits_per_code_without_controls"] = self._bits(self.prior, self.device, with_controls=False)
+        scores = {name: sum(part[name] for part in parts if part) for name in parts[0]}
+        scores |= {"nats_per_code": scores["bits_per_code"] * math.log(2), "given_frames": self.clips.given_frames}
         return {**scores, **self._baselines, **held_out_counts(videos)}
 
-    def write_samples(self, folder: Path) -> None:
-        """Writes a token file for `tokenreel decode`: continuations of the first frames of held-out clips.
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
+        """Writes a token file for `tokenreel decode`: continuations of the given frames of held-out clips.
 
         Controls, the end frame among them, and levels that other priors predict are those of the clips. A control
-        prior writes nothing.
+        prior writes nothing. Pictures show them below the decoded clips, if there is a tokenizer.
         """
         rows = self.held_out[: self.config.sample_clips]
         if not len(rows) or not self.prior.predicts_frames:
-            return
+            return {}
         (batch,) = self.clips.batches(rows, len(rows), self.device)
         given = self.clips.given | self.prior.given_streams(self.control_streams)
         sampled = sample(self.prior, batch, given, seed=self.config.seed).tokens
         sampled = {name: with_given_steps(self.cache.spec, name, tokens, batch) for name, tokens in sampled.items()}
-        tokens = {**self.cache.read(rows), **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
+        true = self.cache.read(rows)
+        tokens = {**true, **{name: indices.cpu().numpy() for name, indices in sampled.items()}}
         sources = sample_sources(self.cache, rows, self.config.seed)
-        provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.config.given_frames}
+        provenance: dict[str, Any] = {"prior": to_mapping(self.prior.config), "given_frames": self.clips.given_frames}
         if self.control_streams:
             provenance["given_controls"] = [name for name in self.control_streams if name != END_STEP]
         write_token_file(folder, self.cache.spec, tokens, self.cache.code_fingerprint, sources, provenance)
+        if self.tokenizer is None:
+            return {}
+        videos = zip(decode_tokens(self.tokenizer, true), decode_tokens(self.tokenizer, tokens), strict=True)
+        return {f"samples/clip_{number:02d}": film_strips(*pair) for number, pair in enumerate(videos)}
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.prior.about = about
         self.prior.save_pretrained(folder)
+
+    def _given(self, setting: str, frames: int) -> Tensor:
+        """bool [L]: what so many given frames give. Raises ConfigError where they cannot be, or leave nothing to
+        predict.
+        """
+        try:
+            given = self.prior.given_frames(frames)
+        except ConfigError as error:
+            raise ConfigError(f"training.{setting}: {error}") from error
+        if (given | self.prior.given_streams(self.control_streams)).all():
+            raise ConfigError(
+                f"training.{setting} (={frames}) leaves nothing to predict in clips of {self.prior.spec.frames} frames"
+            )
+        return given
 
     def _drop_streams(self, streams: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
         """`tokens` with unconditional tokens for `streams` in the `dropped` rows, bool [n]."""
         rows, spec = dropped.view(-1, 1, 1, 1, 1), self.prior.spec
         return tokens | {name: tokens[name].masked_fill(rows, spec.stream(name).codebook_size) for name in streams}
 
-    def _bits(self, prior: Prior, device: torch.device, with_controls: bool = True) -> float:
-        """bits/code of the levels after the given frames; all control streams are given."""
+    def _bits(self, prior: Prior, rows: np.ndarray, device: torch.device, with_controls: bool = True) -> float:
+        """bits/code of the levels of `rows` after the given frames; all control streams are given."""
         change = (lambda batch: batch) if with_controls else self._without_controls
-        return self.clips.score(prior, self.held_out, device, change).bits_per_code
+        return self.clips.score(prior, rows, device, change).bits_per_code
 
     def _without_controls(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         dropped = torch.ones(1, dtype=torch.bool, device=next(iter(tokens.values())).device)
@@ -156,8 +206,8 @@ class PriorObjective(Objective):
 
     @cached_property
     def _baselines(self) -> dict[str, float]:
-        cpu = torch.device("cpu")
-        return {f"bits_per_code_{name}": self._bits(prior, cpu) for name, prior in self.clips.baselines().items()}
+        cpu, baselines = torch.device("cpu"), self.clips.baselines()
+        return {f"bits_per_code_{name}": self._bits(prior, self.held_out, cpu) for name, prior in baselines.items()}
 
 
 def _streams_by_control(streams: Sequence[str]) -> list[list[str]]:

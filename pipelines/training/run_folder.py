@@ -5,7 +5,9 @@ metrics.jsonl       losses and scores by step
 checkpoints/        step_00001000/, ...
 samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
-set_aside_1/        later checkpoints and samples, and all metrics, of before the run went back to an earlier checkpoint
+best/               the model of the best validation
+set_aside_1/        later checkpoints and samples, a later best/, and all metrics, of before the run went back to an
+                    earlier checkpoint
 .lock               locked while a process writes the folder
 """
 
@@ -26,8 +28,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tokenreel.config import read_document
-from tokenreel.data.cache.files import flush, sweep_partials
+from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError, UserError
+from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -102,11 +105,12 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
 
 MAX_LINE_BYTES = 1 << 20  # of the metrics
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
-OWN_LEFTOVERS = (".run.json-*", ".tmp??????")  # of killed writers; the second is what safetensors writes to
+# Of killed writers; the second is what safetensors writes to, the last what samples are staged in.
+OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial")
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
-    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_clips"),
-    *("sample_every", "sample_clips", "log_with"),
+    *("steps", "decay_steps", "log_every", "checkpoint_every", "keep_checkpoints"),
+    *("validate_every", "validation_clips", "sample_every", "sample_clips", "log_with"),
     *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
 )
 
@@ -124,22 +128,38 @@ class RunIdentity:
         """The first difference that prevents resuming, as part of an error message; None if there is none."""
         if self.command != other.command:
             return f"it is a run of {self.command}, not of {other.command}"
-        mine, theirs = _flat(self.sections), _flat(other.sections)
+        mine, theirs = flat_settings(self.sections), flat_settings(other.sections)
         resumable = {f"training.{name}" for name in RESUMABLE_FIELDS}
         if mine.get("training.schedule") == "cosine":
             resumable.discard("training.steps")  # all learning rates depend on it
         for key in sorted((mine.keys() | theirs.keys()) - resumable):
             if mine.get(key) != theirs.get(key):
-                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}"
+                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}{_NOTES.get(key, '')}"
         if self.data_identity != other.data_identity:
             return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
+
+    def steps_alike(self, other: RunIdentity) -> int | None:
+        """How many first steps have the same learning rates in both, if they differ in nothing else; None: all."""
+        ends = [
+            (training.get("steps", 0), training.get("decay_steps", 0))
+            for training in (self.sections.get("training", {}), other.sections.get("training", {}))
+        ]
+        starts = [steps - decay for steps, decay in ends if decay]
+        return min(starts) if starts and ends[0] != ends[1] else None
+
+
+_NOTES = {
+    "training.steps": " (every learning rate of a cosine schedule depends on it; --init-from RUN starts a new run with "
+    "its weights)",
+    "initialised_from": " (the fingerprint of the model that --init-from names)",
+}
 
 
 class RunFolder:
     """Paths of a run, and the checkpoint that it resumes from (None: a new run).
 
-    `chosen`: whether the user named the checkpoint.
+    `chosen`: whether the user named the checkpoint, or it is an earlier one than the newest.
     """
 
     def __init__(self, path: Path, resume_from: Checkpoint | None, chosen: bool = False) -> None:
@@ -148,6 +168,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.best = path / "best"
         # the checkpoint that is kept besides the newest ones
         self.chosen = checkpoint_path(self.checkpoints, resume_from.step) if chosen and resume_from else None
         self._present = list_checkpoints(self.checkpoints)
@@ -167,9 +188,13 @@ class RunFolder:
             raise CheckpointError(f"--out {path} already holds another run: {difference}. Give a new folder")
         if existing is None and path.exists() and _holds_anything(path):
             raise UserError(f"--out {path} already exists, is not empty and is not a run: give a new folder")
-        if resume in ("auto", "never"):
-            return cls(path, newest_checkpoint(path / "checkpoints"))
-        return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+        if resume not in ("auto", "never"):
+            return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+        newest = newest_checkpoint(path / "checkpoints")
+        if newest is None or existing is None:
+            return cls(path, newest)
+        checkpoint = _same_rates(path, newest, existing, identity)
+        return cls(path, checkpoint, chosen=checkpoint is not newest)
 
     def lock(self) -> FileLock:
         """Creates the folder and locks it, until the lock is released or the process dies.
@@ -203,9 +228,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             clear_staging(self.checkpoints)
-            sweep_partials(self.samples)
+            best_model.recover(self.best)
             for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
-                leftover.unlink()
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             if self.chosen is not None:
                 self._set_aside(step_of(self.chosen))
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"
@@ -229,6 +254,9 @@ class RunFolder:
             shutil.copyfile(self.metrics, aside / "metrics.jsonl")
         for path in later:
             path.rename(aside / "checkpoints" / path.name)
+        best = best_model.read_best(self.best)
+        if best is not None and best.step > step:
+            self.best.rename(aside / self.best.name)
         for path in list_checkpoints(self.samples):  # folders of the same names
             if step_of(path) > step:
                 path.rename(aside / "samples" / path.name)
@@ -263,6 +291,33 @@ def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
     checkpoint = newest_checkpoint(path / "checkpoints") if run == path else read_checkpoint(path)
     if checkpoint is None:
         raise CheckpointError(f"--resume {path} has no checkpoint yet")
+    alike = existing.steps_alike(identity)
+    if run != path and alike is not None and checkpoint.step > alike:
+        raise CheckpointError(
+            f"--resume {path}: with another training.steps or training.decay_steps the learning rates differ from step "
+            f"{alike} on: give an earlier checkpoint, or {run} for the newest of them"
+        )
+    return _same_rates(run, checkpoint, existing, identity)
+
+
+def _same_rates(run: Path, checkpoint: Checkpoint, existing: RunIdentity, identity: RunIdentity) -> Checkpoint:
+    """`checkpoint`, or an earlier one where its steps would have had other learning rates in the run `identity`."""
+    alike = existing.steps_alike(identity)
+    if alike is not None and checkpoint.step > alike:
+        earlier = newest_checkpoint(run / "checkpoints", alike)
+        if earlier is None:
+            raise CheckpointError(
+                f"{run}: with another training.steps or training.decay_steps the learning rates differ from step "
+                f"{alike} on, and no checkpoint from before is left: give those of before, or start a new run with its "
+                "weights by --init-from"
+            )
+        checkpoint = earlier
+    steps = identity.sections.get("training", {}).get("steps", checkpoint.step)
+    if checkpoint.step > steps:
+        raise CheckpointError(
+            f"{run} has {checkpoint.step} steps, more than training.steps (={steps}): give more steps, or the path of "
+            "an earlier checkpoint as --resume"
+        )
     return checkpoint
 
 
@@ -276,9 +331,9 @@ def _read_identity(path: Path) -> RunIdentity | None:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    return {prefix: value}
+def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (flat_settings(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
+    return {name: item for part in parts for name, item in part.items()}

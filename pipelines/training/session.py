@@ -6,6 +6,7 @@ Several processes: `accelerate launch --multi_gpu --num_processes N -m tokenreel
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType
@@ -41,17 +43,23 @@ def make_accelerator(device: str | None, log_with: tuple[str, ...], out: Path) -
         if name not in trackers:  # Accelerate would ignore it silently
             raise ConfigError(
                 f"log_with {name!r} is not installed; installed: {', '.join(sorted(trackers)) or 'none'}. "
-                "metrics.jsonl is always written"
+                'pip install "tokenreel[trackers]" brings tensorboard; metrics.jsonl is always written'
             )
     accelerator = Accelerator(
         cpu=chosen.type == "cpu", mixed_precision="no", log_with=list(log_with) or None, project_dir=out / "trackers"
     )
+    atexit.register(_end_group)
     if accelerator.distributed_type not in DATA_PARALLEL:
         raise ConfigError(
             f"{accelerator.distributed_type}: only data-parallel training is supported (every process holds the whole "
             "model); choose it with `accelerate config`"
         )
     return accelerator
+
+
+def _end_group() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def start_trackers(accelerator: Accelerator, sections: Mapping[str, Any]) -> None:
@@ -89,7 +97,8 @@ class Session:
             try:
                 return Trainer(objective, config, folder, self.accelerator).run()
             finally:
-                self.accelerator.end_training()
+                for tracker in self.accelerator.trackers:  # not `end_training`: the group may train again
+                    tracker.finish()
 
     def estimate(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
         """What the run would take, from two timed steps; writes nothing. Do not train the objective afterwards."""

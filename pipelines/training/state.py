@@ -40,7 +40,10 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within this context the networks hold the averaged weights; buffers such as codebooks are unchanged."""
+        """Within this context the networks hold the averaged weights; buffers such as codebooks are unchanged.
+
+        Averaging codebooks as well, as CCVS's code does, gains nothing (docs/log.md).
+        """
         self._swap()
         try:
             yield

@@ -25,6 +25,7 @@ from tokenreel.priors.gpt.prefix import Prefix
 from tokenreel.priors.layers.cached_transformer import CachedTransformer, PackedLinear
 from tokenreel.priors.layers.tokens import TokenEmbedding, TokenOutput
 from tokenreel.priors.layers.transformer import Transformer
+from tokenreel.sample_random import SampleRandom
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class GPTConfig:
     type: ClassVar[str] = "gpt"
     depth: int  # blocks
     width: int  # D
-    heads: int
+    heads: int  # of attention
     dropout: float = 0.0  # of the embeddings and of both outputs of each block, not of attention weights
     previous_step: bool = False  # input: the token one step before at the target's location; not in CCVS
     latest_controls: bool = False  # input: the latest tokens of frame-level controls; not in CCVS
@@ -128,13 +129,13 @@ class GPT(Prior):
     def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
         return -self._nats(tokens, given, None)
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self._nats(tokens, given, generator).sum() / (~given).sum()
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
+        return self._nats(tokens, given, random).sum() / (~given).sum()
 
-    def _nats(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _nats(self, tokens: Tokens, given: Tensor, random: SampleRandom | None) -> Tensor:
         """Negative log-probabilities [B, L], 0 where given."""
         flat = self.flatten(tokens)
-        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self.position_embedding()), generator)
+        x = self.transformer(self._first_inputs(tokens, flat, flat.shape[1], self.position_embedding()), random)
         targets = flat.masked_fill(given, 0)  # an unconditional token, beyond the codebook, is always given
         nats = self.output.nats(x[:, self._prefix_length :], targets)
         return nats.masked_fill(given, 0)

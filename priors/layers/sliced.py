@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tokenreel.data.spec import TokenSpec
 from tokenreel.priors.base import Prior, State, Tokens
+from tokenreel.sample_random import SampleRandom
 
 
 class SliceSpan(NamedTuple):
@@ -89,7 +90,7 @@ class SlicedPrior(Prior):
         self.codebook_size = spec.stream(name).codebook_size
 
     @abstractmethod
-    def slice_nats(self, clips: ClipTokens, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    def slice_nats(self, clips: ClipTokens, index: Tensor, random: SampleRandom | None) -> Tensor:
         """Negative log-probabilities [B, M] of the tokens in slice `index` [B]; any value at given ones."""
 
     @abstractmethod
@@ -122,15 +123,16 @@ class SlicedPrior(Prior):
                 nats[:, index] = self.slice_nats(clips, torch.full_like(clips.indices[:, 0, 0], index), None)
         return -nats.flatten(1).masked_fill(given, 0)
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Computes one slice of each clip, chosen at random among those with a token that is not given."""
         clips = self._clips(self.flatten(tokens), tokens, given)
         free = ~clips.given
         predicted = free.any(2)  # [B, S]
-        scores = torch.rand(predicted.shape, generator=generator, device=predicted.device)
+        random = random or SampleRandom.unrepeatable(len(free), free.device)
+        scores = random.rand(self.slice_count)
         index = scores.masked_fill(~predicted, -1).argmax(1)
         targets = free[torch.arange(len(free), device=free.device), index]
-        nats = (self.slice_nats(clips, index, generator) * targets).sum(1)
+        nats = (self.slice_nats(clips, index, random) * targets).sum(1)
         return (nats * predicted.sum(1)).sum() / free.sum()  # each chosen slice represents all slices of its clip
 
     @torch.no_grad()

@@ -7,9 +7,11 @@ B rows, L slots, D width.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tokenreel.priors.layers.recompute import Recomputable
+from tokenreel.sample_random import SampleRandom
 
 
 class Attention(nn.Module):
@@ -38,15 +40,15 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        x = x + self._dropout(self.attention(self.attention_norm(x)), generator)
-        return x + self._dropout(self.fc2(F.gelu(self.fc1(self.mlp_norm(x)))), generator)
+    def forward(self, x: Tensor, random: SampleRandom | None = None) -> Tensor:
+        x = x + self._dropout(self.attention(self.attention_norm(x)), random)
+        return x + self._dropout(self.fc2(F.gelu(self.fc1(self.mlp_norm(x)))), random)
 
-    def _dropout(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return dropout(x, self.dropout, generator) if self.training and self.dropout else x
+    def _dropout(self, x: Tensor, random: SampleRandom | None) -> Tensor:
+        return dropout(x, self.dropout, random) if self.training and self.dropout else x
 
 
-class Transformer(nn.Module):
+class Transformer(Recomputable):
     """`depth` blocks and a last norm, [B, L, D] -> [B, L, D]; a slot attends to itself and those before it."""
 
     def __init__(self, depth: int, width: int, heads: int, dropout: float) -> None:
@@ -55,12 +57,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` samples the dropout masks in training (default: torch's global one)."""
+    def forward(self, x: Tensor, random: SampleRandom | None = None) -> Tensor:
+        """`random` has the dropout masks of training."""
         if self.training and self.dropout:
-            x = dropout(x, self.dropout, generator)
+            x = dropout(x, self.dropout, random)
+        else:
+            random = None
         for block in self.blocks:
-            x = block(x, generator)
+            x = self.run_block(block, x, random=random)
         return self.norm(x)
 
 
@@ -74,7 +78,7 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout with a mask from `generator`, which torch's does not take: so a training step can be repeated."""
-    mask = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=generator)
-    return x * mask.div_(1 - p)
+def dropout(x: Tensor, p: float, random: SampleRandom | None) -> Tensor:
+    """Dropout [B, ...] with a mask for each sample from `random` (None: any), whatever process the sample is in."""
+    random = random or SampleRandom.unrepeatable(len(x), x.device)
+    return x * random.bernoulli(1 - p, *x.shape[1:], dtype=x.dtype).div_(1 - p)

@@ -22,6 +22,7 @@ from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import DataError
 from tokenreel.priors.base import Prior, State, Tokens, raster_order
 from tokenreel.priors.ngram.counts import BigramCounts, UnigramCounts
+from tokenreel.sample_random import SampleRandom
 
 
 @dataclass
@@ -75,7 +76,7 @@ class _CountedPrior(Prior):
         rows = self._rows(indices, positions)
         return self.table[rows, indices.masked_fill(given, 0)].masked_fill(given, 0)
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
         """The mean nats, for validation: there is nothing to train (see `prepare`)."""
         return -self.log_prob(tokens, given).sum() / (~given).sum()
 

@@ -15,7 +15,7 @@ class PixelCNNConfig:
     embedding: int  # width of a token's input vector
     hidden: int  # width of both stacks (hidden units)
     residual: int  # output channels of the stacks' convolutions (residual units); half gate the other half; even
-    layers: int
+    layers: int  # gated residual layers
     heads: int  # of attention
     kernel: int  # side of the filters, odd (conv filter size)
     condition_hidden: int  # width of the conditioning stack (hidden units)

@@ -25,6 +25,7 @@ from tokenreel.priors.pixelcnn.conditioning import Conditioning
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Shape
 from tokenreel.priors.pixelcnn.stack import Stack
+from tokenreel.sample_random import SampleRandom
 
 
 class PixelCNN(SlicedPrior):
@@ -54,9 +55,9 @@ class PixelCNN(SlicedPrior):
     def condition(self, clips: ClipTokens, index: Tensor) -> Tensor:
         """What conditions volume `index` [B] besides its own tokens, [B, *shape, C]; it may use earlier volumes."""
 
-    def slice_nats(self, clips: ClipTokens, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    def slice_nats(self, clips: ClipTokens, index: Tensor, random: SampleRandom | None) -> Tensor:
         own = clips.indices[torch.arange(len(index), device=index.device), index]
-        x = self.stack(self.token_embedding(own).unflatten(1, self.shape), self.condition(clips, index), generator)
+        x = self.stack(self.token_embedding(own).unflatten(1, self.shape), self.condition(clips, index), random)
         logits = self.output(x.flatten(1, 3)).float()
         target = own.clamp(max=self.codebook_size - 1)  # an unconditional token, beyond the codebook, is always given
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none")

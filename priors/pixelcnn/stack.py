@@ -17,22 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.priors.layers.transformer import Attention, dropout
 from tokenreel.priors.pixelcnn.config import PixelCNNConfig
 from tokenreel.priors.pixelcnn.masked import Box, BoxConvolution, Shape, boxes_before
+from tokenreel.sample_random import SampleRandom
 
 NOW = range(1)  # the offset of the location's own step, row or column
 
 
 class Dropout(nn.Module):
-    """Dropout in training, with a mask from the generator that is passed along."""
+    """Dropout in training, with masks from the random numbers that are passed along."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
-    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return dropout(x, self.p, generator) if self.training and self.p else x
+    def forward(self, x: Tensor, random: SampleRandom | None) -> Tensor:
+        return dropout(x, self.p, random) if self.training and self.p else x
 
 
 class GatedLayer(nn.Module):
@@ -49,9 +51,9 @@ class GatedLayer(nn.Module):
         self.out = nn.Linear(config.residual // 2, config.hidden)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Tensor, generator: torch.Generator | None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, random: SampleRandom | None) -> Tensor:
         gated = gate(self.convolution(x) + self.context(context))
-        return x + self.out(self.dropout(gated, generator))
+        return x + self.out(self.dropout(gated, random))
 
 
 class Layer(nn.Module):
@@ -75,18 +77,18 @@ class Layer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, v: Tensor, h: Tensor, condition: Tensor, previous_tokens: Tensor, generator: torch.Generator | None
+        self, v: Tensor, h: Tensor, condition: Tensor, previous_tokens: Tensor, random: SampleRandom | None = None
     ) -> tuple[Tensor, Tensor]:
         """Both stacks [N, t, h, w, D]; `condition` [N, t, h, w, C], `previous_tokens` [N, P, D]: see `Stack`."""
-        v = self.vertical(v, condition, generator)
-        h = self.horizontal(h, torch.cat([v, condition], -1), generator)
+        v = self.vertical(v, condition, random)
+        h = self.horizontal(h, torch.cat([v, condition], -1), random)
         if self.attention is None or self.norm is None:
             return v, h
         mixed = self.attention(self.norm(h).flatten(1, 3) + previous_tokens).view_as(h)
-        return v, h + self.dropout(mixed, generator)
+        return v, h + self.dropout(mixed, random)
 
 
-class Stack(nn.Module):
+class Stack(Recomputable):
     """Token vectors [N, t, h, w, E] -> a vector for each location, [N, t, h, w, D], from those before it and the
     condition.
 
@@ -112,14 +114,14 @@ class Stack(nn.Module):
         self.register_buffer("position_embedding", sinusoids(shape, config.hidden), persistent=False)
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, vectors: Tensor, condition: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` samples the dropout masks in training (default: torch's global one)."""
+    def forward(self, vectors: Tensor, condition: Tensor, random: SampleRandom | None = None) -> Tensor:
+        """`random` has the dropout masks of training."""
         v = self.first(vectors)
         h = v + self.first_left(vectors)
         shifted = F.pad(vectors.flatten(1, 3)[:, :-1], (0, 0, 1, 0))
         previous_tokens = self.previous_token(shifted) + self.position_embedding
         for layer in self.layers:
-            v, h = layer(v, h, condition, previous_tokens, generator)
+            v, h = self.run_block(layer, v, h, condition, previous_tokens, random=random)
         return self.norm(h)
 
     def reset_parameters(self) -> None:

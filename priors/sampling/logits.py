@@ -39,15 +39,18 @@ class StreamSampling:
 class SamplingConfig(StreamSampling):
     """One setting for all streams, with exceptions by name, and options of the sampler."""
 
-    speculate: int = 0  # tokens drafted per forward pass, copied from the previous frame; affects speed only
+    # tokens drafted per forward pass, copied from the previous frame; affects speed only; 0: none; None: as many as pay
+    speculate: int | None = None
     guidance: float = 1.0  # classifier-free guidance scale; 1: off, 0: ignore the controls
     window_stride: int = 0  # stride in frames of the sliding window beyond the trained length; 0: half a clip
     streams: Mapping[str, StreamSampling] = field(default_factory=dict)  # stream name -> its own setting
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.speculate < 0:
-            raise ConfigError(f"speculate (={self.speculate}) must be at least 1, or 0 for none")
+        if self.speculate is not None and self.speculate < 0:
+            raise ConfigError(
+                f"speculate (={self.speculate}) must be at least 1, 0 for none, or None for as many as pay"
+            )
         if not 0 <= self.guidance < float("inf"):
             raise ConfigError(f"guidance (={self.guidance}) must be at least 0; 1 is off")
         if self.window_stride < 0:

@@ -9,6 +9,7 @@ B rows, L positions of the order, n tokens of a block, K size of the largest cod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,23 @@ from tokenreel.errors import CheckpointError
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.sampling.guidance import UnconditionalPass, guided
 from tokenreel.priors.sampling.logits import TokenSampler
-from tokenreel.priors.sampling.speculative import accepted_prefix, block_ends, draft_sources
+from tokenreel.priors.sampling.speculative import (
+    CHOOSE_EVERY,
+    accepted_prefix,
+    best_drafts,
+    block_ends,
+    count_copies,
+    draft_sources,
+)
 
 _MAX_BLOCK = 128  # tokens; more given ones in a row are fed in several blocks, so that [B, n, K] log-probs stay small
+
+
+OnTokens = Callable[[int], None]
+
+
+def ignore(count: int) -> None:
+    """For a caller that does not show progress."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +59,28 @@ class WindowSample:
     forwards: int  # forward passes of the prior
 
 
-def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate: int) -> WindowSample:
-    """Samples every position of `window.free`. Raises CheckpointError where probabilities are not finite."""
+def sample_window(
+    prior: Prior, window: Window, sampler: TokenSampler, speculate: int | None, on_tokens: OnTokens = ignore
+) -> WindowSample:
+    """Samples every position of `window.free`, with `speculate` drafts (None: as many as pay). `on_tokens` is called
+    now and then with the number of tokens sampled since.
+
+    Raises CheckpointError where probabilities are not finite.
+    """
     if not window.free.any():
         indices = prior.flatten(window.tokens).masked_fill(~window.given, 0)
         return WindowSample(indices, torch.zeros(indices.shape, device=indices.device), 0)
-    speculate = min(speculate, window.free.shape[1])
-    loop = _Loop(prior, window, sampler, speculate)
+    length = window.free.shape[1]
+    loop = _Loop(prior, window, sampler, min(speculate or 0, length), speculate is None)
+    left = int(window.free.sum())
     while remaining := loop.max_remaining():
-        for _ in range(-(-remaining // (speculate + 1))):  # no row is done sooner; asking synchronises with the device
+        steps = -(-remaining // (loop.speculate + 1))  # no row is done sooner; asking synchronises with the device
+        for _ in range(min(steps, CHOOSE_EVERY)):
             loop.advance()
+        left, before = loop.count_remaining(), left
+        on_tokens(before - left)
+        if speculate is None:
+            loop.choose_drafts()
     nats = loop.nats[:, :-1].masked_fill(~window.free, 0)
     if not nats.isfinite().all():
         raise CheckpointError(
@@ -65,8 +92,8 @@ def sample_window(prior: Prior, window: Window, sampler: TokenSampler, speculate
 class _Loop:
     """The arrays have one column more than the order, at L: it takes writes to be discarded, and reads as 0."""
 
-    def __init__(self, prior: Prior, window: Window, sampler: TokenSampler, speculate: int) -> None:
-        self.prior, self.sampler, self.speculate, self.forwards = prior, sampler, speculate, 1
+    def __init__(self, prior: Prior, window: Window, sampler: TokenSampler, speculate: int, choose: bool) -> None:
+        self.prior, self.sampler, self.forwards = prior, sampler, 1
         self.length = window.given.shape[1]
         self.given = _pad(window.given, True)
         self.numbers = _pad(window.numbers, 0.5)
@@ -74,12 +101,12 @@ class _Loop:
         self.nats = torch.zeros(self.indices.shape, device=self.indices.device)
         passed = window.free.cumsum(1)
         self.remaining = _pad(passed[:, -1:] - passed, 0)  # free positions after each position
-        self.ends = block_ends(window.free, speculate)
-        self.sources = (
-            _pad(draft_sources(prior.order())[None].to(self.indices.device), self.length)[0] if speculate else None
-        )
+        self.free = window.free
+        self.sources = None
+        if speculate or choose:
+            self.sources = _pad(draft_sources(prior.order())[None].to(self.indices.device), self.length)[0]
         self.offsets = torch.arange(max(_MAX_BLOCK, speculate + 1) + 1, device=self.indices.device)
-        self.width = self._constant_width(passed)
+        self._set_drafts(speculate)
         self.state = prior.start(window.tokens, window.given)
         self.unconditional, self.guidance = None, window.guidance
         if window.unconditional is not None:
@@ -87,8 +114,26 @@ class _Loop:
             self.forwards = 2
         first = _pad(window.free, False).gather(1, self.state.position[:, None])  # False: nothing to sample in this row
         self.position = self.state.position.where(first[:, 0], self.length)
+        self.columns = torch.arange(self.length, device=self.indices.device)
+        self.seen = self.position - 1  # position up to which a choice of drafts has counted tokens
         unconditional = self.unconditional.state.log_probs[:, None] if self.unconditional else None
         self._accept(self.state.log_probs[:, None], unconditional, self.position[:, None], count=first[:, 0].long())
+
+    def _set_drafts(self, speculate: int) -> None:
+        self.speculate = speculate
+        self.ends = block_ends(self.free, speculate)
+        self.width = self._constant_width(self.free.cumsum(1))
+
+    def choose_drafts(self) -> None:
+        """Sets the number of drafts by the tokens sampled since the last choice."""
+        assert self.sources is not None
+        new = self.free & (self.seen[:, None] < self.columns) & (self.columns <= self.position[:, None])
+        copies, count = count_copies(self.indices, self.sources[:-1], new), new.sum()
+        copied, sampled = torch.stack([copies, count]).tolist()
+        self.seen = self.position
+        speculate = best_drafts(copied / max(sampled, 1), len(self.free), self.free.device.type == "cpu")
+        if speculate != self.speculate:
+            self._set_drafts(min(speculate, self.length))
 
     def _constant_width(self, passed: Tensor) -> int | None:
         """The width of the widest block to come; None if given tokens between free ones can make blocks wider than
@@ -101,6 +146,10 @@ class _Loop:
     def max_remaining(self) -> int:
         """The number of tokens still to sample in the row with the most."""
         return int(self.remaining.gather(1, self.position[:, None]).max())
+
+    def count_remaining(self) -> int:
+        """The number of tokens still to sample in all rows."""
+        return int(self.remaining.gather(1, self.position[:, None]).sum())
 
     def advance(self) -> None:
         """Feeds one block in every row that has tokens to sample, and accepts what is sampled."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenreel.counter_rng import uniforms
 from tokenreel.data.spec import END, END_STEP, StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.priors.base import Prior, Tokens, vocabulary_size
-from tokenreel.priors.sampling.counter_rng import uniforms
 from tokenreel.priors.sampling.guidance import drop_controls, require_end_in_windows, require_guidable
 from tokenreel.priors.sampling.logits import SamplingConfig, TokenSampler
-from tokenreel.priors.sampling.loop import Window, sample_window
+from tokenreel.priors.sampling.loop import OnTokens, Window, ignore, sample_window
 from tokenreel.priors.sampling.sliding_window import (
     WindowSpan,
     advance,
@@ -90,6 +90,7 @@ def sample_video(
     *,
     seed: int = 0,
     samples: Tensor | None = None,
+    on_tokens: OnTokens = ignore,
 ) -> Samples:
     """Samples a video of any number of frames that continues `tokens`.
 
@@ -97,10 +98,11 @@ def sample_video(
     only reads the stream), other streams (a class) completely. `end_step`, the step of an end frame, counts from the
     start of the video (default: its last step); windows without that step are sampled without end frame, if the prior
     was trained so. Beyond the trained length the window moves by `config.window_stride` frames, and the prior starts
-    again with the tokens that stay in it. Raises as `sample` does, and ConfigError where the frames or the stride do
+    again with the tokens that stay in it. `on_tokens` is called now and then with the number of tokens sampled since.
+    Raises as `sample` does, and ConfigError where the frames or the stride do
     not fill whole steps.
     """
-    sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)))
+    sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)), on_tokens)
     running = [stream for stream in sampler.streams if prior.spec.runs_with_video(stream)]
     tokens = _select_streams(prior, tokens, frames)
     require_guidable(prior, sampler.config.guidance, tokens)
@@ -137,7 +139,10 @@ def with_given_steps(spec: TokenSpec, name: str, tokens: Tensor, given: Mapping[
 class _Sampler:
     """What is the same for all windows."""
 
-    def __init__(self, prior: Prior, config: SamplingConfig | None, seed: int, ids: Tensor) -> None:
+    def __init__(
+        self, prior: Prior, config: SamplingConfig | None, seed: int, ids: Tensor, on_tokens: OnTokens = ignore
+    ) -> None:
+        self.on_tokens = on_tokens
         self.prior, self.seed, self.ids, self.rows = prior, seed, ids, len(ids)
         self.config = config or SamplingConfig()
         self.streams = [prior.spec.stream(name) for name in (*prior.reads, *prior.predicts)]
@@ -171,7 +176,7 @@ class _Sampler:
         free = ~given & self._required(span).to(prior.device)
         with _evaluating(prior):
             window = Window(tokens, given, free, numbers.to(prior.device), unconditional, guidance)
-            result = sample_window(prior, window, self.token_sampler, self.config.speculate)
+            result = sample_window(prior, window, self.token_sampler, self.config.speculate, self.on_tokens)
         indices = prior.unflatten(result.indices, tokens)
         return Samples(indices, prior.unflatten(result.nats), result.forwards, int(free.sum()))
 

@@ -17,7 +17,7 @@ class SubscaleTransformerConfig:
     kernel: tuple[int, int, int]  # of the encoder's convolution: steps, rows, columns around each location; odd
     depth: int  # blocks of the encoder, and of the decoder
     width: int  # D (d)
-    heads: int
+    heads: int  # of attention
     head_width: int  # (d_a)
     embedding: int  # width of a token's input vector (d_e)
     attention: Literal["query-key", "key", "relative"] = "query-key"  # section 4.4; each has relative distances

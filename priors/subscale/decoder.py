@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.priors.subscale.attention import Block
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.slices import Slices, earlier_neighbours
@@ -24,7 +25,9 @@ class MaskedConvolution(nn.Module):
     """Vectors of the locations before each location, in its neighbourhood -> [.., D].
 
     All 27 taps have weights, as in the paper's parameter count, but only those before the location are used: 25, or 7
-    where a slice has one step.
+    where a slice has one step. The tap to the left continues at the end of the row before, so that with attention every
+    location depends on all before it. In the published code the first columns of a row do not depend on the last
+    location of the row before.
     """
 
     covered: Tensor  # int64 [P, taps used], the location that each tap covers; P outside of the slice
@@ -47,7 +50,7 @@ class MaskedConvolution(nn.Module):
         return self.weight[self.taps].transpose(0, 1).flatten(1)
 
 
-class Decoder(nn.Module):
+class Decoder(Recomputable):
     """A vector for each location, [N, P, D], from the tokens before it in the slice and the encoder's output."""
 
     position_embedding: Tensor  # [P, D]
@@ -63,5 +66,5 @@ class Decoder(nn.Module):
         """`vectors` [N, P, embedding] of the slice's tokens, and `encoded` [N, P, D], the encoder's output."""
         x = self.convolution(vectors) + self.position_embedding + self.context(encoded)
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         return x

@@ -1,7 +1,8 @@
 """The encoder of the Video Transformer (LVT, section 3.2): what conditions a slice's decoder.
 
 A convolution centred on each location of the slice reads the tokens of earlier slices and given tokens in any slice;
-all others are absent. Blocks of attention over the whole slice follow.
+all others are absent. Position embeddings are added as in the decoder (the published code constructs them here but
+does not use them), and blocks of attention over the whole slice follow.
 
 B rows, each with its own slice; P locations of a slice, q codebooks, K codebook size, D width.
 """
@@ -13,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenreel.priors.layers.positions import sinusoids
+from tokenreel.priors.layers.recompute import Recomputable
 from tokenreel.priors.subscale.attention import Block
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.slices import Slices
 
 
-class Encoder(nn.Module):
+class Encoder(Recomputable):
     """Tokens of a clip and which of them are visible -> a vector for each location of one slice, [B, P, D]."""
 
     neighbours: Tensor  # int64 [slices, P, taps]
@@ -45,7 +47,7 @@ class Encoder(nn.Module):
         x = self.convolve(indices, visible, index) + self.bias + self.slice(index)[:, None]
         x = self.project_in(x) + self.position_embedding
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         return x
 
     def convolve(self, indices: Tensor, visible: Tensor, index: Tensor) -> Tensor:

@@ -75,15 +75,19 @@ class Slices:
 def earlier_neighbours(shape: tuple[int, int, int], kernel: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The receptive field of a causal convolution in a slice of `shape`.
 
-    The kernel ends at the location itself in time and rows and is centred in columns. Returns the taps that are ever
-    inside of the slice, int64 [n], as indices in raster order of the kernel, and the location that each covers, int64
-    [P, n], P outside of the slice.
+    The kernel ends at the location itself in time and rows and is centred in columns. At column 0 its tap to the left
+    covers the last location of the row before: otherwise the first columns of a row would not see that location, nor
+    would attention show it to them. Returns the taps that are ever inside of the slice, int64 [n], as indices in raster
+    order of the kernel, and the location that each covers, int64 [P, n], P outside of the slice.
     """
     t, h, w = kernel
     taps = raster_coordinates(kernel) - np.array([t - 1, h - 1, w // 2])
-    before = np.arange(len(taps)) < len(taps) - 1 - w // 2  # the location itself and what is right of it come last
-    covered = raster_coordinates(shape)[:, None] + taps
-    inside = ((covered >= 0) & (covered < np.array(shape))).all(-1) & before
-    used = np.flatnonzero(inside.any(axis=0))
-    locations = np.ravel_multi_index(tuple(np.moveaxis(np.where(inside[..., None], covered, 0), -1, 0)), shape)
-    return used, np.where(inside, locations, np.prod(shape))[:, used]
+    own = len(taps) - 1 - w // 2  # the location itself and what is right of it come last
+    coordinates = raster_coordinates(shape)[:, None] + taps[:own]
+    inside = ((coordinates >= 0) & (coordinates < np.array(shape))).all(-1)
+    covered = np.ravel_multi_index(tuple(np.moveaxis(coordinates * inside[..., None], -1, 0)), shape)
+    covered = np.where(inside, covered, np.prod(shape))
+    if w > 1:
+        covered[1:, own - 1] = np.arange(len(covered) - 1)
+    used = np.flatnonzero((covered < np.prod(shape)).any(axis=0))
+    return used, covered[:, used]

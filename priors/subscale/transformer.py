@@ -28,6 +28,7 @@ from tokenreel.priors.subscale.encoder import Encoder
 from tokenreel.priors.subscale.inputs import CodebookEmbeddings
 from tokenreel.priors.subscale.outputs import CodebookOutput, CodebookOutputs, TokenSoftmax
 from tokenreel.priors.subscale.slices import Slices
+from tokenreel.sample_random import SampleRandom
 
 
 class SubscaleTransformer(SlicedPrior):
@@ -69,7 +70,7 @@ class SubscaleTransformer(SlicedPrior):
         for ranks, count in zip(self.ranks, counts, strict=True):
             ranks.fit(count.to(self.device))  # type: ignore[operator]
 
-    def slice_nats(self, clips: ClipTokens, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    def slice_nats(self, clips: ClipTokens, index: Tensor, random: SampleRandom | None) -> Tensor:
         own = self._by_location(clips.indices[torch.arange(len(index), device=index.device), index])
         return self.outputs.nats(self.decoder(self.token_embedding(own), self._encode(clips, index)), own).flatten(1)
 

@@ -7,9 +7,14 @@ command; there is a request class for each.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+_folder = Path(__file__).parent
+if (_folder / "data").is_file():  # git writes a link as a file where links are off, as on Windows: a checkout's root
+    __path__.append(str(_folder.parents[1]))  # has what the links stand for
 
 __all__ = [
     "PRIORS",

@@ -208,7 +208,7 @@ def parse_yaml(text: str, complaint: str) -> Any:
 
 def preset_names() -> list[str]:
     """The presets that ship with the package, by name."""
-    folder = resources.files("tokenreel") / "pipelines" / "presets"
+    folder = resources.files("tokenreel.pipelines") / "presets"
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -219,7 +219,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise ConfigError(f"preset {shown(name)} is not known; {nearest_name(name, preset_names())}")
-    with resources.as_file(resources.files("tokenreel") / "pipelines" / "presets" / f"{name}.yaml") as path:
+    with resources.as_file(resources.files("tokenreel.pipelines") / "presets" / f"{name}.yaml") as path:
         preset = load_yaml(path)
     base = preset.pop(BASE_KEY, None)
     return preset if base is None else merge(load_preset(base), preset)

@@ -99,7 +99,7 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         write_weights(self, save_directory / WEIGHTS_FILE)  # type: ignore[arg-type]
         parameters = sum(p.numel() for p in self.parameters())  # type: ignore[attr-defined]
         card = render_card(json.loads(text), parameters)  # with sorted keys, as for a loaded model
-        (save_directory / CARD_FILE).write_text(card)
+        (save_directory / CARD_FILE).write_text(card, encoding="utf-8")
         (save_directory / CONFIG_FILE).write_text(text)
 
     def _require_precision(self) -> None:
@@ -156,7 +156,7 @@ def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
     try:
         if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
             raise HubError(f"{path} has {size:,} bytes; a saved model's has at most {MAX_CONFIG_BYTES:,}")
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise HubError(f"{folder} has no {CONFIG_FILE}: it is not a saved {kind or 'model'}") from error
     except (OSError, ValueError, RecursionError) as error:

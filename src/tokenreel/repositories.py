@@ -118,7 +118,7 @@ def push_folder(
         raise HubError(f"{repo} cannot be a {repo_type} repository, as this is a {upload.repo_type}: give {repo}")
     with hub_errors(repo, revision), tempfile.TemporaryDirectory() as texts:
         for name, text in upload.texts.items():
-            Path(texts, name).write_text(text)
+            Path(texts, name).write_text(text, encoding="utf-8")
         repo = api.create_repo(repo, repo_type=upload.repo_type, private=private or None, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(repo, branch=revision, repo_type=upload.repo_type, exist_ok=True)

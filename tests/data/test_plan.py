@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from tokenreel.data.plan import Plan, make_plan
+from tokenreel.data.plan import Plan, make_plan, requested_exclusions
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoEntry, VideoSource
 from tokenreel.data.spec import Framing
@@ -99,6 +100,28 @@ def test_validation_is_held_out_of_train_where_the_source_has_none() -> None:
     assert {video.split for video in without.videos} == {"train", "test"}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_videos_of_a_group_are_in_one_split(seed: int) -> None:
+    """And a group of one, or none, changes nothing."""
+    entries = [VideoEntry(f"{scene:02d}/{camera}", group=f"{scene:02d}") for scene in range(30) for camera in "ab"]
+    plan = make_plan(NamedVideos(entries), config(seed=seed, validation=0.3), [steady(5)] * 60)
+    splits = [{v.split for v in plan.videos if v.id.startswith(f"{scene:02d}")} for scene in range(30)]
+    assert all(len(split) == 1 for split in splits)
+    assert {"train"} in splits
+    assert {"validation"} in splits
+    alone = [VideoEntry(e.id, group=e.id) for e in names(40)]
+    ungrouped, grouped = (make_plan(NamedVideos(e), config(seed=seed), [steady(5)] * 40) for e in (names(40), alone))
+    assert grouped.sha256 == ungrouped.sha256
+
+
+def test_a_group_in_two_stated_splits_is_refused() -> None:
+    entries = [VideoEntry("a", split="train", group="g"), VideoEntry("b", split="test", group="g")]
+    with pytest.raises(
+        DataError, match=r"a and b belong together \(group 'g'\), but the data state the splits train and"
+    ):
+        make_plan(NamedVideos(entries), config(), [steady(5)] * 2)
+
+
 def test_a_stated_validation_split_is_not_added_to() -> None:
     entries = [*names(40), VideoEntry("val/a", split="val")]
     plan = make_plan(NamedVideos(entries), config(), [steady(5)] * 41)
@@ -154,3 +177,18 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"frames": 0}, {"clip_stride": 0}, {"validation": 1.0}):
         with pytest.raises(ConfigError, match="must be"):
             config(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_limit_keeps_so_many_videos_spread_over_their_order() -> None:
+    """Of 23 videos 5: the fifths of their order; excluded ones do not count, and the skipped ones need no probe."""
+    entries = names(23)
+    skipped = requested_exclusions(entries, ["v000.mp4"], 5)
+    probes = [None if entry.id in skipped else steady(9) for entry in entries]
+    plan = make_plan(NamedVideos(entries), config(), probes, ["v000.mp4"], 5)
+    kept = [int(video.id[1:4]) for video in plan.videos if video.source_frames is not None]
+    assert kept == [1, 5, 9, 14, 18]
+    assert Counter(reason for _, reason, _ in plan.excluded) == {"over-limit": 17, "by-request": 1}
+    assert not plan.unreadable
+    assert plan.sha256 != make_plan(NamedVideos(entries), config(), [steady(9)] * 23, ["v000.mp4"]).sha256
+    for limit in (22, 100, None):
+        assert requested_exclusions(entries, ["v000.mp4"], limit) == {"v000.mp4": "by-request"}

@@ -30,6 +30,9 @@ from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan_config import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import CacheError
+from tokenreel.pipelines.commands import inspect, repair
+from tokenreel.pipelines.requests.artifacts import InspectRequest
+from tokenreel.pipelines.requests.tokenizing import RepairRequest
 
 K = 251
 not_of_zarr = pytest.mark.filterwarnings("ignore:Object at .* is not recognized as a component")  # plan, commits, ...
@@ -230,15 +233,47 @@ def test_a_claim_of_two_thousand_million_rows_is_compared_with_the_files_first(t
     assert in_child(work) == 0
 
 
-def test_an_unsealed_cache_claims_no_more_memory_than_its_files_allow(tmp_path: Path) -> None:
-    """Of 2^31 rows none or one is written."""
-    header, plan, arrays = content(1, 1)
-    writer = CacheWriter.create(tmp_path, dataclasses.replace(header, kind="clips", rows=MAX_ROWS), plan, {})
-    for _ in range(2):
-        for act in (lambda: TokenCache.open(tmp_path, allow_partial=True), lambda: verify_cache(tmp_path)):
-            with pytest.raises(CacheError, match=r"claims 2,147,483,647 rows, of which at most [01] are written"):
-                act()
-        writer.put(7, arrays)
+def test_an_unsealed_cache_costs_what_is_written_of_it_whatever_it_claims(tmp_path: Path) -> None:
+    """A few files of 2,147,483,647 rows in as many shards, the first and the last among them."""
+    small, plan, arrays = content(4, 1)
+    header = dataclasses.replace(small, kind="clips", rows=MAX_ROWS)
+    writer = CacheWriter.create(tmp_path, header, plan, {})
+    written = {0: 0, 1: 1, MAX_ROWS // 2: 2, MAX_ROWS - 1: 3}  # row -> of `arrays`
+    for row, part in written.items():
+        writer.put(row, {name: values[part : part + 1] for name, values in arrays.items()})
+
+    def work() -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (30, 60))
+        cache = TokenCache.open(tmp_path, allow_partial=True)
+        assert cache.rows("train").tolist() == cache.valid_rows().tolist() == list(written)
+        assert cache.source_ids(np.array([MAX_ROWS - 1, 1])) == ["3", "1"]
+        assert cache.labels(cache.rows()).tolist() == list(range(4))
+        np.testing.assert_array_equal(cache.read(cache.rows())["video"], arrays["video"])
+        assert verify_cache(tmp_path)["missing_shards"] == MAX_ROWS - 4
+        assert inspect.run(InspectRequest(path=tmp_path))["valid_rows"] == 4
+        assert repair.run(RepairRequest(path=tmp_path))["cache_id"] is None
+        with pytest.raises(CacheError, match="is not finished: 4 of 2147483647 shards"):
+            TokenCache.open(tmp_path)
+
+    assert in_child(work) == 0
+
+
+def test_windows_end_at_shards_that_are_not_written(tmp_path: Path) -> None:
+    """In an unsealed cache of whole videos a gap is no part of a window."""
+    spec = dataclasses.replace(SPEC, streams=(StreamSpec("video", (2, 2, 3), K),), frames=2)
+    plan = {"videos": [{"id": "a", "split": "train"}]}
+    header = CacheHeader("videos", spec, 1, 7, 1, "fingerprint", plan_sha256(plan))
+    writer = CacheWriter.create(tmp_path, header, plan, {})
+    for row in (0, 1, 3, 4, 5):
+        tokens = np.full((1, 1, 2, 3, 1), row, np.uint8)
+        numbers = {name: np.array([row if name == "first_frame" else 0], np.int64) for name in header.columns}
+        writer.put(row, {"video": tokens, **numbers, "valid": np.ones(1, np.uint8)})
+    cache = TokenCache.open(tmp_path, allow_partial=True)
+    assert cache.rows(stride=1).tolist() == [0, 3, 4]
+    assert cache.valid_rows().tolist() == [0, 1, 3, 4, 5]
+    assert cache.read([4])["video"].reshape(2, 6)[:, 0].tolist() == [4, 5]
 
 
 @pytest.mark.parametrize("key", ["streams/video/c/7/0/0/0/0", "../../secret", "valid/c/0", "nothing"])

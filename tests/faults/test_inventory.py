@@ -71,7 +71,7 @@ def test_tokenizing_says_what_it_takes_and_keeps_it_beside_the_tokens(
         "validation": {"videos": 1, "clips": 1},
         "test": {"videos": TEST, "clips": TEST},
     }
-    assert "1 videos, held out of train" in summary["validation"]
+    assert "1 video, held out of train" in summary["validation"]
     assert TokenCache.open(tmp_path / "cache").origin["inventory"] == summary["inventory"]
     dry = tokenize_dataset.run(TokenizeRequest(out=tmp_path / "none", dry_run=True, **flags))
     assert {dry[key] == summary[key] for key in ("inventory", "splits", "validation")} == {True}
@@ -136,7 +136,7 @@ def test_training_says_whether_anything_is_scored(
     assert_inventory(summary["inventory"], TRAIN + TEST, SKIPPED | EXCLUDED)
     assert ("psnr" in summary) == (fraction > 0)
     assert ("validation: none: nothing will be scored" in caplog.text) == (fraction == 0)
-    assert summary["validation"].startswith("none" if fraction == 0 else "1 videos, held out of train")
+    assert summary["validation"].startswith("none" if fraction == 0 else "1 video, held out of train")
     with pytest.raises(DataError, match="--strict"):
         train_tokenizer.run(TrainTokenizerRequest(out=tmp_path / "strict", strict=True, **flags))
 
@@ -146,7 +146,7 @@ def test_a_prior_without_validation_rows_says_so(tmp_path: Path, caplog: pytest.
     tokens = np.random.default_rng(0).integers(0, 7, (6, 3, 2, 2, 1))
     rows = [{"id": str(row), "split": "train"} for row in range(len(tokens))]
     write_token_file(tmp_path / "tokens", spec, {"video": tokens}, "0" * 64, rows)
-    settings = ("prior={type: gpt, depth: 1, width: 16, heads: 2}", "training={batch: 2, given_frames: 0}")
+    settings = ("prior={type: gpt, depth: 1, width: 16, heads: 2}", "training={batch: 2, validation_given_frames: 0}")
     request = TrainPriorRequest(
         cache=tmp_path / "tokens", out=tmp_path / "p", assignments=settings, steps=1, device="cpu", dry_run=True
     )

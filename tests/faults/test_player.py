@@ -22,7 +22,7 @@ from av.stream import Disposition
 from numbered_videos import HEIGHT, WIDTH, numbered_frames, numbers_of, write_numbered
 from PIL import Image
 
-from tokenreel.data.controls.sound import read_sound
+from tokenreel.data.controls.sound_reader import SoundReader
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import DecodeFailure, resample_indices
 from tokenreel.data.video.reader import decode_frames, probe_video, read_video
@@ -307,4 +307,5 @@ def test_the_sound_stream_is_the_one_with_most_channels(tmp_path: Path) -> None:
             frame.sample_rate = 8000
             file.mux(stream.encode(frame))
             file.mux(stream.encode(None))
-    assert np.allclose(read_sound(tmp_path / "v.mkv")[0], 2000 / 2**15)
+    with SoundReader(tmp_path / "v.mkv") as reader:
+        assert np.allclose(reader.read(), 2000 / 2**15)

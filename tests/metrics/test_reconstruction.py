@@ -88,3 +88,15 @@ def test_other_types_and_shapes_are_rejected():
     for other in (clip[:4], clip.astype(np.float32)):
         with pytest.raises(ValueError, match="uint8 of the same shape"):
             scores.update(clip, other)
+
+
+def test_parts_of_uneven_size_give_what_all_clips_give():
+    clips, others = [random_clip(seed) for seed in range(7)], [random_clip(seed) for seed in range(10, 17)]
+    clips[2] = np.repeat(clips[2][:1], len(clips[2]), 0)  # nothing moves
+    whole, *parts = (ReconstructionScores(clips[0].mean(0)) for _ in range(4))
+    for number, (clip, other) in enumerate(zip(clips, others, strict=True)):
+        for scores in (whole, parts[0 if number < 5 else 1]):  # the last part has no clip
+            scores.update(clip, other)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    assert parts[0].compute() == pytest.approx(whole.compute(), rel=1e-6)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenreel.counter_rng import uniforms
 from tokenreel.priors.base import Prior, Tokens
-from tokenreel.priors.sampling.counter_rng import uniforms
 
 
 def one_by_one(

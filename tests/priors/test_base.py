@@ -74,10 +74,10 @@ def test_codebooks_and_the_one_of_each_position():
     assert prior.codebook_sizes().tolist() == [11 if s == 1 else 7 for s, *_ in prior.order().tolist()]
 
 
-def test_the_document_says_whether_it_was_trained_without_controls(tmp_path):
+def test_the_document_says_whether_it_was_trained_without_controls_and_with_given_frames(tmp_path):
     prior = UnigramPrior(UnigramConfig(), SPEC)
-    for trained_without_controls in (False, True):
-        prior.trained_without_controls = trained_without_controls
-        prior.save_pretrained(tmp_path / str(trained_without_controls))
-        loaded = Prior.from_pretrained(tmp_path / str(trained_without_controls))
-        assert loaded.trained_without_controls == trained_without_controls
+    for without_controls, given_frames in ((False, 3), (True, 0)):
+        prior.trained_without_controls, prior.trained_given_frames = without_controls, given_frames
+        prior.save_pretrained(tmp_path / str(given_frames))
+        loaded = Prior.from_pretrained(tmp_path / str(given_frames))
+        assert (loaded.trained_without_controls, loaded.trained_given_frames) == (without_controls, given_frames)

@@ -10,6 +10,7 @@ from toy_priors import ToyConfig, ToyPrior, ToyState, interleaved_order, spec_of
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import State, Tokens, raster_order
 from tokenreel.priors.sampling.video import sample
+from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.priors import (
     check_cached_equals_uncached,
     check_causality,
@@ -188,6 +189,17 @@ class Independent(ToyPrior):
         return super()._log_probs(torch.zeros_like(before), positions, summary)
 
 
+class BlindSpot(ToyPrior):
+    """Position 11 does not depend on the token at position 4; all others do."""
+
+    def log_prob(self, tokens: Tokens, given: Tensor) -> Tensor:
+        indices = self.flatten(tokens)
+        indices[:, 4] = 0
+        blind = super().log_prob(self.unflatten(indices, tokens), given)
+        here = torch.arange(blind.shape[1]) == 11
+        return torch.where(here, blind, super().log_prob(tokens, given))
+
+
 class Constant(ToyPrior):
     """Ignores what it reads."""
 
@@ -238,8 +250,8 @@ class Unmasked(ToyPrior):
 class Untrainable(ToyPrior):
     """Its loss has no gradient."""
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return super().loss(tokens, given, generator).detach()
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
+        return super().loss(tokens, given, random).detach()
 
 
 class WithoutUnconditional(ToyPrior):
@@ -276,6 +288,7 @@ class ReadingFree(ToyPrior):
         (Smearing, check_rows_at_different_speeds),
         (Smearing, check_rewind),
         (Independent, check_dependencies),
+        (BlindSpot, check_dependencies),
         (ScoringGiven, check_given_not_scored),
         (ScoringGiven, check_loss),
         (ReadingFree, check_start),
@@ -305,6 +318,17 @@ def test_checks_catch_violations_with_controls(broken, check, error):
     toy = scrambled(broken(ToyConfig(), spec, interleaved_order(spec, names), names))
     with pytest.raises(error):
         check(toy, random_tokens(toy, 3), random_given(toy, 3, fraction=0.3))
+
+
+def test_the_claimed_pairs_must_react_and_no_others() -> None:
+    """A hole in the receptive field is an error, by name, unless the prior says that it has it."""
+    toy = raster_toy(BlindSpot)
+    tokens, given = random_tokens(toy, 2), torch.zeros(2, 30, dtype=torch.bool)
+    with pytest.raises(AssertionError, match=r"1 of 435 pairs .* \[\[4, 11\]\]"):
+        check_dependencies(toy, tokens, given)
+    reaches = torch.ones(30, 30, dtype=torch.bool)
+    reaches[4, 11] = False
+    check_dependencies(toy, tokens, given, reaches)
 
 
 def test_reading_nothing_is_caught():

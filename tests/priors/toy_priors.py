@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.priors.base import Prior, State, Tokens, raster_order
+from tokenreel.sample_random import SampleRandom
 
 
 def spec_of(*streams: StreamSpec, frames: int) -> TokenSpec:
@@ -93,11 +94,11 @@ class ToyPrior(Prior):
         indices = indices.masked_fill(given, 0)  # an unconditional token, beyond the codebook, is always given
         return log_probs.gather(2, indices[:, :, None]).squeeze(2).masked_fill(given, 0)
 
-    def loss(self, tokens: Tokens, given: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, tokens: Tokens, given: Tensor, random: SampleRandom | None = None) -> Tensor:
         """The nats of one random token of the batch, whose expectation is the mean."""
-        free = (~given).flatten().nonzero()
-        chosen = free[torch.randint(len(free), (1,), generator=generator)]
-        return -self.log_prob(tokens, given).flatten()[chosen].squeeze()
+        random = random or SampleRandom.unrepeatable(len(given), given.device)
+        chosen = random.rand(given.shape[1]).masked_fill(given, -1).argmax()
+        return -self.log_prob(tokens, given).flatten()[chosen]
 
     def start(self, tokens: Tokens, given: Tensor) -> ToyState:
         indices = self.flatten(tokens).masked_fill(~given, 0)

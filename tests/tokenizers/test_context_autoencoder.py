@@ -9,12 +9,14 @@ import torch
 
 from tokenreel.data.spec import Framing
 from tokenreel.decoders.context.augmented_views import AugmentedViewConfig
+from tokenreel.decoders.context.decoder import ContextDecoder
 from tokenreel.decoders.context.flow import FlowConfig
 from tokenreel.decoders.context.object_motion import ObjectMotionConfig
 from tokenreel.errors import ConfigError
 from tokenreel.testing.tokenizers import check_contract
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.context_autoencoder import ContextAutoencoder, ContextAutoencoderConfig
+from tokenreel.tokenizers.encoders.pyramid_encoder import PyramidEncoder
 from tokenreel.tokenizers.quantizers.vq import VQConfig
 
 FRAMES, SIZE = 5, (24, 40)
@@ -95,14 +97,33 @@ def test_a_training_step_returns_judged_frames_and_clips() -> None:
     reconstruction = small_tokenizer().train()(video := random_video(2))
     decoded, true = reconstruction.judged_frames
     assert decoded.shape == true.shape == (6, 3, *SIZE)  # without context, with another frame, with a view
-    assert any(torch.equal(true[:2], frames) for frames in video.unbind(2))
+    for clip, chosen in zip(video, true[:2], strict=True):
+        assert any(torch.equal(chosen, frame) for frame in clip.unbind(1))
     decoded, true = reconstruction.judged_clips
     assert decoded.shape == true.shape == (2, 3, CONFIG.autoregressive_frames, *SIZE)
     assert torch.equal(decoded[:, :, 0], true[:, :, 0])
-    assert any(
-        torch.equal(true, video[:, :, first : first + CONFIG.autoregressive_frames])
-        for first in range(FRAMES - CONFIG.autoregressive_frames + 1)
-    )
+    windows = video.unfold(2, CONFIG.autoregressive_frames, 1).movedim(-1, 3).unbind(2)
+    for number, clip in enumerate(true):
+        assert any(torch.equal(clip, window[number]) for window in windows)
+
+
+@torch.no_grad()
+def test_convolutions_of_single_pixels_widen_what_they_get() -> None:
+    """Linear ones would not: of RGB they would make features of rank 3 whatever their width."""
+    torch.manual_seed(0)
+    encoder, decoder = PyramidEncoder([5, 19], 17).double(), ContextDecoder(3, [13, 5], None).double()
+    latents, features = encoder(torch.rand(2, 3, 24, 40, dtype=torch.float64) * 2 - 1)
+    assert rank(features[-1]) == 19
+    assert rank(latents) > 5
+    entered = []
+    decoder.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    decoder(torch.randn(2, 3, 12, 20, dtype=torch.float64))
+    assert rank(entered[0]) > 3
+
+
+def rank(features: torch.Tensor) -> int:
+    """Dimensions that the vectors of features [N, C, h, w] span."""
+    return int(torch.linalg.matrix_rank(features.movedim(1, -1).flatten(0, 2)))
 
 
 @torch.no_grad()

@@ -10,11 +10,14 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from tokenreel.decoders.layers.equalized import DownsampleBlock, EqualizedConv2d
+from tokenreel.decoders.layers.equalized import DownsampleBlock, EqualizedConv2d, activate
 
 
 class PyramidEncoder(nn.Module):
-    """[N, 3, H, W] -> latents [N, D, h, w] and features by level, coarse to fine; `widths` likewise."""
+    """[N, 3, H, W] -> latents [N, D, h, w] and features by level, coarse to fine; `widths` likewise.
+
+    As in CCVS's code an activation follows the first and the last convolution too.
+    """
 
     def __init__(self, widths: Sequence[int], latent: int) -> None:
         super().__init__()
@@ -24,9 +27,9 @@ class PyramidEncoder(nn.Module):
         self.project_out = EqualizedConv2d(widths[0], latent, 1)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = self.project_in(frames)
+        x = activate(self.project_in(frames))  # without it the finest features would span three dimensions
         features = [x]
         for block in self.blocks:
             x = block(x)
             features.append(x)
-        return self.project_out(x), features[::-1]
+        return activate(self.project_out(x)), features[::-1]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenreel.errors import ConfigError
+from tokenreel.replicas import mean_over_processes
 from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
 MAX_BITS = 20  # the entropy of all codes needs N x 2^(bits / 2) and 2^bits numbers
@@ -94,10 +95,10 @@ def _mean_choice(ones: Tensor) -> Tensor:
     """Probabilities [N, bits] of set bits -> [2^bits], in no particular order: each code's probability, mean over N.
 
     A code is a pair (low half, high half) of independent bits, so one matrix product sums over N, without an N x K
-    matrix.
+    matrix. N counts the vectors of all processes.
     """
     half = ones.shape[1] // 2
-    return (_joint(ones[:, :half]).T @ _joint(ones[:, half:])).flatten() / len(ones)
+    return mean_over_processes((_joint(ones[:, :half]).T @ _joint(ones[:, half:])).flatten() / len(ones))
 
 
 def _joint(ones: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Vector quantization by nearest neighbour with an EMA codebook (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
 Sliced as in LVT section 3.1 (after Kaiser et al. 2018, https://arxiv.org/abs/1803.03382): the channels are split over q
-independent codebooks. Codebooks are updated by exponential moving averages, not by gradients.
+independent codebooks. Codebooks are updated by exponential moving averages, not by gradients. A step looks vectors up
+before it updates them, so the commitment loss is of the codebook as it was.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.errors import ConfigError
+from tokenreel.replicas import process_count, sample_rows, sum_over_processes
 from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig, count_codes, slice_width
 from tokenreel.tokenizers.quantizers.nearest import nearest_indices
-from tokenreel.tokenizers.quantizers.replicas import process_count, sample_rows, sum_over_processes
 
 KMEANS_ITERATIONS = 10
 
@@ -86,7 +87,8 @@ class VQ(Quantizer):
 
     def quantize_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """float32 [N, D] without gradients -> indices [N, q] and their vectors [N, D]. In training mode the codebook is
-        initialised if necessary, and updated after the vectors have been looked up.
+        initialised if necessary, and updated after the vectors have been looked up: the commitment loss, too, is of the
+        codebook before its update (as in CCVS's code; LVT's takes the vectors after it).
         """
         if self.training and not self.initialised:
             self._initialise(rows)
@@ -116,8 +118,8 @@ class VQ(Quantizer):
     @torch.no_grad()
     def _update(self, rows: Tensor, indices: Tensor) -> None:
         """One step of the moving averages over the vectors of all processes, then revival of dead codes."""
-        candidates = sample_rows(rows, self.codebook_size)
-        counts, sums, candidates = sum_over_processes(*self._statistics(rows, indices), candidates)
+        candidates = [sample_rows(rows, self.codebook_size)] if self.config.revive_below else []
+        counts, sums, *candidates = sum_over_processes(*self._statistics(rows, indices), *candidates)
         self.average_count.lerp_(counts, 1 - self.config.decay)
         self.average_sum.lerp_(sums, 1 - self.config.decay)
         total = self.average_count.sum(1, keepdim=True)
@@ -125,7 +127,8 @@ class VQ(Quantizer):
             (self.average_count + self.config.smoothing) * total / (total + self.codebook_size * self.config.smoothing)
         )
         self.codebook.copy_(self.average_sum / smoothed[..., None])
-        self._revive(self._slices(candidates).transpose(0, 1), total / self.codebook_size)
+        for rows in candidates:
+            self._revive(self._slices(rows).transpose(0, 1), total / self.codebook_size)
 
     def _revive(self, candidates: Tensor, even_count: Tensor) -> None:
         """Resets dead codes to candidates [q, K, d], and their averages to those of an evenly used code [q, 1]: the old

@@ -103,7 +103,8 @@ def finish(setup: Setup, seed: int, control: str) -> None:
     if not (folder / "prior" / "config.json").exists():
         conditioned = control != NONE
         dropped = DROP_CONTROLS if conditioned else 0.0
-        settings = f"training={{drop_controls: {dropped}, given_frames: {measures.GIVEN_FRAMES}}}"
+        given = f"given_frames: {measures.GIVEN_FRAMES}, validation_given_frames: {measures.GIVEN_FRAMES}"
+        settings = f"training={{drop_controls: {dropped}, {given}}}"
         train_prior.run(
             TrainPriorRequest(
                 preset=f"{PRESET}-{control}" if conditioned else PRESET,

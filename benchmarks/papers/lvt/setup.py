@@ -44,7 +44,7 @@ TOKENIZER = (
 PRIOR = (
     "prior={type: subscale-transformer, depth: 2, width: 96, heads: 4, head_width: 24, embedding: 32}",
     *(LOOP, EVALUATION, "training={learning_rate: 6.0e-3, betas: [0.9, 0.95], weight_decay: 0.05}"),
-    f"training.given_frames={GIVEN_FRAMES}",
+    f"training={{given_frames: {GIVEN_FRAMES}, validation_given_frames: {GIVEN_FRAMES}}}",
 )
 
 

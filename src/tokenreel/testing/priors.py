@@ -16,7 +16,9 @@ position is *free* where it is not given.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
@@ -24,7 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from tokenreel.priors.base import Prior, Tokens
 from tokenreel.priors.sampling.logits import SamplingConfig
 from tokenreel.priors.sampling.video import sample
+from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.feeding import TOLERANCE, assert_distributions, feed, feeding, record, start, tokens_at
+
+REACTION = 1e-5  # nats: twenty times the rounding errors of float32, a tenth of what scrambled weights make of a token
+MORE_CHANGES = range(3, 13)  # of a token, where two changes have no effect
 
 
 def scramble(prior: Prior, seed: int = 0, scale: float = 0.5) -> Prior:
@@ -126,7 +132,7 @@ def check_own_token_unused(prior: Prior, tokens: Tokens, given: Tensor) -> None:
 
 
 def check_dependencies(prior: Prior, tokens: Tokens, given: Tensor, reaches: Tensor | None = None) -> None:
-    """Every token, given or not, changes some log-prob after it, wherever the prior claims that it does.
+    """Every token, given or not, changes the log-prob of every later free token that the prior claims it reaches.
 
     `reaches`, bool [L, L], is the claim: the token at the first index influences the log-prob at the second, later one.
     By default every token influences all later ones.
@@ -135,10 +141,14 @@ def check_dependencies(prior: Prior, tokens: Tokens, given: Tensor, reaches: Ten
     claimed = (torch.ones(length, length, dtype=torch.bool) if reaches is None else reaches).triu(1)
     for row in range(len(given)):
         claimed_in_row = claimed & ~given[row]
-        effect = _effects(prior, tokens, given, row).masked_fill(~claimed_in_row, 0).amax(1)
-        unused = claimed_in_row.any(1) & (effect < TOLERANCE)
-        positions = unused.nonzero().flatten().tolist()
-        assert not unused.any(), f"log_prob: of row {row}, positions {positions} change nothing after them"
+        unused = claimed_in_row & (_effects(prior, tokens, given, row) < REACTION)
+        if unused.any():  # by chance, or where a unit is off for both changes
+            unused &= _effects(prior, tokens, given, row, MORE_CHANGES) < REACTION
+        pairs = unused.nonzero().tolist()
+        assert not pairs, (
+            f"log_prob: of row {row}, {len(pairs)} of {int(claimed_in_row.sum())} pairs (token, later log-prob) do not "
+            f"react, among them {pairs[:5]}"
+        )
 
 
 def check_given_reaches_earlier(prior: Prior, tokens: Tokens, given: Tensor) -> None:
@@ -166,8 +176,8 @@ def check_loss(prior: Prior, tokens: Tokens, given: Tensor, repeats: int = 64) -
     if any(parameter.requires_grad for parameter in prior.parameters()):
         assert prior.loss(tokens, given).requires_grad, "loss: has no gradient"
     expected = -_log_prob(prior, tokens, given).sum() / (~given).sum()
-    generator = torch.Generator().manual_seed(0)
-    losses = torch.stack([prior.loss(tokens, given, generator).detach() for _ in range(repeats)]).double()
+    random = SampleRandom(0, np.arange(len(given)), given.device)
+    losses = torch.stack([prior.loss(tokens, given, random).detach() for _ in range(repeats)]).double()
     error = losses.std() / repeats**0.5
     assert abs(losses.mean() - expected) < TOLERANCE + 4 * error, (
         f"loss: {losses.mean():.4f} in the mean of {repeats}, but log_prob gives {expected:.4f} nats per free token"
@@ -284,11 +294,11 @@ def _packed_linear_flops(
 
 
 def check_speculative_equals_plain(
-    prior: Prior, tokens: Tokens, given: Tensor, speculate: tuple[int, ...] = (1, 5)
+    prior: Prior, tokens: Tokens, given: Tensor, speculate: tuple[int | None, ...] = (1, 5, None)
 ) -> None:
     """Speculative decoding gives the tokens of plain sampling in no more forward passes, with correct log-probs."""
     samples = torch.arange(len(given))
-    plain = sample(prior, tokens, given, SamplingConfig(), seed=7, samples=samples)
+    plain = sample(prior, tokens, given, SamplingConfig(speculate=0), seed=7, samples=samples)
     expected = prior.unflatten(-_log_prob(prior, {**tokens, **plain.tokens}, given))
     for drafts in speculate:
         found = sample(prior, tokens, given, SamplingConfig(speculate=drafts), seed=7, samples=samples)
@@ -366,16 +376,16 @@ def _log_prob_flat(prior: Prior, flat: Tensor, tokens: Tokens, given: Tensor, ro
     return _log_prob(prior, {**shared, **prior.unflatten(flat, shared)}, given[row].expand(len(flat), -1))
 
 
-def _effects(prior: Prior, tokens: Tokens, given: Tensor, row: int) -> Tensor:
+def _effects(prior: Prior, tokens: Tokens, given: Tensor, row: int, changes: Sequence[int] = (1, 2)) -> Tensor:
     """[L, L]: by how many nats the log-prob at the second index changes with the token at the first one.
 
-    The larger of two changes: a single one may by chance leave a token about as likely as it was.
+    The largest of several changes: a single one may by chance leave a token about as likely as it was.
     """
     flat = prior.flatten(_row(tokens, row))
     one = torch.eye(flat.shape[1], dtype=torch.long)
-    changed = torch.cat([flat + one, flat + 2 * one, flat]) % prior.codebook_sizes()
+    changed = torch.cat([*(flat + by * one for by in changes), flat]) % prior.codebook_sizes()
     log_probs = _log_prob_flat(prior, changed, tokens, given, row)
-    return (log_probs[:-1] - log_probs[-1]).abs().view(2, len(one), len(one)).amax(0)
+    return (log_probs[:-1] - log_probs[-1]).abs().view(len(changes), len(one), len(one)).amax(0)
 
 
 def _all_sequences(prior: Prior, tokens: Tokens, given: Tensor, row: int) -> Tensor:

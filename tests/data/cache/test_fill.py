@@ -28,6 +28,7 @@ class FakePool:
     """Returns frames whose pixels encode the video and the frame number; counts requests."""
 
     source = None  # no plan here states a content
+    workers = 0
 
     def __init__(self) -> None:
         self.requests: list[ReadRequest] = []

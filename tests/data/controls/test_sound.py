@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenreel.data.controls.sound import SLACK, read_sound, resample, windows
+from tokenreel.data.controls.sound import SLACK, resample, windows
+from tokenreel.data.controls.sound_reader import SoundReader
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.data.video.writer import write_video
@@ -24,6 +25,12 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
         file.setframerate(rate)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
     return path
+
+
+def read_sound(file: Path | io.BytesIO, start: float = 0.0) -> tuple[np.ndarray, int]:
+    """All samples at the file's own rate, and that rate."""
+    with SoundReader(file, start) as reader:
+        return reader.read(), reader.rate
 
 
 def tone(rate: int, seconds: float, hertz: float = 311.0) -> np.ndarray:

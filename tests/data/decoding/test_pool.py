@@ -175,11 +175,52 @@ def test_a_worker_reports_progress_while_it_reads(
         assert least <= pipe.read().count(b"progress") <= most
 
 
+def test_a_worker_that_opens_a_large_source_reports_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PROGRESS_S", 0.01)
+    reader, writer = os.pipe()
+    with worker.Heartbeat(writer):
+        time.sleep(0.3)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read().count(b"progress") >= 3
+
+
+@pytest.mark.parametrize(("ahead", "processes"), [(2, 1), (13, 3)])
+def test_workers_join_for_one_video_only_if_they_would_wait(folder: Path, ahead: int, processes: int) -> None:
+    """Else a long video would be decoded by one process, whatever the number of workers."""
+    asked = [ReadRequest(0, np.array([number]), AS_IS) for number in np.random.default_rng(0).permutation(COUNT)]
+    with DecodePool(str(folder), 3) as pool:
+        results = list(pool.read(iter(asked), ahead))
+        assert len(children()) == processes
+    assert [numbers_of(r.frames) for r in results if r.frames is not None] == [r.indices.tolist() for r in asked]
+
+
 def test_workers_have_a_memory_limit(folder: Path) -> None:
     with DecodePool(str(folder), 1, memory_gb=1.5) as pool:
         list(pool.probe([0]))
         limits = Path(f"/proc/{children()[0]}/limits").read_text()
     assert any(line.split()[3] == str(3 * 2**29) for line in limits.splitlines() if "address space" in line)
+
+
+def test_workers_do_with_less_memory_where_this_process_has_less(folder: Path) -> None:
+    """As after `ulimit -v`: a process cannot raise its limit again."""
+    script = (
+        "import resource, sys\n"
+        "from tokenreel.data.decoding.pool import DecodePool\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
+        "with DecodePool(sys.argv[1], 1) as pool:\n"
+        "    print(next(pool.probe([0])).frames)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{COUNT}\n", done.stderr
+
+
+def test_the_message_says_the_limit(folder: Path) -> None:
+    with (
+        DecodePool(str(folder), 1, memory_gb=0.05) as pool,
+        pytest.raises(DecodeWorkerLost, match=r"died .*0\.05 GiB"),
+    ):
+        list(pool.probe([0]))
 
 
 def test_workers_ignore_ctrl_c(folder: Path) -> None:

@@ -63,6 +63,8 @@ def test_metadata_list_videos_and_labels(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").unlink()
     (tmp_path / "metadata.csv").write_text("file_name,label,split\ndeep/c.mp4,7,val\na.mp4,jump,\n")
     assert open_source(str(tmp_path)).entries == entries
+    (tmp_path / "metadata.csv").write_text("file_name,Group\ndeep/c.mp4, scene 3\na.mp4,scene 3\nb.mp4,\n")
+    assert [entry.group for entry in open_source(str(tmp_path)).entries] == ["scene 3", None, "scene 3"]
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,14 @@ SOUGHT = {
     "mpeg2.ts": {"codec": "mpeg2video", "options": {"g": "11", "bf": "2"}},
     "mpeg1.ts": {"codec": "mpeg1video", "options": {"g": "11", "bf": "2"}},
     "ffv1.mkv": {"codec": "ffv1", "options": {"g": "11"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "11"}, "b_frames": 0},
+    "msmpeg4.avi": {"codec": "msmpeg4v3", "options": {"g": "11"}, "b_frames": 0},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "mjpeg.mkv": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
 }
 FORWARD = {
     "count.gif": {"codec": "gif", "pix_fmt": "rgb8"},
-    "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "11"}},
+    "b-frames.avi": {"codec": "mpeg4", "options": {"g": "11"}},
     "one-group.mp4": {"options": {"g": "997", "sc_threshold": "0"}},
     # Its only intact start is the first frame: every other keyframe is a P frame, after which a picture recovers.
     "intra-refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=11:scenecut=0"}, "b_frames": 0},

@@ -17,6 +17,7 @@ from tokenreel.decoders.losses.discriminators import (
     append_deviation,
 )
 from tokenreel.errors import ConfigError
+from tokenreel.pipelines.training.precision import mixed_precision
 
 CONFIG = DiscriminatorConfig(width=3, multipliers=(1, 2))
 
@@ -48,17 +49,17 @@ def test_a_temporal_discriminator_distinguishes_a_clip_from_its_reverse() -> Non
     assert (discriminator(clip) - discriminator(clip.flip(2))).abs() > 1e-3
 
 
-def test_gradients_of_a_clip_that_shrinks_to_two_frames_are_those_of_fp32_under_autocast() -> None:
-    """In bf16 on a CPU they would be uninitialised memory."""
+def test_gradients_of_a_clip_that_shrinks_to_two_frames_are_near_those_of_fp32() -> None:
+    """Under a CPU's autocast alone they may be uninitialised memory."""
     torch.manual_seed(0)
     discriminator, clips = TemporalDiscriminator(DiscriminatorConfig(16, (1, 2)), 16, 16), torch.randn(2, 3, 4, 16, 16)
     gradients = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+    for precision in ("fp32", "bf16"):
+        with mixed_precision(torch.device("cpu"), precision):
             score = discriminator(clips).sum()
         gradients.append(torch.autograd.grad(score, list(discriminator.parameters())))
-    for exact, under_autocast in zip(*gradients, strict=True):
-        torch.testing.assert_close(under_autocast, exact)
+    for exact, found in zip(*gradients, strict=True):
+        assert (found - exact).norm() <= 0.2 * exact.norm()  # bf16 activations give 0.05
 
 
 def test_a_temporal_block_removes_two_frames_while_there_are_more_than_two() -> None:
@@ -73,12 +74,23 @@ def test_levels_end_at_four_pixels_and_the_last_multiplier_is_repeated() -> None
     assert DiscriminatorConfig(8, (1, 1, 2, 2, 4, 4)).widths(256, 256) == [8, 8, 16, 16, 32, 32, 32], "as CCVS on BAIR"
 
 
+@pytest.mark.parametrize(("kind", "shape"), [(ImageDiscriminator, (1, 3)), (TemporalDiscriminator, (1, 3, 4))])
+def test_every_leaky_relu_has_the_slope_of_stylegan2(kind, shape, monkeypatch) -> None:
+    slopes, leaky_relu = [], functional.leaky_relu
+    monkeypatch.setattr(functional, "leaky_relu", lambda x, slope: slopes.append(slope) or leaky_relu(x, slope))
+    kind(CONFIG, 12, 20)(torch.zeros(*shape, 12, 20))
+    assert slopes == [0.2] * 7  # the first, two in each of two blocks, the last, the hidden layer
+
+
 def test_an_equalized_3d_conv_is_torchs_with_scaled_weights() -> None:
     torch.manual_seed(0)
-    conv, x = EqualizedConv3d(2, 3, (3, 3, 3), stride=2), torch.randn(1, 2, 5, 6, 8)
-    weight = conv.weight / math.sqrt(2 * 27)
-    torch.testing.assert_close(conv(x), functional.conv3d(x, weight, conv.bias, (1, 2, 2), 1))
-    torch.testing.assert_close(conv(x, shorten=True), functional.conv3d(x, weight, conv.bias, (1, 2, 2), (0, 1, 1)))
+    x = torch.randn(1, 2, 5, 7, 9)
+    for stride, space in (1, 1), (2, 0):  # a strided one follows a blur, which pads
+        conv = EqualizedConv3d(2, 3, (3, 3, 3), stride=stride)
+        weight, strides = conv.weight / math.sqrt(2 * 27), (1, stride, stride)
+        for shorten, time in (False, 1), (True, 0):
+            expected = functional.conv3d(x, weight, conv.bias, strides, (time, space, space))
+            torch.testing.assert_close(conv(x, shorten), expected)
 
 
 @pytest.mark.parametrize(("number", "size"), [(6, 3), (8, 4), (7, 1)])

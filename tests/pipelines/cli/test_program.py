@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from tokenreel.config import preset_names
 from tokenreel.errors import ConfigError, DataError
-from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.cli.program import program, run_command
 from tokenreel.pipelines.commands import tabletop
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.run import COMMANDS, Command
@@ -214,10 +215,9 @@ def test_only_one_of_several_processes_prints(
 def test_presets_are_shown_resolved_with_their_sizes(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run_command(["presets", "show", name, "--json"]) == 0
     output = json.loads(capsys.readouterr().out)
-    networks = {"tokenizer", "prior", "prior.top", "prior.bottom"}
-    assert output["parameters"].keys() == networks & output.keys()
     assert all(count > 0 for count in output["parameters"].values())
-    assert output["training"].keys() == output["parameters"].keys()
+    stages = {network.partition(".")[0] for network in output["parameters"]}
+    assert output["training"].keys() == stages == {"tokenizer", "prior"} & output.keys()
 
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,3 +256,17 @@ def test_a_stopped_demo_does_not_promise_to_resume(
     output = capsys.readouterr().err
     assert "a demo does not resume" in output
     assert "same command" not in output
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["train-prior", "--preset"], "lvt-tabletop-tiny"),
+        (["train-tokenizer", "--data", "videos", "--preset"], "lvt-tabletop-tiny"),
+        (["presets", "show"], "lvt-tabletop-tiny"),
+    ],
+)
+def test_a_shell_completes_the_names_of_presets(words: list[str], offered: str) -> None:
+    """By the library's own protocol: what stands before the cursor, and the beginning of a word."""
+    found = ShellComplete(program, {}, "tokenreel", "_TOKENREEL_COMPLETE").get_completions(words, "lvt-tab")
+    assert [item.value for item in found] == [offered]

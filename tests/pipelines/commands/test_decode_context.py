@@ -223,7 +223,7 @@ def test_samples_that_were_given_no_or_all_frames_have_no_default_of_true_frames
 
 def test_samples_of_a_training_run_begin_with_the_true_frames_of_their_clips(folder: Folder, tmp_path: Path) -> None:
     model = "prior={type: gpt, depth: 1, width: 16, heads: 2, controls: [end]}"
-    training = "training={batch: 2, threads: 1, given_frames: 2, sample_clips: 5, validation_clips: 5}"
+    training = "training={batch: 2, threads: 1, validation_given_frames: 2, sample_clips: 5, validation_clips: 5}"
     flags = {"cache": folder.root / "cache", "out": tmp_path / "run", "steps": 1, "device": "cpu"}
     train_prior.run(TrainPriorRequest(assignments=[model, training], **flags))
     (path,) = (tmp_path / "run/samples").iterdir()

@@ -20,6 +20,7 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CacheError, ConfigError, DataError, UserError
 from tokenreel.pipelines.commands import decode, generate, reconstruct, sample, tokenize_dataset
+from tokenreel.pipelines.generation import cascade
 from tokenreel.pipelines.generation.given_frames import first_frames
 from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
@@ -174,7 +175,9 @@ def test_reconstruct_writes_originals_and_reconstructions_and_scores_them(folder
         assert imageio.imread(files[0], plugin="pyav").shape == (T, SIZE, width, 3)
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["psnr"] == summary["psnr"]
-    assert 0 < scores["codebook_usage"]["video"][0]["used"] <= 1
+    usage = scores["codebook_usage"]["video"][0]
+    assert 0 < usage["used"] <= 1
+    assert usage["tokens_counted"] == summary["clips"] * T * 16
     assert scores["compression"] == pytest.approx(1 - 16 * math.log2(13) / (16 * 16 * 24), abs=1e-4)
 
 
@@ -211,6 +214,20 @@ def test_generate_names_a_file_that_is_not_a_video(folder: Path, tmp_path: Path,
     tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
     with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
         first_frames(tokenizer, tmp_path / name, 1)
+
+
+@pytest.mark.parametrize(("given", "frames"), [(0, None), (2, None), (2, 3), (1, 13)])
+def test_progress_of_sampling_ends_at_its_total(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int, frames: int | None
+) -> None:
+    """For clips, parts of clips and videos of several windows."""
+    totals = []
+    count = cascade._tokens_to_sample
+    monkeypatch.setattr(cascade, "_tokens_to_sample", lambda *arguments: totals.append(count(*arguments)) or totals[0])
+    flags: dict[str, Any] = {"num": 3, "given_frames": given, "frames": frames, "batch": 2}
+    prior = [str(folder / "prior")]
+    summary = sample.run(SampleRequest(prior=prior, cache=folder / "cache", out=tmp_path / "a", **flags))
+    assert summary["tokens_sampled"] == 3 * totals[0] == 3 * ((frames or T) - given) * 16
 
 
 def test_a_folder_that_is_not_empty_is_never_written_to(folder: Path, tmp_path: Path) -> None:

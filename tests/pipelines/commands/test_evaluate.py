@@ -62,6 +62,7 @@ def test_scores_are_means_over_clips(prior: Path, cache: Path, split: str, given
         (STEPS - given_frames) * 6,
     )
     assert found["bits_per_code"] == pytest.approx(expected.mean(), abs=1e-4)
+    assert found["nats_per_code"] == pytest.approx(expected.mean() * np.log(2), abs=1e-4)
     assert found["standard_error"] == pytest.approx(expected.std(ddof=1) / len(expected) ** 0.5, abs=1e-4)
     assert found["bits_per_code_unigram"] == pytest.approx(unigram_bits(cache, split, given_frames), abs=1e-4)
 

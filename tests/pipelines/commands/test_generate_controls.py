@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.spec import Framing
 from tokenreel.data.tabletop.clip import TabletopClip, TabletopConfig, tabletop_clip
 from tokenreel.data.video.framing import frame_into
@@ -311,6 +312,28 @@ def test_invalid_controls_are_refused_in_one_line(
         command += ["--controls", "controls"]
     assert refusal(capsys, command, code, message)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_video_is_opened_once_for_its_frames_and_its_rate(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound of another rate is noticed, so the rate was read."""
+    opened = []
+
+    class Counted(DecodePool):
+        def __init__(self, location: str, *arguments: Any, **options: Any) -> None:
+            opened.append(Path(location).name)
+            super().__init__(location, *arguments, **options)
+
+    monkeypatch.setattr("tokenreel.pipelines.decoding.true_frames.DecodePool", Counted)
+    write_video(tmp_path / "slow.mp4", folder.clip.frames, 5)
+    flags = ["--video", str(tmp_path / "slow.mp4"), "--given-frames", "2", "--controls", str(folder.root / "controls")]
+    command = folder.command(folder.prior(*ALL), tmp_path / "out", *flags, "--sound", str(folder.root / "sound.wav"))
+    assert run_command(command) == 1
+    assert opened == ["slow.mp4"]
+    opened.clear()
+    assert run_command([*command[: command.index("--sound")], "--class", "wander"]) == 0
+    assert opened == ["slow.mp4"]
 
 
 def refusal(capsys: pytest.CaptureFixture[str], command: list[str], code: int, message: str) -> bool:

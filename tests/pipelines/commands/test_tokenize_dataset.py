@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from nickname import Nickname, open_nickname
+from numbered_videos import write_numbered
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.pixels import to_model
@@ -82,9 +83,30 @@ def test_rows_hold_the_tokens_of_their_clips(reference: Path, tokenizer: str) ->
     assert cache.code_fingerprint == model.code_fingerprint
 
 
-def test_two_workers_make_the_same_bytes(reference: Path, tokenizer: str, tmp_path: Path) -> None:
-    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", workers=2))
+@pytest.mark.parametrize("processes", [{"workers": 2}, {"decoders": 3}])
+def test_any_number_of_processes_makes_the_same_bytes(
+    reference: Path, tokenizer: str, tmp_path: Path, processes: dict[str, int]
+) -> None:
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", **processes))
     assert_same_cache(tmp_path / "x", reference)
+
+
+def test_probes_are_kept_beside_the_cache_for_the_next_run(tokenizer: str, tmp_path: Path) -> None:
+    """And a dry run writes none."""
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        write_numbered(tmp_path / "videos" / f"{number}.mp4", 2 * FRAMES)
+
+    def tokenized(**flags: Any) -> dict[str, bytes]:
+        data, out = str(tmp_path / "videos"), tmp_path / "x"
+        tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=data, out=out, allow_collapsed=True, **flags))
+        return {file.name: file.read_bytes() for file in (tmp_path / "x.probes").glob("*")}
+
+    assert not tokenized(dry_run=True)
+    kept = tokenized()
+    assert kept
+    shutil.rmtree(tmp_path / "x")
+    assert tokenized() == kept
 
 
 def test_workers_know_a_source_and_a_tokenizer_that_were_registered_here(reference: Path, tmp_path: Path) -> None:
@@ -170,6 +192,26 @@ def test_a_dry_run_writes_nothing(tokenizer: str, tmp_path: Path) -> None:
     summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "x", dry_run=True))
     assert (summary["rows"], summary["tokens"]) == (124, 124 * FRAMES * 16)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_limit_opens_only_its_videos_and_belongs_to_the_cache(tokenizer: str, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clips(videos, good=4)
+    (videos / "wrong.mp4").write_bytes(b"")  # the last of five, of which two are the first and the third
+    flags: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "data": str(videos),
+        "out": tmp_path / "x",
+        "allow_collapsed": True,
+    }
+    limited = tokenize_dataset.run(TokenizeRequest(**flags, limit=2, strict=True))
+    assert (limited["videos"], limited["quarantined"], limited["sealed"]) == (2, 0, True)
+    assert limited["inventory"]["skipped"]["over-limit"]["count"] == 3
+    assert tokenize_dataset.run(TokenizeRequest(**flags, limit=2))["cache_id"] == limited["cache_id"]
+    for limit in (3, None):
+        with pytest.raises(ConfigError, match="excluding no video and 3 by --limit; this is"):
+            tokenize_dataset.run(TokenizeRequest(**flags, limit=limit))
 
 
 def test_too_many_bad_videos_stop_the_job_and_few_are_quarantined(tokenizer: str, tmp_path: Path) -> None:

@@ -9,14 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.clips import ClipReader
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
+from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.spec import Framing
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
-from tokenreel.pipelines.commands import train_tokenizer
+from tokenreel.pipelines.commands import tokenize_dataset, train_tokenizer
+from tokenreel.pipelines.common.plans import plan_of
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.run_folder import read_metrics
-from tokenreel.tokenizers.base import VideoTokenizer
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective, TokenizerTrainingConfig
+from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
 CLIPS, FRAMES, SIZE = 17, 5, 16
 SETTINGS = [
@@ -63,6 +72,83 @@ def test_a_tokenizer_learns_beats_the_mean_image_and_loads_from_its_run_folder(t
     tokenizer = VideoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.about["scores"]["psnr"] == pytest.approx(summary["psnr"])
     assert tokenizer.spec.frames == FRAMES
+
+
+def long_videos(path: Path) -> Path:
+    """Videos of 11 frames whose pixels are 20 times the frame's number."""
+    np.save(path, np.broadcast_to(np.arange(11, dtype=np.uint8)[:, None, None, None] * 20, (7, 11, SIZE, SIZE, 3)))
+    return path
+
+
+def objective(pool: DecodePool, **training: Any) -> TokenizerObjective:
+    data = DataConfig(Framing(SIZE, SIZE), FRAMES, validation=0.3)
+    plan = plan_of(pool, data)
+    model = {"type": "frame-vqvae", "hidden": 4, "residual": 2, "blocks": 1, "latent": 4}
+    tokenizer = build_tokenizer(model, data.frames, data.framing)
+    config = TokenizerTrainingConfig(**training)
+    return TokenizerObjective(tokenizer, plan, ClipReader(plan, pool, 1.0), config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("clip_frames", "starts"), [(None, 7), (1, 11)])
+def test_training_clips_begin_at_any_frame(tmp_path: Path, clip_frames: int | None, starts: int) -> None:
+    """By (seed, sample) alone, every start about equally often, in every epoch anew."""
+    with DecodePool(str(long_videos(tmp_path / "long.npy")), 0) as pool:
+        tested = objective(pool, random_start=True, clip_frames=clip_frames, seed=5)
+        rows, samples = np.resize(tested.rows, 11 * 20), np.arange(11 * 20)
+        frames = ((tested.batch(rows, samples)[:, 0, :, 0, 0] + 1) * 127.5 / 20).round().long()
+        assert frames.shape[1] == (clip_frames or FRAMES)
+        assert torch.equal(frames, frames[:, :1] + torch.arange(frames.shape[1]))
+        counts = torch.bincount(frames[:, 0], minlength=11)
+        assert (counts[:starts] > 5).all()
+        assert not counts[starts:].any()
+        again = tested.batch(rows[100:103], samples[100:103])
+        assert torch.equal(again, tested.batch(rows, samples)[100:103])
+        assert not torch.equal(again, tested.batch(rows[100:103], samples[:3]))
+
+
+def test_a_tokenizer_trained_on_single_frames_makes_tokens_of_clips(tmp_path: Path, videos: Path) -> None:
+    """Its spec, and so caches and priors, have the clips of `data`; validation too."""
+    settings = [*SETTINGS, "training={random_start: true, clip_frames: 1, batch: 7}"]
+    summary = train(videos, tmp_path / "run", steps=3, assignments=settings)
+    assert summary["clips"] == 21
+    assert VideoTokenizer.from_pretrained(tmp_path / "run").spec.frames == FRAMES
+    cache = tmp_path / "cache"
+    request = {"tokenizer": str(tmp_path / "run"), "data": str(videos), "out": cache, "allow_collapsed": True}
+    tokenize_dataset.run(TokenizeRequest(**request))
+    tokens = TokenCache.open(cache)
+    assert tokens.read(tokens.rows())["video"].shape == (CLIPS, FRAMES, 4, 4, 1)
+    with pytest.raises(UserError, match="another"):
+        train(videos, tmp_path / "run", steps=4)  # of the plan's clips
+
+
+CONTEXT = "{type: context-autoencoder, width: 4, multipliers: [1, 1], latent: 4, autoregressive_frames: 3}"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "training", "message"),
+    [
+        ("{}", "{clip_frames: 1}", r"clip_frames \(=1\) needs random_start"),
+        ("{}", "{clip_frames: 6, random_start: true}", r"clip_frames \(=6\) must be between 1 and 5"),
+        ("{}", "{clip_frames: 0, random_start: true}", r"clip_frames \(=0\) must be between 1 and 5"),
+        (CONTEXT, "{clip_frames: 2, random_start: true}", r"between 3 and 5 for this tokenizer \(context-autoenc"),
+    ],
+)
+def test_lengths_of_training_clips_that_do_not_fit_are_refused(
+    tmp_path: Path, videos: Path, tokenizer: str, training: str, message: str
+) -> None:
+    settings = [*SETTINGS, f"tokenizer={tokenizer}", f"training={training}"]
+    with pytest.raises(ConfigError, match=message):
+        train(videos, tmp_path / "run", assignments=settings)
+
+
+def test_tokenizers_whose_tokens_depend_on_later_frames_need_all_of_them(tmp_path: Path) -> None:
+    with DecodePool(str(long_videos(tmp_path / "long.npy")), 0) as pool:
+        plan = plan_of(pool, DataConfig(Framing(SIZE, SIZE), 8))
+        model = {"type": "hierarchical-vqvae", "hidden": 8, "residual": 8, "blocks": 1, "latent": 4, "given_frames": 4}
+        tokenizer, device = build_tokenizer(model, 8, Framing(SIZE, SIZE)), torch.device("cpu")
+        config, reader = TokenizerTrainingConfig(random_start=True, clip_frames=4), ClipReader(plan, pool, 1.0)
+        with pytest.raises(ConfigError, match=r"clip_frames \(=4\) must be between 8 and 8 .* time window"):
+            TokenizerObjective(tokenizer, plan, reader, config, device)
 
 
 def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, videos: Path) -> None:
@@ -153,6 +239,23 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, videos: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_probes_are_kept_beside_the_run(tmp_path: Path) -> None:
+    """So that a resumed run reads the packets of no video; a dry run keeps none."""
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        clip = np.random.default_rng(number).integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+        write_video(tmp_path / "videos" / f"{number}.mp4", clip, 10)
+
+    def kept(**flags: Any) -> dict[str, bytes]:
+        train(tmp_path / "videos", tmp_path / "run", **flags)
+        return {file.name: file.read_bytes() for file in (tmp_path / "run.probes").glob("*")}
+
+    assert not kept(dry_run=True)
+    first = kept()
+    assert first
+    assert kept() == first
+
+
 def test_a_read_only_folder_is_refused_before_training(tmp_path: Path, videos: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -175,3 +278,26 @@ def test_unreadable_videos_are_named_with_their_reasons(tmp_path: Path) -> None:
     summary = train(folder, tmp_path / "run", steps=1)
     assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
     assert (summary["quarantined"], summary["videos_too_short"]) == (1, 1)
+
+
+def test_a_new_run_starts_with_the_weights_of_a_saved_tokenizer(tmp_path: Path, videos: Path) -> None:
+    """On other videos: its codebook is not initialised again, and its framing is the default."""
+    train(videos, tmp_path / "run", steps=20)
+    saved = VideoTokenizer.from_pretrained(tmp_path / "run")
+    others = make_videos(tmp_path / "others.npy", seed=5)
+    settings = [
+        "data.validation=0.3",
+        "training={learning_rate: 1.0e-12, batch: 4}",
+        "tokenizer.quantizer.decay=0.9999",
+    ]
+    settings.append("tokenizer.quantizer.revive_below=0")
+    summary = train(others, tmp_path / "tuned", steps=1, assignments=settings, init_from=str(tmp_path / "run"))
+    tuned = VideoTokenizer.from_pretrained(tmp_path / "tuned")
+    assert tuned.spec == saved.spec
+    for name, tensor in saved.state_dict().items():
+        torch.testing.assert_close(tuned.state_dict()[name].double(), tensor.double(), rtol=1e-3, atol=1e-3)
+    assert tuned.about["initialised_from"] == saved.weights_fingerprint
+    assert [text.split(" was ")[0] for text in summary["init_from"]["differs"]] == [
+        "tokenizer.quantizer.decay",
+        "tokenizer.quantizer.revive_below",
+    ]

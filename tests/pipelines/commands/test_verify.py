@@ -42,6 +42,16 @@ def test_every_checkpoint_of_a_run_is_checked(tmp_path: Path) -> None:
         verify.run(VerifyRequest(path=tmp_path))
 
 
+def test_the_best_model_of_a_run_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert not verify.run(VerifyRequest(path=tmp_path))["best"]
+    build_tokenizer(SECTION, 3, Framing(8, 8)).save_pretrained(tmp_path / "best")
+    assert verify.run(VerifyRequest(path=tmp_path))["best"]
+    flip_last_byte(tmp_path / "best/model.safetensors")
+    with pytest.raises(HubError, match="best: the weights are not those that"):
+        verify.run(VerifyRequest(path=tmp_path))
+
+
 def test_a_folder_without_an_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no cache"):
         verify.run(VerifyRequest(path=tmp_path))

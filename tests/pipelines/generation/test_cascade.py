@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import decode, generate, sample, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.requests.decoding import DecodeRequest
 from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
@@ -41,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer, cache = str(folder / "tokenizer"), folder / "cache"
     tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=cache, allow_collapsed=True))
     for level in ("top", "bottom"):
-        settings = [*PRIORS, *TRAINING, "training.given_frames=4"]
+        settings = [*PRIORS, *TRAINING]  # the four frames that the tokenizer encodes alone are given
         train_prior.run(TrainPriorRequest(assignments=settings, cache=cache, out=folder / level, level=level, steps=2))
     return folder
 
@@ -165,7 +167,7 @@ def test_tokens_per_forward_do_not_depend_on_the_batch(folder: Path, tmp_path: P
     ],
 )
 def test_settings_that_no_level_has_are_refused(folder: Path, tmp_path: Path, assignment: str, message: str) -> None:
-    settings = [*PRIORS, *TRAINING, "training.given_frames=4", assignment]
+    settings = [*PRIORS, *TRAINING, assignment]
     with pytest.raises(ConfigError, match=message):
         train_prior.run(
             TrainPriorRequest(assignments=settings, cache=folder / "cache", out=tmp_path / "run", level="top", steps=1)
@@ -203,3 +205,24 @@ def test_scores_are_those_of_the_level(folder: Path) -> None:
         assert scores["validation/given_frames"] == 4
         assert abs(scores["validation/bits_per_code"] - np.log2(13)) < 1.5
         assert scores["validation/bits_per_code_unigram"] < np.log2(13) + 0.2
+
+
+def test_progress_counts_the_tokens_to_sample(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are sampled, and up to the number that there are."""
+    bars: list[Counted] = []
+
+    class Counted(Progress):
+        def __init__(self, total: int | None, what: str, unit: str, done: int = 0) -> None:
+            super().__init__(total, what, unit, done)
+            self.total, self.counts = total, list[int]()
+            bars.append(self)
+
+        def advance(self, count: int = 1, **values: Any) -> None:
+            self.counts.append(count)
+
+    monkeypatch.setattr("tokenreel.pipelines.generation.cascade.Progress", Counted)
+    monkeypatch.setattr("tokenreel.priors.sampling.loop.CHOOSE_EVERY", 5)
+    sample_tokens(folder, tmp_path / "samples")
+    (bar,) = bars
+    assert sum(bar.counts) == bar.total
+    assert len(bar.counts) > 5

@@ -23,6 +23,7 @@ from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTr
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.sampling.sliding_window import WindowSpan
 from tokenreel.priors.sampling.video import _Sampler
+from tokenreel.sample_random import SampleRandom
 
 K, CLIPS, STEPS = 7, 1021, 5  # codebook size, clips, frames of a clip
 SPEC = TokenSpec(
@@ -112,7 +113,9 @@ def test_samples_follow_given_and_sampled_states(
 def control_prior(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A control prior: samples states given a class, and no frames."""
     out, model = tmp_path_factory.mktemp("run") / "control-prior", MODEL + ", controls_only: true"
-    return out, train(cache, out, "state, class", steps=150, more="drop_controls: 0.3, given_frames: 0", model=model)
+    return out, train(
+        cache, out, "state, class", steps=150, more="drop_controls: 0.3, validation_given_frames: 0", model=model
+    )
 
 
 def test_a_control_prior_is_scored_on_the_controls_that_it_samples(control_prior: tuple[Path, dict[str, Any]]) -> None:
@@ -217,7 +220,8 @@ def test_a_longer_video_takes_the_states_of_the_clip_as_far_as_they_go(
 
 def test_the_end_frame_is_taken_from_the_clip(cache: Path, tmp_path: Path) -> None:
     """Given the end, the last sampled frame is that of the clip, which nothing else determines."""
-    train(cache, tmp_path / "prior", "end", steps=400, more="drop_controls: 0.1, given_frames: 3, schedule: cosine")
+    more = "drop_controls: 0.1, given_frames: 3, validation_given_frames: 3, schedule: cosine"
+    train(cache, tmp_path / "prior", "end", steps=400, more=more)
     for frames in (STEPS, 4):
         out = tmp_path / str(frames)
         sample.run(
@@ -257,7 +261,7 @@ def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> No
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
     tokens = TokenCache.open(cache)
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
-    config = PriorTrainingConfig(given_frames=2, **training)
+    config = PriorTrainingConfig(given_frames=2, validation_given_frames=2, **training)
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 
@@ -298,10 +302,21 @@ def test_every_subset_of_controls_is_dropped_equally_often(members: int) -> None
     assert np.abs(counts[1:] - p * count / (2**members - 1)).max() <= 1
 
 
+@pytest.mark.parametrize("parts", [3, 11])
+def test_parts_of_the_held_out_clips_give_what_all_give(cache: Path, parts: int) -> None:
+    """Uneven parts, and more parts than clips."""
+    tested = objective(cache, ("state",), drop_controls=0.5, validation_clips=7)
+    with torch.no_grad():
+        whole = tested.validate([tested.score(0, 1)])
+        shared = tested.validate([tested.score(part, parts) for part in range(parts)])
+    assert shared.keys() == whole.keys()
+    assert shared == pytest.approx(whole, rel=1e-6)
+
+
 def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     """Equation 8 includes frame-level controls in the loss; an unconditional token is not predicted."""
     tested = objective(cache, ("state",), drop_controls=0.5)
-    generator = torch.Generator()
+    random = SampleRandom(0, np.arange(4), torch.device("cpu"))
     batch = tested.batch(np.arange(4), np.arange(4))
     log_probs = tested.prior.log_prob(
         batch,
@@ -310,7 +325,7 @@ def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     )
     codes = sum(3 * 2 + (0 if (state == K).all() else 5) for state in batch["state"])
     assert {int((state == K).all()) for state in batch["state"]} == {0, 1}
-    torch.testing.assert_close(tested.losses("prior", batch, generator)["nats_per_code"], -log_probs.sum() / codes)
+    torch.testing.assert_close(tested.losses("prior", batch, random)["nats_per_code"], -log_probs.sum() / codes)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tokenreel.pipelines.commands import fit_controls, presets, tokenize_dataset
 from tokenreel.pipelines.requests.program import ShowPresetRequest
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
+from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import levels_of
 
@@ -29,6 +30,7 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "lvt-bair-paper": {"tokenizer": 3_553_795, "prior": 49_872_384},
     "lvt-bair-paper-adamw": {"tokenizer": 3_553_795, "prior": 49_872_384},
     "lvt-bair-paper-key": {"tokenizer": 3_553_795, "prior": 41_500_160},
+    "lvt-bair-paper-kmeans": {"tokenizer": 3_553_795, "prior": 49_872_384},
     "lvt-bair-paper-relative": {"tokenizer": 3_553_795, "prior": 33_095_168},
     "lvt-bair-paper-spatial": {"tokenizer": 3_553_795, "prior": 50_394_880},
     "lvt-bair-paper-spatiotemporal": {"tokenizer": 3_553_795, "prior": 59_830_528},
@@ -42,6 +44,29 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
 @pytest.mark.parametrize("name", [name for name in preset_names() if "-paper" in name])
 def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
     assert presets.run(ShowPresetRequest(name=name))["parameters"] == SIZES[name]
+
+
+def test_given_frames_of_the_papers() -> None:
+    """In training CCVS learns all frames (equation 8), LVT all but the first; validation is as in their tables."""
+    papers = {name: load_preset(name)["training"]["prior"] for name in preset_names() if "-paper" in name}
+    found = {name: (prior.get("given_frames"), prior.get("validation_given_frames")) for name, prior in papers.items()}
+    special = {
+        "ccvs-kinetics-paper": (0, 5),
+        "ccvs-drums-paper": (0, 15),
+        "video-vqvae-kinetics-paper": (None, None),  # those that its tokenizer encodes alone
+    }
+    assert found == {name: special.get(name, (int(name.startswith("lvt")), 1)) for name in papers}
+
+
+def test_paper_presets_learn_from_all_frames_of_a_video() -> None:
+    """Stage one at any start, LVT's from 32 images of as many videos, though its tokens are those of 16-frame clips."""
+    for name in preset_names():
+        preset = load_preset(name)
+        if "-paper" in name and "tokenizer" in preset:
+            training = tokenizer_training(preset["training"]["tokenizer"])
+            images = (1, 32) if name.startswith("lvt") else (None, training.batch)
+            assert (training.random_start, training.clip_frames, training.batch) == (True, *images), name
+            assert preset["data"]["frames"] == 16
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -25,8 +25,9 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import train_tokenizer
 from tokenreel.pipelines.requests.training import TrainTokenizerRequest
 from tokenreel.pipelines.training.adversarial_objective import AdversarialTrainingConfig, ClipBatch, tokenizer_training
-from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.run_folder import read_metrics
+from tokenreel.pipelines.training.tokenizer_objective import TokenizerTrainingConfig
+from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
 
 SCRIPT = Path(__file__).with_name("toy_adversarial.py")
@@ -38,7 +39,7 @@ def section(**changes: Any) -> dict[str, Any]:
 
 
 def losses_of(objective: ToyAdversarial, batch: ClipBatch, update: str) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = objective.losses(update, batch, torch.Generator())
+    losses: dict[str, Tensor] = objective.losses(update, batch, SampleRandom(0, ROWS, torch.device("cpu")))
     return losses
 
 
@@ -93,7 +94,7 @@ def test_discriminators_get_the_tokenizers_own_images_and_sequence_if_it_has_the
     images, sequence = torch.randn(2, 7, 3, HEIGHT, WIDTH).unbind(), torch.randn(2, 5, 3, 2, HEIGHT, WIDTH).unbind()
     own = objective.tokenizer(batch.video)
     own = Reconstruction(own.video, own.losses, {}, tuple(images), tuple(sequence))  # type: ignore[arg-type]
-    monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
+    monkeypatch.setattr(objective.tokenizer, "forward", lambda video, random: own)
     losses_of(objective, batch, "tokenizer")
     assert torch.equal(batch.frame_pairs["image_discriminator"][0], images[0])
     assert torch.equal(batch.frame_pairs["temporal_discriminator"][1], sequence[1])
@@ -161,7 +162,7 @@ def test_perceptual_losses_are_of_the_images_and_of_the_decoded_frames_of_the_se
     of_images = perceptual_loss(network, own.video.transpose(1, 2).flatten(0, 1), frames)
     torch.testing.assert_close(losses_of(objective, batch, "tokenizer")["perceptual"], 7 * of_images)
     own.judged_clips = (own.video[:, :, :2], batch.video[:, :, :2])
-    monkeypatch.setattr(objective.tokenizer, "forward", lambda video: own)
+    monkeypatch.setattr(objective.tokenizer, "forward", lambda video, random: own)
     of_sequence = perceptual_loss(network, own.video[:, :, 1], batch.video[:, :, 1])
     torch.testing.assert_close(
         losses_of(objective, batch, "tokenizer")["perceptual"], 7 * (of_images + of_sequence) / 2
@@ -237,7 +238,7 @@ def test_train_tokenizer_chooses_the_objective_by_its_section(tmp_path: Path) ->
 
 
 def test_the_section_determines_the_training_configuration() -> None:
-    assert type(tokenizer_training({"steps": 3})) is TrainingConfig
+    assert type(tokenizer_training({"steps": 3})) is TokenizerTrainingConfig
     assert type(tokenizer_training({"perceptual": None})) is AdversarialTrainingConfig, "a ladder's lowest rung"
     with pytest.raises(ConfigError, match="did you mean 'image_discriminator'"):
         tokenizer_training({"image_discriminater": SECTION["image_discriminator"], "guard": 2.0})

@@ -44,7 +44,7 @@ def test_older_checkpoints_are_pruned_after_a_newer_one_is_published(tmp_path: P
 def test_neither_a_new_checkpoint_nor_its_origin_is_pruned_beside_later_ones(tmp_path: Path, keep: int) -> None:
     for step in (20, 40, 60):
         write_checkpoint(tmp_path, make(step), keep=3)
-    write_checkpoint(tmp_path, make(31), keep, protected=tmp_path / "step_00000020")
+    write_checkpoint(tmp_path, make(31), keep, protected=[tmp_path / "step_00000020"])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"step_00000020", "step_00000031", "step_00000040", "step_00000060"}
 

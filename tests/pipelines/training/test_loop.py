@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -22,9 +25,12 @@ from launching import run_processes
 from toy_training import CONFIG, NEVER, ROWS, ToyObjective, identity, train_toy
 
 from tokenreel.errors import CheckpointError, ConfigError, UserError
+from tokenreel.pipelines.common import progress
+from tokenreel.pipelines.training.distributed import Processes
 from tokenreel.pipelines.training.loop import Trainer
 from tokenreel.pipelines.training.losses import NonFiniteLoss
 from tokenreel.pipelines.training.run_folder import RunFolder, read_metrics
+from tokenreel.sample_random import SampleRandom
 
 SCRIPT = Path(__file__).with_name("toy_training.py")
 
@@ -75,8 +81,7 @@ def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tupl
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
         trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
         for step in range(CONFIG.steps):
-            rows, samples = trainer._samples(step, 0)
-            order += zip(rows.tolist(), samples.tolist(), strict=True)
+            order += zip(trainer._rows(step, 0).tolist(), trainer._samples(step, 0).tolist(), strict=True)
     return sorted(order, key=lambda pair: pair[1])
 
 
@@ -84,7 +89,7 @@ def test_accumulation_does_not_change_the_gradient() -> None:
     """Mean of equal micro batches' means = mean of the batch: three micro steps or one, without randomness."""
 
     class Plain(ToyObjective):
-        def losses(self, update: str, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        def losses(self, update: str, batch: torch.Tensor, random: SampleRandom) -> dict[str, torch.Tensor]:
             self.networks["model"].eval()
             return {"fit": (self.networks["model"](batch) - batch[:, :3]).square().mean()}
 
@@ -213,6 +218,130 @@ def test_a_complete_run_is_not_trained_again_and_returns_its_scores(tmp_path: Pa
     assert again["error"] == first["error"]
 
 
+class Scripted(ToyObjective):
+    """Its errors at the validations are `ERRORS`, by step."""
+
+    step = CONFIG.steps  # of a run that is complete
+    ERRORS: ClassVar[dict[int, float]] = {2: 0.9, 4: 0.5, 6: 0.3, 8: 0.4, 10: 0.6, 11: float("nan")}
+
+    def begin_step(self, step: int) -> None:
+        self.step = step + 1
+
+    def validate(self) -> dict[str, float]:
+        return {"error": self.ERRORS[self.step], "held_out_clips": 3, "held_out_videos": 2}
+
+
+def test_the_model_of_the_best_validation_is_kept(tmp_path: Path) -> None:
+    """With averaged weights, whatever checkpoints are pruned, and also if the run is killed while it is replaced."""
+    config = replace(CONFIG, validate_every=2, checkpoint_every=2, keep_checkpoints=1)
+    out = tmp_path / "run"
+    summary = train_toy(out, config, objective=Scripted(config))
+    assert summary["best"] == {"path": str(out / "best"), "step": 6, "error": 0.3}
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_00000011"]
+    train_toy(tmp_path / "reference", replace(config, keep_checkpoints=9), objective=Scripted(config))
+    average = safetensors.torch.load_file(tmp_path / "reference/checkpoints/step_00000006/average.safetensors")
+    kept = safetensors.torch.load_file(out / "best/model.safetensors")
+    assert all(torch.equal(tensor, average[f"model.{name}"]) for name, tensor in kept.items())
+    (out / "best").rename(out / ".best-old")
+    (out / ".best-new").mkdir()
+    assert train_toy(out, config, objective=Scripted(config))["best"]["step"] == 6
+    assert not list(out.glob(".best-*"))
+
+
+def test_the_best_model_is_the_same_after_a_kill_and_goes_back_with_the_run(tmp_path: Path) -> None:
+    config = replace(CONFIG, validate_every=2, checkpoint_every=4, keep_checkpoints=9, schedule="constant")
+
+    class Killed(Scripted):
+        def begin_step(self, step: int) -> None:
+            super().begin_step(step)
+            if step == 7:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, config, objective=Killed(config))
+    killed = (tmp_path / "best/model.safetensors").read_bytes()
+    assert train_toy(tmp_path, config, objective=Scripted(config))["best"]["step"] == 6
+    assert (tmp_path / "best/model.safetensors").read_bytes() == killed
+    back = str(tmp_path / "checkpoints/step_00000004")
+    shorter = train_toy(tmp_path, replace(config, steps=4), back, objective=Scripted(config))
+    assert "best" not in shorter
+    assert (tmp_path / "set_aside_1/best/model.safetensors").read_bytes() == killed
+
+
+def test_progress_lines_have_the_loss_and_the_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The losses of the first update, without the critic's; rate and time to go come from the count of steps."""
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_quiet", False)
+    train_toy(tmp_path, replace(CONFIG, validate_every=4))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
+    logged = {line["step"]: line for line in read_metrics(tmp_path / "metrics.jsonl") if "train/fit" in line}
+    loss = f"loss {logged[10]['train/fit'] + logged[10]['train/judged']:.4g}"
+    assert re.fullmatch(rf"train: 10/11 step \[\d\d:\d\d<\d\d:\d\d, .*step.*\], {loss}, error \S+", lines[9])
+    assert "loss" not in lines[0]
+
+
+def test_scores_of_other_held_out_clips_are_not_compared(tmp_path: Path) -> None:
+    config = replace(CONFIG, validate_every=2, schedule="constant", steps=6)
+    train_toy(tmp_path, config, objective=Scripted(config))
+
+    class More(Scripted):
+        def validate(self) -> dict[str, float]:
+            return {**super().validate(), "held_out_clips": 5}
+
+    longer = replace(config, steps=10)
+    assert train_toy(tmp_path, longer, objective=More(longer))["best"] == {
+        "path": str(tmp_path / "best"),
+        "step": 8,
+        "error": 0.4,
+    }
+
+
+def test_a_complete_run_that_is_made_longer_equals_a_long_one_bit_for_bit(tmp_path: Path) -> None:
+    config = replace(CONFIG, schedule="constant", steps=20)
+    train_toy(tmp_path / "reference", replace(config, steps=40))
+    train_toy(tmp_path / "longer", config)
+    assert train_toy(tmp_path / "longer", replace(config, steps=40))["clips"] == 20 * CONFIG.batch
+    manifests = [
+        (tmp_path / run / "checkpoints/step_00000040/manifest.json").read_bytes() for run in ("reference", "longer")
+    ]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_run_whose_rate_has_decayed_is_made_longer_from_before_the_decay(tmp_path: Path) -> None:
+    """Its checkpoint of that step is not pruned, though only one is kept; what came after it is set aside."""
+    config = replace(CONFIG, schedule="constant", steps=20, decay_steps=4, keep_checkpoints=1)
+    train_toy(tmp_path / "reference", replace(config, steps=40))
+    train_toy(tmp_path / "longer", config)
+    checkpoints = tmp_path / "longer/checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000016", "step_00000020"]
+    train_toy(tmp_path / "again", config)
+    assert train_toy(tmp_path / "again", config)["clips"] == 0, "complete with the same settings"
+    longer = replace(config, steps=40)
+    with pytest.raises(CheckpointError, match=r"differ from step 16 on: give an earlier checkpoint, or .*longer for"):
+        train_toy(tmp_path / "new", longer, resume=str(checkpoints / "step_00000020"))
+    assert train_toy(tmp_path / "new", longer, resume=str(tmp_path / "longer"))["resumed_from_step"] == 16
+    assert train_toy(tmp_path / "longer", longer)["clips"] == 24 * CONFIG.batch
+    assert (tmp_path / "longer/set_aside_1/checkpoints/step_00000020").exists()
+    manifests = [
+        (tmp_path / run / "checkpoints/step_00000040/manifest.json").read_bytes() for run in ("reference", "longer")
+    ]
+    assert manifests[0] == manifests[1]
+    shutil.rmtree(tmp_path / "again/checkpoints/step_00000016")
+    with pytest.raises(CheckpointError, match=r"differ from step 16 on, and no checkpoint from before is left"):
+        train_toy(tmp_path / "again", replace(config, steps=40))
+
+
+def test_fewer_steps_than_the_run_has_are_refused(tmp_path: Path) -> None:
+    config = replace(CONFIG, schedule="constant", steps=6)
+    train_toy(tmp_path, config)
+    with pytest.raises(CheckpointError, match=r"has 6 steps, more than training\.steps \(=4\)"):
+        train_toy(tmp_path, replace(config, steps=4))
+    shorter = train_toy(tmp_path, replace(config, steps=4), resume=str(tmp_path / "checkpoints/step_00000003"))
+    assert shorter["steps"] == 4
+
+
 def test_an_out_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=3)
     train_toy(tmp_path / "run", config)
@@ -220,7 +349,7 @@ def test_an_out_folder_with_other_content_is_refused(tmp_path: Path) -> None:
         train_toy(tmp_path / "run", replace(config, batch=24))
     with pytest.raises(CheckpointError, match="already holds a run"):
         train_toy(tmp_path / "run", config, resume="never")
-    with pytest.raises(CheckpointError, match="steps = 3, not 5"):  # the cosine schedule has another end
+    with pytest.raises(CheckpointError, match=r"steps = 3, not 5 \(every learning rate .* --init-from"):
         train_toy(tmp_path / "run", replace(config, steps=5))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
@@ -264,7 +393,7 @@ def test_going_back_to_an_earlier_checkpoint_keeps_it_and_what_came_after(tmp_pa
 
 def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_resumes(tmp_path: Path) -> None:
     class Killed(ToyObjective):
-        def validate(self) -> dict[str, float]:
+        def score(self, part: int, parts: int) -> float:
             raise KeyboardInterrupt
 
     config = replace(CONFIG, validate_every=6)
@@ -276,18 +405,38 @@ def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_r
     assert deterministic_metrics(tmp_path / "reference") == deterministic_metrics(tmp_path / "killed")
 
 
+@pytest.mark.parametrize("main", [True, False])
+def test_an_error_of_any_process_in_its_part_of_validation_is_raised_in_all(
+    main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flags`: what this process tells the others; one of them always has an error."""
+    accelerator: Any = SimpleNamespace(num_processes=3, process_index=1 - main, is_main_process=main)
+    processes, flags = Processes(accelerator), list[bool]()
+    monkeypatch.setattr(processes, "start_any", lambda flag: flags.append(flag) or (lambda: True))
+    with pytest.raises(UserError, match="stopped with another process"):
+        processes.gather(lambda: 5)
+    with pytest.raises(MemoryError):
+        processes.gather(partial(_raise, MemoryError()))
+    assert flags == [False, True]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def test_samples_are_complete_or_written_again_when_the_run_resumes(tmp_path: Path) -> None:
     """Killed amid them; the kill leaves no other file either."""
 
     class Killed(ToyObjective):
-        def write_samples(self, folder: Path) -> None:
+        def write_samples(self, folder: Path) -> NoReturn:
             (folder / "first").write_text("1")
             raise SystemExit
 
     class Whole(ToyObjective):
-        def write_samples(self, folder: Path) -> None:
+        def write_samples(self, folder: Path) -> dict[str, Any]:
             for name in ("first", "second"):
                 (folder / name).write_text("1")
+            return {}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tokenreel.data.cache.files.shutil.rmtree", lambda *_, **__: None)  # as a kill would

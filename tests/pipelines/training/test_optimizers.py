@@ -24,6 +24,14 @@ def test_the_learning_rate_rises_over_the_warmup_and_falls_as_a_cosine() -> None
     assert learning_rate_factor(replace(config, schedule="constant"), 11) == 1.0
 
 
+def test_a_constant_rate_may_fall_linearly_in_the_last_steps() -> None:
+    config = TrainingConfig(steps=12, warmup=2, decay_steps=4)
+    factors = [learning_rate_factor(config, step) for step in (0, 1, 2, 7, 8, 9, 10, 11)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25])
+    with pytest.raises(ConfigError, match=r"decay_steps \(=4\) requires schedule: constant"):
+        replace(config, schedule="cosine")
+
+
 def test_weight_decay_excludes_biases() -> None:
     network = nn.Linear(5, 3)
     optimizer = build_optimizer(TrainingConfig(weight_decay=0.5, learning_rate=0.1), [network])
@@ -60,7 +68,8 @@ def test_the_state_of_an_unknown_parameter_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("steps", 0), ("betas", (0.9, 1.0)), ("clip_norm", 0.0), ("ema_decay", 1.0)]
+    ("field", "value"),
+    [("steps", 0), ("decay_steps", 1001), ("betas", (0.9, 1.0)), ("clip_norm", 0.0), ("ema_decay", 1.0)],
 )
 def test_settings_out_of_range_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"{field} \(="):

@@ -108,8 +108,11 @@ def test_a_folder_in_which_another_run_has_just_written_is_refused(tmp_path: Pat
 
 def test_what_killed_runs_leave_is_removed(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, HERE).create(HERE)
-    for name in (".run.json-77", ".tmpAb3dEf", "checkpoints/.staging-pruned-0-beef/network.safetensors"):
+    samples = "samples/.step_00000004~host~77~beef.partial/plan.json"
+    half_pruned = "checkpoints/.staging-pruned-0-beef/network.safetensors"
+    for name in (".run.json-77", ".tmpAb3dEf", half_pruned, samples):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half")
     RunFolder.open(tmp_path, HERE).create(HERE)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "run.json"]
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert left == ["checkpoints", "run.json", "samples"]

@@ -43,10 +43,10 @@ class Clips:
     def __init__(self) -> None:
         self.pixels = np.random.default_rng(3).integers(0, 256, (CLIPS, FRAMES, HEIGHT, WIDTH, 3), np.uint8)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, firsts: None = None, frames: None = None) -> np.ndarray:
         return self.pixels[rows]
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, firsts: None = None, frames: None = None) -> None:
         pass
 
 

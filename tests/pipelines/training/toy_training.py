@@ -5,11 +5,12 @@ SIGNAL_AT VALIDATION_S`; with VALIDATION_S collective operations of gradients ha
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from tokenreel.config import to_mapping
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.loop import Trainer
-from tokenreel.pipelines.training.objective import Objective
+from tokenreel.pipelines.training.objective import Objective, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
 from tokenreel.pipelines.training.session import make_accelerator
+from tokenreel.sample_random import SampleRandom
 
 ROWS = 23
 NEVER = 10**6  # a step that no test reaches
@@ -43,6 +45,7 @@ class ToyObjective(Objective):
 
     data_identity = "toy"
     updates = ("model", "critic")
+    best_score = "error"
 
     def __init__(
         self, config: TrainingConfig, die_at: int = NEVER, nan_at: int = NEVER, signal_at: int = NEVER
@@ -75,26 +78,34 @@ class ToyObjective(Objective):
         self.samples_read += zip(rows.tolist(), samples.tolist(), strict=True)
         return torch.sin(torch.tensor(rows)[:, None] * torch.arange(1.0, 6.0))
 
-    def prefetch(self, rows: np.ndarray) -> None:
+    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
         pass
 
-    def losses(self, update: str, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        out = self.networks["model"](batch + 0.1 * torch.randn(batch.shape, generator=generator))
+    def losses(self, update: str, batch: Tensor, random: SampleRandom) -> dict[str, Tensor]:
+        out = self.networks["model"](batch + 0.1 * random.randn(batch.shape[1]))
         if update == "critic":
             return {"critic": (self.networks["critic"](out.detach()) - 1).square().mean()}
         judged = -self.networks["critic"](out).mean() * (float("nan") if self.poisoned else 0.1)
         return {"fit": (out - batch[:, :3]).square().mean(), "judged": judged}
 
-    def validate(self) -> dict[str, float]:
-        time.sleep(self.validation_s)
+    def score(self, part: int, parts: int) -> float:
+        """The sum of squared errors of a part of the rows."""
+        time.sleep(self.validation_s * part)  # all but the main process
         batch = torch.sin(torch.arange(ROWS)[:, None] * torch.arange(1.0, 6.0))
-        return {"error": float((self.networks["model"](batch) - batch[:, :3]).square().mean())}
+        errors = (self.networks["model"](batch) - batch[:, :3]).square()
+        return float(errors[part_of(np.arange(ROWS), part, parts)].sum())
 
-    def write_samples(self, folder: Path) -> None:
+    def validate(self, parts: Sequence[float]) -> dict[str, float]:
+        time.sleep(self.validation_s)
+        return {"error": sum(parts) / (3 * ROWS)}
+
+    def write_samples(self, folder: Path) -> dict[str, np.ndarray]:
         folder.mkdir(parents=True, exist_ok=True)
+        return {}
 
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"about": dict(about)}))
 
 
 def identity(config: TrainingConfig) -> RunIdentity:
@@ -111,9 +122,7 @@ def train_toy(
         folder.create(identity(config))
     accelerator.wait_for_everyone()
     trainer = Trainer(objective or ToyObjective(config), config, folder, accelerator)
-    summary = trainer.run()
-    accelerator.end_training()
-    return summary
+    return trainer.run()
 
 
 if __name__ == "__main__":

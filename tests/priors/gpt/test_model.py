@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toy_priors import spec_of
@@ -12,6 +13,7 @@ from tokenreel.data.spec import StreamSpec, TokenSpec
 from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.gpt.model import GPT, GPTConfig
+from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
@@ -123,12 +125,12 @@ def test_overfits_one_clip() -> None:
     assert losses[-1] < 0.05
 
 
-def test_dropout_depends_on_its_generator_only() -> None:
+def test_dropout_depends_on_its_random_numbers_only() -> None:
     prior = gpt(CONTROLLED, dropout=0.5).train()
     tokens, given = random_tokens(prior, 2), random_given(prior, 2, 0.3)
 
     def loss(seed: int) -> torch.Tensor:
-        return prior.loss(tokens, given, torch.Generator().manual_seed(seed))
+        return prior.loss(tokens, given, SampleRandom(seed, np.arange(2), torch.device("cpu")))
 
     first = loss(3)
     torch.rand(5)  # advances torch's global generator

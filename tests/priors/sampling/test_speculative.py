@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_priors import spec_of, subscale_order
+from toy_priors import ToyConfig, ToyPrior, spec_of, subscale_order
 
 from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import raster_order
-from tokenreel.priors.sampling.speculative import accepted_prefix, block_ends, draft_sources
+from tokenreel.priors.sampling import loop
+from tokenreel.priors.sampling.logits import SamplingConfig
+from tokenreel.priors.sampling.speculative import accepted_prefix, best_drafts, block_ends, count_copies, draft_sources
+from tokenreel.priors.sampling.video import sample
 
 
 def end_of_block(free: list[bool], start: int, speculate: int) -> int:
@@ -59,3 +62,52 @@ def test_the_accepted_prefix_ends_at_the_first_difference_and_at_the_count():
     drafts = torch.tensor([[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]])
     sampled = torch.tensor([[1, 2, 3], [1, 0, 3], [0, 2, 3], [1, 2, 3]])
     assert accepted_prefix(drafts, sampled, torch.tensor([4, 4, 4, 2])).tolist() == [3, 1, 0, 1]
+
+
+@pytest.mark.parametrize("speculate", [0, 3])
+def test_copies_are_counted_among_the_new_tokens(speculate: int):
+    generator = torch.Generator().manual_seed(speculate)
+    indices = torch.randint(3, (5, 14), generator=generator)
+    new = torch.rand(5, 13, generator=generator) < 0.5
+    sources = torch.tensor([13] * 4 + list(range(9)))
+    expected = sum(
+        bool(new[row, at]) and at >= 4 and int(indices[row, at]) == int(indices[row, at - 4])
+        for row in range(5)
+        for at in range(13)
+    )
+    assert count_copies(indices, sources, new) == expected
+
+
+def test_so_many_drafts_are_made_as_pay():
+    """None where none is accepted, more where more are, fewer where rows make them dear; all on an accelerator."""
+    assert best_drafts(0.0, 1, on_cpu=False) == best_drafts(0.0, 1, on_cpu=True) == 0
+    assert best_drafts(1.0, 64, on_cpu=False) == best_drafts(1.0, 1, on_cpu=True) == 8
+    for rows in (1, 7, 64):
+        chosen = [best_drafts(acceptance / 20, rows, on_cpu=True) for acceptance in range(21)]
+        assert chosen == sorted(chosen)
+    assert best_drafts(0.3, 16, on_cpu=True) == 0  # 1.3 tokens for 1.4 times the cost
+    assert best_drafts(0.3, 16, on_cpu=False) >= 1
+
+
+def test_samples_stay_the_same_however_drafts_are_chosen(monkeypatch: pytest.MonkeyPatch):
+    """With another number every three passes. It is chosen by the fraction of sampled tokens that are copies."""
+    spec = spec_of(StreamSpec("video", (5, 2, 3), 3), frames=5)
+    prior = ToyPrior(ToyConfig(), spec, raster_order(spec, ["video"]), ("video",))
+    tokens = {"video": torch.randint(3, (3, 5, 2, 3, 1), generator=torch.Generator().manual_seed(5))}
+    given, seen = prior.given_frames(1), list[tuple[float, int]]()
+    plain = sample(prior, tokens, given, SamplingConfig(speculate=0), seed=3)
+    numbers = iter([3, 0, 5, 1, 8] * 9)
+
+    def choose(acceptance: float, rows: int, on_cpu: bool) -> int:
+        seen.append((acceptance, rows))
+        return next(numbers)
+
+    monkeypatch.setattr(loop, "CHOOSE_EVERY", 3)
+    monkeypatch.setattr(loop, "best_drafts", choose)
+    found = sample(prior, tokens, given, seed=3)
+    assert torch.equal(found.tokens["video"], plain.tokens["video"])
+    torch.testing.assert_close(found.nats["video"], plain.nats["video"])
+    assert len(seen) > 3
+    flat = prior.flatten(found.tokens)
+    equal = (flat[:, 6:10] == flat[:, :4]).double().mean()  # the first token, and three passes of one token each
+    assert seen[0] == (pytest.approx(float(equal)), 3)

@@ -72,7 +72,7 @@ def test_samples_equal_those_of_sampling_one_by_one(order: str, speculate: int):
 def test_speculative_decoding_is_exact_under_every_setting(config: SamplingConfig):
     prior = toy()
     tokens = random_tokens(prior, 5)
-    plain = sample(prior, tokens, prior.given_frames(1), config)
+    plain = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "speculate": 0}))
     speculative = sample(prior, tokens, prior.given_frames(1), SamplingConfig(**{**vars(config), "speculate": 3}))
     for name in prior.predicts:
         assert torch.equal(plain.tokens[name], speculative.tokens[name])
@@ -81,11 +81,12 @@ def test_speculative_decoding_is_exact_under_every_setting(config: SamplingConfi
 def test_drafts_save_forward_passes_in_a_still_video():
     """One forward pass per token without drafts; far fewer with them, as four tokens in five are copies."""
     prior = still_video_prior()
-    plain = sample(prior, {}, samples=torch.arange(1))
-    speculative = sample(prior, {}, None, SamplingConfig(speculate=7), samples=torch.arange(1))
+    plain = sample(prior, {}, None, SamplingConfig(speculate=0), samples=torch.arange(1))
     assert plain.forwards == plain.tokens_sampled == 120
-    assert torch.equal(plain.tokens["video"], speculative.tokens["video"])
-    assert speculative.tokens_per_forward > 2
+    for speculate, least in ((7, 2), (None, 1.3)):  # by itself drafting begins after 32 passes
+        speculative = sample(prior, {}, None, SamplingConfig(speculate=speculate), samples=torch.arange(1))
+        assert torch.equal(plain.tokens["video"], speculative.tokens["video"])
+        assert speculative.tokens_per_forward > least
 
 
 def test_given_tokens_in_the_middle_cost_no_forward_pass():

@@ -2,7 +2,8 @@
 
 It takes the weights of a `SubscaleTransformer` by name and shares no code with it: dense convolutions of one-hot
 tokens, locations by their coordinates, biases looked up pair by pair, all in float64. Like the prior and unlike the
-published code, its encoder reads given tokens in every slice and adds position embeddings as the decoder does.
+published code, its encoder reads given tokens in every slice and adds position embeddings as the decoder does, and left
+of a row's first location lies the last one of the row before.
 
 B rows, t h w the clip's grid, q codebooks, K codebook size, P locations of a slice, D width.
 """
@@ -59,7 +60,10 @@ def _decode(config: SubscaleTransformerConfig, weights: Weights, x: Tensor, enco
     """Vectors of the slice's tokens [B, e, t', h', w'] and the encoder's output -> [B, P, D]."""
     kernels = weights["convolution.weight"].permute(1, 2, 0).unflatten(-1, (3, 3, 3)).clone()
     kernels[:, :, 2, 2, 1:] = 0  # the location itself, and what is right of it
+    wrapped = torch.zeros_like(x)
+    wrapped[..., 0] = F.pad(x.flatten(2), (1, 0))[..., :-1].view_as(x)[..., 0]
     x = F.conv3d(F.pad(x, (1, 1, 2, 0, 2, 0)), kernels, weights["convolution.bias"])
+    x = x + torch.einsum("bethw,de->bdthw", wrapped, kernels[:, :, 2, 2, 0])
     x = x + _positions(x) + torch.einsum("bcthw,dc->bdthw", encoded, weights["context.weight"])
     for i in range(config.depth):
         x = _block(config, _part(weights, f"blocks.{i}."), x, masked=True)

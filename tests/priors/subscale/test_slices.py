@@ -54,6 +54,8 @@ def test_earlier_neighbours_end_at_the_location() -> None:
         covered = tuple(int(at) for at in np.add(location, offset))
         if covered in locations and offset < (0, 0, 0):
             expected[i, j] = locations.index(covered)
+        if location[2] == 0 and i > 0 and offset == (0, 0, -1):  # the row before ends where this one begins
+            expected[i, j] = i - 1
     taps, covers = earlier_neighbours(SHAPE, kernel)
     assert set(taps) == {j for j in range(len(offsets)) if (expected[:, j] < len(locations)).any()}
     assert np.array_equal(covers, expected[:, taps])
@@ -62,6 +64,14 @@ def test_earlier_neighbours_end_at_the_location() -> None:
 @pytest.mark.parametrize(("steps", "taps"), [(5, 25), (2, 16), (1, 7)])
 def test_taps_that_are_never_inside_of_a_slice_are_omitted(steps: int, taps: int) -> None:
     assert len(earlier_neighbours((steps, 7, 11), (3, 3, 3))[0]) == taps
+
+
+def test_each_location_is_the_left_neighbour_of_the_next() -> None:
+    """In a slice of one column too."""
+    for shape in ((1, 5, 1), (2, 3, 5)):
+        taps, covers = earlier_neighbours(shape, (3, 3, 3))
+        count = len(covers)
+        assert covers[:, taps.tolist().index(9 + 9 + 6)].tolist() == [count, *range(count - 1)]
 
 
 def test_a_factor_must_divide() -> None:

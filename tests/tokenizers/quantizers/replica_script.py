@@ -20,18 +20,21 @@ def main(folder: Path, rank: int) -> None:
     plain = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
     alive = VQ(VQConfig(codebook_size=23, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
     residual = RVQ(RVQConfig(codebook_size=11, codebooks=3, init="kmeans", decay=0.8, revive_below=0.3), 3).train()
+    random = VQ(VQConfig(codebook_size=7, init="kmeans", decay=0.8, revive_below=0.5), 3).train()
     start = {f"start.{name}": tensor.clone() for name, tensor in plain.state_dict().items()}
     torch.manual_seed(rank)  # other data and random numbers
     latents = torch.randn(3, 2, 3, 1, 5, 7) + rank
-    for step in latents:
+    for number, step in enumerate(latents):
         plain(step)
+        torch.manual_seed(number)  # alike in both, as in training
+        random(step)
     for step in range(12):
         alive(torch.randn(2, 3, 1, 5, 7) * (rank + 1))
         residual(torch.randn(2, 3, 1, 5, 7) * (rank + 1))
         if step == 0:
             _put_out_of_reach(alive, code=3)
             _put_out_of_reach(residual.stages[1], code=5)
-    trained = {"plain": plain, "alive": alive, "residual": residual}
+    trained = {"plain": plain, "random": random, "alive": alive, "residual": residual}
     state = {f"{name}.{key}": t for name, module in trained.items() for key, t in module.state_dict().items()}
     save_file({**start, **state, "latents": latents}, folder / f"{rank}.safetensors")
     dist.destroy_process_group()

@@ -141,9 +141,14 @@ def test_two_processes_have_the_same_codebook_after_initialisation_and_revival(r
 
 
 def test_two_processes_equal_one_with_both_batches(replicas):
-    """Without random numbers, the codebook is that of one process with the data of both."""
-    vq = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
-    vq.load_state_dict({name: replicas[0][f"start.{name}"] for name in vq.state_dict()})
+    """The codebook is that of one process with the data of both; what k-means and revival sample, too."""
+    plain = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
+    plain.load_state_dict({name: replicas[0][f"start.{name}"] for name in plain.state_dict()})
+    random = VQ(VQConfig(codebook_size=7, init="kmeans", decay=0.8, revive_below=0.5), 3).train()
     for step in range(3):
-        vq(torch.cat([replica["latents"][step] for replica in replicas]))
-    torch.testing.assert_close(vq.codebook, replicas[1]["plain.codebook"], rtol=1e-5, atol=1e-6)
+        latents = torch.cat([replica["latents"][step] for replica in replicas])
+        plain(latents)
+        torch.manual_seed(step)
+        random(latents)
+    torch.testing.assert_close(plain.codebook, replicas[1]["plain.codebook"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(random.codebook, replicas[1]["random.codebook"], rtol=1e-5, atol=1e-6)

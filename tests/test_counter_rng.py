@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokenreel.priors.sampling import counter_rng
-from tokenreel.priors.sampling.counter_rng import uniforms
+from tokenreel import counter_rng
+from tokenreel.counter_rng import uniforms
 
 GOLDEN = [
     [0.9765185170495873, 0.8222899078527058, 0.6643658356839327],

@@ -1,0 +1,154 @@
+"""Indexes of video files in a folder, so that no process reads all packets of a file that another one has read.
+
+Each process appends to a file of its own, one record for each video: digest of the key, length, checksum, and a
+compressed body of JSON and differences of times. What is damaged or of another version is not found, and so made anew;
+the folder may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import struct
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tokenreel.data.video.keyframes import KeyframeIndex
+from tokenreel.data.video.probe import VideoProbe
+from tokenreel.data.video.reader import VideoIndex
+
+SUFFIX = ".probes"  # of the folder beside a cache or a run, and of the files in it
+MAX_BODY_BYTES = 1 << 28  # decompressed; 12 hours at 120 frames per second have 42 MB
+_FORMAT = 1
+_HEAD = struct.Struct("<16sII")  # digest of the key, bytes of the body, its CRC-32
+
+FileKey = Sequence[str | int | None]  # path, place in it, size and times of a video's file
+
+logger = logging.getLogger(__name__)
+
+
+def probes_beside(path: Path) -> Path:
+    """The folder of indexes for a cache or a run at `path`."""
+    return path.with_name(path.name + SUFFIX)
+
+
+class ProbeStore:
+    """The indexes in `folder`, which is created with the first one. Several processes may use it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[Path] = []
+        self._scanned: list[int] = []  # bytes of each file
+        self._places: dict[bytes, tuple[int, int]] = {}  # digest -> number of the file, offset
+        self._own: int | None = None  # descriptor
+        self._failed = False
+
+    def find(self, key: FileKey) -> VideoIndex | None:
+        """The index of the file with that key; None if it is not there, or damaged."""
+        digest = _digest(key)
+        if digest not in self._places:
+            self._scan()
+        return self._read(digest) if digest in self._places else None
+
+    def add(self, key: FileKey, index: VideoIndex) -> None:
+        """Keeps an index for all processes. Where the folder cannot be written, a warning says so once."""
+        body = _pack(index)
+        if self._failed or body is None:
+            return
+        record = _HEAD.pack(_digest(key), len(body), zlib.crc32(body)) + body
+        try:
+            if self._own is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+                self._own = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            if os.write(self._own, record) < len(record):
+                raise OSError("it is full")
+        except OSError as error:
+            self._failed = True  # what follows a torn record would not be found
+            logger.warning("%s cannot be written (%s): videos will be probed again", self._folder, error)
+
+    def _scan(self) -> None:
+        """Takes note of the records that were added since."""
+        try:
+            found = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
+        except OSError:
+            return  # nothing is kept yet
+        for path in found:
+            if path not in self._files:
+                self._files.append(path)
+                self._scanned.append(0)
+            number = self._files.index(path)
+            try:
+                size = path.stat().st_size
+                if size > self._scanned[number]:
+                    self._scan_file(number, size)
+            except OSError as error:
+                logger.warning("%s cannot be read (%s): its videos are probed again", path, error)
+
+    def _scan_file(self, number: int, size: int) -> None:
+        offset = self._scanned[number]
+        with self._files[number].open("rb") as file:
+            while offset + _HEAD.size <= size:
+                file.seek(offset)
+                digest, length, _ = _HEAD.unpack(file.read(_HEAD.size))
+                if offset + _HEAD.size + length > size:
+                    break  # torn, or being written
+                self._places[digest] = number, offset
+                offset += _HEAD.size + length
+        self._scanned[number] = offset
+
+    def _read(self, digest: bytes) -> VideoIndex | None:
+        number, offset = self._places[digest]
+        try:
+            with self._files[number].open("rb") as file:
+                file.seek(offset)
+                found, length, checksum = _HEAD.unpack(file.read(_HEAD.size))
+                body = file.read(length)
+        except (OSError, struct.error):
+            return None  # removed, or cut, since
+        return _unpack(body) if found == digest and zlib.crc32(body) == checksum else None
+
+
+def _digest(key: FileKey) -> bytes:
+    version = [_FORMAT, *(av.library_versions[name] for name in ("libavformat", "libavcodec"))]
+    return hashlib.blake2b(json.dumps([version, list(key)]).encode(), digest_size=16).digest()
+
+
+def _pack(index: VideoIndex) -> bytes | None:
+    """None for one that is too large to be kept."""
+    probe, keyframes = index.probe, index.keyframes.columns
+    facts = {
+        "height": probe.height,
+        "width": probe.width,
+        "codec": probe.codec,
+        "last_duration": probe.last_duration,
+        "time_base": index.time_base,
+        "counted": index.counted,
+        "frames": len(index.times),
+    }
+    arrays = [np.diff(values, prepend=0).astype("<i8").tobytes() for values in (index.times, *keyframes)]
+    body = b"".join([json.dumps(facts).encode(), b"\n", *arrays])
+    return zlib.compress(body, 1) if len(body) <= MAX_BODY_BYTES else None
+
+
+def _unpack(body: bytes) -> VideoIndex | None:
+    """None for what `_pack` cannot have made."""
+    try:
+        text, _, data = zlib.decompressobj().decompress(body, MAX_BODY_BYTES).partition(b"\n")
+        facts = json.loads(text)
+        values = np.frombuffer(data, "<i8")
+        frames, time_base, counted = (facts.pop(name) for name in ("frames", "time_base", "counted"))
+        times = np.cumsum(values[:frames])
+        keyframes = np.cumsum(values[frames:].reshape(3, -1), axis=1)
+        probe = VideoProbe(times * time_base, **facts)
+        return VideoIndex(probe, times, time_base, KeyframeIndex.of(keyframes), counted)
+    except (zlib.error, ValueError, KeyError, TypeError):
+        return None

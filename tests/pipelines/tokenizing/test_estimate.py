@@ -1,0 +1,111 @@
+"""`tokenize-dataset --dry-run`: the arithmetic of its estimate, and what it tries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.plan import Plan
+from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.spec import Framing
+from tokenreel.pipelines.commands import tokenize_dataset
+from tokenreel.pipelines.common.plans import plan_of
+from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
+from tokenreel.pipelines.tokenizing import estimate
+from tokenreel.pipelines.tokenizing.estimate import Machine, Trial, startup_seconds, work_seconds
+from tokenreel.testing.tokenizers import spread_codes
+from tokenreel.tokenizers.base import build_tokenizer
+
+FRAMES = 5  # of a clip
+DATA = "tabletop:?videos=31&frames=23&size=16"  # 4 clips a video
+TRIAL = Trial(
+    rows=10,
+    seconds=20.0,
+    encode_seconds=5.0,
+    cpu_seconds=30.0,
+    startup_seconds=3.0,
+    startup_cpu_seconds=2.0,
+    memory_bytes=7,
+)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "encodes_on_cores", "seconds"),
+    [
+        (1, 8, True, 200.0),  # one worker: as it was tried, 2 s a clip
+        (4, 8, True, 50.0),  # four times as fast
+        (4, 2, True, 150.0),  # 3 s of processor time a clip on 2 cores
+        (1, 1, True, 300.0),
+        (8, 64, False, 50.0),  # all encode on one device: 0.5 s a clip
+        (2, 64, False, 100.0),
+    ],
+)
+def test_work_is_as_fast_as_workers_cores_and_device_allow(
+    workers: int, cores: int, encodes_on_cores: bool, seconds: float
+) -> None:
+    assert work_seconds(TRIAL, 100, workers, Machine(cores, encodes_on_cores)) == seconds
+
+
+def test_workers_that_start_together_share_the_cores() -> None:
+    assert startup_seconds(TRIAL, 2, Machine(8, True)) == 3.0
+    assert startup_seconds(TRIAL, 7, Machine(2, True)) == 7.0
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("tokenizer") / "a"
+    torch.manual_seed(3)
+    section = {"type": "frame-vqvae", "hidden": 8, "residual": 4, "blocks": 1, "downsamplings": 2, "latent": 4}
+    section["quantizer"] = {"type": "fsq", "levels": [7, 5, 5, 5]}
+    spread_codes(build_tokenizer(section, FRAMES, Framing(16, 16))).save_pretrained(path)
+    return str(path)
+
+
+def test_an_estimate_is_of_the_shards_of_this_call(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a trial that is put in its place: 2 s a clip."""
+    monkeypatch.setattr(estimate, "try_tokenizing", lambda *_: TRIAL)
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "data": DATA, "out": tmp_path / "x", "dry_run": True}
+    whole = tokenize_dataset.run(TokenizeRequest(**flags))
+    parts = [tokenize_dataset.run(TokenizeRequest(**flags, shard_index=part, num_shards=3)) for part in range(3)]
+    assert (whole["rows"], whole["tokens"]) == (124, 124 * FRAMES * 16)
+    for name in ("rows", "tokens", "shards"):
+        assert sum(part[name] for part in parts) == whole[name]
+    assert 248 <= whole["seconds"] < 300
+    assert whole["hours"] == pytest.approx(whole["seconds"] / 3600, abs=6e-4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_tried_is_what_a_run_does(tokenizer: str, tmp_path: Path) -> None:
+    """A dry run and a run of the same: equal bytes on disk, and an estimate of memory within a factor of 1.5."""
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "data": DATA, "out": tmp_path / "x"}
+    expected = tokenize_dataset.run(TokenizeRequest(**flags, dry_run=True))
+    assert not (tmp_path / "x").exists()
+    assert 0 < expected["clips_tried"] <= expected["rows"]
+    assert expected["clips_per_second"] > 0
+    assert 0.15 < expected["memory_gb_per_worker"] < 2  # torch alone takes 0.2 GB
+    tokenize_dataset.run(TokenizeRequest(**flags))
+    arrays = [file for file in (tmp_path / "x").rglob("*") if file.is_file() and "c" in file.parts]
+    assert expected["disk_gb"] * 1e9 == pytest.approx(sum(file.stat().st_size for file in arrays), rel=0.05)
+
+
+def test_the_trial_is_of_clips_of_the_plan_spread_over_it() -> None:
+    with DecodePool(DATA, workers=0) as pool:
+        plan = plan_of(pool, DataConfig(Framing(16, 16), FRAMES))
+    part = estimate._spread(plan, 13)
+    assert [video.id for video in part.videos] == [video.id for video in plan.videos]
+    assert 13 <= len(part) < 13 + estimate.VIDEOS
+    used = np.unique(part.video)
+    assert len(used) == estimate.VIDEOS
+    assert (used[0], used[-1]) == (0, 30)
+    assert _clips(part) <= _clips(plan)
+
+
+def _clips(plan: Plan) -> set[tuple[int, ...]]:
+    return {(int(plan.video[row]), *plan.indices(row).tolist()) for row in plan.rows()}
