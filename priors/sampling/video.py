@@ -90,7 +90,7 @@ def sample_video(
     *,
     seed: int = 0,
     samples: Tensor | None = None,
-    on_tokens: OnTokens = ignore,
+    on_tokens: OnTokens | None = None,
 ) -> Samples:
     """Samples a video of any number of frames that continues `tokens`.
 
@@ -99,10 +99,9 @@ def sample_video(
     start of the video (default: its last step); windows without that step are sampled without end frame, if the prior
     was trained so. Beyond the trained length the window moves by `config.window_stride` frames, and the prior starts
     again with the tokens that stay in it. `on_tokens` is called now and then with the number of tokens sampled since.
-    Raises as `sample` does, and ConfigError where the frames or the stride do
-    not fill whole steps.
+    Raises as `sample` does, and ConfigError where the frames or the stride do not fill whole steps.
     """
-    sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)), on_tokens)
+    sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)), on_tokens or ignore)
     running = [stream for stream in sampler.streams if prior.spec.runs_with_video(stream)]
     tokens = _select_streams(prior, tokens, frames)
     require_guidable(prior, sampler.config.guidance, tokens)

@@ -28,7 +28,9 @@ QUANTIZERS = [
     LFQConfig(bits=3, codebooks=2),
     RVQConfig(codebook_size=7, codebooks=3),
 ]
-TOKENIZER_PRESETS = ["gpt-tabletop-tiny", "lvt-bair-paper", "lvt-kinetics-paper", "lvt-tabletop-tiny"]
+TOKENIZER_PRESETS = [
+    *("gpt-tabletop-tiny", "lvt-bair-paper", "lvt-bair-paper-kmeans", "lvt-kinetics-paper", "lvt-tabletop-tiny"),
+]
 
 
 def small_tokenizer(quantizer: QuantizerConfig) -> FrameVQVAE:

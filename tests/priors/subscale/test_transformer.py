@@ -105,7 +105,7 @@ def test_the_encoder_runs_once_per_slice(monkeypatch: pytest.MonkeyPatch) -> Non
     encoded, computed = [], []
     monkeypatch.setattr(prior.encoder, "forward", _counting(prior.encoder.forward, encoded, lambda *x: len(x[2])))
     monkeypatch.setattr(CachedDecoder, "extend", _counting(CachedDecoder.extend, computed, lambda *x: x[2].numel()))
-    sample(prior, {}, samples=torch.arange(1))
+    sample(prior, {}, config=SamplingConfig(speculate=0), samples=torch.arange(1))
     assert sum(encoded) == prior.slices.count
     assert sum(computed) == prior.slices.count * prior.slices.locations
 
