@@ -254,7 +254,8 @@ def caches(folder: Path, project: Project) -> Iterator[Attack]:
         for sealed in (True, False):
             path = copy(f"rows-{command}-{sealed}")
             claim_rows(path, sealed)
-            yield Attack(f"{command} of a cache of 2^31 rows, {'' if sealed else 'un'}sealed", [command, str(path)])
+            name = f"{command} of a cache of 2^31 rows, {'' if sealed else 'un'}sealed"
+            yield Attack(name, [command, str(path)], refused=sealed)  # of the other, no row may be written yet
     for key in ("zarr.json", "plan.json", "manifest.json", "sources.jsonl", "streams/video/zarr.json", "origin.json"):
         path = copy(f"nested-{key.replace('/', '-')}")
         (path / key).write_text('{"a":' * 100_000)
