@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,35 @@ def test_a_damaged_record_is_made_anew_and_the_others_hold(folder: Path) -> None
             assert_equal(again.probe(video), expected)
         for made in set(probes_beside(folder).iterdir()) - {file}:
             made.unlink()
+
+
+def test_a_damaged_record_is_made_anew_once(folder: Path) -> None:
+    """Also where the file with it comes after the others by its name."""
+    first, _ = opened(folder)
+    expected = first.probe(0)
+    (file,) = probes_beside(folder).iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.unlink()
+    (probes_beside(folder) / "~.probes").write_bytes(damaged)
+    for reads_packets in (True, False, False):
+        again, packets = opened(folder)
+        assert_equal(again.probe(0), expected)
+        assert bool(packets) == reads_packets
+    assert len(list(probes_beside(folder).iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_a_store_keeps_no_file_open(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", COUNT)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        index = reader.index
+    before = len(os.listdir("/proc/self/fd"))
+    stores = [ProbeStore(tmp_path / f"{number}.probes") for number in range(7)]
+    for store in stores:
+        store.add(["x"], index)
+        assert store.find(["x"]) is not None
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_failures_are_not_kept(folder: Path) -> None:
