@@ -129,12 +129,12 @@ def test_a_store_keeps_no_file_open(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", COUNT)
     with VideoReader(tmp_path / "a.mp4") as reader:
         index = reader.index
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     stores = [ProbeStore(tmp_path / f"{number}.probes") for number in range(7)]
     for store in stores:
         store.add(["x"], index)
         assert store.find(["x"]) is not None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_failures_are_not_kept(folder: Path) -> None:
