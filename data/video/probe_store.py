@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import struct
+import sys
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ class ProbeStore:
             found = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
         except OSError:
             return False  # nothing is kept yet
-        before = sum(self._scanned)
+        added = 0
         for path in found:
             if path not in self._files:
                 self._files.append(path)
@@ -86,13 +87,15 @@ class ProbeStore:
             try:
                 size = path.stat().st_size
                 if size > self._scanned[number]:
-                    self._scan_file(number, size)
+                    added += self._scan_file(number, size)
             except OSError as error:
+                self._scanned[number] = sys.maxsize  # not tried, nor said, again
                 logger.warning("%s cannot be read (%s): its videos are probed again", path, error)
-        return sum(self._scanned) > before
+        return added > 0
 
-    def _scan_file(self, number: int, size: int) -> None:
-        offset = self._scanned[number]
+    def _scan_file(self, number: int, size: int) -> int:
+        """Returns how many records were added."""
+        offset, added = self._scanned[number], 0
         with self._files[number].open("rb") as file:
             while offset + _HEAD.size <= size:
                 file.seek(offset)
@@ -100,8 +103,9 @@ class ProbeStore:
                 if offset + _HEAD.size + length > size:
                     break  # torn, or being written
                 self._places.setdefault(digest, []).append((number, offset))
-                offset += _HEAD.size + length
+                offset, added = offset + _HEAD.size + length, added + 1
         self._scanned[number] = offset
+        return added
 
     def _read(self, digest: bytes) -> VideoIndex | None:
         """From the first of its records that is intact: a damaged one is followed by another."""

@@ -174,6 +174,17 @@ def test_a_store_that_cannot_be_written_is_said_once(
     assert "videos will be probed again" in caplog.text
 
 
+def test_a_file_of_probes_that_cannot_be_read_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (probes_beside(folder) / "a folder.probes").mkdir(parents=True)
+    for _ in range(2):
+        source, _ = opened(folder)
+        for video in range(len(FILES)):
+            assert source.probe(video).frames == COUNT
+    assert [record.message.split(" cannot")[0] for record in caplog.records] == [
+        f"{probes_beside(folder)}/a folder.probes"
+    ] * 2
+
+
 def test_three_hours_take_little_room(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", COUNT)
     with VideoReader(tmp_path / "a.mp4") as reader:
