@@ -88,7 +88,7 @@ class ProbeStore:
                 size = path.stat().st_size
                 if size > self._scanned[number]:
                     added += self._scan_file(number, size)
-            except OSError as error:
+            except (OSError, struct.error) as error:  # the latter if it was cut meanwhile
                 self._scanned[number] = sys.maxsize  # not tried, nor said, again
                 logger.warning("%s cannot be read (%s): its videos are probed again", path, error)
         return added > 0
