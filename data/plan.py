@@ -272,7 +272,7 @@ def _divide(
     """
     used = [entry for video, entry in zip(videos, entries, strict=True) if video.source_frames is not None]
     declared = {entry.id: None if entry.split is None else split_of_name(entry.split, entry.id) for entry in used}
-    groups = _groups(used)
+    groups = _groups(entries)  # of unused ones too, so that a video's split does not depend on which others are used
     _require_undivided(groups, declared)
     available = sorted({groups[name] for name, split in declared.items() if split in (None, "train")})
     stated = "validation" in declared.values()
@@ -284,7 +284,7 @@ def _divide(
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
 
 
-def _groups(entries: list[VideoEntry]) -> dict[str, str]:
+def _groups(entries: Sequence[VideoEntry]) -> dict[str, str]:
     """By id: the group of a video that shares one, marked by a byte that no id has; else its id."""
     members = Counter(entry.group for entry in entries if entry.group is not None)
     return {e.id: f"\0{e.group}" if e.group is not None and members[e.group] > 1 else e.id for e in entries}
@@ -293,7 +293,8 @@ def _groups(entries: list[VideoEntry]) -> dict[str, str]:
 def _require_undivided(groups: Mapping[str, str], declared: Mapping[str, str | None]) -> None:
     """Raises DataError where the data set states two splits for videos of one group."""
     seen: dict[str, str] = {}  # group -> its first video
-    for name, group in groups.items():
+    for name in declared:
+        group = groups[name]
         other = seen.setdefault(group, name)
         if declared[name] != declared[other]:
             raise DataError(

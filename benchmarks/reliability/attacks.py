@@ -2,6 +2,7 @@
 
 A process that is killed, does not end in time or shows a traceback counts as a traceback, one that takes more memory as
 lost. `noticed` is an exit code other than 0 with an explanation, `harmless` is success, where the attack allows it.
+Intact inputs of the same kinds must be accepted, as else any refusal would count as one of the attack.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def run(share: float, folder: Path) -> list[Tally]:
 
 def _chosen(made: Iterator[Attack], share: float) -> Iterator[Attack]:
     every = max(1, round(1 / share))
-    return (attack for number, attack in enumerate(made) if number % every == 0)
+    return (attack for number, attack in enumerate(made) if attack.intact or number % every == 0)
 
 
 def run_measured(arguments: list[str], folder: Path) -> Run:
@@ -87,4 +88,6 @@ def judge(attack: Attack, measured: Run) -> tuple[Outcome, str]:
         return Outcome.SILENT, f"an escape reached the terminal: {last!r}"
     if measured.code == 0:
         return (Outcome.SILENT, f"accepted: {last}") if attack.refused else (Outcome.HARMLESS, "")
+    if attack.intact:
+        return Outcome.LOST, f"an intact input was refused: {last}"
     return (Outcome.NOTICED, "") if last.strip() else (Outcome.SILENT, "no message")

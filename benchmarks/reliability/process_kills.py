@@ -90,8 +90,9 @@ def kill_processes(
         while not any(trial.iterdir()) and any(process.poll() is None for process in processes):
             time.sleep(0.002)
         time.sleep(draw.random() * longest / 4)
-        for process in processes:
-            stop(process, with_workers=number % 2 == 0)
+        killed = [stop(process, with_workers=number % 2 == 0) for process in processes]
+        if not any(killed):  # too late: nothing is shown
+            continue
         if lost := loss(trial):
             tally.add(Outcome.LOST, lost)
             continue
@@ -110,10 +111,11 @@ def start(line: list[str], environment: dict[str, str] | None = None) -> subproc
     )
 
 
-def stop(process: subprocess.Popen[bytes], with_workers: bool) -> None:
+def stop(process: subprocess.Popen[bytes], with_workers: bool) -> bool:
+    """Returns whether it was killed, and had not ended by itself."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL) if with_workers else process.kill()
-    process.wait()
+    return process.wait() == -signal.SIGKILL
 
 
 def complete(lines: Lines, environment: dict[str, str] | None = None) -> Ended:
@@ -174,7 +176,8 @@ def _kill_at_requests(
         process = start(line, variables)
         while process.poll() is None and len(server.hub.requests) - before <= number * requests // count:
             time.sleep(0.001)
-        stop(process, with_workers=True)
+        if not stop(process, with_workers=True):
+            continue
         tally.add(*judge(lambda: complete([line], variables), Path(line[-1]), lambda: result(Path()), expected))
     return tally
 

@@ -31,7 +31,7 @@ from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
 from tokenreel.errors import UserError
 from tokenreel.hub import fingerprint
-from tokenreel.pipelines.training.checkpoint import newest_checkpoint
+from tokenreel.pipelines.training.checkpoint import list_checkpoints, newest_checkpoint
 from tokenreel.pipelines.training.run_folder import RunFolder, RunIdentity
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
@@ -49,7 +49,7 @@ class Subject:
     name: str
     folder: Path
     use: Callable[[Path], str]
-    warns: bool = False  # damage may be skipped with a warning, such as the newest checkpoint's
+    lose: Callable[[Path], None] | None = None  # takes away what a warning may say is skipped: the newest checkpoint
     changes: bool = False  # whether `use` writes
 
 
@@ -68,7 +68,7 @@ def subjects(folder: Path) -> list[Subject]:
         Subject("tokenizer", project.tokenizer, load(VideoTokenizer)),
         Subject("prior", project.prior, load(Prior)),
         Subject("controls", project.controls, load(Controls)),
-        Subject("run and its checkpoints", training, resume(training), warns=True),
+        Subject("run and its checkpoints", training, resume(training), lose=lose_newest_checkpoint),
     ]
 
 
@@ -158,6 +158,10 @@ def resume(run: Path) -> Callable[[Path], str]:
     return use
 
 
+def lose_newest_checkpoint(run: Path) -> None:
+    shutil.rmtree(list_checkpoints(run / "checkpoints")[-1])
+
+
 class Judge:
     """Uses a damaged folder and says what came of it."""
 
@@ -165,6 +169,13 @@ class Judge:
         self.subject = subject
         self._warned: list[str] = []
         self._expected = self._use(self._copied(subject.folder) if subject.changes else subject.folder)
+        self._fallback: str | None = None  # the result where a warning says that something is skipped
+        if subject.lose is not None:
+            less = self._copied(subject.folder)
+            subject.lose(less)
+            self._fallback = self._use(less)
+            shutil.rmtree(less)
+            assert self._fallback != self._expected
 
     def __call__(self, folder: Path) -> tuple[Outcome, str]:
         self._warned.clear()
@@ -176,7 +187,7 @@ class Judge:
             return Outcome.TRACEBACK, f"{type(error).__name__}: {str(error)[:200]}"
         if found == self._expected:
             return Outcome.HARMLESS, ""
-        return (Outcome.NOTICED, "") if self.subject.warns and self._warned else (Outcome.SILENT, "another result")
+        return (Outcome.NOTICED, "") if self._warned and found == self._fallback else (Outcome.SILENT, "another result")
 
     def _use(self, folder: Path) -> str:
         handler = _Collect(self._warned)

@@ -185,16 +185,14 @@ class TokenCache:
     def column(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """One number per row: valid, label, source (index into plan["videos"]) or first_frame.
 
-        Of `rows` [n]; None: of all rows that are written, in order. Raises CacheError if the array is damaged, or a row
-        is not written.
+        Of `rows` [n]; None: of all rows that are written, in order. Raises CacheError if the array is damaged, or there
+        is no such row, or it is not written.
         """
         values = self._columns[name]
         if rows is None:
             return values
-        if self._written is None:
-            return values[rows]
         self._require_rows(rows.tolist())
-        return values[np.searchsorted(self._written, rows)]
+        return values[rows if self._written is None else np.searchsorted(self._written, rows)]
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:

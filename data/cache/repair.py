@@ -1,23 +1,28 @@
 """Restores damaged documents of a cache from intact ones: the first step of repair, before the shards.
 
 The header is in the root's metadata and in the manifest, so each restores the other; the arrays' metadata follow from
-it. A damaged plan cannot be restored.
+it. So do manifest and commits, but for what people read of the reasons of invalid rows. A damaged plan cannot be
+restored.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
+from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, load_root, metadata_documents, read_header, root_json
 from tokenreel.data.cache.files import durable_put, readable_json
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, commit_key, committed_shards
+from tokenreel.data.cache.manifest import MANIFEST, Commit, InvalidRow, Manifest, commit_key, committed_shards
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.errors import CacheError
 
 
 def repair_documents(root: Path) -> list[str]:
-    """Rewrites damaged metadata and removes damaged commits; returns the keys of these files.
+    """Rewrites damaged metadata, and commits by the manifest; without one, damaged commits are removed.
+
+    Returns the keys of these files.
 
     Raises CacheError if neither the root's metadata nor the manifest can be read.
     """
@@ -33,11 +38,28 @@ def repair_documents(root: Path) -> list[str]:
         if not _commit_is_intact(root, shard, header):
             (root / commit_key(shard)).unlink()
             repaired.append(commit_key(shard))
-    if cache_id is not None and not _manifest_is_intact(root):
-        (root / MANIFEST).unlink(missing_ok=True)
-        CacheWriter(root, header).seal(expected=cache_id)  # no effect while shards are missing; repair seals later
-        repaired.append(MANIFEST)
-    return repaired
+    if cache_id is None:
+        return repaired
+    if _manifest_is_intact(root):
+        return [*repaired, *(key for key in _restore_commits(root, header) if key not in repaired)]
+    (root / MANIFEST).unlink(missing_ok=True)
+    CacheWriter(root, header).seal(expected=cache_id)  # no effect while shards are missing; repair seals later
+    return [*repaired, MANIFEST]
+
+
+def _restore_commits(root: Path, header: CacheHeader) -> list[str]:
+    """Writes the commits that a sealed cache lacks, as one from the Hub does, by its manifest; returns their keys."""
+    manifest, arrays, restored = Manifest.load(root), len(header.arrays), list[str]()
+    invalid = defaultdict[int, list[InvalidRow]](list)
+    for bad in manifest.invalid:
+        invalid[bad.row // header.shard_rows].append(bad)
+    for shard in sorted(set(range(header.shards)) - set(committed_shards(root, header))):
+        files = manifest.files[shard * arrays : (shard + 1) * arrays]
+        commit = Commit(sha256_json(header.to_json()), shard, files, tuple(invalid[shard]))
+        (root / commit_key(shard)).parent.mkdir(exist_ok=True)
+        durable_put(root / commit_key(shard), readable_json(commit.to_json()))
+        restored.append(commit_key(shard))
+    return restored
 
 
 def _repair_root(root: Path) -> list[str]:

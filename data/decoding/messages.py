@@ -40,9 +40,13 @@ def receive(descriptor: int) -> tuple[dict[str, Any], bytearray]:
             raise ConnectionLost("sent something that is not a message")
         try:
             header = json.loads(_read(pipe, header_size))
-        except ValueError as error:
+            if not isinstance(header, dict):
+                raise ConnectionLost("sent something that is not a message")
+            return header, _read(pipe, payload_size)
+        except (ValueError, RecursionError) as error:
             raise ConnectionLost("sent something that is not a message") from error
-        return header, _read(pipe, payload_size)
+        except (MemoryError, OverflowError) as error:
+            raise ConnectionLost(f"sent a message of {payload_size:,} bytes, for which there is no memory") from error
 
 
 def _read(pipe: FileIO, size: int) -> bytearray:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import struct
+import sys
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -47,16 +48,14 @@ class ProbeStore:
         self._folder = folder
         self._files: list[Path] = []
         self._scanned: list[int] = []  # bytes of each file
-        self._places: dict[bytes, tuple[int, int]] = {}  # digest -> number of the file, offset
-        self._own: int | None = None  # descriptor
+        self._places: dict[bytes, list[tuple[int, int]]] = {}  # digest -> number of the file and offset of each record
+        self._own = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
         self._failed = False
 
     def find(self, key: FileKey) -> VideoIndex | None:
         """The index of the file with that key; None if it is not there, or damaged."""
         digest = _digest(key)
-        if digest not in self._places:
-            self._scan()
-        return self._read(digest) if digest in self._places else None
+        return self._read(digest) or (self._read(digest) if self._scan() else None)
 
     def add(self, key: FileKey, index: VideoIndex) -> None:
         """Keeps an index for all processes. Where the folder cannot be written, a warning says so once."""
@@ -65,22 +64,21 @@ class ProbeStore:
             return
         record = _HEAD.pack(_digest(key), len(body), zlib.crc32(body)) + body
         try:
-            if self._own is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
-                self._own = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-            if os.write(self._own, record) < len(record):
-                raise OSError("it is full")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / self._own).open("ab", buffering=0) as file:
+                if file.write(record) < len(record):
+                    raise OSError("it is full")
         except OSError as error:
             self._failed = True  # what follows a torn record would not be found
             logger.warning("%s cannot be written (%s): videos will be probed again", self._folder, error)
 
-    def _scan(self) -> None:
-        """Takes note of the records that were added since."""
+    def _scan(self) -> bool:
+        """Takes note of the records that were added since. Returns whether there are any."""
         try:
             found = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
         except OSError:
-            return  # nothing is kept yet
+            return False  # nothing is kept yet
+        added = 0
         for path in found:
             if path not in self._files:
                 self._files.append(path)
@@ -89,24 +87,32 @@ class ProbeStore:
             try:
                 size = path.stat().st_size
                 if size > self._scanned[number]:
-                    self._scan_file(number, size)
-            except OSError as error:
+                    added += self._scan_file(number, size)
+            except (OSError, struct.error) as error:  # the latter if it was cut meanwhile
+                self._scanned[number] = sys.maxsize  # not tried, nor said, again
                 logger.warning("%s cannot be read (%s): its videos are probed again", path, error)
+        return added > 0
 
-    def _scan_file(self, number: int, size: int) -> None:
-        offset = self._scanned[number]
+    def _scan_file(self, number: int, size: int) -> int:
+        """Returns how many records were added."""
+        offset, added = self._scanned[number], 0
         with self._files[number].open("rb") as file:
             while offset + _HEAD.size <= size:
                 file.seek(offset)
                 digest, length, _ = _HEAD.unpack(file.read(_HEAD.size))
                 if offset + _HEAD.size + length > size:
                     break  # torn, or being written
-                self._places[digest] = number, offset
-                offset += _HEAD.size + length
+                self._places.setdefault(digest, []).append((number, offset))
+                offset, added = offset + _HEAD.size + length, added + 1
         self._scanned[number] = offset
+        return added
 
     def _read(self, digest: bytes) -> VideoIndex | None:
-        number, offset = self._places[digest]
+        """From the first of its records that is intact: a damaged one is followed by another."""
+        found = (self._read_at(digest, *place) for place in self._places.get(digest, ()))
+        return next((index for index in found if index is not None), None)
+
+    def _read_at(self, digest: bytes, number: int, offset: int) -> VideoIndex | None:
         try:
             with self._files[number].open("rb") as file:
                 file.seek(offset)

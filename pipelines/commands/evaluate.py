@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import io
 import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tokenreel.data.cache.files import durable_put, read_json, readable_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
@@ -105,17 +107,25 @@ def _join_parts(out: Path, index: int, about: Mapping[str, Any], bits: Bits) -> 
     """Writes a part into the folder. Returns all parts that are there, and the numbers of those that are not."""
     out.mkdir(parents=True, exist_ok=True)
     document = out / "evaluation.json"
-    if document.exists() and json.loads(document.read_text()) != about:
+    if document.exists() and read_json(document) != about:
         raise DataError(f"--out {out} holds parts of another evaluation, see {document.name}: give another folder")
-    document.write_text(json.dumps(about, indent=2) + "\n")
+    durable_put(document, readable_json(about))  # complete, as other parts read it at any time
     paths = [out / f"part-{part}-of-{about['parts']}.npz" for part in range(about["parts"])]
-    partial = paths[index].with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **bits)  # type: ignore[arg-type]
-    partial.replace(paths[index])
-    found = [np.load(path) for path in paths if path.exists()]
+    content = io.BytesIO()
+    np.savez(content, **bits)  # type: ignore[arg-type]
+    durable_put(paths[index], content.getvalue())
+    found = [_read_part(path) for path in paths if path.exists()]
     joined = {name: np.concatenate([part[name] for part in found]) for name in bits}
     order = np.argsort(joined[ROWS])
     return {name: values[order] for name, values in joined.items()}, [
         part for part, path in enumerate(paths) if not path.exists()
     ]
+
+
+def _read_part(path: Path) -> Bits:
+    """Raises DataError where the file is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as part:
+            return {name: part[name] for name in part}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it, and evaluate that part again") from error

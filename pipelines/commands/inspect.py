@@ -5,6 +5,7 @@ Quick for a cache of any size: it reads metadata, small columns and a few thousa
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,13 +16,14 @@ import numpy as np
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.sources.open import open_source
-from tokenreel.errors import ConfigError
+from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
 from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
 from tokenreel.pipelines.common.plans import require_nothing_skipped
 from tokenreel.pipelines.requests.artifacts import InspectRequest
 
 NO_SPLIT = "no split stated"
+TAIL_BYTES = 1 << 20  # of the metrics, in which the last line is looked for
 
 
 def run(request: InspectRequest) -> dict[str, Any]:
@@ -108,7 +110,12 @@ def _stream(cache: TokenCache, name: str) -> str:
 
 def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
     if kind is ArtifactKind.CHECKPOINT:
-        return {"step": read_json(path / "state.json")["step"]}
+        step = read_json(path / "state.json").get("step")
+        if not isinstance(step, int):
+            raise DataError(
+                f"{path}/state.json is damaged: it states no step; `tokenreel verify {path}` checks the rest"
+            )
+        return {"step": step}
     described: dict[str, Any] = {}
     if kind is ArtifactKind.RUN:
         checkpoints = sorted(folder.name for folder in (path / "checkpoints").glob("step_*"))
@@ -119,8 +126,15 @@ def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
-    """The newest line of the run's metrics; a line that a crash cut short is ignored."""
+    """The newest line of the run's metrics; one that a crash cut short, or that is damaged, is ignored."""
     metrics = path / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    complete = [line for line in lines[-2:] if line.endswith("}")]
-    return {"last_metrics": json.loads(complete[-1])} if complete else {}
+    if not metrics.is_file():
+        return {}
+    with metrics.open("rb") as file:
+        file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
+        lines = file.read(TAIL_BYTES).splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError):  # not JSON
+            if isinstance(found := json.loads(line), dict):
+                return {"last_metrics": found}
+    return {}

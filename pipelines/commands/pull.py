@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tokenreel.data.cache.files import durable_put, readable_json, sweep_partials
 from tokenreel.errors import CacheError, HubError, UserError
 from tokenreel.pipelines.artifacts.publishing import DOWNLOADS, Artifact, inspect_artifact
 from tokenreel.pipelines.common.folders import fresh_folder
@@ -37,15 +38,17 @@ def run(request: PullRequest) -> dict[str, Any]:
         raise HubError(f"{repo} at {commit} is incomplete or not written by tokenreel: {error}") from error
     _remove_strays(published, partial)
     partial.rename(path)
+    (path / MARKER).unlink()  # not before, as a download without it is not continued
     return {"path": str(path), "kind": published.kind, "identity": published.identity, "revision": commit}
 
 
 def _begin_or_continue(partial: Path, wanted: dict[str, str]) -> None:
     """Creates the folder of the download. Raises UserError for an existing one that is not of the same download."""
     marker = partial / MARKER
-    if not partial.exists():
-        partial.mkdir()
-        marker.write_text(json.dumps(wanted))
+    partial.mkdir(exist_ok=True)
+    sweep_partials(partial)
+    if not any(partial.iterdir()):
+        durable_put(marker, readable_json(wanted))
         return
     try:
         found = json.loads(marker.read_text())
@@ -60,8 +63,8 @@ def _begin_or_continue(partial: Path, wanted: dict[str, str]) -> None:
 
 
 def _remove_strays(published: Artifact, folder: Path) -> None:
-    """Removes what is not the artifact's: the marker, the client's own notes, files that push never sends."""
-    for name in list(published.strays(folder)):
+    """Removes what is not the artifact's, but for the marker: the client's own notes, files that push never sends."""
+    for name in set(published.strays(folder)) - {MARKER}:
         (folder / name).unlink()
     for directory in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         if not any(directory.iterdir()):

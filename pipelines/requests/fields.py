@@ -176,17 +176,21 @@ def _checked(value: Any, field: RequestField) -> Any:
     typed = _typed(value, field.type, flag)
     if field.type in (int, float):
         field.option.check_range(typed)
+    if flag == "--out" and typed.is_dir() and typed.samefile(Path.cwd()) and not any(typed.iterdir()):
+        # what is written beside it takes its place, and relative paths would lead nowhere
+        raise ConfigError(f"{flag} {value} is the folder that this command runs in: give another one")
     return typed
 
 
 def _typed(value: Any, kind: type, flag: str) -> Any:
-    if isinstance(value, str) and (kind is Path or (kind is str and value.startswith("~/"))):
+    if isinstance(value, str | Path) and (kind is Path or (kind is str and str(value).startswith("~/"))):
         try:
-            return kind(Path(value).expanduser())  # a shell leaves the ~ of --out=~/x as it is
+            path = Path(value).expanduser()  # a shell leaves the ~ of --out=~/x as it is
         except RuntimeError as error:
             raise ConfigError(
                 f"{flag} (={value}): there is no such home folder; write ./{value} for a folder here"
             ) from error
+        return kind(path.resolve() if path.name in ("", "..") else path)  # `.` has no name to write others beside
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

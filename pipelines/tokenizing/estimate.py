@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import queue
+import subprocess
 import tempfile
 import threading
 import time
@@ -160,7 +161,19 @@ def _run(job: TokenizeJob, shards: int) -> Trial:
             memory_bytes=watched.memory_bytes,
         )
     finally:
-        end_worker(process)
+        _end_with_decoders(process)
+
+
+def _end_with_decoders(process: subprocess.Popen[str]) -> None:
+    """Ends the worker and its children, which else may write beside the trial's cache when it is already removed."""
+    children = list[psutil.Process]()
+    with contextlib.suppress(psutil.NoSuchProcess):  # the worker has ended
+        children = psutil.Process(process.pid).children(recursive=True)
+    end_worker(process)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children)
 
 
 class _Watched:

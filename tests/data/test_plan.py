@@ -114,6 +114,18 @@ def test_videos_of_a_group_are_in_one_split(seed: int) -> None:
     assert grouped.sha256 == ungrouped.sha256
 
 
+def test_which_videos_of_a_group_are_used_does_not_change_its_split() -> None:
+    entries = [VideoEntry(f"{scene:02d}/{camera}", group=f"{scene:02d}") for scene in range(30) for camera in "ab"]
+    settings, probes = config(validation=0.3), [steady(5)] * 60
+    split = {video.id: video.split for video in make_plan(NamedVideos(entries), settings, probes).videos}
+    for camera in "ab":
+        excluded = [entry.id for entry in entries if entry.id.endswith(camera)]
+        part = make_plan(NamedVideos(entries), settings, probes, exclude=excluded)
+        used = {video.id: video.split for video in part.videos if video.source_frames is not None}
+        assert len(used) == 30
+        assert used == {name: split[name] for name in used}
+
+
 def test_a_group_in_two_stated_splits_is_refused() -> None:
     entries = [VideoEntry("a", split="train", group="g"), VideoEntry("b", split="test", group="g")]
     with pytest.raises(

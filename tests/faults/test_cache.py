@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from io import BufferedReader
@@ -306,6 +307,24 @@ def test_an_invalid_row_that_a_commit_states_otherwise_is_an_error_and_repaired(
     with pytest.raises(CacheError, match=rf"{path} is damaged: its hash is not its sha256.*`tokenreel repair"):
         verify_cache(tmp_path)
     assert repair_documents(tmp_path) == ["commits/00000000.json"]
+
+
+def test_a_sealed_cache_without_commits_gets_them_back_and_keeps_its_shards(tmp_path: Path) -> None:
+    """As one from the Hub, where commits are not."""
+    write(tmp_path, shards=3, shard_rows=4, seal=False)
+    header = TokenCache.open(tmp_path, allow_partial=True).header
+    second, path = Commit.load(tmp_path, 1, header), tmp_path / "commits/00000001.json"
+    path.write_bytes(readable_json(dataclasses.replace(second, invalid=(InvalidRow(6, "truncated"),)).to_json()))
+    cache_id = CacheWriter(tmp_path, header).seal()
+    before = {file.name: file.read_bytes() for file in (tmp_path / "commits").iterdir()}
+    path.write_text("{}")
+    (tmp_path / "commits/00000002.json").unlink()
+    assert sorted(repair_documents(tmp_path)) == ["commits/00000001.json", "commits/00000002.json"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "commits").iterdir()} == before
+    shutil.rmtree(tmp_path / "commits")
+    summary = repair.run(RepairRequest(path=tmp_path))
+    assert (summary["repaired_shards"], summary["cache_id"]) == ([], cache_id)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "commits").iterdir()} == before
 
 
 def test_a_manifest_that_names_another_file_is_an_error_and_repaired(tmp_path: Path) -> None:

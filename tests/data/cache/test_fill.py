@@ -149,8 +149,9 @@ def test_an_incomplete_cache_is_refused_or_its_committed_rows_are_read(tmp_path:
     assert repr(cache).endswith("; not sealed, 1 of 3 shards>")
     np.testing.assert_array_equal(cache.rows(), np.arange(4))
     cache.read(cache.rows())
-    with pytest.raises(CacheError, match=r"row 4 .* is not written yet"):
-        cache.read(np.array([4]))
+    for read in (cache.read, cache.labels):
+        with pytest.raises(CacheError, match=r"row 4 .* is not written yet"):
+            read(np.array([4]))
 
 
 def test_failure_reasons_are_part_of_the_identity_and_explanations_are_not() -> None:

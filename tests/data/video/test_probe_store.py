@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,35 @@ def test_a_damaged_record_is_made_anew_and_the_others_hold(folder: Path) -> None
             made.unlink()
 
 
+def test_a_damaged_record_is_made_anew_once(folder: Path) -> None:
+    """Also where the file with it comes after the others by its name."""
+    first, _ = opened(folder)
+    expected = first.probe(0)
+    (file,) = probes_beside(folder).iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.unlink()
+    (probes_beside(folder) / "~.probes").write_bytes(damaged)
+    for reads_packets in (True, False, False):
+        again, packets = opened(folder)
+        assert_equal(again.probe(0), expected)
+        assert bool(packets) == reads_packets
+    assert len(list(probes_beside(folder).iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_a_store_keeps_no_file_open(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", COUNT)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        index = reader.index
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stores = [ProbeStore(tmp_path / f"{number}.probes") for number in range(7)]
+    for store in stores:
+        store.add(["x"], index)
+        assert store.find(["x"]) is not None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_failures_are_not_kept(folder: Path) -> None:
     """A disk that failed once may be back."""
     (folder / "a.mp4").write_bytes((folder / "a.mp4").read_bytes()[:-500])
@@ -142,6 +172,17 @@ def test_a_store_that_cannot_be_written_is_said_once(
         assert source.probe(video).frames == COUNT
     assert len(caplog.records) == 1
     assert "videos will be probed again" in caplog.text
+
+
+def test_a_file_of_probes_that_cannot_be_read_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (probes_beside(folder) / "a folder.probes").mkdir(parents=True)
+    for _ in range(2):
+        source, _ = opened(folder)
+        for video in range(len(FILES)):
+            assert source.probe(video).frames == COUNT
+    assert [record.message.split(" cannot")[0] for record in caplog.records] == [
+        f"{probes_beside(folder)}/a folder.probes"
+    ] * 2
 
 
 def test_three_hours_take_little_room(tmp_path: Path) -> None:

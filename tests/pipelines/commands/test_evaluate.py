@@ -88,6 +88,13 @@ def test_parts_of_several_machines_are_one_evaluation(prior: Path, cache: Path, 
     assert joined == {**alone, "parts": 3}
     with pytest.raises(DataError, match=r"scores holds parts of another evaluation, see evaluation\.json"):
         evaluate.run(EvaluateRequest(**{**settings, "split": "validation"}))  # type: ignore[arg-type]
+    part = tmp_path / "scores/part-0-of-3.npz"
+    part.write_bytes(part.read_bytes()[:99])
+    with pytest.raises(DataError, match=r"part-0-of-3\.npz is damaged .* remove it, and evaluate that part again"):
+        evaluate.run(EvaluateRequest(**settings, shard_index=1))  # type: ignore[arg-type]
+    (tmp_path / "scores/evaluation.json").write_text('{"prior": ')
+    with pytest.raises(CacheError, match=r"evaluation\.json is damaged"):
+        evaluate.run(EvaluateRequest(**settings, shard_index=0))  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_scored_is_refused(prior: Path, cache: Path, tmp_path: Path) -> None:

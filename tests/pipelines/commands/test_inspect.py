@@ -158,3 +158,34 @@ def test_inspect_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        (b'{"step": 3}\n{"step": 7}\n', {"step": 7}),
+        (b'{"step": 3}\n{"step": ', {"step": 3}),
+        (b'{"step": 3}\nx}\n\xff}\n[1]\n', {"step": 3}),
+        (b'{"step": 3}\n' + b"[" * 100_000 + b"\n", {"step": 3}),
+        (b"x}\n", None),
+    ],
+)
+def test_the_newest_intact_line_of_the_metrics_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bytes, last: dict[str, int] | None
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    assert inspect(capsys, tmp_path).get("last_metrics") == last
+
+
+def test_metrics_that_claim_gigabytes_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no space
+    assert "last_metrics" not in inspect(capsys, tmp_path)
+
+
+def test_a_checkpoint_without_its_step_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.json").write_text("{}")
+    assert run_command(["inspect", str(tmp_path)]) == 1
+    assert f"{tmp_path}/state.json is damaged: it states no step" in capsys.readouterr().err

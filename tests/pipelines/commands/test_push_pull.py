@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,27 @@ def test_an_interrupted_download_leaves_no_folder_and_is_resumed(hub: FakeHub, p
     assert not (tmp_path / "back").exists()
     hub.cut.clear()
     assert pull.run(PullRequest(repo="me/cut", path=tmp_path / "back"))["identity"] == pushed["identity"]
+
+
+@pytest.mark.parametrize("killed", ["before the marker", "amid the marker", "before the last rename"])
+def test_a_pull_that_was_killed_is_continued(
+    hub: FakeHub, prior: Path, tmp_path: Path, killed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = push.run(PushRequest(path=prior, repo="me/prior"))
+    request, partial = PullRequest(repo="me/prior", path=tmp_path / "back"), tmp_path / "back.partial"
+    if killed == "before the last rename":
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", lambda *_: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                pull.run(request)
+        assert partial.exists()
+    else:
+        partial.mkdir()
+    if killed == "amid the marker":
+        (partial / f".pull.json~{socket.gethostname()}~{2**31 - 1}~0123abcd.partial").write_text('{"re')
+    assert pull.run(request)["identity"] == pushed["identity"]
+    assert not partial.exists()
+    assert {path.name for path in (tmp_path / "back").iterdir()} == {path.name for path in prior.iterdir()}
 
 
 def test_a_folder_that_is_not_empty_is_not_changed(hub: FakeHub, prior: Path, tmp_path: Path) -> None:

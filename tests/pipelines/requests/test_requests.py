@@ -153,6 +153,18 @@ def test_strings_become_paths_and_lists_become_tuples() -> None:
         request.out = Path("p")  # type: ignore[misc]
 
 
+def test_a_folder_without_a_name_of_its_own_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As temporary folders and probes are written beside it."""
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert TabletopRequest(directory="..").directory == TabletopRequest(directory=Path("..")).directory == tmp_path
+    assert TabletopRequest(directory=".").directory == tmp_path / "below"
+    with pytest.raises(ConfigError, match=r"--out \. is the folder that this command runs in: give another one"):
+        TokenizeRequest(data="a", tokenizer="b", out=".")
+    (tmp_path / "below/zarr.json").touch()
+    assert TokenizeRequest(data="a", tokenizer="b", out=".").out == tmp_path / "below"
+
+
 def test_run_executes_a_request() -> None:
     assert "packages" in run(DoctorRequest())
 

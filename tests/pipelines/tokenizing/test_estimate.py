@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -93,6 +97,24 @@ def test_what_is_tried_is_what_a_run_does(tokenizer: str, tmp_path: Path) -> Non
     tokenize_dataset.run(TokenizeRequest(**flags))
     arrays = [file for file in (tmp_path / "x").rglob("*") if file.is_file() and "c" in file.parts]
     assert expected["disk_gb"] * 1e9 == pytest.approx(sum(file.stat().st_size for file in arrays), rel=0.05)
+
+
+def test_a_trial_ends_the_decoders_of_its_worker_too() -> None:
+    """Which are busy, and would write beside the trial's cache when its folder is already removed."""
+    decoder = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {'input()'!r}]).pid, flush=True)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{decoder}; import time; time.sleep(60)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    held_open = os.dup(process.stdin.fileno())  # the decoder's, which so does not end by itself
+    child = psutil.Process(int(process.stdout.readline()))
+    estimate._end_with_decoders(process)
+    os.close(held_open)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_trial_is_of_clips_of_the_plan_spread_over_it() -> None:
