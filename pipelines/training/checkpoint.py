@@ -21,7 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tokenreel.config import read_document
+from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError
 from tokenreel.saving import set_default_mode
@@ -156,7 +156,7 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(read_document(path))
+        document = json.loads(read_small_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):

@@ -27,7 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tokenreel.config import read_document
+from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.training import best_model
@@ -325,7 +325,7 @@ def _read_identity(path: Path) -> RunIdentity | None:
     if not (path / RUN_FILE).is_file():
         return None
     try:
-        data = json.loads(read_document(path / RUN_FILE))
+        data = json.loads(read_small_text(path / RUN_FILE))
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error

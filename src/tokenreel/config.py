@@ -22,7 +22,7 @@ import yaml
 from tokenreel.errors import MAX_SHOWN, ConfigError, nearest_name, shown
 
 BASE_KEY = "base"  # the key of a preset that names the preset it modifies
-MAX_DOCUMENT_BYTES = 16 << 20
+MAX_TEXT_BYTES = 16 << 20
 TYPE_KEY = "type"  # the key that names the member of a registry or union that a mapping configures
 
 
@@ -151,21 +151,21 @@ def sha256_json(document: Any) -> str:
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
-def read_document(path: Path) -> str:
+def read_small_text(path: Path) -> str:
     """The text of a file that a person or this package wrote. Raises OSError; ValueError for more than
-    MAX_DOCUMENT_BYTES, of which a hole in a file takes no space, and for what is no UTF-8.
+    MAX_TEXT_BYTES, of which a hole in a file takes no space, and for what is no UTF-8.
     """
     with path.open("rb") as file:
-        content = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise ValueError(f"it has more than {MAX_DOCUMENT_BYTES:,} bytes")
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"it has more than {MAX_TEXT_BYTES:,} bytes")
     return content.decode()
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain data. Raises ConfigError if it is missing, is not YAML, or is not a mapping."""
     try:
-        text = read_document(path)
+        text = read_small_text(path)
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except ValueError as error:

@@ -20,13 +20,13 @@ import yaml
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
+from tokenreel.config import read_small_text
 from tokenreel.errors import ConfigError, HubError, shown, visible
 from tokenreel.repositories import HUB_PREFIX, download, parse_repo
 from tokenreel.saving import write_weights
 from tokenreel.weights import HALF_TYPES, WeightsFile
 
 FORMAT_VERSION = 1
-MAX_CONFIG_BYTES = 16 << 20
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 _FILE_KEYS = {"format_version", "kind", "fingerprints", "about"}  # of config.json; the others are `to_document`'s
@@ -154,9 +154,7 @@ def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
     """The config.json of a saved model. Raises HubError if it is invalid, of another kind, or of a newer format."""
     path = folder / CONFIG_FILE
     try:
-        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
-            raise HubError(f"{path} has {size:,} bytes; a saved model's has at most {MAX_CONFIG_BYTES:,}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small_text(path))
     except FileNotFoundError as error:
         raise HubError(f"{folder} has no {CONFIG_FILE}: it is not a saved {kind or 'model'}") from error
     except (OSError, ValueError, RecursionError) as error:
