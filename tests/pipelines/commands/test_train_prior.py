@@ -23,6 +23,7 @@ from tokenreel.pipelines.training.checkpoint import read_checkpoint
 from tokenreel.pipelines.training.prior_objective import PriorObjective, PriorTrainingConfig
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import Prior, build_prior
+from tokenreel.sample_random import SampleRandom
 
 K, CLIPS, STEPS = 5, 61, 7  # codebook size, clips, frames of a clip
 SETTINGS = [
@@ -76,12 +77,12 @@ def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given
     tested = objective(cache, given_frames=given, validation_given_frames=scored, validation_clips=3)
     rows = TokenCache.open(cache).rows("train")[:5]
     batch = tested.batch(rows, np.arange(5))
-    loss = tested.losses("prior", batch, torch.Generator())["nats_per_code"]
+    loss = tested.losses("prior", batch, SampleRandom(0, np.arange(5), torch.device("cpu")))["nats_per_code"]
     loss.backward()
     nats = -tested.prior.log_prob(batch, torch.zeros(5, STEPS * 6, dtype=torch.bool)).view(5, STEPS, 6)
     assert float(loss.detach()) == pytest.approx(float(nats[:, given:].detach().mean()), rel=1e-5)
 
-    scores = tested.validate()
+    scores = tested.validate([tested.score(0, 1)])
     codes = torch.from_numpy(TokenCache.open(cache).read(tested.held_out)["video"]).long()
     nats = -tested.prior.log_prob({"video": codes}, torch.zeros(3, STEPS * 6, dtype=torch.bool)).view(3, STEPS, 6)
     counts = np.bincount(TokenCache.open(cache).read(tested.rows)["video"].ravel(), minlength=K)

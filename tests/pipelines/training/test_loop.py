@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -227,7 +227,7 @@ class Scripted(ToyObjective):
     def begin_step(self, step: int) -> None:
         self.step = step + 1
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, parts: Sequence[float]) -> dict[str, float]:
         return {"error": self.ERRORS[self.step], "held_out_clips": 3, "held_out_videos": 2}
 
 
@@ -287,8 +287,8 @@ def test_scores_of_other_held_out_clips_are_not_compared(tmp_path: Path) -> None
     train_toy(tmp_path, config, objective=Scripted(config))
 
     class More(Scripted):
-        def validate(self) -> dict[str, float]:
-            return {**super().validate(), "held_out_clips": 5}
+        def validate(self, parts: Sequence[float]) -> dict[str, float]:
+            return {**super().validate(parts), "held_out_clips": 5}
 
     longer = replace(config, steps=10)
     assert train_toy(tmp_path, longer, objective=More(longer))["best"] == {
