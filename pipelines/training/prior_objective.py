@@ -1,9 +1,9 @@
 """Training a prior on a token cache: minimises nats/code and reports bits/code, beside those of counted baselines.
 
 What is given in training is not learned, so a prior that is to begin videos, or to continue those of any number of
-frames, has none given there (CCVS equation 8), whatever the number in validation. Control streams that a prior of
-frames predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A
-control prior is validated on its control streams.
+frames, has none given there (CCVS equation 8); validation may give more. Control streams that a prior of frames
+predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A control
+prior is validated on its control streams.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PriorTrainingConfig(TrainingConfig):
     """The `training:` section of train-prior."""
 
     given_frames: int | None = None  # in training, where their tokens are not learned; None: 0, or those encoded alone
-    validation_given_frames: int | None = None  # in validation and samples; None: 1, or those encoded alone
+    validation_given_frames: int | None = None  # in validation and samples; None: those of training, but at least 1
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
     recompute_activations: bool = False  # keep those between blocks only: less memory, a quarter more time
 
@@ -53,6 +53,12 @@ class PriorTrainingConfig(TrainingConfig):
         super().__post_init__()
         if not 0 <= self.drop_controls < 1:
             raise ConfigError(f"drop_controls (={self.drop_controls}) must be in [0, 1)")
+        trained, scored = self.given_frames, self.validation_given_frames
+        if trained is not None and scored is not None and scored < trained:
+            raise ConfigError(
+                f"validation_given_frames (={scored}) must be at least given_frames (={trained}): tokens given in "
+                "training are not learned"
+            )
 
 
 class PriorObjective(Objective):
@@ -79,12 +85,14 @@ class PriorObjective(Objective):
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
-        trained, scored = config.given_frames, config.validation_given_frames
-        trained = prior.spec.frames_encoded_alone if trained is None else trained
-        scored = default_given_frames(prior) if scored is None else scored
+        trained = prior.spec.frames_encoded_alone if config.given_frames is None else config.given_frames
         self.given = self._given("given_frames", trained)
+        prior.trained_given_frames = trained
+        scored, default = config.validation_given_frames, default_given_frames(prior)
+        scored = default if scored is None else scored
         self._given("validation_given_frames", scored)
         self.clips = PriorClips(prior, cache, scored)
+        self.training_clips = PriorClips(prior, cache, trained or default)
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
         if config.recompute_activations and not recompute_activations(prior):
@@ -93,8 +101,7 @@ class PriorObjective(Objective):
             )
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
-        prior.trained_given_frames = trained
-        prior.prepare(self.clips.counted())
+        prior.prepare(self.training_clips.counted())
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"prior": build_optimizer(self.config, [self.prior])}
@@ -102,7 +109,7 @@ class PriorObjective(Objective):
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> dict[str, Tensor]:
         """The end step of each clip, and which controls it lacks, are sampled from (seed, sample)."""
         ends, drops = uniforms(self.config.seed, samples, np.arange(2)).T
-        clips = self.clips.read(rows, ends)
+        clips = self.training_clips.read(rows, ends)
         tokens = {name: torch.from_numpy(indices).long().to(self.device) for name, indices in clips.items()}
         if not self.config.drop_controls:
             return tokens

@@ -69,7 +69,7 @@ def objective(cache: Path, **training: int) -> PriorObjective:
     return PriorObjective(prior, tokens, PriorTrainingConfig(**training), torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("given", "scored"), [(0, 5), (3, 1)])
+@pytest.mark.parametrize(("given", "scored"), [(0, 5), (3, 4)])
 def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given: int, scored: int) -> None:
     """The loss is of all tokens after the frames given in training, the scores, those of the baselines too, of all
     after the frames given in validation.
@@ -90,6 +90,12 @@ def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given
     assert scores["given_frames"] == scored
     assert scores["bits_per_code"] == pytest.approx(float(nats[:, scored:].detach().mean()) / np.log(2), rel=1e-4)
     assert scores["bits_per_code_unigram"] == pytest.approx(-unigram.mean(), rel=1e-3)
+
+
+def test_first_frames_that_were_given_in_training_are_not_scored(cache: Path) -> None:
+    assert [objective(cache, given_frames=given).clips.given_frames for given in (0, 1, 3)] == [1, 1, 3]
+    with pytest.raises(ConfigError, match=r"validation_given_frames \(=2\) must be at least given_frames \(=3\)"):
+        objective(cache, given_frames=3, validation_given_frames=2)
 
 
 def test_first_frames_that_were_given_in_training_are_not_sampled(cache: Path, tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> No
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
     tokens = TokenCache.open(cache)
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
-    config = PriorTrainingConfig(given_frames=2, validation_given_frames=2, **training)
+    config = PriorTrainingConfig(**{"given_frames": 2, **training})
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 
@@ -290,6 +290,13 @@ def test_dropped_controls_and_end_steps_depend_on_the_seed_and_the_sample_only(c
     assert torch.equal(together[END][~dropped][:, 0], kept[torch.arange(len(kept)), steps])
     other = objective(cache, ("state", "class", "end"), drop_controls=0.25, seed=6).batch(rows, samples)
     assert not torch.equal(other[END_STEP], together[END_STEP])
+
+
+@pytest.mark.parametrize(("given", "first"), [(0, 1), (2, 2)])
+def test_end_frames_of_training_do_not_depend_on_validation(cache: Path, given: int, first: int) -> None:
+    tested = objective(cache, ("end",), given_frames=given, validation_given_frames=4)
+    steps = tested.batch(np.arange(64) % 8 * 2, np.arange(64))[END_STEP]
+    assert steps.unique().tolist() == list(range(first, STEPS))
 
 
 @pytest.mark.parametrize("members", [1, 3])
