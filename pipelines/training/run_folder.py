@@ -112,7 +112,8 @@ OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial")
 RESUMABLE_FIELDS = (
     *("steps", "decay_steps", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_clips", "sample_every", "sample_clips", "log_with"),
-    *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
+    *("guard", "recompute_activations"),
+    "perceptual.file",  # path of the weights, whose hash is in `perceptual.sha256`
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_foreign_tokens
@@ -139,6 +140,14 @@ def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, cache: Path) -> No
     train(cache, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000004"))
     reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
     assert reference == resumed
+
+
+def test_a_run_that_ran_out_of_memory_continues_with_recomputation(tmp_path: Path, cache: Path) -> None:
+    train(cache, tmp_path / "reference")
+    train(cache, tmp_path / "resumed", steps=4)
+    train(cache, tmp_path / "resumed", assignments=[*SETTINGS, "training.recompute_activations=true"])
+    weights, others = (load_file(tmp_path / run / "model.safetensors") for run in ("reference", "resumed"))
+    torch.testing.assert_close(weights, others, rtol=0, atol=1e-5)
 
 
 def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp_path: Path, cache: Path) -> None:
