@@ -17,7 +17,7 @@ from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.common.progress import progress
-from tokenreel.pipelines.generation.given_tokens import require_same_controls
+from tokenreel.pipelines.generation.given_tokens import known_controls, require_same_controls
 from tokenreel.pipelines.requests.training import EvaluateRequest
 from tokenreel.priors.base import Prior
 
@@ -63,7 +63,7 @@ def _open_cache(request: EvaluateRequest, prior: Prior) -> TokenCache:
     cache = TokenCache.open(request.cache)
     found = {f"--cache {request.cache}": cache.code_fingerprint, f"--prior {request.prior}": prior.code_fingerprint}
     require_one_tokenizer(found)
-    require_same_controls(prior, cache.spec, prior.control_streams)
+    require_same_controls(prior, cache.spec, known_controls([prior]))
     return cache
 
 

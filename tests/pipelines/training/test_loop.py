@@ -489,7 +489,7 @@ def test_out_of_memory_is_an_error_that_says_what_to_lower(tmp_path: Path, error
         def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
             raise error
 
-    with pytest.raises(UserError, match=r"out of memory in training: lower training\.batch"):
+    with pytest.raises(UserError, match=r"out of memory in training: in a new folder lower training\.batch"):
         train_toy(tmp_path, objective=Large(CONFIG))
 
 
