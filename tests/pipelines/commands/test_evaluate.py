@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_an_end_frame_is_that_of_the_clip_and_is_given(cache: Path, tmp_path: Pa
         nats = -prior.log_prob(clips, (torch.arange(STEPS * 6) < 6).expand(len(video), -1))[:, 6:]
     assert found["tokens_per_clip"] == (STEPS - 1) * 6
     assert found["nats_per_code"] == pytest.approx(float(nats.mean()), abs=1e-4)
+
+
+def test_frames_given_in_training_are_given_and_no_fewer(cache: Path, tmp_path: Path) -> None:
+    tokens = TokenCache.open(cache)
+    prior = build_prior(GPT, tokens.spec)
+    prior.code_fingerprint, prior.trained_given_frames = tokens.code_fingerprint, 2
+    prior.save_pretrained(tmp_path / "prior")
+    request = EvaluateRequest(prior=str(tmp_path / "prior"), cache=cache)
+    assert evaluate.run(request)["given_frames"] == 2
+    with pytest.raises(ConfigError, match=r"--given-frames \(=1\), but the prior of 'video' was trained with 2 given"):
+        evaluate.run(dataclasses.replace(request, given_frames=1))
 
 
 def unigram_bits(cache: Path, split: str, given_frames: int) -> float:
