@@ -82,10 +82,10 @@ def make_augmented_views(
 ) -> AugmentedViews:
     """A random view of each of the frames [N, 3, H, W] in [-1, 1].
 
-    `random` has numbers for N samples. `background` [N, 3, H, W], the median frame of each
-    frame's clip, is required for object motion. The distortion is elastic after affine, a(p) = P(p) - p + e(P(p)); its
-    inverse applies `invert_flow`'s g of the pixel, then the exact inverse of the affine part:
-    f(q) = P^-1(q + g(q)) - q. (The public code adds the two inverses.) Computed in float32, under autocast too.
+    `random` has numbers for N samples. `background` [N, 3, H, W], the median frame of each frame's clip, is required
+    for object motion. The distortion is elastic after affine, a(p) = P(p) - p + e(P(p)); its inverse applies
+    `invert_flow`'s g of the pixel, then the exact inverse of the affine part: f(q) = P^-1(q + g(q)) - q. (The
+    public code adds the two inverses.) Computed in float32, under autocast too.
     """
     (count, _, height, width), device = frames.shape, frames.device
     with torch.autocast(device.type, enabled=False):

@@ -19,7 +19,8 @@ from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
 from tokenreel.pipelines.common.progress import progress
-from tokenreel.pipelines.generation.given_tokens import require_same_controls
+from tokenreel.pipelines.generation.checks import require_learned
+from tokenreel.pipelines.generation.given_tokens import known_controls, require_same_controls
 from tokenreel.pipelines.requests.training import EvaluateRequest
 from tokenreel.priors.base import Prior
 
@@ -65,12 +66,14 @@ def _open_cache(request: EvaluateRequest, prior: Prior) -> TokenCache:
     cache = TokenCache.open(request.cache)
     found = {f"--cache {request.cache}": cache.code_fingerprint, f"--prior {request.prior}": prior.code_fingerprint}
     require_one_tokenizer(found)
-    require_same_controls(prior, cache.spec, prior.control_streams)
+    require_same_controls(prior, cache.spec, known_controls([prior]))
     return cache
 
 
 def _given_frames(request: EvaluateRequest, prior: Prior) -> int:
+    """Raises ConfigError for fewer than in training, as `sample` does: the score would be of tokens not learned."""
     if request.given_frames is not None:
+        require_learned(prior, request.given_frames, f"--given-frames (={request.given_frames})")
         return request.given_frames
     return int(prior.about.get("scores", {}).get("given_frames", default_given_frames(prior)))
 

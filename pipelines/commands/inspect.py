@@ -18,7 +18,7 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.sources.open import open_source
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
-from tokenreel.pipelines.common.folders import ArtifactKind, artifact_kind
+from tokenreel.pipelines.common.folders import RUN_FILE, ArtifactKind, artifact_kind
 from tokenreel.pipelines.common.plans import require_nothing_skipped
 from tokenreel.pipelines.requests.artifacts import InspectRequest
 
@@ -119,7 +119,7 @@ def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if kind is ArtifactKind.RUN:
         checkpoints = sorted(folder.name for folder in (path / "checkpoints").glob("step_*"))
-        described = {"run": read_json(path / "run.json"), "checkpoints": checkpoints, **_last_metrics(path)}
+        described = {"run": read_json(path / RUN_FILE), "checkpoints": checkpoints, **_last_metrics(path)}
     if (path / "config.json").is_file():
         described["model"] = read_json(path / "config.json")
     return described

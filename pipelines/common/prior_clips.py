@@ -23,8 +23,10 @@ Batch = dict[str, Tensor]  # tokens [n, t, h, w, q] by stream
 
 
 def default_given_frames(prior: Prior) -> int:
-    """The number of first frames that are given where nobody says how many."""
-    return prior.spec.frames_encoded_alone or 1
+    """The number of first frames that are given where nobody says how many: no fewer than in training, whose tokens the
+    prior has not learned.
+    """
+    return max(prior.spec.frames_encoded_alone or 1, prior.trained_given_frames)
 
 
 class PriorClips:

@@ -68,7 +68,8 @@ def load_sections(path: Path) -> dict[str, Any]:
     config = document.get("config")
     if isinstance(config, Mapping) and "command" in document:  # of a run, whose training is that of one stage
         stage = str(document["command"]).removeprefix("train-")
-        document = {**config, "training": {stage: config.get("training") or {}}}
+        own = {name: section for name, section in config.items() if name in SECTIONS}  # not the weights it began with
+        document = {**own, "training": {stage: config.get("training") or {}}}
     elif isinstance(config, Mapping) and document.get("kind") in MODEL_SECTIONS:
         spec = document.get("spec") or {}
         clips = {name: spec[name] for name in ("framing", "frames") if name in spec}

@@ -31,7 +31,7 @@ def check_generation(priors: Sequence[Prior], config: GenerationConfig, controls
     _check_streams(priors, config)
     given = set(controls)
     for prior in priors:
-        _check_learned(prior, config.given_frames, f"--given-frames (={config.given_frames})")
+        require_learned(prior, config.given_frames, f"--given-frames (={config.given_frames})")
         require_guidable(prior, sampling_for(prior, priors, config.sampling, controls).guidance, given)
         _check_windows(prior, config, with_end=END in controls and END in prior.reads)
         given |= set(prior.predicts)
@@ -53,8 +53,8 @@ def _check_streams(priors: Sequence[Prior], config: GenerationConfig) -> None:
             )
 
 
-def _check_learned(prior: Prior, given_frames: int, what: str) -> None:
-    """Raises ConfigError where a prior would have to generate frames that were always given in its training."""
+def require_learned(prior: Prior, given_frames: int, what: str) -> None:
+    """Raises ConfigError for fewer `given_frames`, as `what` names them, than were given in the prior's training."""
     if given_frames < prior.trained_given_frames:
         names = " and ".join(repr(name) for name in prior.predicts)
         raise ConfigError(
@@ -73,7 +73,7 @@ def _check_windows(prior: Prior, config: GenerationConfig, with_end: bool) -> No
     running = [stream for stream in streams if spec.runs_with_video(stream)]
     for span in itertools.islice(window_spans(spec, running, frames, config.sampling.window_stride), 1, 2):
         stride = f"--window-stride (={spec.frames - span.overlap})"
-        _check_learned(prior, span.overlap, f"{stride} leaves {span.overlap} frames given in later windows")
+        require_learned(prior, span.overlap, f"{stride} leaves {span.overlap} frames given in later windows")
     if with_end:
         token, last = torch.zeros(1, 1, 1, 1, 1), spec.steps_of_frames(frames, spec.levels[0]) - 1
         require_end_in_windows(prior, {END: token, END_STEP: token.long() + last}, frames)

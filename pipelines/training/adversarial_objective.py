@@ -7,6 +7,7 @@ discriminators on the same decoded frames. Discriminators are saved in checkpoin
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -129,11 +130,10 @@ class AdversarialTokenizerObjective(TokenizerObjective):
             for name, section in config.discriminators.items()
         }
         self.updates = ("tokenizer", DISCRIMINATORS) if self.discriminators else ("tokenizer",)
-        self.networks = {"tokenizer": tokenizer, **self.discriminators}
         self.perceptual = load_perceptual(config.perceptual).to(device) if config.perceptual else None
-        self.guard = ReconstructionGuard(config.guard, config.adversarial.start_step) if config.guard else None
-        if self.guard is not None:
-            self.networks["guard"] = self.guard
+        # also where it checks nothing: a run may be resumed with another `training.guard`
+        self.guard = ReconstructionGuard(config.guard or math.inf, config.adversarial.start_step)
+        self.networks = {"tokenizer": tokenizer, **self.discriminators, "guard": self.guard}
         self.step = 0
 
     @property
@@ -145,7 +145,7 @@ class AdversarialTokenizerObjective(TokenizerObjective):
 
     def check_losses(self, first_step: int, losses: Sequence[Mapping[str, float]]) -> None:
         """Raises Diverged if the reconstruction loss has risen beyond `training.guard`."""
-        if self.guard is not None:
+        if self.config.guard is not None:
             self.guard.check(first_step, [step["reconstruction"] for step in losses])
 
     def optimizers(self) -> dict[str, Optimizer]:

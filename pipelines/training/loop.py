@@ -83,7 +83,9 @@ class Trainer:
         with Interrupt(launched) as interrupt, Progress(self.config.steps, "train", "step", done=first) as bar:
             scores = self._evaluate() if first else {}  # the run may have been killed in an evaluation
             while self.state.step < self.config.steps:
-                with _out_of_memory("training: lower training.batch, or raise training.accumulate at the same batch"):
+                with _out_of_memory(
+                    "training: in a new folder lower training.batch, or raise training.accumulate at the same batch"
+                ):
                     self._train_step()
                 if vote.ask(interrupt.requested):
                     self._stop()

@@ -79,7 +79,9 @@ class Diverged(UserError):
 
 
 class ReconstructionGuard(nn.Module):
-    """Checks the running mean of a loss: after `start` steps it must not exceed `factor` times its minimum."""
+    """Checks the running mean of a loss: after `start` steps it must not exceed `factor` times its minimum. The mean
+    begins with the first loss that is checked.
+    """
 
     running: Tensor
     best: Tensor
@@ -99,7 +101,7 @@ class ReconstructionGuard(nn.Module):
         for step, loss in enumerate(losses, first_step):
             # fp32 like the buffers, so that the state does not depend on how many steps are checked at once
             decayed = RUNNING_MEAN_DECAY * running + (1 - RUNNING_MEAN_DECAY) * np.float32(loss)
-            running = np.float32(loss) if step == 1 else decayed
+            running = decayed if math.isfinite(best) else np.float32(loss)
             if running < best:
                 best, best_step = float(running), step
             if step > self.start and running > self.factor * best:

@@ -15,9 +15,7 @@ from torch.optim import Optimizer
 from tokenreel.sample_random import SampleRandom
 
 MIN_HELD_OUT_CLIPS = 10  # below it a score says little of other videos
-
-
-HELD_OUT = ("held_out_clips", "held_out_videos")
+HELD_OUT = ("held_out_clips", "held_out_videos")  # the scores that say what the others are of
 
 
 def held_out_counts(videos: Collection[object]) -> dict[str, float]:

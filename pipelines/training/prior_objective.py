@@ -1,9 +1,9 @@
 """Training a prior on a token cache: minimises nats/code and reports bits/code, beside those of counted baselines.
 
 What is given in training is not learned, so a prior that is to begin videos, or to continue those of any number of
-frames, has none given there (CCVS equation 8), whatever the number in validation. Control streams that a prior of
-frames predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A
-control prior is validated on its control streams.
+frames, has none given there (CCVS equation 8); validation may give more. Control streams that a prior of frames
+predicts count in the loss (the same equation), but are given in validation: bits/code are of levels only. A control
+prior is validated on its control streams.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.priors.base import Prior
 from tokenreel.priors.layers.recompute import recompute_activations
 from tokenreel.priors.sampling.video import sample, with_given_steps
-from tokenreel.replicas import mean_over_processes
 from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import VideoTokenizer
+
+ENDS, DROPS = 0, 1  # numbers of the random numbers that a clip has
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class PriorTrainingConfig(TrainingConfig):
     """The `training:` section of train-prior."""
 
     given_frames: int | None = None  # in training, where their tokens are not learned; None: 0, or those encoded alone
-    validation_given_frames: int | None = None  # in validation and samples; None: 1, or those encoded alone
+    validation_given_frames: int | None = None  # in validation and samples; None: those of training, but at least 1
     drop_controls: float = 0.0  # fraction of training clips without some or all controls, as guidance requires
     recompute_activations: bool = False  # keep those between blocks only: less memory, a quarter more time
 
@@ -53,6 +54,12 @@ class PriorTrainingConfig(TrainingConfig):
         super().__post_init__()
         if not 0 <= self.drop_controls < 1:
             raise ConfigError(f"drop_controls (={self.drop_controls}) must be in [0, 1)")
+        trained, scored = self.given_frames, self.validation_given_frames
+        if trained is not None and scored is not None and scored < trained:
+            raise ConfigError(
+                f"validation_given_frames (={scored}) must be at least given_frames (={trained}): tokens given in "
+                "training are not learned"
+            )
 
 
 class PriorObjective(Objective):
@@ -61,6 +68,7 @@ class PriorObjective(Objective):
     updates: tuple[str, ...] = ("prior",)
     best_score = "bits_per_code"
     tokenizer: VideoTokenizer | None = None  # that of the cache, on the device, to show samples in trackers
+    predicted_per_clip: float  # tokens, the mean over the clips of the step; only with drop_controls
 
     def __init__(self, prior: Prior, cache: TokenCache, config: PriorTrainingConfig, device: torch.device) -> None:
         if not any(parameter.requires_grad for parameter in prior.parameters()):
@@ -79,12 +87,14 @@ class PriorObjective(Objective):
         self.data_identity = f"cache {cache.cache_id} of the tokenizer {cache.code_fingerprint}"
         self.control_streams = prior.control_streams
         self.controls = _streams_by_control(self.control_streams)
-        trained, scored = config.given_frames, config.validation_given_frames
-        trained = prior.spec.frames_encoded_alone if trained is None else trained
-        scored = default_given_frames(prior) if scored is None else scored
+        trained = prior.spec.frames_encoded_alone if config.given_frames is None else config.given_frames
         self.given = self._given("given_frames", trained)
+        prior.trained_given_frames = trained
+        scored, default = config.validation_given_frames, default_given_frames(prior)
+        scored = default if scored is None else scored
         self._given("validation_given_frames", scored)
         self.clips = PriorClips(prior, cache, scored)
+        self.training_clips = PriorClips(prior, cache, trained or default)
         if config.drop_controls:
             _require_unconditional_tokens(prior, config.drop_controls)
         if config.recompute_activations and not recompute_activations(prior):
@@ -93,21 +103,29 @@ class PriorObjective(Objective):
             )
         prior.code_fingerprint = cache.code_fingerprint
         prior.trained_without_controls = config.drop_controls > 0
-        prior.trained_given_frames = trained
-        prior.prepare(self.clips.counted())
+        prior.prepare(self.training_clips.counted())
+
+    def begin_step(self, step: int) -> None:
+        """Counts what is predicted of the step's clips, in all processes and micro-steps: it depends on which controls
+        they lack.
+        """
+        if not self.config.drop_controls:
+            return
+        dropped = self._dropped(step * self.config.batch + np.arange(self.config.batch))
+        free = [int((self.prior.given_streams(streams) & ~self.given).sum()) for streams in self.controls]
+        self.predicted_per_clip = int((~self.given).sum()) - float((dropped @ np.array(free, np.int64)).mean())
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"prior": build_optimizer(self.config, [self.prior])}
 
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> dict[str, Tensor]:
         """The end step of each clip, and which controls it lacks, are sampled from (seed, sample)."""
-        ends, drops = uniforms(self.config.seed, samples, np.arange(2)).T
-        clips = self.clips.read(rows, ends)
+        clips = self.training_clips.read(rows, uniforms(self.config.seed, samples, np.array([ENDS]))[:, 0])
         tokens = {name: torch.from_numpy(indices).long().to(self.device) for name, indices in clips.items()}
         if not self.config.drop_controls:
             return tokens
-        subsets = sample_subsets(drops, self.config.drop_controls, len(self.controls))
-        for streams, dropped in zip(self.controls, torch.from_numpy(subsets).to(self.device).unbind(1), strict=True):
+        by_control = torch.from_numpy(self._dropped(samples)).to(self.device).unbind(1)
+        for streams, dropped in zip(self.controls, by_control, strict=True):
             tokens = self._drop_streams(streams, tokens, dropped)
         return tokens
 
@@ -119,9 +137,8 @@ class PriorObjective(Objective):
         if self.config.drop_controls:  # an unconditional token is never predicted
             given = given | (self.prior.flatten(batch) == self.prior.codebook_sizes().to(self.device))
         loss = self.prior.loss(batch, given, random)
-        if self.config.drop_controls:  # the mean over tokens of all processes, whose numbers then differ
-            predicted = (~given).sum().float()
-            loss = loss * (predicted / mean_over_processes(predicted))
+        if self.config.drop_controls:  # the mean over the step's tokens, of which this batch has more or fewer
+            loss = loss * ((~given).sum() / (self.predicted_per_clip * len(given)))
         return {"nats_per_code": loss}
 
     def in_other_units(self, losses: Mapping[str, float]) -> dict[str, float]:
@@ -189,6 +206,11 @@ class PriorObjective(Objective):
                 f"training.{setting} (={frames}) leaves nothing to predict in clips of {self.prior.spec.frames} frames"
             )
         return given
+
+    def _dropped(self, samples: np.ndarray) -> np.ndarray:
+        """bool [n, controls]: which controls the clips lack."""
+        uniform = uniforms(self.config.seed, samples, np.array([DROPS]))[:, 0]
+        return sample_subsets(uniform, self.config.drop_controls, len(self.controls))
 
     def _drop_streams(self, streams: Sequence[str], tokens: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
         """`tokens` with unconditional tokens for `streams` in the `dropped` rows, bool [n]."""

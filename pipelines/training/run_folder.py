@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError, UserError
+from tokenreel.pipelines.common.folders import RUN_FILE
 from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
@@ -104,14 +105,15 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
 
 
 MAX_LINE_BYTES = 1 << 20  # of the metrics
-RUN_FILE, LOCK_FILE = "run.json", ".lock"
+LOCK_FILE = ".lock"
 # Of killed writers; the second is what safetensors writes to, the last what samples are staged in.
 OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial")
 # Fields of `training:` that do not change what a step computes, so that a run may be resumed with other values.
 RESUMABLE_FIELDS = (
     *("steps", "decay_steps", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_clips", "sample_every", "sample_clips", "log_with"),
-    *("perceptual.file", "guard"),  # path of the weights, whose hash is in `perceptual.sha256`
+    *("guard", "recompute_activations"),
+    "perceptual.file",  # path of the weights, whose hash is in `perceptual.sha256`
 )
 
 
@@ -157,20 +159,22 @@ _NOTES = {
 
 
 class RunFolder:
-    """Paths of a run, and the checkpoint that it resumes from (None: a new run).
+    """Paths of a run, and the checkpoint that it resumes from (None: from its beginning).
 
-    `chosen`: whether the user named the checkpoint, or it is an earlier one than the newest.
+    `goes_back`: whether what the folder holds of later steps may differ from what the run will compute there: the user
+    named the checkpoint, or the learning rates are others.
     """
 
-    def __init__(self, path: Path, resume_from: Checkpoint | None, chosen: bool = False) -> None:
+    def __init__(self, path: Path, resume_from: Checkpoint | None, goes_back: bool = False) -> None:
         self.path = path
         self.resume_from = resume_from
+        self.goes_back = goes_back
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.best = path / "best"
         # the checkpoint that is kept besides the newest ones
-        self.chosen = checkpoint_path(self.checkpoints, resume_from.step) if chosen and resume_from else None
+        self.chosen = checkpoint_path(self.checkpoints, resume_from.step) if goes_back and resume_from else None
         self._present = list_checkpoints(self.checkpoints)
 
     @classmethod
@@ -189,12 +193,12 @@ class RunFolder:
         if existing is None and path.exists() and _holds_anything(path):
             raise UserError(f"--out {path} already exists, is not empty and is not a run: give a new folder")
         if resume not in ("auto", "never"):
-            return cls(path, _chosen_checkpoint(Path(resume), identity), chosen=True)
+            return cls(path, _chosen_checkpoint(Path(resume), identity), goes_back=True)
         newest = newest_checkpoint(path / "checkpoints")
-        if newest is None or existing is None:
+        if existing is None:
             return cls(path, newest)
-        checkpoint = _same_rates(path, newest, existing, identity)
-        return cls(path, checkpoint, chosen=checkpoint is not newest)
+        checkpoint = None if newest is None else _same_rates(path, newest, existing, identity)
+        return cls(path, checkpoint, goes_back=existing.steps_alike(identity) is not None)
 
     def lock(self) -> FileLock:
         """Creates the folder and locks it, until the lock is released or the process dies.
@@ -221,7 +225,7 @@ class RunFolder:
 
     def create(self, identity: RunIdentity) -> None:
         """Writes `run.json` into the locked folder, after removing what killed runs have left and setting aside what
-        came after the checkpoint that the user chose. Raises UserError if it cannot be written.
+        came after the checkpoint that the run goes back to. Raises UserError if it cannot be written.
         """
         data = {"identity": identity.data_identity, "path": identity.data_path}
         text = json.dumps({"command": identity.command, "data": data, "config": identity.sections}, indent=1)
@@ -231,8 +235,8 @@ class RunFolder:
             best_model.recover(self.best)
             for leftover in (path for pattern in OWN_LEFTOVERS for path in self.path.glob(pattern)):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            if self.chosen is not None:
-                self._set_aside(step_of(self.chosen))
+            if self.goes_back:
+                self._set_aside(0 if self.resume_from is None else self.resume_from.step)
             staged = self.path / f".{RUN_FILE}-{os.getpid()}"
             staged.write_text(text + "\n")
             flush(staged)

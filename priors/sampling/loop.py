@@ -30,7 +30,6 @@ from tokenreel.priors.sampling.speculative import (
 
 _MAX_BLOCK = 128  # tokens; more given ones in a row are fed in several blocks, so that [B, n, K] log-probs stay small
 
-
 OnTokens = Callable[[int], None]
 
 

@@ -99,6 +99,7 @@ def sample_video(
     start of the video (default: its last step); windows without that step are sampled without end frame, if the prior
     was trained so. Beyond the trained length the window moves by `config.window_stride` frames, and the prior starts
     again with the tokens that stay in it. `on_tokens` is called now and then with the number of tokens sampled since.
+
     Raises as `sample` does, and ConfigError where the frames or the stride do not fill whole steps.
     """
     sampler = _Sampler(prior, config, seed, _ids(samples, _count_rows(tokens, None, samples)), on_tokens or ignore)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tokenreel.pipelines.commands import evaluate
 from tokenreel.pipelines.requests.training import EvaluateRequest
 from tokenreel.priors.base import Prior, build_prior
 from tokenreel.priors.ngram.prior import UnigramConfig, UnigramPrior
+from tokenreel.testing.priors import scramble
 
 K, CLIPS, STEPS = 5, 41, 3  # codebook size, clips, frames of a clip
 GPT = {"type": "gpt", "depth": 1, "width": 16, "heads": 2}
@@ -65,6 +67,31 @@ def test_scores_are_means_over_clips(prior: Path, cache: Path, split: str, given
     assert found["nats_per_code"] == pytest.approx(expected.mean() * np.log(2), abs=1e-4)
     assert found["standard_error"] == pytest.approx(expected.std(ddof=1) / len(expected) ** 0.5, abs=1e-4)
     assert found["bits_per_code_unigram"] == pytest.approx(unigram_bits(cache, split, given_frames), abs=1e-4)
+
+
+def test_an_end_frame_is_that_of_the_clip_and_is_given(cache: Path, tmp_path: Path) -> None:
+    tokens = TokenCache.open(cache)
+    prior = scramble(build_prior({**GPT, "controls": ["end"]}, tokens.spec))
+    prior.code_fingerprint = tokens.code_fingerprint
+    prior.save_pretrained(tmp_path / "prior")
+    found = evaluate.run(EvaluateRequest(prior=str(tmp_path / "prior"), cache=cache))
+    video = torch.from_numpy(tokens.read(tokens.rows("validation"))["video"]).long()
+    clips = {"video": video, "end": video[:, -1:], "end_step": torch.full((len(video), 1, 1, 1, 1), STEPS - 1)}
+    with torch.no_grad():
+        nats = -prior.log_prob(clips, (torch.arange(STEPS * 6) < 6).expand(len(video), -1))[:, 6:]
+    assert found["tokens_per_clip"] == (STEPS - 1) * 6
+    assert found["nats_per_code"] == pytest.approx(float(nats.mean()), abs=1e-4)
+
+
+def test_frames_given_in_training_are_given_and_no_fewer(cache: Path, tmp_path: Path) -> None:
+    tokens = TokenCache.open(cache)
+    prior = build_prior(GPT, tokens.spec)
+    prior.code_fingerprint, prior.trained_given_frames = tokens.code_fingerprint, 2
+    prior.save_pretrained(tmp_path / "prior")
+    request = EvaluateRequest(prior=str(tmp_path / "prior"), cache=cache)
+    assert evaluate.run(request)["given_frames"] == 2
+    with pytest.raises(ConfigError, match=r"--given-frames \(=1\), but the prior of 'video' was trained with 2 given"):
+        evaluate.run(dataclasses.replace(request, given_frames=1))
 
 
 def unigram_bits(cache: Path, split: str, given_frames: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.token_file import write_foreign_tokens
@@ -69,7 +70,7 @@ def objective(cache: Path, **training: int) -> PriorObjective:
     return PriorObjective(prior, tokens, PriorTrainingConfig(**training), torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("given", "scored"), [(0, 5), (3, 1)])
+@pytest.mark.parametrize(("given", "scored"), [(0, 5), (3, 4)])
 def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given: int, scored: int) -> None:
     """The loss is of all tokens after the frames given in training, the scores, those of the baselines too, of all
     after the frames given in validation.
@@ -77,7 +78,7 @@ def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given
     tested = objective(cache, given_frames=given, validation_given_frames=scored, validation_clips=3)
     rows = TokenCache.open(cache).rows("train")[:5]
     batch = tested.batch(rows, np.arange(5))
-    loss = tested.losses("prior", batch, SampleRandom(1, np.arange(5), torch.device("cpu")))["nats_per_code"]
+    loss = tested.losses("prior", batch, SampleRandom(0, np.arange(5), torch.device("cpu")))["nats_per_code"]
     loss.backward()
     nats = -tested.prior.log_prob(batch, torch.zeros(5, STEPS * 6, dtype=torch.bool)).view(5, STEPS, 6)
     assert float(loss.detach()) == pytest.approx(float(nats[:, given:].detach().mean()), rel=1e-5)
@@ -90,6 +91,12 @@ def test_frames_given_in_training_and_in_validation_are_apart(cache: Path, given
     assert scores["given_frames"] == scored
     assert scores["bits_per_code"] == pytest.approx(float(nats[:, scored:].detach().mean()) / np.log(2), rel=1e-4)
     assert scores["bits_per_code_unigram"] == pytest.approx(-unigram.mean(), rel=1e-3)
+
+
+def test_first_frames_that_were_given_in_training_are_not_scored(cache: Path) -> None:
+    assert [objective(cache, given_frames=given).clips.given_frames for given in (0, 1, 3)] == [1, 1, 3]
+    with pytest.raises(ConfigError, match=r"validation_given_frames \(=2\) must be at least given_frames \(=3\)"):
+        objective(cache, given_frames=3, validation_given_frames=2)
 
 
 def test_first_frames_that_were_given_in_training_are_not_sampled(cache: Path, tmp_path: Path) -> None:
@@ -133,6 +140,14 @@ def test_a_resumed_run_exports_the_same_bytes(tmp_path: Path, cache: Path) -> No
     train(cache, tmp_path / "resumed", resume=str(tmp_path / "reference/checkpoints/step_00000004"))
     reference, resumed = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("reference", "resumed"))
     assert reference == resumed
+
+
+def test_a_run_that_ran_out_of_memory_continues_with_recomputation(tmp_path: Path, cache: Path) -> None:
+    train(cache, tmp_path / "reference")
+    train(cache, tmp_path / "resumed", steps=4)
+    train(cache, tmp_path / "resumed", assignments=[*SETTINGS, "training.recompute_activations=true"])
+    weights, others = (load_file(tmp_path / run / "model.safetensors") for run in ("reference", "resumed"))
+    torch.testing.assert_close(weights, others, rtol=0, atol=1e-5)
 
 
 def test_the_run_folder_holds_settings_metrics_and_samples_of_held_out_clips(tmp_path: Path, cache: Path) -> None:

@@ -86,7 +86,7 @@ def test_an_edited_field_is_the_only_one_that_changes(tmp_path: Path) -> None:
 def test_settings_of_a_run_and_of_a_saved_model_are_taken(tmp_path: Path) -> None:
     expected = dict(configurations("gpt-tabletop-tiny", None))
     data, tokenizer, training = (to_mapping(expected[name]) for name in ("data", "tokenizer", "training.tokenizer"))
-    config = {"data": data, "tokenizer": tokenizer, "training": training}
+    config = {"data": data, "tokenizer": tokenizer, "training": training, "initialised_from": "a fingerprint"}
     (tmp_path / "run.json").write_text(json.dumps({"command": "train-tokenizer", "data": {}, "config": config}))
     spec = {"framing": data["framing"], "frames": data["frames"], "time": "framewise", "streams": []}
     model = {"kind": "tokenizer", "config": tokenizer, "spec": spec, "about": {}, "format_version": 1}

@@ -261,7 +261,7 @@ def test_a_resumed_run_exports_the_same_bytes(cache: Path, tmp_path: Path) -> No
 def objective(cache: Path, controls: tuple[str, ...], **training: Any) -> PriorObjective:
     tokens = TokenCache.open(cache)
     section = {"type": "gpt", "depth": 1, "width": 8, "heads": 1, "controls": controls}
-    config = PriorTrainingConfig(given_frames=2, validation_given_frames=2, **training)
+    config = PriorTrainingConfig(**{"given_frames": 2, **training})
     return PriorObjective(build_prior(section, tokens.spec), tokens, config, torch.device("cpu"))
 
 
@@ -292,6 +292,13 @@ def test_dropped_controls_and_end_steps_depend_on_the_seed_and_the_sample_only(c
     assert not torch.equal(other[END_STEP], together[END_STEP])
 
 
+@pytest.mark.parametrize(("given", "first"), [(0, 1), (2, 2)])
+def test_end_frames_of_training_do_not_depend_on_validation(cache: Path, given: int, first: int) -> None:
+    tested = objective(cache, ("end",), given_frames=given, validation_given_frames=4)
+    steps = tested.batch(np.arange(64) % 8 * 2, np.arange(64))[END_STEP]
+    assert steps.unique().tolist() == list(range(first, STEPS))
+
+
 @pytest.mark.parametrize("members", [1, 3])
 def test_every_subset_of_controls_is_dropped_equally_often(members: int) -> None:
     p, count = 0.3, 70_000
@@ -313,9 +320,27 @@ def test_parts_of_the_held_out_clips_give_what_all_give(cache: Path, parts: int)
     assert shared == pytest.approx(whole, rel=1e-6)
 
 
+def test_micro_steps_share_the_mean_over_the_tokens_of_a_step(cache: Path) -> None:
+    """Though their clips lack different controls."""
+    tested = objective(cache, ("state", "end"), drop_controls=0.5, batch=6)
+    tested.begin_step(3)
+
+    def loss(samples: np.ndarray) -> float:
+        random = SampleRandom(0, samples, torch.device("cpu"))
+        return tested.losses("prior", tested.batch(samples % CLIPS, samples), random)["nats_per_code"].item()
+
+    step = np.arange(18, 24)
+    parts = [loss(samples) for samples in step.reshape(3, 2)]
+    assert np.mean(parts) == pytest.approx(loss(step), rel=1e-5)
+    free = tested.prior.flatten(tested.batch(step % CLIPS, step)) != K
+    assert len(set(free.sum(1).tolist())) == 2
+    assert tested.predicted_per_clip == (free & ~tested.given).sum() / 6
+
+
 def test_dropped_states_are_not_part_of_the_loss(cache: Path) -> None:
     """Equation 8 includes frame-level controls in the loss; an unconditional token is not predicted."""
-    tested = objective(cache, ("state",), drop_controls=0.5)
+    tested = objective(cache, ("state",), drop_controls=0.5, batch=4)
+    tested.begin_step(0)
     random = SampleRandom(0, np.arange(4), torch.device("cpu"))
     batch = tested.batch(np.arange(4), np.arange(4))
     log_probs = tested.prior.log_prob(

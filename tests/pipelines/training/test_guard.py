@@ -52,6 +52,13 @@ def test_the_guard_compares_the_running_mean_with_its_best_only_after_the_start(
         guard.check(8, [10.0])
 
 
+def test_the_guard_may_change_when_a_run_is_resumed(tmp_path: Path) -> None:
+    """On, off and on again; it begins with the losses that it sees, not with a mean of 0."""
+    for steps, guard in ((4, None), (8, 1.5), (9, None), (11, 1.5)):
+        train_toy(tmp_path, {**SECTION, "guard": guard, "steps": steps})
+    assert load_file(tmp_path / "checkpoints/step_00000011/network_guard.safetensors")["best"] > 0.01
+
+
 def test_the_guards_state_does_not_depend_on_how_steps_are_grouped() -> None:
     losses = np.random.default_rng(0).uniform(0.5, 1, 11).tolist()
     at_once, one_by_one = ReconstructionGuard(9.0, 0), ReconstructionGuard(9.0, 0)

@@ -333,6 +333,37 @@ def test_a_run_whose_rate_has_decayed_is_made_longer_from_before_the_decay(tmp_p
         train_toy(tmp_path / "again", replace(config, steps=40))
 
 
+@pytest.mark.parametrize(("decay_steps", "resumed"), [(8, 3), (0, 0)])
+def test_what_a_killed_run_made_at_other_rates_is_set_aside(tmp_path: Path, decay_steps: int, resumed: int) -> None:
+    """Its best model and its samples, though it has no checkpoint of after the change of rates, or none at all."""
+
+    class Sampled(ToyObjective):
+        def write_samples(self, folder: Path) -> dict[str, Any]:
+            safetensors.torch.save_file(self.networks["model"].state_dict(), folder / "model")
+            return {}
+
+    class Killed(Sampled):
+        def begin_step(self, step: int) -> None:
+            self.step = step
+            if step == 7:
+                raise KeyboardInterrupt
+
+        def validate(self, parts: Sequence[float]) -> dict[str, float]:
+            return {"error": -float(self.step)}
+
+    every = {"checkpoint_every": NEVER, "validate_every": 2, "sample_every": 2}
+    config = replace(CONFIG, schedule="constant", warmup=0, decay_steps=decay_steps, **every)
+    longer = replace(config, steps=12, decay_steps=9 if resumed else 11)
+    train_toy(tmp_path / "reference", longer, objective=Sampled(longer))
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path / "killed", config, objective=Killed(config))
+    summary = train_toy(tmp_path / "killed", longer, objective=Sampled(longer))
+    assert summary.get("resumed_from_step", 0) == resumed
+    for file in ("best/model.safetensors", "samples/step_00000006/model", "model.safetensors"):
+        assert (tmp_path / "reference" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes(), file
+    assert {path.name for path in (tmp_path / "killed/set_aside_1").iterdir()} >= {"best", "samples", "metrics.jsonl"}
+
+
 def test_fewer_steps_than_the_run_has_are_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, schedule="constant", steps=6)
     train_toy(tmp_path, config)
@@ -458,7 +489,7 @@ def test_out_of_memory_is_an_error_that_says_what_to_lower(tmp_path: Path, error
         def batch(self, rows: np.ndarray, samples: np.ndarray) -> torch.Tensor:
             raise error
 
-    with pytest.raises(UserError, match=r"out of memory in training: lower training\.batch"):
+    with pytest.raises(UserError, match=r"out of memory in training: in a new folder lower training\.batch"):
         train_toy(tmp_path, objective=Large(CONFIG))
 
 

@@ -25,11 +25,6 @@ from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.testing.tokenizers import spread_codes
 from tokenreel.tokenizers.base import VideoTokenizer, build_tokenizer
 
-TOKENIZER = {
-    "type": "frame-vqvae", "hidden": 4, "residual": 2, "blocks": 1, "latent": 5,
-    "quantizer": {"type": "vq", "codebook_size": 13, "init": "uniform"},
-}  # fmt: skip
-
 
 class FakeTracker:
     def __init__(self, name: str) -> None:
@@ -58,19 +53,15 @@ def trackers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTracker]:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    """Videos, a tokenizer, and a cache of tokens of its spec."""
+    """Videos as `every_objective` has them, a tokenizer and a cache of its tokens."""
     every_objective.make_inputs(tmp_path)
     torch.manual_seed(0)
-    tokenizer = spread_codes(build_tokenizer(TOKENIZER, FRAMES, Framing(SIZE, SIZE)))
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    made = TokenizeRequest(
-        tokenizer=str(tmp_path / "tokenizer"),
-        data=str(tmp_path / "noise.npy"),
-        out=tmp_path / "tokens",
-        workers=1,
-        device="cpu",
-    )
-    tokenize_dataset.run(made)
+    section = {"type": "frame-vqvae", "hidden": 4, "residual": 2, "blocks": 1, "latent": 5}
+    quantizer = {"type": "vq", "codebook_size": 13, "init": "uniform"}
+    tokenizer = build_tokenizer({**section, "quantizer": quantizer}, FRAMES, Framing(SIZE, SIZE))
+    spread_codes(tokenizer).save_pretrained(tmp_path / "tokenizer")
+    made = {"tokenizer": str(tmp_path / "tokenizer"), "out": tmp_path / "own-cache", "workers": 1, "device": "cpu"}
+    tokenize_dataset.run(TokenizeRequest(data=str(tmp_path / "noise.npy"), **made))
     return tmp_path
 
 
@@ -100,19 +91,19 @@ def test_decoded_samples_stand_below_the_decoded_clips_if_there_is_a_tokenizer(
     every_objective.train("gpt", inputs, inputs / "without")
     assert not trackers[0].pictures
     settings = ["prior={type: gpt, depth: 1, width: 8, heads: 2}", *TRAINING]
-    flags: dict[str, Any] = {"cache": inputs / "tokens", "assignments": settings, "device": "cpu", "steps": 10}
+    flags: dict[str, Any] = {"cache": inputs / "own-cache", "assignments": settings, "device": "cpu", "steps": 10}
     flags |= {"out": inputs / "run", "tokenizer": str(inputs / "tokenizer")}
     with pytest.raises(ConfigError, match="shows samples in the trackers of --log-with, which is not given"):
         train_prior.run(TrainPriorRequest(**flags))
     train_prior.run(TrainPriorRequest(log_with=["wandb"], **flags))
-    tokenizer, cache = VideoTokenizer.from_pretrained(inputs / "tokenizer"), TokenCache.open(inputs / "tokens")
+    tokenizer, cache = VideoTokenizer.from_pretrained(inputs / "tokenizer"), TokenCache.open(inputs / "own-cache")
     samples = TokenCache.open(inputs / "run/samples/step_00000010")
     true = decode_tokens(tokenizer, cache.read(cache.rows("validation")[:2]))
     decoded = decode_tokens(tokenizer, samples.read(samples.rows()))
     for number in range(2):
         ((picture,), _) = trackers[1].pictures[10, f"samples/clip_{number:02d}"]
         assert np.array_equal(picture, film_strips(true[number], decoded[number]))
-    every_objective.train("frames", inputs, inputs / "other")
+    every_objective.train("lookup-free", inputs, inputs / "other")
     with pytest.raises(CacheError, match="belong to different tokenizers"):
         train_prior.run(TrainPriorRequest(log_with=["wandb"], **{**flags, "tokenizer": str(inputs / "other")}))
 
