@@ -16,15 +16,14 @@ from typing import Any
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.layout import CacheHeader, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.data.cache.token_file import write_foreign_tokens
 from tokenreel.data.cache.writer import CacheWriter, holds_cache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import BY_REQUEST, REQUESTED, TOO_SHORT, Plan, requested_exclusions
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.sources.base import VideoSource
-from tokenreel.data.sources.numpy_files import read_foreign_tokens
+from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.open import open_source
-from tokenreel.data.spec import Framing, TokenSpec
+from tokenreel.data.spec import TokenSpec
 from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
@@ -32,6 +31,7 @@ from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan
 from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.estimate import estimate
+from tokenreel.pipelines.tokenizing.foreign_tokens import import_tokens
 from tokenreel.pipelines.tokenizing.job import TokenizeJob, make_job, provenance
 from tokenreel.pipelines.tokenizing.precision import fraction_changed
 from tokenreel.pipelines.tokenizing.processes import fill_shards
@@ -50,7 +50,7 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     """
     started = time.perf_counter()
     if request.tokenizer is None:
-        return import_tokens(Path(request.data), request.out)
+        return import_tokens(Location(request.data), request.out)
     job = _job(request, request.tokenizer)
     tokenizer, controls = job.load_tokenizer(), job.load_controls()
     loading = time.perf_counter() - started
@@ -73,16 +73,6 @@ def run(request: TokenizeRequest) -> dict[str, Any]:
     if request.precision == "bf16":
         summary["tokens_changed_by_bf16"] = fraction_changed(job, plan)
     return summary
-
-
-def import_tokens(tokens: Path, out: Path) -> dict[str, Any]:
-    """Tokens [N, t, h, w] or [N, t, h, w, q] of another program as a cache. Raises DataError for any other file."""
-    if tokens.suffix != ".npy":
-        raise DataError(f"--data {tokens} is not an .npy file of tokens: give one, or a --tokenizer for videos")
-    array = read_foreign_tokens(tokens)
-    framing = Framing(*array.shape[2:4])  # the videos are unknown: one pixel per token
-    cache_id = write_foreign_tokens(out, array, framing)
-    return {"rows": len(array), "tokens": int(array.size), "out": str(out), "cache_id": cache_id, "sealed": True}
 
 
 def clip_config(request: TokenizeRequest, spec: TokenSpec) -> DataConfig:

@@ -299,6 +299,29 @@ def test_imported_tokens_need_no_tokenizer(tmp_path: Path) -> None:
         tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=DATA, out=tmp_path / "y"))
 
 
+def test_what_imported_tokens_do_not_state_is_an_option(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "codes.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 7, (13, 3, 2, 5)).clip(max=4))
+
+    def imported(options: str, out: str) -> TokenCache:
+        tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=f"{path}{options}", out=tmp_path / out))
+        return TokenCache.open(tmp_path / out)
+
+    (stream,) = imported("", "guessed").spec.streams
+    assert stream.codebook_size == 5
+    assert "codebook_size: 5, as the largest token is 4; state it by" in caplog.text
+    spec = imported("?codebook_size=7&stride=2&fps=11&height=16&width=40", "stated").spec
+    assert (spec.streams[0].codebook_size, spec.streams[0].stride, spec.frames) == (7, 2, 6)
+    assert spec.framing == Framing(16, 40, frame_rate=11)
+    for options, problem in (
+        ("?codebook_size=4", r"codebook_size \(=4\) must be above the largest token, 4"),
+        ("?stride=0", r"stride \(=0\) must be a whole number"),
+        ("?codes=7", "option 'codes' is not known"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            imported(options, "refused")
+
+
 def test_inspect_reports_the_content_of_a_cache(reference: Path) -> None:
     summary = json.loads(json.dumps(inspect_path.run(InspectRequest(path=reference))))
     assert (summary["rows"], summary["valid_rows"], summary["sealed"]) == (124, 124, True)
