@@ -32,7 +32,7 @@ def read_best(folder: Path) -> Best | None:
     """What the best model in `folder` is; None where there is none, or it is damaged."""
     try:
         about = json.loads((folder / CONFIG_FILE).read_text())["about"]
-        return Best(int(about["steps"]), about["scores"])
+        return Best(int(about["steps"]), dict(about["scores"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -52,7 +52,9 @@ class BestModel:
         saved = read_best(self.folder)
         if saved is None or any(saved.scores.get(name) != scores.get(name) for name in HELD_OUT):
             return True
-        before, now = saved.scores[self.score], scores[self.score]
+        before, now = saved.scores.get(self.score), scores[self.score]
+        if not isinstance(before, float):  # the file is damaged
+            return True
         return now > before if self.highest else now < before
 
     def replace(self, export: Callable[[Path], None]) -> None:

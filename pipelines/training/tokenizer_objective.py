@@ -186,8 +186,9 @@ def _require_clip_frames(tokenizer: VideoTokenizer, frames: int) -> None:
     """Raises ConfigError unless the tokenizer can learn its tokens from clips of so many frames."""
     least, most = tokenizer.min_training_frames, tokenizer.spec.frames
     if not least <= frames <= most:
+        allowed = f"{most}, all frames of a clip," if least == most else f"between {least} and {most}"
         raise ConfigError(
-            f"training.clip_frames (={frames}) must be between {least} and {most} for this tokenizer "
+            f"training.clip_frames (={frames}) must be {allowed} for this tokenizer "
             f"({tokenizer.config.type}, time {tokenizer.spec.time})"
         )
     for level in tokenizer.spec.levels:

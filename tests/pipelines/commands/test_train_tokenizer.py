@@ -147,7 +147,7 @@ def test_tokenizers_whose_tokens_depend_on_later_frames_need_all_of_them(tmp_pat
         model = {"type": "hierarchical-vqvae", "hidden": 8, "residual": 8, "blocks": 1, "latent": 4, "given_frames": 4}
         tokenizer, device = build_tokenizer(model, 8, Framing(SIZE, SIZE)), torch.device("cpu")
         config, reader = TokenizerTrainingConfig(random_start=True, clip_frames=4), ClipReader(plan, pool, 1.0)
-        with pytest.raises(ConfigError, match=r"clip_frames \(=4\) must be between 8 and 8 .* time window"):
+        with pytest.raises(ConfigError, match=r"clip_frames \(=4\) must be 8, all frames of a clip, .* time window"):
             TokenizerObjective(tokenizer, plan, reader, config, device)
 
 
