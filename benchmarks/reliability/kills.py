@@ -108,7 +108,7 @@ def judge(again: Callable[[], Ended], out: Path, result: Callable[[], Result], e
     if ended.traceback:
         return Outcome.TRACEBACK, ended.output
     if ended.code != 0:
-        return Outcome.LOST, ended.output
+        return Outcome.LOST, f"it ended with {ended.code}: {ended.output}"
     try:
         found = result()
     except UserError as error:
