@@ -55,7 +55,8 @@ def test_python_in_a_page_runs(page: str, project: Path, tmp_path: Path, monkeyp
     shutil.copytree(project, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     names: dict[str, Any] = {"__name__": "__main__"}
-    blocks = re.finditer(r"```(python|pycon)\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+    blocks = list(re.finditer(r"```(python|pycon)\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL))
+    assert blocks, f"{page} has no Python any more: take it off the list"
     for number, block in enumerate(blocks):
         language, text = block.groups()
         line = block.string[: block.start()].count("\n") + 1

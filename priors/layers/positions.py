@@ -20,7 +20,7 @@ def raster_coordinates(shape: tuple[int, int, int]) -> np.ndarray:
 def sinusoids(shape: tuple[int, int, int], width: int) -> Tensor:
     """float32 [P, width], locations in raster order: a third for each axis, first sines, then cosines.
 
-    If `width` is no multiple of 6, the channels left over are zero. On the CPU, whatever the default device. Raises
+    Channels beyond the last multiple of 6 are zero. On the CPU, whatever the default device. Raises
     ConfigError for a width that no network has.
     """
     if width > MAX_WIDTH:

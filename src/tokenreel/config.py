@@ -152,8 +152,9 @@ def sha256_json(document: Any) -> str:
 
 
 def read_small_text(path: Path) -> str:
-    """The text of a file that a person or this package wrote. Raises OSError; ValueError for more than
-    MAX_TEXT_BYTES, of which a hole in a file takes no space, and for what is no UTF-8.
+    """The UTF-8 text of a file that a person or this package wrote.
+
+    Raises OSError, and ValueError for other bytes and for more than MAX_TEXT_BYTES, as a sparse file may have.
     """
     with path.open("rb") as file:
         content = file.read(MAX_TEXT_BYTES + 1)

@@ -20,8 +20,8 @@ from tokenreel.counter_rng import seeds
 class SampleRandom:
     """Random numbers for the B samples of a batch: each draw has a row of numbers for each sample.
 
-    A row is that of torch's generator on `device`, seeded by (seed, sample, number of the draw): apart from counting
-    draws there is no state.
+    A row is that of torch's generator on `device`, seeded by (seed, sample, number of the draw). The number of draws is
+    the only state.
     """
 
     def __init__(self, seed: int, samples: npt.NDArray[np.int64], device: torch.device) -> None:

@@ -33,6 +33,15 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+def write_one_damaged_of_two(folder: Path) -> None:
+    """The last frames of a.mp4 do not decode; b.mp4 is intact."""
+    write_numbered(folder / "a.mp4", 200, b_frames=0, options={"g": "200", "sc_threshold": "0"})
+    write_numbered(folder / "b.mp4", 200)
+    data = bytearray((folder / "a.mp4").read_bytes())
+    data[-2000:] = np.random.default_rng(0).bytes(2000)
+    (folder / "a.mp4").write_bytes(data)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("capacity", [1, 4, 1000])
 def test_any_order_gives_the_requested_rows(tmp_path: Path, workers: int, capacity: int) -> None:
@@ -68,11 +77,7 @@ def test_clips_of_any_length_begin_at_any_frame(tmp_path: Path, workers: int) ->
 
 def test_a_row_that_fails_at_one_start_is_read_at_others(tmp_path: Path) -> None:
     """What replaces a clip depends on it alone, so that a resumed run reads the same; its row is counted once."""
-    write_numbered(tmp_path / "a.mp4", 200, b_frames=0, options={"g": "200", "sc_threshold": "0"})
-    write_numbered(tmp_path / "b.mp4", 200)
-    data = bytearray((tmp_path / "a.mp4").read_bytes())
-    data[-2000:] = np.random.default_rng(0).bytes(2000)  # the last frames of a.mp4
-    (tmp_path / "a.mp4").write_bytes(data)
+    write_one_damaged_of_two(tmp_path)
     with DecodePool(str(tmp_path), 0) as pool:
         reader = reader_of(pool, 1000)
         row = int(np.flatnonzero(reader.plan.video == 0)[-1])
@@ -83,11 +88,7 @@ def test_a_row_that_fails_at_one_start_is_read_at_others(tmp_path: Path) -> None
 
 
 def test_a_clip_that_does_not_decode_is_replaced_by_the_next(tmp_path: Path) -> None:
-    write_numbered(tmp_path / "a.mp4", 200, b_frames=0, options={"g": "200", "sc_threshold": "0"})
-    write_numbered(tmp_path / "b.mp4", 200)
-    data = bytearray((tmp_path / "a.mp4").read_bytes())
-    data[-2000:] = np.random.default_rng(0).bytes(2000)  # the last frames of a.mp4
-    (tmp_path / "a.mp4").write_bytes(data)
+    write_one_damaged_of_two(tmp_path)
     with DecodePool(str(tmp_path), 0) as pool:
         reader = reader_of(pool, 1000)
         last = int(np.flatnonzero(reader.plan.video == 0)[-1])

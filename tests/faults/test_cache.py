@@ -262,7 +262,7 @@ def test_an_unsealed_cache_costs_what_is_written_of_it_whatever_it_claims(tmp_pa
 
 
 def test_windows_end_at_shards_that_are_not_written(tmp_path: Path) -> None:
-    """In an unsealed cache of whole videos a gap is no part of a window."""
+    """No window of an unsealed cache of whole videos spans a shard that is missing."""
     spec = dataclasses.replace(SPEC, streams=(StreamSpec("video", (2, 2, 3), K),), frames=2)
     plan = {"videos": [{"id": "a", "split": "train"}]}
     header = CacheHeader("videos", spec, 1, 7, 1, "fingerprint", plan_sha256(plan))
