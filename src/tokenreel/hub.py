@@ -32,7 +32,12 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 _FILE_KEYS = {"format_version", "kind", "fingerprints", "about"}  # of config.json; the others are `to_document`'s
 
 # kind -> public class that loads it
-_PUBLIC_NAMES = {"tokenizer": "VideoTokenizer", "prior": "Prior", "controls": "Controls"}
+_PUBLIC_NAMES = {
+    "tokenizer": "VideoTokenizer",
+    "prior": "Prior",
+    "controls": "Controls",
+    "generator": "VideoGenerator",
+}
 
 
 class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel", "video-generation"]):
