@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
-from tokenreel.errors import CheckpointError, UserError
+from tokenreel.errors import CheckpointError, UserError, shown
 from tokenreel.pipelines.common.folders import RUN_FILE
 from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
@@ -136,7 +136,8 @@ class RunIdentity:
             resumable.discard("training.steps")  # all learning rates depend on it
         for key in sorted((mine.keys() | theirs.keys()) - resumable):
             if mine.get(key) != theirs.get(key):
-                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}{_NOTES.get(key, '')}"
+                values = f"{shown(mine.get(key))}, not {shown(theirs.get(key))}"
+                return f"it was started with {key} = {values}{_NOTES.get(key, '')}"
         if self.data_identity != other.data_identity:
             return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
@@ -334,8 +335,11 @@ def _read_identity(path: Path) -> RunIdentity | None:
         return None
     try:
         data = json.loads(read_small_text(path / RUN_FILE))
+        training = data["config"].get("training", {})
+        if any(not isinstance(training.get(name, 0), int) for name in ("steps", "decay_steps")):
+            raise ValueError("its training has no numbers of steps")
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
 
 
