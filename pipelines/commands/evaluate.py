@@ -27,7 +27,15 @@ from tokenreel.priors.base import Prior
 
 ROWS_AT_ONCE = 64  # clips between two steps of the progress bar
 OWN, ROWS = "prior", "rows"
-_DAMAGE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)  # as numpy finds it
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)  # as numpy finds it
 
 Bits = dict[str, np.ndarray]  # ROWS: int64 [n]; by OWN and the names of the baselines: bits of each clip, float64 [n]
 

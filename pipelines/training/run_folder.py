@@ -29,8 +29,9 @@ from filelock import FileLock, Timeout
 
 from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
-from tokenreel.errors import CheckpointError, UserError, shown
+from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.folders import RUN_FILE
+from tokenreel.pipelines.common.settings import differing_settings
 from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
@@ -130,14 +131,12 @@ class RunIdentity:
         """The first difference that prevents resuming, as part of an error message; None if there is none."""
         if self.command != other.command:
             return f"it is a run of {self.command}, not of {other.command}"
-        mine, theirs = flat_settings(self.sections), flat_settings(other.sections)
         resumable = {f"training.{name}" for name in RESUMABLE_FIELDS}
-        if mine.get("training.schedule") == "cosine":
+        if self.sections.get("training", {}).get("schedule") == "cosine":
             resumable.discard("training.steps")  # all learning rates depend on it
-        for key in sorted((mine.keys() | theirs.keys()) - resumable):
-            if mine.get(key) != theirs.get(key):
-                values = f"{shown(mine.get(key))}, not {shown(theirs.get(key))}"
-                return f"it was started with {key} = {values}{_NOTES.get(key, '')}"
+        for key, (mine, others) in differing_settings(self.sections, other.sections).items():
+            if key not in resumable:
+                return f"it was started with {key} = {mine}, not {others}{_NOTES.get(key, '')}"
         if self.data_identity != other.data_identity:
             return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
@@ -341,11 +340,3 @@ def _read_identity(path: Path) -> RunIdentity | None:
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
-
-
-def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = (flat_settings(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
-    return {name: item for part in parts for name, item in part.items()}

@@ -210,7 +210,9 @@ def test_a_limit_opens_only_its_videos_and_belongs_to_the_cache(tokenizer: str, 
     assert limited["inventory"]["skipped"]["over-limit"]["count"] == 3
     assert tokenize_dataset.run(TokenizeRequest(**flags, limit=2))["cache_id"] == limited["cache_id"]
     for limit in (3, None):
-        with pytest.raises(ConfigError, match="excluding no video and 3 by --limit; this is"):
+        with pytest.raises(
+            ConfigError, match=r"started without 3 over --limit, not with(out 2 over --limit| all videos)\."
+        ):
             tokenize_dataset.run(TokenizeRequest(**flags, limit=limit))
 
 
