@@ -60,7 +60,9 @@ class SampleOrder:
         """The number of samples consumed. Raises CheckpointError for a state of another data set, seed or algorithm."""
         consumed = state.get("consumed")
         if not isinstance(consumed, int):
-            raise CheckpointError("the checkpoint does not state which samples it has consumed: resume from another one")
+            raise CheckpointError(
+                "the checkpoint does not state which samples it has consumed: resume from another one"
+            )
         for key, value in self.state(consumed).items():
             if state.get(key) != value:
                 raise CheckpointError(
