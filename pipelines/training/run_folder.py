@@ -267,8 +267,8 @@ class RunFolder:
             if step_of(path) > step:
                 path.rename(aside / "samples" / path.name)
         logger.warning(
-            "the run goes back to step %d: what came after it is now in %s, whose checkpoints --resume takes; delete it "
-            "if you do not need it",
+            "the run goes back to step %d: what came after it is now in %s, whose checkpoints --resume takes; delete "
+            "it if you do not need it",
             step,
             aside,
         )
