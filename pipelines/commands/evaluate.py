@@ -151,7 +151,10 @@ def _read_about(document: Path) -> dict[str, Any]:
 def _read_part(path: Path, names: Sequence[str], rows: np.ndarray) -> Bits:
     """The arrays of a part with the clips `rows`. Raises DataError where the file is damaged."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file), np.load(file) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array")
             if lacking := [name for name in names if name not in archive]:
                 raise ValueError(f"it lacks the array {lacking[0]!r}")
             part = {name: archive[name] for name in names}
