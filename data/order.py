@@ -58,7 +58,11 @@ class SampleOrder:
 
     def resume(self, state: Mapping[str, Any]) -> int:
         """The number of samples consumed. Raises CheckpointError for a state of another data set, seed or algorithm."""
-        consumed = state["consumed"]
+        consumed = state.get("consumed")
+        if not isinstance(consumed, int):
+            raise CheckpointError(
+                "the checkpoint does not state which samples it has consumed: resume from another one"
+            )
         for key, value in self.state(consumed).items():
             if state.get(key) != value:
                 raise CheckpointError(

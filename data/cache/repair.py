@@ -7,15 +7,13 @@ restored.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
-from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import ROOT, load_root, metadata_documents, read_header, root_json
 from tokenreel.data.cache.files import durable_put, readable_json
 from tokenreel.data.cache.layout import CacheHeader
-from tokenreel.data.cache.manifest import MANIFEST, Commit, InvalidRow, Manifest, commit_key, committed_shards
-from tokenreel.data.cache.writer import CacheWriter
+from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, commit_key, committed_shards
+from tokenreel.data.cache.writer import CacheWriter, restore_commits
 from tokenreel.errors import CacheError
 
 
@@ -41,25 +39,10 @@ def repair_documents(root: Path) -> list[str]:
     if cache_id is None:
         return repaired
     if _manifest_is_intact(root):
-        return [*repaired, *(key for key in _restore_commits(root, header) if key not in repaired)]
+        return [*repaired, *(key for key in restore_commits(root, header) if key not in repaired)]
     (root / MANIFEST).unlink(missing_ok=True)
     CacheWriter(root, header).seal(expected=cache_id)  # no effect while shards are missing; repair seals later
     return [*repaired, MANIFEST]
-
-
-def _restore_commits(root: Path, header: CacheHeader) -> list[str]:
-    """Writes the commits that a sealed cache lacks, as one from the Hub does, by its manifest; returns their keys."""
-    manifest, arrays, restored = Manifest.load(root), len(header.arrays), list[str]()
-    invalid = defaultdict[int, list[InvalidRow]](list)
-    for bad in manifest.invalid:
-        invalid[bad.row // header.shard_rows].append(bad)
-    for shard in sorted(set(range(header.shards)) - set(committed_shards(root, header))):
-        files = manifest.files[shard * arrays : (shard + 1) * arrays]
-        commit = Commit(sha256_json(header.to_json()), shard, files, tuple(invalid[shard]))
-        (root / commit_key(shard)).parent.mkdir(exist_ok=True)
-        durable_put(root / commit_key(shard), readable_json(commit.to_json()))
-        restored.append(commit_key(shard))
-    return restored
 
 
 def _repair_root(root: Path) -> list[str]:

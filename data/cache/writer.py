@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tokenreel.data.cache.manifest import (
     MANIFEST,
     Commit,
     InvalidRow,
+    Manifest,
     StoredFile,
     build_manifest,
     commit_key,
@@ -62,6 +64,8 @@ class CacheWriter:
             _create_skeleton(path, documents)
         found = CacheDocuments.load(path)
         found.require_same(documents, path)
+        if found.cache_id is not None:  # one from the Hub has no commits, and would be written again
+            restore_commits(path, found.header)
         return cls(path, found.header)
 
     def pending(self) -> list[int]:
@@ -92,19 +96,11 @@ class CacheWriter:
         files = []
         for name, layout in expected.items():
             data = encode_shard(layout, shard, arrays[name])
-            self._put(layout.key(shard), data)
+            _put(self.path / layout.key(shard), data)
             files.append(StoredFile.of(layout.key(shard), data))
         commit = Commit(self._header_sha256, shard, tuple(files), tuple(invalid))
-        self._put(commit_key(shard), readable_json(commit.to_json()))
+        _put(self.path / commit_key(shard), readable_json(commit.to_json()))
         return commit
-
-    def _put(self, key: str, data: bytes) -> None:
-        path = self.path / key
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        durable_put(path, data)
 
     def seal(self, expected: str | None = None, approve: Callable[[], None] | None = None) -> str | None:
         """Writes the manifest and returns the cache_id, or None while shards are missing. May be called again.
@@ -133,6 +129,35 @@ class CacheWriter:
         durable_put(self.path / "zarr.json", readable_json(root_json(self.header, manifest["cache_id"])))
         sweep_partials(self.path)
         return str(manifest["cache_id"])
+
+
+def restore_commits(root: Path, header: CacheHeader) -> list[str]:
+    """Writes the commits that a sealed cache lacks, as one from the Hub does, by its manifest; returns their keys.
+
+    Raises CacheError if the manifest is damaged.
+    """
+    missing = sorted(set(range(header.shards)) - set(committed_shards(root, header)))
+    if not missing:
+        return []
+    manifest, arrays = Manifest.load(root), len(header.arrays)
+    if manifest.header != header:
+        raise CacheError(f"{root / MANIFEST} belongs to another cache than {root / ROOT}: `tokenreel repair {root}`")
+    invalid = defaultdict[int, list[InvalidRow]](list)
+    for bad in manifest.invalid:
+        invalid[bad.row // header.shard_rows].append(bad)
+    for shard in missing:
+        files = manifest.files[shard * arrays : (shard + 1) * arrays]
+        commit = Commit(sha256_json(header.to_json()), shard, files, tuple(invalid[shard]))
+        _put(root / commit_key(shard), readable_json(commit.to_json()))
+    return [commit_key(shard) for shard in missing]
+
+
+def _put(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    durable_put(path, data)
 
 
 def _create_skeleton(path: Path, documents: CacheDocuments) -> None:

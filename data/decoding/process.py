@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
+from tokenreel.data.decoding.worker_warnings import worker_warnings
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.errors import DataError
@@ -113,6 +114,7 @@ class WorkerProcess:
             if isinstance(message, ConnectionLost):
                 raise WorkerLost(self._describe_end(message)) from message
             header, payload = message
+            worker_warnings.add(header.pop("warnings", None))
         if header["kind"] == "error":
             raise DataError(header["message"])
         return header, payload

@@ -21,6 +21,7 @@ from tokenreel.config import from_mapping
 from tokenreel.data.controls.inputs import ControlRequest, SoundSource, TableSource
 from tokenreel.data.decoding.control_inputs import read_control_input
 from tokenreel.data.decoding.messages import ConnectionLost, receive, send
+from tokenreel.data.decoding.worker_warnings import KeptWarnings
 from tokenreel.data.sources.base import VideoSource
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
@@ -32,6 +33,7 @@ from tokenreel.registry import register_again
 Answer = tuple[dict[str, Any], np.ndarray]
 _SOURCES: dict[str, type[TableSource] | type[SoundSource]] = {cls.type: cls for cls in (TableSource, SoundSource)}
 _NOTHING = np.empty(0, np.uint8)
+_warnings = KeptWarnings()
 PROGRESS_S = 0.5  # seconds between messages of progress; far below any limit
 
 
@@ -42,6 +44,7 @@ def main() -> None:
     limit_memory(float(memory_gb))
     answers = os.dup(1)
     os.dup2(2, 1)  # keeps what a library prints out of the answers
+    _warnings.install()
     try:
         registered, _ = receive(0)
         register_again([SOURCES], registered)
@@ -52,19 +55,25 @@ def main() -> None:
     except ConnectionLost:
         return
     except UserError as error:
-        send(answers, {"kind": "error", "message": str(error)})
+        _send(answers, {"kind": "error", "message": str(error)})
         return
     source.on_progress = Progress(answers)
     for folder in probes:
         source.probe_store = ProbeStore(Path(folder))
-    send(answers, {"kind": "ready", "digest": source.digest})
+    _send(answers, {"kind": "ready", "digest": source.digest})
     try:
         while True:
             question, _ = receive(0)
             header, array = answer(source, question)
-            send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            _send(answers, header, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     except ConnectionLost:
         return
+
+
+def _send(descriptor: int, header: dict[str, Any], payload: memoryview | bytes = b"") -> None:
+    """Sends a message, which takes along what this process has warned of since the last one."""
+    warned = _warnings.take()
+    send(descriptor, {**header, "warnings": warned} if warned else header, payload)
 
 
 def limit_memory(memory_gb: float) -> None:
@@ -91,7 +100,7 @@ class Progress:
         now = time.monotonic()
         if now - self._sent > PROGRESS_S:
             self._sent = now
-            send(self._descriptor, {"kind": "progress"})
+            _send(self._descriptor, {"kind": "progress"})
 
 
 class Heartbeat:
@@ -114,7 +123,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._ended.wait(PROGRESS_S):
             try:
-                send(self._descriptor, {"kind": "progress"})
+                _send(self._descriptor, {"kind": "progress"})
             except ConnectionLost:  # the pool has gone, which the main thread will find
                 return
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from tokenreel.data.cache.files import durable_put, read_json, readable_json
 from tokenreel.data.cache.reader import TokenCache
-from tokenreel.errors import ConfigError, DataError
+from tokenreel.errors import CacheError, ConfigError, DataError
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.fingerprints import require_one_tokenizer
 from tokenreel.pipelines.common.prior_clips import PriorClips, default_given_frames
@@ -26,6 +27,15 @@ from tokenreel.priors.base import Prior
 
 ROWS_AT_ONCE = 64  # clips between two steps of the progress bar
 OWN, ROWS = "prior", "rows"
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)  # as numpy finds it
 
 Bits = dict[str, np.ndarray]  # ROWS: int64 [n]; by OWN and the names of the baselines: bits of each clip, float64 [n]
 
@@ -54,9 +64,10 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
         "given_frames": clips.given_frames,
         "parts": request.num_shards,
     }
-    bits, missing = _bits_of(clips, rows[request.shard_index :: request.num_shards], device), list[int]()
+    parts = [rows[part :: request.num_shards] for part in range(request.num_shards)]
+    bits, missing = _bits_of(clips, parts[request.shard_index], device), list[int]()
     if request.out is not None:
-        bits, missing = _join_parts(request.out, request.shard_index, about, bits)
+        bits, missing = _join_parts(request.out, request.shard_index, about, bits, parts)
     videos = len(set(cache.source_ids(bits[ROWS])))
     return {**about, "clips": len(bits[ROWS]), "videos": videos, "missing_parts": missing, **_scores(clips, bits)}
 
@@ -106,18 +117,22 @@ def _scores(clips: PriorClips, bits: Bits) -> dict[str, float | int | None]:
     }
 
 
-def _join_parts(out: Path, index: int, about: Mapping[str, Any], bits: Bits) -> tuple[Bits, list[int]]:
-    """Writes a part into the folder. Returns all parts that are there, and the numbers of those that are not."""
+def _join_parts(
+    out: Path, index: int, about: Mapping[str, Any], bits: Bits, rows: Sequence[np.ndarray]
+) -> tuple[Bits, list[int]]:
+    """Writes a part into the folder. Returns all parts that are there, and the numbers of those that are not. `rows` of
+    each part, int64 [n].
+    """
     out.mkdir(parents=True, exist_ok=True)
     document = out / "evaluation.json"
-    if document.exists() and read_json(document) != about:
+    if document.exists() and _read_about(document) != about:
         raise DataError(f"--out {out} holds parts of another evaluation, see {document.name}: give another folder")
     durable_put(document, readable_json(about))  # complete, as other parts read it at any time
     paths = [out / f"part-{part}-of-{about['parts']}.npz" for part in range(about["parts"])]
     content = io.BytesIO()
     np.savez(content, **bits)  # type: ignore[arg-type]
     durable_put(paths[index], content.getvalue())
-    found = [_read_part(path) for path in paths if path.exists()]
+    found = [_read_part(path, list(bits), clips) for path, clips in zip(paths, rows, strict=True) if path.exists()]
     joined = {name: np.concatenate([part[name] for part in found]) for name in bits}
     order = np.argsort(joined[ROWS])
     return {name: values[order] for name, values in joined.items()}, [
@@ -125,10 +140,28 @@ def _join_parts(out: Path, index: int, about: Mapping[str, Any], bits: Bits) -> 
     ]
 
 
-def _read_part(path: Path) -> Bits:
-    """Raises DataError where the file is damaged."""
+def _read_about(document: Path) -> dict[str, Any]:
+    """Raises DataError where the file is damaged: it alone says which evaluation the parts beside it are of."""
     try:
-        with path.open("rb") as file, np.load(file) as part:
-            return {name: part[name] for name in part}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return read_json(document)
+    except CacheError as error:
+        raise DataError(f"{error}: give another folder, and evaluate all parts again") from error
+
+
+def _read_part(path: Path, names: Sequence[str], rows: np.ndarray) -> Bits:
+    """The arrays of a part with the clips `rows`. Raises DataError where the file is damaged."""
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array")
+            if lacking := [name for name in names if name not in archive]:
+                raise ValueError(f"it lacks the array {lacking[0]!r}")
+            part = {name: archive[name] for name in names}
+        if not np.array_equal(part[ROWS], rows):
+            raise ValueError("its clips are not those of the part")
+        if odd := [name for name, bits in part.items() if bits.shape != rows.shape or bits.dtype.kind not in "if"]:
+            raise ValueError(f"{odd[0]} is not one number for each clip")
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged ({error}): remove it, and evaluate that part again") from error
+    return part

@@ -19,6 +19,7 @@ from tokenreel.data.order import evenly_spaced
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.errors import DataError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.pipelines.common.device import cpu_threads
@@ -45,7 +46,7 @@ def run(request: FitControlsRequest) -> dict[str, Any]:
     sections = resolve(request.preset, request.config, request.assignments, {}, "tokenizer")
     section = require_section(sections, "controls")
     clips = from_mapping(DataConfig, require_section(sections, "data"), "data")
-    with DecodePool(request.data, request.workers) as pool, cpu_threads(1):
+    with DecodePool(request.data, request.workers, probes_beside(request.out)) as pool, cpu_threads(1):
         probes = list(probe_videos(pool))
         plan = plan_of(pool, clips, probes)
         facts = DatasetInfo(plan.classes, clips.framing.frame_rate or _usual_rate(probes), pool.source.columns)

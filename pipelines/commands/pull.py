@@ -52,7 +52,7 @@ def _begin_or_continue(partial: Path, wanted: dict[str, str]) -> None:
         return
     try:
         found = json.loads(marker.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{partial} exists and is not an interrupted download: move it, or give another PATH") from None
     if found != wanted:
         of = " ".join(map(str, found.values())) if isinstance(found, dict) else "something else"

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tokenreel.data.decoding.pool import DecodePool
+from tokenreel.data.video.probe_store import probes_beside
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import DataError
 from tokenreel.pipelines.common.device import choose_device
@@ -32,7 +33,7 @@ def run(request: ReconstructRequest) -> dict[str, Any]:
     context, given, out = request.context, request.given_frames, request.out
     require_context(tokenizer, tokenizer.spec.frames, context, given)
     folders = [out / name for name in ("original", "reconstructed", "side_by_side")]
-    with DecodePool(request.data, workers=1) as pool:
+    with DecodePool(request.data, workers=1, probes=probes_beside(out)) as pool:
         plan = plan_of(pool, data_config_of(tokenizer), limit=request.limit)
         split = request.split or ("validation" if len(plan.rows("validation")) else None)
         rows = plan.rows(split)[: request.num]

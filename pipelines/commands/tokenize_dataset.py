@@ -13,6 +13,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
+from tokenreel.config import to_mapping
 from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.layout import CacheHeader, choose_shard_rows
 from tokenreel.data.cache.reader import TokenCache
@@ -25,10 +26,11 @@ from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.open import open_source
 from tokenreel.data.spec import TokenSpec
 from tokenreel.data.video.probe_store import probes_beside
-from tokenreel.errors import ConfigError, DataError
+from tokenreel.errors import ConfigError, DataError, shown
 from tokenreel.pipelines.common.device import choose_device
 from tokenreel.pipelines.common.plans import describe_splits, inventory_of, plan_of, require_all_taken, with_contents
 from tokenreel.pipelines.common.progress import Progress
+from tokenreel.pipelines.common.settings import differing_settings
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
 from tokenreel.pipelines.tokenizing.estimate import estimate
 from tokenreel.pipelines.tokenizing.foreign_tokens import import_tokens
@@ -130,10 +132,13 @@ def _plan(request: TokenizeRequest, source: VideoSource, config: DataConfig, tab
 def _require_same_flags(request: TokenizeRequest, plan: Plan, source: VideoSource, config: DataConfig) -> None:
     planned = {name: reason for name, reason, _ in plan.excluded if reason in REQUESTED}
     wanted = requested_exclusions(source.entries, request.exclude, request.limit)
-    if plan.config != config or planned != wanted:
+    settings = differing_settings(to_mapping(plan.config), to_mapping(config))
+    differences = [f"with {name} = {then}, not {now}" for name, (then, now) in settings.items()]
+    if planned != wanted:
+        differences.append(f"{_requested(planned)}, not {_requested(wanted)}")
+    if differences:
         raise ConfigError(
-            f"{request.out} was started with {plan.config}, {_requested(planned)}; this is {config}, "
-            f"{_requested(wanted)}. Give the same flags, or a new folder"
+            f"{request.out} was started {'; '.join(differences)}. Give the same tokenizer and flags, or a new folder"
         )
 
 
@@ -141,16 +146,17 @@ def _requested(excluded: Mapping[str, str]) -> str:
     """In words."""
     names = sorted(name for name, reason in excluded.items() if reason == BY_REQUEST)
     over = len(excluded) - len(names)
-    return f"excluding {names or 'no video'}" + (f" and {over} by --limit" if over else "")
+    parts = ([shown(names)] if names else []) + ([f"{over} over --limit"] if over else [])
+    return f"without {' and '.join(parts)}" if parts else "with all videos"
 
 
 def _require_few_bad_videos(plan: Plan, limit: float) -> None:
     bad = plan.unreadable
     if len(bad) > limit * len(plan.videos):
-        shown = "; ".join(f"{name}: {reason} ({detail})" for name, reason, detail in bad[:3])
+        examples = "; ".join(f"{name}: {reason} ({detail})" for name, reason, detail in bad[:3])
         raise DataError(
             f"{len(bad)} of {len(plan.videos)} videos cannot be read, more than --max-bad-fraction (={limit}): "
-            f"{shown}. Exclude them (--exclude), or raise --max-bad-fraction"
+            f"{examples}. Exclude them (--exclude), or raise --max-bad-fraction"
         )
 
 

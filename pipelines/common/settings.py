@@ -85,6 +85,21 @@ def require_section(sections: Mapping[str, Any], name: str) -> Any:
     return sections[name]
 
 
+def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The nested settings that differ, by their dotted names, sorted: both values as messages show them."""
+    flat, of_other = _flat(one), _flat(other)
+    names = sorted(name for name in flat.keys() | of_other.keys() if flat.get(name) != of_other.get(name))
+    return {name: (shown(flat.get(name)), shown(of_other.get(name))) for name in names}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (_flat(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
+    return {name: item for part in parts for name, item in part.items()}
+
+
 def _training(section: Any, stage: str, level: str | None, levels: Container[str]) -> dict[str, Any]:
     """The settings of `stage` and `level`, one of `levels`: within a source a part overrides what is shared."""
     section = _require_mapping(section, "training")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from tokenreel.config import from_mapping
+from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.tabletop.clip import TabletopConfig, tabletop_clip
 from tokenreel.data.tabletop.scene import CONFIG_FILE
@@ -19,7 +19,8 @@ def choice_bits_per_code(cache: TokenCache, videos: Path, given_frames: int) -> 
     An upper bound of what a perfect prior needs that knows the state at the last given frame; what frames do not show
     of the state (the class, the target of a stroke) is not included.
     """
-    config = from_mapping(TabletopConfig, json.loads((videos / CONFIG_FILE).read_text()))
+    path = videos / CONFIG_FILE
+    config = from_mapping(TabletopConfig, read_json(path), str(path))
     rows = cache.rows("validation")
     firsts = cache.column("first_frame", rows)
     bits = []

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Trial:
     seconds: float  # while it tokenized them
     encode_seconds: float  # of these
     cpu_seconds: float  # likewise, of all its processes
-    startup_seconds: float  # from its start to the first clip
+    import_seconds: float  # from its start to the start of its decoder: libraries, tokenizer, plan
+    startup_seconds: float  # from its start on, what it took besides its clips: also its decoder and the first batch
     startup_cpu_seconds: float
     memory_bytes: int  # resident, at the peak
 
@@ -61,6 +63,9 @@ def estimate(
     """The summary of `--dry-run`, for the shards of this call. `planning`: seconds that the plan took; `loading`: of
     these, the tokenizer. Only a temporary folder is written.
 
+    `seconds` are those of the whole command, with its imports. Sealing is not counted: it hashes the files once, some
+    kilobytes for each clip.
+
     Raises DataError where the clips that are tried cannot be tokenized.
     """
     shards = range(request.shard_index, header.shards, request.num_shards)
@@ -69,7 +74,9 @@ def estimate(
     trial = try_tokenizing(job, header, plan)
     machine = Machine(usable_cores(), torch.device(job.device).type == "cpu")
     work = work_seconds(trial, rows, workers, machine)
-    start = startup_seconds(trial, workers, machine) if workers > 1 else loading  # one worker is this very process
+    start = startup_seconds(trial, workers, machine)
+    if workers > 1:  # else the one worker is the command itself
+        start += max(0.0, trial.import_seconds - loading)
     tokens_per_row = sum(layout.row_bytes // layout.dtype.itemsize for layout in header.streams.values())
     seconds = planning + start + work
     return {
@@ -136,8 +143,8 @@ def _run(job: TokenizeJob, shards: int) -> Trial:
         watched = _Watched(process.pid)
         messages: queue.Queue[tuple[int, Message]] = queue.Queue()
         threading.Thread(target=listen, args=(0, process, messages), daemon=True).start()
-        filled, startup_cpu, startup = list[FilledShard](), 0.0, 0.0
-        while len(filled) < shards and (not filled or time.perf_counter() - started - startup < TRIAL_S):
+        filled, first_cpu, first = list[FilledShard](), 0.0, 0.0
+        while len(filled) < shards and (not filled or time.perf_counter() - started - first < TRIAL_S):
             with contextlib.suppress(queue.Empty):
                 _, message = messages.get(timeout=SAMPLE_S)
                 if message is None:
@@ -147,21 +154,31 @@ def _run(job: TokenizeJob, shards: int) -> Trial:
                     raise DataError(message["error"])
                 filled.append(from_mapping(FilledShard, message, "message"))
             watched.look()
-            if len(filled) == 1 and not startup:  # the first shard waits for the start of the decoder
-                startup = time.perf_counter() - started - filled[0].encode
-                startup_cpu = watched.cpu_seconds - filled[0].encode
-        measured = filled[1:] or filled
-        return Trial(
-            rows=sum(shard.rows for shard in measured),
-            seconds=sum(shard.seconds for shard in measured),
-            encode_seconds=sum(shard.encode for shard in measured),
-            cpu_seconds=watched.cpu_seconds - startup_cpu - (filled[0].encode if len(filled) > 1 else 0.0),
-            startup_seconds=startup,
-            startup_cpu_seconds=startup_cpu,
-            memory_bytes=watched.memory_bytes,
-        )
+            if len(filled) == 1 and not first:
+                first, first_cpu = time.perf_counter() - started, watched.cpu_seconds
+        return _trial(filled, first, first_cpu, watched)
     finally:
         _end_with_decoders(process)
+
+
+def _trial(filled: Sequence[FilledShard], first: float, first_cpu: float, watched: _Watched) -> Trial:
+    """`first`: seconds from the start of the worker to the end of its first shard, which waits for the start of the
+    decoder and warms up the model; `first_cpu`: of its processes in that time.
+    """
+    measured = filled[1:] or filled
+    rows, seconds = sum(shard.rows for shard in measured), sum(shard.seconds for shard in measured)
+    own = filled[0].rows / rows  # the first shard's clips alone would have taken that fraction
+    cpu = watched.cpu_seconds - first_cpu if len(filled) > 1 else min(first_cpu, seconds)
+    return Trial(
+        rows=rows,
+        seconds=seconds,
+        encode_seconds=sum(shard.encode for shard in measured),
+        cpu_seconds=cpu,
+        import_seconds=max(0.0, first - filled[0].seconds),
+        startup_seconds=max(0.0, first - own * seconds),
+        startup_cpu_seconds=max(0.0, first_cpu - own * cpu),
+        memory_bytes=watched.memory_bytes,
+    )
 
 
 def _end_with_decoders(process: subprocess.Popen[str]) -> None:

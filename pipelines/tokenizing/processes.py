@@ -85,9 +85,12 @@ def listen(number: int, process: subprocess.Popen[str], messages: queue.Queue[tu
     assert process.stdout is not None
     for line in process.stdout:
         try:
-            messages.put((number, json.loads(line)))
-        except ValueError:  # printed by something that the worker imports first
-            messages.put((number, {"error": f"worker {number} wrote {shown(line)} instead of a message"}))
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):  # printed by something that the worker imports first
+            message = {"error": f"worker {number} wrote {shown(line)} instead of a message"}
+        messages.put((number, message))
     messages.put((number, None))
 
 

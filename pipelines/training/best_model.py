@@ -80,7 +80,7 @@ class BestModel:
         saved = read_best(self.folder)
         if self.score is None or saved is None:
             return {}
-        return {"best": {"path": str(self.folder), "step": saved.step, self.score: saved.scores[self.score]}}
+        return {"best": {"path": str(self.folder), "step": saved.step, self.score: saved.scores.get(self.score)}}
 
 
 def recover(folder: Path) -> None:

@@ -99,10 +99,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if _describe(path / name) != expected:
             raise CheckpointError(f"{path / name} is damaged: its size or hash differs from {MANIFEST}")
     state = _read_json(path / STATE)
-    tensors = {
-        Path(name).stem: safetensors.torch.load_file(path / name) for name in files if name.endswith(".safetensors")
-    }
-    return Checkpoint(state.pop("step"), tensors, state)
+    step = state.pop("step", None)
+    if not isinstance(step, int):
+        raise CheckpointError(f"{path / STATE} is damaged: it states no step")
+    names = [name for name in files if name.endswith(".safetensors")]
+    try:
+        return Checkpoint(step, {Path(name).stem: safetensors.torch.load_file(path / name) for name in names}, state)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def newest_checkpoint(folder: Path, up_to: int | None = None) -> Checkpoint | None:

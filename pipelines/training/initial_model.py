@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenreel.config import TYPE_KEY, merge, to_mapping
-from tokenreel.errors import ConfigError, shown
+from tokenreel.errors import ConfigError
+from tokenreel.pipelines.common.settings import differing_settings
 from tokenreel.pipelines.training.objective import Objective
-from tokenreel.pipelines.training.run_folder import flat_settings
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -74,11 +74,8 @@ class InitialModel:
     def _changed_settings(self, network: VideoTokenizer | Prior) -> dict[str, tuple[str, str]]:
         """The settings and parts of the spec that differ, by name: (saved, here), cut for messages."""
         documents = (self.model.to_document(), network.to_document())
-        saved, here = (
-            flat_settings({self.model.kind: document["config"], "spec": document["spec"]}) for document in documents
-        )
-        names = sorted(name for name in saved.keys() | here.keys() if saved.get(name) != here.get(name))
-        return {name: (shown(saved.get(name)), shown(here.get(name))) for name in names}
+        saved, here = ({self.model.kind: document["config"], "spec": document["spec"]} for document in documents)
+        return differing_settings(saved, here)
 
     def _unfit(self, network: VideoTokenizer | Prior) -> Iterator[str]:
         saved, here = self.model.state_dict(), network.state_dict()

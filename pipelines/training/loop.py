@@ -68,7 +68,7 @@ class Trainer:
         self.shown: dict[str, str] = {}  # beside the count of steps: the loss of the last log, the last score
         self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
-            self.order.resume(folder.resume_from.state["order"])
+            self.order.resume(folder.resume_from.state.get("order", {}))
             self.state.load(folder.resume_from.step, folder.resume_from.tensors)
 
     def run(self) -> dict[str, Any]:

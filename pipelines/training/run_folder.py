@@ -7,7 +7,7 @@ samples/            step_00001000/, ...
 config.json, model.safetensors, README.md      the exported model: a run folder can be used as a model
 best/               the model of the best validation
 set_aside_1/        later checkpoints and samples, a later best/, and all metrics, of before the run went back to an
-                    earlier checkpoint
+                    earlier checkpoint, with the run.json of then: a run folder itself
 .lock               locked while a process writes the folder
 """
 
@@ -31,6 +31,7 @@ from tokenreel.config import read_small_text
 from tokenreel.data.cache.files import flush
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.folders import RUN_FILE
+from tokenreel.pipelines.common.settings import differing_settings
 from tokenreel.pipelines.training import best_model
 from tokenreel.pipelines.training.checkpoint import (
     Checkpoint,
@@ -130,13 +131,12 @@ class RunIdentity:
         """The first difference that prevents resuming, as part of an error message; None if there is none."""
         if self.command != other.command:
             return f"it is a run of {self.command}, not of {other.command}"
-        mine, theirs = flat_settings(self.sections), flat_settings(other.sections)
         resumable = {f"training.{name}" for name in RESUMABLE_FIELDS}
-        if mine.get("training.schedule") == "cosine":
+        if self.sections.get("training", {}).get("schedule") == "cosine":
             resumable.discard("training.steps")  # all learning rates depend on it
-        for key in sorted((mine.keys() | theirs.keys()) - resumable):
-            if mine.get(key) != theirs.get(key):
-                return f"it was started with {key} = {mine.get(key)!r}, not {theirs.get(key)!r}{_NOTES.get(key, '')}"
+        for key, (mine, others) in differing_settings(self.sections, other.sections).items():
+            if key not in resumable:
+                return f"it was started with {key} = {mine}, not {others}{_NOTES.get(key, '')}"
         if self.data_identity != other.data_identity:
             return f"it was started on other data ({self.data_identity}, not {other.data_identity})"
         return None
@@ -245,8 +245,9 @@ class RunFolder:
             raise _cannot_write(self.path, error) from error
 
     def _set_aside(self, step: int) -> None:
-        """Moves checkpoints and samples later than `step` to a folder of their own, with a copy of the metrics;
-        otherwise the next `--resume auto` would continue from them.
+        """Moves checkpoints and samples later than `step` to a folder of their own, with copies of the metrics and of
+        `run.json`, which says at what learning rates they were made; otherwise the next `--resume auto` would continue
+        from them.
         """
         later = [path for path in list_checkpoints(self.checkpoints) if step_of(path) > step]
         if not later and all(line["step"] <= step for line in read_metrics(self.metrics)):
@@ -254,8 +255,9 @@ class RunFolder:
         aside = next(path for n in itertools.count(1) if not (path := self.path / f"set_aside_{n}").exists())
         for name in ("checkpoints", "samples"):
             (aside / name).mkdir(parents=True)
-        if self.metrics.exists():
-            shutil.copyfile(self.metrics, aside / "metrics.jsonl")
+        for file in (self.path / RUN_FILE, self.metrics):
+            if file.exists():
+                shutil.copyfile(file, aside / file.name)
         for path in later:
             path.rename(aside / "checkpoints" / path.name)
         best = best_model.read_best(self.best)
@@ -265,7 +267,8 @@ class RunFolder:
             if step_of(path) > step:
                 path.rename(aside / "samples" / path.name)
         logger.warning(
-            "the run goes back to step %d: what came after it is now in %s; delete that if you do not need it",
+            "the run goes back to step %d: what came after it is now in %s, whose checkpoints --resume takes; delete "
+            "it if you do not need it",
             step,
             aside,
         )
@@ -297,9 +300,10 @@ def _chosen_checkpoint(path: Path, identity: RunIdentity) -> Checkpoint:
         raise CheckpointError(f"--resume {path} has no checkpoint yet")
     alike = existing.steps_alike(identity)
     if run != path and alike is not None and checkpoint.step > alike:
+        earlier = any(step_of(other) <= alike for other in list_checkpoints(run / "checkpoints"))
         raise CheckpointError(
             f"--resume {path}: with another training.steps or training.decay_steps the learning rates differ from step "
-            f"{alike} on: give an earlier checkpoint, or {run} for the newest of them"
+            f"{alike} on: give an earlier checkpoint" + (f", or {run} for the newest of them" if earlier else "")
         )
     return _same_rates(run, checkpoint, existing, identity)
 
@@ -330,14 +334,9 @@ def _read_identity(path: Path) -> RunIdentity | None:
         return None
     try:
         data = json.loads(read_small_text(path / RUN_FILE))
+        training = data["config"].get("training", {})
+        if any(not isinstance(training.get(name, 0), int) for name in ("steps", "decay_steps")):
+            raise ValueError("its training has no numbers of steps")
         return RunIdentity(data["command"], data["config"], data["data"]["identity"], data["data"]["path"])
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / RUN_FILE} is damaged ({error!r}): give a new folder") from error
-
-
-def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = (flat_settings(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
-    return {name: item for part in parts for name, item in part.items()}

@@ -51,6 +51,12 @@ def test_any_number_of_processes_reads_one_global_order(processes: int) -> None:
     np.testing.assert_array_equal(np.concatenate([*steps, later]), order.rows(0, 13 * batch))
 
 
+@pytest.mark.parametrize("state", [{}, {"consumed": None}])
+def test_a_state_without_a_count_is_refused(state: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="does not state which samples it has consumed"):
+        SampleOrder(np.arange(97), seed=3).resume(state)
+
+
 def test_a_state_resumes_only_its_own_data_and_seed() -> None:
     order = SampleOrder(np.arange(59), seed=5)
     assert order.resume(order.state(consumed=1234)) == 1234

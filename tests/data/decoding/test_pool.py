@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numbered_videos import HEIGHT, WIDTH, numbers_of, write_numbered
+from warning_source import open_warning
 
-from tokenreel.data.decoding import worker
+from tokenreel.data.decoding import worker, worker_warnings
 from tokenreel.data.decoding.pool import DecodePool, DecodeWorkerLost
 from tokenreel.data.sources.base import ReadRequest
-from tokenreel.data.sources.open import open_source
+from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import REASONS, DecodeFailure, VideoProbe
 from tokenreel.errors import DataError
@@ -221,6 +224,33 @@ def test_the_message_says_the_limit(folder: Path) -> None:
         pytest.raises(DecodeWorkerLost, match=r"died .*0\.05 GiB"),
     ):
         list(pool.probe([0]))
+
+
+def test_warnings_of_workers_are_logged_once_in_one_visible_line(caplog: pytest.LogCaptureFixture) -> None:
+    with patch.object(SOURCES, "_added", []):
+        SOURCES.register("warning", open_warning, "warn:")
+        asked = [ReadRequest(video, np.arange(5), Framing(16, 16)) for video in (0, 1, 2) * 2]
+        for _ in range(2):
+            with DecodePool("warn:?videos=3&frames=5&size=16", 2) as pool:
+                assert all(result.frames is not None for result in pool.read(asked, ahead=4))
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("tokenreel.data.decoding")]
+    assert sorted(logged) == [
+        r"decode worker: RuntimeWarning: \x1b[31mred of a file",
+        *(f"decode worker: video {video}" for video in range(3)),
+        f"decode worker: {'x' * 200}...",
+    ]
+
+
+def test_workers_that_warn_without_end_are_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    kept, log = worker_warnings.KeptWarnings(), worker_warnings.WarningLog()
+    for number in range(2 * worker_warnings.MAX_WARNINGS):
+        kept.handle(logging.makeLogRecord({"msg": f"warning {number}", "levelno": logging.WARNING}))
+    log.add(kept.take())
+    log.add([f"another {number}" for number in range(5)])
+    log.add("nothing that a worker of ours sends")
+    assert len(caplog.records) == worker_warnings.MAX_WARNINGS + 1
+    assert "further ones are not shown" in caplog.records[-1].getMessage()
+    assert kept.take() == []
 
 
 def test_workers_ignore_ctrl_c(folder: Path) -> None:

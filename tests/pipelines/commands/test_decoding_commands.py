@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,22 @@ def test_reconstruct_names_unreadable_videos(folder: Path, tmp_path: Path) -> No
     )
     assert summary["quarantined_videos"] == ["zero.mp4: unreadable (the file is empty)"]
     assert summary["quarantined"] == 1
+
+
+def test_reconstruct_keeps_probes_beside_out_for_the_next_call(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, tabletop_clip(TabletopConfig(SIZE, SIZE, T), 0).frames, 10)
+
+    def kept() -> dict[str, bytes]:
+        data, out = str(tmp_path / "videos"), tmp_path / "out"
+        reconstruct.run(ReconstructRequest(tokenizer=str(folder / "tokenizer"), data=data, out=out, num=1))
+        return {file.name: file.read_bytes() for file in (tmp_path / "out.probes").glob("*")}
+
+    first = kept()
+    assert first
+    shutil.rmtree(tmp_path / "out")
+    assert kept() == first  # a process that probed again would add a file of its own
 
 
 @pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("zero.mp4", "unreadable: the file is empty")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -116,12 +118,38 @@ def test_parts_of_several_machines_are_one_evaluation(prior: Path, cache: Path, 
     with pytest.raises(DataError, match=r"scores holds parts of another evaluation, see evaluation\.json"):
         evaluate.run(EvaluateRequest(**{**settings, "split": "validation"}))  # type: ignore[arg-type]
     part = tmp_path / "scores/part-0-of-3.npz"
-    part.write_bytes(part.read_bytes()[:99])
-    with pytest.raises(DataError, match=r"part-0-of-3\.npz is damaged .* remove it, and evaluate that part again"):
-        evaluate.run(EvaluateRequest(**settings, shard_index=1))  # type: ignore[arg-type]
+    for damaged in damaged_parts(part.read_bytes()):
+        part.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"part-0-of-3\.npz is damaged .* remove it, and evaluate that part again"):
+            evaluate.run(EvaluateRequest(**settings, shard_index=1))  # type: ignore[arg-type]
     (tmp_path / "scores/evaluation.json").write_text('{"prior": ')
-    with pytest.raises(CacheError, match=r"evaluation\.json is damaged"):
+    with pytest.raises(DataError, match=r"evaluation\.json is damaged: .*: give another folder"):
         evaluate.run(EvaluateRequest(**settings, shard_index=0))  # type: ignore[arg-type]
+
+
+def damaged_parts(intact: bytes) -> Iterator[bytes]:
+    """Cut short, no archive, without an array, of other clips, with too few numbers, with numbers of another kind."""
+    yield intact[:99]
+    yield npy(np.arange(5))
+    with np.load(io.BytesIO(intact)) as part:
+        arrays = dict(part)
+    for name in arrays:
+        yield npz({other: values for other, values in arrays.items() if other != name})
+    yield npz({**arrays, "rows": arrays["rows"] + 1})
+    yield npz({**arrays, "prior": arrays["prior"][1:]})
+    yield npz({**arrays, "unigram": arrays["unigram"].astype(str)})
+
+
+def npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
 
 
 def test_what_cannot_be_scored_is_refused(prior: Path, cache: Path, tmp_path: Path) -> None:

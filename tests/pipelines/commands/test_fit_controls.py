@@ -118,6 +118,17 @@ def test_fitting_reports_codebook_usage_and_errors(fitted: Path, reference: Path
     assert Controls.from_pretrained(fitted).weights_fingerprint == summary["weights_fingerprint"]
 
 
+def test_probes_are_kept_beside_out_for_the_next_call(folder: Path, tmp_path: Path) -> None:
+    def kept() -> dict[str, bytes]:
+        fit_controls.run(FitControlsRequest(config=settings(tmp_path), data=str(folder), out=tmp_path / "x"))
+        return {file.name: file.read_bytes() for file in (tmp_path / "x.probes").glob("*")}
+
+    first = kept()
+    assert first
+    shutil.rmtree(tmp_path / "x")
+    assert kept() == first  # a process that probed again would add a file of its own
+
+
 def test_rows_hold_the_tokens_of_their_controls(reference: Path, fitted: Path) -> None:
     """Compared with the encoders applied to the ground truth of Tabletop."""
     cache, controls = TokenCache.open(reference), Controls.from_pretrained(fitted)

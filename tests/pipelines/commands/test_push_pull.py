@@ -169,6 +169,10 @@ def test_a_folder_of_somebody_else_is_not_taken_for_an_interrupted_download(
             pull.run(PullRequest(repo=repo, path=tmp_path / "back"))
     assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
     assert not (tmp_path / "back").exists()
+    for text in ("{", "[5]", "[" * 99999):
+        (mine.parent / "pull.json").write_text(text)
+        with pytest.raises(UserError, match=r"back\.partial (exists and )?is (not )?an interrupted download"):
+            pull.run(PullRequest(repo="me/prior", path=tmp_path / "back"))
 
 
 def test_a_download_of_another_repository_is_not_continued(hub: FakeHub, prior: Path, tmp_path: Path) -> None:

@@ -158,13 +158,31 @@ def test_a_sealed_cache_is_not_changed(reference: Path, tokenizer: str) -> None:
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("c/*")} == before
 
 
+def test_a_sealed_cache_without_commits_is_not_encoded_again(reference: Path, tokenizer: str, tmp_path: Path) -> None:
+    """As it comes from the Hub. What is damaged in it is written again, and nothing else."""
+    out = tmp_path / "x"
+    shutil.copytree(reference, out)
+    shutil.rmtree(out / "commits")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("c/*")}
+    summary = tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=out))
+    assert (summary["rows"], summary["sealed"], summary["missing_shards"]) == (0, True, 0)
+    assert summary["cache_id"] == TokenCache.open(reference).cache_id
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("c/*")} == before
+    shutil.rmtree(out / "commits")
+    (out / "streams/video/c/2/0/0/0/0").unlink()
+    assert tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=out))["rows"] == 32
+    assert_same_cache(out, reference)
+    for path in (out / "commits").iterdir():
+        assert path.read_bytes() == (reference / "commits" / path.name).read_bytes()
+
+
 def test_an_out_folder_with_other_content_is_refused(reference: Path, tokenizer: str, tmp_path: Path) -> None:
     other = save_tokenizer(tmp_path / "b", seed=1)
     with pytest.raises(CacheError, match="holds another token cache: its code_fingerprint is"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=other, data=DATA, out=reference))
     with pytest.raises(DataError, match="its videos differ from those of the plan"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA.replace("31", "29"), out=reference))
-    with pytest.raises(ConfigError, match="Give the same flags"):
+    with pytest.raises(ConfigError, match=r"cache was started with clip_stride = None, not 2\. Give the same"):
         tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=reference, clip_stride=2))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -210,7 +228,9 @@ def test_a_limit_opens_only_its_videos_and_belongs_to_the_cache(tokenizer: str, 
     assert limited["inventory"]["skipped"]["over-limit"]["count"] == 3
     assert tokenize_dataset.run(TokenizeRequest(**flags, limit=2))["cache_id"] == limited["cache_id"]
     for limit in (3, None):
-        with pytest.raises(ConfigError, match="excluding no video and 3 by --limit; this is"):
+        with pytest.raises(
+            ConfigError, match=r"started without 3 over --limit, not with(out 2 over --limit| all videos)\."
+        ):
             tokenize_dataset.run(TokenizeRequest(**flags, limit=limit))
 
 

@@ -6,8 +6,15 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import write_foreign_tokens
+from tokenreel.data.spec import Framing
+from tokenreel.data.tabletop.scene import CONFIG_FILE
+from tokenreel.errors import UserError
 from tokenreel.pipelines.cli.program import program
+from tokenreel.pipelines.report.choice_bound import choice_bits_per_code
 from tokenreel.pipelines.report.demo_report import Stages, _group_by_start
 from tokenreel.pipelines.requests.fields import Request
 from tokenreel.pipelines.requests.generation import SampleRequest
@@ -34,6 +41,14 @@ def test_the_commands_of_the_report_are_those_that_ran() -> None:
         assert command == name
         parsed = program.commands[command].make_context(command, arguments).params
         assert type(made)(**{k: v for k, v in parsed.items() if k not in ("as_json", "quiet", "debug")}) == made
+
+
+@pytest.mark.parametrize("text", ['{"frames": ', "[5]", '{"frame": 5}'])
+def test_a_damaged_file_of_the_data_sets_choices_is_named(tmp_path: Path, text: str) -> None:
+    write_foreign_tokens(tmp_path / "cache", np.zeros((3, 2, 1, 1), np.int64), Framing(8, 8), codebook_size=2)
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(UserError, match=rf"{CONFIG_FILE}.*(damaged|unknown key)"):
+        choice_bits_per_code(TokenCache.open(tmp_path / "cache"), tmp_path, 1)
 
 
 def test_samples_are_grouped_by_the_clip_that_they_continue() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from tokenreel.data.cache.fill import FilledShard
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
@@ -32,6 +34,7 @@ TRIAL = Trial(
     seconds=20.0,
     encode_seconds=5.0,
     cpu_seconds=30.0,
+    import_seconds=1.5,
     startup_seconds=3.0,
     startup_cpu_seconds=2.0,
     memory_bytes=7,
@@ -60,6 +63,39 @@ def test_workers_that_start_together_share_the_cores() -> None:
     assert startup_seconds(TRIAL, 7, Machine(2, True)) == 7.0
 
 
+class Used:
+    """What the processes of a trial have used in all."""
+
+    cpu_seconds, memory_bytes = 13.0, 7
+
+
+def test_a_trial_tells_what_clips_take_from_what_the_start_takes() -> None:
+    """The second of two shards took 0.5 s for each clip; all else of the first one, which ends 20 s after the start of
+    the worker, is the start of the decoder and the warm-up of the model.
+    """
+    first = FilledShard(0, rows=8, invalid=0, first_invalid="", decode_wait=3.0, encode=6.0, seconds=9.5)
+    second = FilledShard(1, rows=4, invalid=0, first_invalid="", decode_wait=0.25, encode=1.5, seconds=2.0)
+    trial = estimate._trial([first, second], 20.0, 11.0, Used())  # type: ignore[arg-type]
+    assert (trial.rows, trial.seconds, trial.encode_seconds, trial.cpu_seconds) == (4, 2.0, 1.5, 2.0)
+    assert trial.import_seconds == 20.0 - 9.5
+    assert trial.startup_seconds == 20.0 - 8 * 0.5
+    assert trial.startup_cpu_seconds == 11.0 - 8 * 0.5
+    alone = estimate._trial([first], 20.0, 11.0, Used())  # type: ignore[arg-type]
+    assert alone.startup_seconds + work_seconds(alone, 8, 1, Machine(64, True)) == 20.0
+
+
+def test_the_start_of_the_command_and_of_its_workers_counts(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker is the command itself; several start once the command has."""
+    slow = dataclasses.replace(TRIAL, seconds=1e-9, cpu_seconds=1e-9, import_seconds=1000.0, startup_seconds=3000.0)
+    monkeypatch.setattr(estimate, "try_tokenizing", lambda *_: slow)
+    flags: dict[str, Any] = {"tokenizer": tokenizer, "data": DATA, "out": tmp_path / "x", "dry_run": True}
+    for workers, seconds in ((1, 3000), (2, 4000)):
+        found = tokenize_dataset.run(TokenizeRequest(**flags, workers=workers))["seconds"]
+        assert found == pytest.approx(seconds, abs=100)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("tokenizer") / "a"
@@ -81,7 +117,7 @@ def test_an_estimate_is_of_the_shards_of_this_call(
     assert (whole["rows"], whole["tokens"]) == (124, 124 * FRAMES * 16)
     for name in ("rows", "tokens", "shards"):
         assert sum(part[name] for part in parts) == whole[name]
-    assert 248 <= whole["seconds"] < 300
+    assert 248 + 3 <= whole["seconds"] < 300
     assert whole["hours"] == pytest.approx(whole["seconds"] / 3600, abs=6e-4)
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,9 @@ COUNTS = {"held_out_clips": 11, "held_out_videos": 3}
 def test_a_model_with_damaged_scores_is_replaced(scores: Any, tmp_path: Path) -> None:
     scores = {**COUNTS, **scores} if isinstance(scores, dict) else scores
     (tmp_path / "config.json").write_text(json.dumps({"about": {"steps": 7, "scores": scores}}))
-    assert BestModel(tmp_path, "psnr", highest=True).is_beaten_by({**COUNTS, "psnr": 29.0})
+    model = BestModel(tmp_path, "psnr", highest=True)
+    assert model.is_beaten_by({**COUNTS, "psnr": 29.0})
+    json.dumps(model.summary())  # of a complete run, which validates no more
 
 
 def test_an_intact_model_is_compared(tmp_path: Path) -> None:

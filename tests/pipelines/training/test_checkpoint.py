@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import resource
 import subprocess
@@ -82,6 +84,26 @@ def test_damage_to_any_file_is_detected_and_the_previous_checkpoint_is_used(
     newest = newest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.step == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("state.json", "{}", r"state\.json is damaged: it states no step"),
+        ("network.safetensors", "{}", "step_00000003 is damaged: "),
+    ],
+)
+def test_a_file_of_other_content_is_damage_though_the_manifest_has_its_hash(
+    tmp_path: Path, name: str, content: str, problem: str
+) -> None:
+    path = write_checkpoint(tmp_path, make(3), keep=1)
+    (path / name).write_text(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    manifest["files"][name] = {"bytes": len(content), "sha256": digest}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=problem):
+        read_checkpoint(path)
 
 
 def test_only_damaged_checkpoints_is_an_error_and_none_is_a_new_run(tmp_path: Path) -> None:

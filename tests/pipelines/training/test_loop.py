@@ -422,6 +422,31 @@ def test_going_back_to_an_earlier_checkpoint_keeps_it_and_what_came_after(tmp_pa
     assert train_toy(tmp_path, config)["clips"] == (CONFIG.steps - 5) * CONFIG.batch
 
 
+@pytest.mark.parametrize("out", ["run", "branch"])
+def test_a_checkpoint_that_was_set_aside_is_resumed_as_any_other(tmp_path: Path, out: str) -> None:
+    """In the run itself, which so goes forward again, and in a new folder."""
+    config = replace(CONFIG, keep_checkpoints=9, schedule="constant")
+    train_toy(tmp_path / "run", config)
+    expected = (tmp_path / "run/model.safetensors").read_bytes()
+    train_toy(tmp_path / "run", replace(config, steps=3), str(tmp_path / "run/checkpoints/step_00000003"))
+    assert (tmp_path / "run/model.safetensors").read_bytes() != expected
+    resumed = train_toy(tmp_path / out, config, str(tmp_path / "run/set_aside_1/checkpoints/step_00000009"))
+    assert (resumed["resumed_from_step"], resumed["clips"]) == (9, (CONFIG.steps - 9) * CONFIG.batch)
+    assert (tmp_path / out / "model.safetensors").read_bytes() == expected
+
+
+def test_a_checkpoint_that_was_set_aside_keeps_the_rates_it_was_made_at(tmp_path: Path) -> None:
+    """The rate of steps 17 to 20 had decayed, which it does not in the run that is made longer."""
+    config = replace(CONFIG, schedule="constant", steps=20, decay_steps=4, keep_checkpoints=9)
+    longer = replace(config, steps=40)
+    train_toy(tmp_path / "run", config)
+    train_toy(tmp_path / "run", longer)
+    aside = tmp_path / "run/set_aside_1"
+    with pytest.raises(CheckpointError, match=r"differ from step 16 on: give an earlier checkpoint$"):
+        train_toy(tmp_path / "new", longer, resume=str(aside / "checkpoints/step_00000020"))
+    assert train_toy(tmp_path / "new", config, resume=str(aside))["resumed_from_step"] == 20
+
+
 def test_a_run_killed_in_its_validation_has_a_checkpoint_and_validates_when_it_resumes(tmp_path: Path) -> None:
     class Killed(ToyObjective):
         def score(self, part: int, parts: int) -> float:

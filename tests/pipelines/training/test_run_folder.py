@@ -56,8 +56,19 @@ def test_a_run_that_was_killed_before_it_was_begun_is_begun(tmp_path: Path) -> N
     assert RunFolder.open(tmp_path, HERE).resume_from is None
 
 
-def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"command": "train-p')
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"command": "train-p',
+        "[]",
+        '{"command": "train-prior"}',
+        '{"command": "train-prior", "config": [], "data": {"identity": "plan-5", "path": "videos"}}',
+        '{"command": "train-prior", "config": {"training": {"steps": "7", "decay_steps": 3}, "prior": {"depth": 3}}, '
+        '"data": {"identity": "plan-5", "path": "videos"}}',
+    ],
+)
+def test_a_damaged_run_file_is_an_error_not_a_new_run(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         RunFolder.open(tmp_path, HERE)
 
