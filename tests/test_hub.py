@@ -16,10 +16,11 @@ import torch
 from fake_hub import FakeHub
 from torch import Tensor, nn
 
+from tokenreel import hub_answers
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.errors import ConfigError, HubError
 from tokenreel.hub import PretrainedModel, fingerprint
-from tokenreel.repositories import Upload, push_folder
+from tokenreel.repositories import Upload, find_repo, push_folder
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,31 @@ def test_a_body_that_is_larger_than_announced_is_cut_off(hub: FakeHub, toy: Toy)
     assert hub.sent < 100 << 20
 
 
+@pytest.mark.parametrize("answer", ["info", "compressed info", "tree"])
+def test_an_answer_without_end_is_cut_off(hub: FakeHub, toy: Toy, answer: str) -> None:
+    toy.push_to_hub(f"me/endless-{answer[:4]}")
+    hub.endless_answers.add(answer)
+    with pytest.raises(HubError, match=r"more than .* bytes that are no file"):
+        Toy.from_pretrained(f"me/endless-{answer[:4]}")
+    assert hub.sent < 100 << 20
+
+
+def test_a_hub_that_does_not_answer_is_given_up(hub: FakeHub, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.push_to_hub("me/silent")
+    monkeypatch.setattr(hub_answers, "SILENCE_S", 0.3)
+    hub.silent = True
+    with pytest.raises(HubError, match="timed out"):
+        find_repo("hf://me/silent", None)
+    hub.silent = False
+
+
+def test_a_file_that_claims_more_than_the_disk_has_is_not_downloaded(hub: FakeHub, toy: Toy) -> None:
+    toy.push_to_hub("me/claimed")
+    hub.claimed["model.safetensors"] = 10**16
+    with pytest.raises(HubError, match="Not enough free disk space"):
+        Toy.from_pretrained("me/claimed")
+
+
 def test_push_and_pull_over_http(hub: FakeHub, toy: Toy) -> None:
     toy.push_to_hub("me/toy")
     assert_same(Toy.from_pretrained("me/toy"), toy)
@@ -286,7 +312,7 @@ def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path) -> None:
     code = """
 from tokenreel.errors import HubError
 from tokenreel.hub import resolve
-from tokenreel.repositories import Upload, push_folder
+from tokenreel.repositories import Upload, find_repo, push_folder
 for call in (lambda: resolve("me/x"), lambda: push_folder(".", "me/x", Upload("model", ("*",)))):
     try:
         call()

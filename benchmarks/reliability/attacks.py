@@ -8,6 +8,7 @@ Intact inputs of the same kinds must be accepted, as else any refusal would coun
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from tokenreel.benchmarks.reliability.hostile_inputs import Attack, attacks
 from tokenreel.benchmarks.reliability.tally import Outcome, Tally
 
 MAX_MIB, MAX_S, MAX_CHARACTERS = 1024, 120, 4000  # of the output
+MAX_WRITTEN_MIB = 4096  # of the disk, which others may write to
 # Runs a command line and reports the largest memory that this process, not its workers, ever had.
 MEASURED = """
 import re, resource, sys
@@ -45,10 +47,14 @@ class Run:
 def run(share: float, folder: Path) -> list[Tally]:
     tally = Tally("attacks", peak_mib=0)
     for attack in list(_chosen(attacks(folder), share)):
-        measured = run_measured(attack.arguments, folder)
+        free = shutil.disk_usage(folder).free
+        measured = run_measured(attack, folder)
+        written = (free - shutil.disk_usage(folder).free) >> 20
         assert tally.peak_mib is not None
         tally.peak_mib = max(tally.peak_mib, measured.peak_mib)
         outcome, what = judge(attack, measured)
+        if written > MAX_WRITTEN_MIB:
+            outcome, what = Outcome.LOST, f"{written:,} MiB of the disk"
         tally.add(outcome, f"{attack.name} ({measured.seconds:.0f} s, {measured.peak_mib} MiB): {what}")
     return [tally]
 
@@ -58,11 +64,11 @@ def _chosen(made: Iterator[Attack], share: float) -> Iterator[Attack]:
     return (attack for number, attack in enumerate(made) if attack.intact or number % every == 0)
 
 
-def run_measured(arguments: list[str], folder: Path) -> Run:
+def run_measured(attack: Attack, folder: Path) -> Run:
     peak, started = folder / "peak", time.monotonic()
     peak.write_text("0")
-    command = [sys.executable, "-c", MEASURED, str(peak), *arguments, "--quiet"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURED, str(peak), *attack.arguments, "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **attack.environment}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )

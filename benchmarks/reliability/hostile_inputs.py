@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 
 from tokenreel.benchmarks.reliability import hostile_files as files
+from tokenreel.benchmarks.reliability.hostile_hub import ATTACKS as HUB_ATTACKS
+from tokenreel.benchmarks.reliability.hostile_hub import serve_hostile_hub
 from tokenreel.benchmarks.reliability.project import Project
 from tokenreel.config import sha256_json
 from tokenreel.data.cache.documents import metadata_documents, root_json
@@ -38,6 +40,7 @@ class Attack:
     arguments: list[str]
     refused: bool = True  # False where the right result is as good as an error
     intact: bool = False  # no attack, and must be accepted
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variables besides those of this process
 
 
 def attacks(folder: Path) -> Iterator[Attack]:
@@ -54,6 +57,7 @@ def attacks(folder: Path) -> Iterator[Attack]:
     yield from caches(hostile, project)
     yield from models(hostile, project)
     yield from settings(hostile, project)
+    yield from downloads(hostile, project)
 
 
 def intact(folder: Path, project: Project) -> Iterator[Attack]:
@@ -397,3 +401,12 @@ def settings(folder: Path, project: Project) -> Iterator[Attack]:
     run = shutil.copytree(project.run, folder / "run-json")
     (run / "run.json").write_text('{"a":' * 100_000)
     yield Attack("run.json that is deeply nested", project.train(run))
+
+
+def downloads(folder: Path, project: Project) -> Iterator[Attack]:
+    """A Hub that sends without end, claims more than it has, or is silent."""
+    address = serve_hostile_hub(project.tokenizer)
+    for name, what in {"intact": "a download", **HUB_ATTACKS}.items():
+        home = {"HF_ENDPOINT": address, "HF_HOME": str(folder / f"hub-{name}")}
+        arguments = ["pull", f"hf://me/{name}", str(folder / f"pulled-{name}")]
+        yield Attack(what, arguments, refused=name != "intact", intact=name == "intact", environment=home)

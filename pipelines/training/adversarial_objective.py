@@ -156,6 +156,9 @@ class AdversarialTokenizerObjective(TokenizerObjective):
             optimizers[DISCRIMINATORS] = build_optimizer(own, self.discriminators.values())
         return optimizers
 
+    def initialise(self, batches: Sequence[ClipBatch], randoms: Sequence[SampleRandom]) -> None:
+        super().initialise([batch.video for batch in batches], randoms)
+
     def batch(self, rows: np.ndarray, samples: np.ndarray) -> ClipBatch:
         return ClipBatch(super().batch(rows, samples))
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def seed_from(*numbers: int) -> int:
-    """A 63-bit seed derived from `numbers`, such as (seed, step, update, micro-step)."""
+    """A 63-bit seed derived from `numbers`, such as (seed, step, update)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 

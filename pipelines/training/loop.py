@@ -43,6 +43,7 @@ from tokenreel.pipelines.training.precision import mixed_precision
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
 from tokenreel.pipelines.training.tracker_pictures import log_pictures
+from tokenreel.replicas import micro_steps
 from tokenreel.sample_random import SampleRandom
 
 GRADIENT_NORM = "gradient_norm_"  # before an update's name
@@ -135,6 +136,8 @@ class Trainer:
         batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
         following = [np.concatenate([of(step + 1, micro) for micro in micros]) for of in (self._rows, self._samples)]
         self.objective.prefetch(*following)
+        if step == 0:
+            self._initialise(batches)
         for number, update in enumerate(self.objective.updates):
             found = self._update(update, batches, number)
             losses |= found
@@ -145,22 +148,38 @@ class Trainer:
         self.state.step += 1
         self.record.add(losses, time.perf_counter() - started)
 
+    def _initialise(self, batches: list[Any]) -> None:
+        """Lets the objective set from the first step's batch what is initialised from data."""
+        randoms = [self._random(0, micro) for micro in range(len(batches))]
+        self._seed(0)
+        precision = mixed_precision(self.accelerator.device, self.config.precision)
+        with torch.no_grad(), precision, micro_steps(range(len(batches)), len(batches)):
+            self.objective.initialise(batches, randoms)
+
     def _update(self, update: str, batches: list[Any], number: int) -> dict[str, Tensor]:
         """Runs the update of that number in the step. Returns its losses, none if the objective skips it."""
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(batches):
-            seed, samples = self.config.seed, self._samples(self.state.step, micro)
-            torch.manual_seed(seed_from(seed, self.state.step, number, micro))  # alike in all processes
-            random = SampleRandom(seed_from(seed, number), samples, self.accelerator.device)
-            self._backward(update, batch, random, losses)
+            self._seed(number)
+            with micro_steps(range(micro, micro + 1), len(batches)):
+                self._backward(update, batch, self._random(number, micro), losses)
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
             losses[f"{GRADIENT_NORM}{update}"] = clip_gradients(parameters, self.config.clip_norm)
             optimizer.step()
         return losses
+
+    def _seed(self, number: int) -> None:
+        """Seeds torch's global generator for the update of that number, alike in all processes and micro-steps."""
+        torch.manual_seed(seed_from(self.config.seed, self.state.step, number))
+
+    def _random(self, number: int, micro: int) -> SampleRandom:
+        """Random numbers of the clips of a micro-step, for the update of that number."""
+        samples = self._samples(self.state.step, micro)
+        return SampleRandom(seed_from(self.config.seed, number), samples, self.accelerator.device)
 
     def _rows(self, step: int, micro: int) -> np.ndarray:
         """The rows, int64 [n], of `_samples`."""

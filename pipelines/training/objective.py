@@ -45,7 +45,8 @@ class Objective(ABC):
     """Networks, their losses by name, and the order in which they are updated.
 
     All state that a network carries from step to step must be in its `state_dict`, and buffers that it updates itself
-    (codebook statistics) must be equal in every process: otherwise a resumed run differs.
+    (codebook statistics) must be equal in every process, and move once per step (`StepSums` of `tokenreel.replicas`):
+    otherwise a resumed run differs, or one with another `training.accumulate`.
     """
 
     networks: dict[str, nn.Module]
@@ -62,6 +63,11 @@ class Objective(ABC):
     def averaged_networks(self) -> tuple[str, ...]:
         """Names of the networks whose weights are averaged over steps: those that are exported, by default all."""
         return tuple(self.networks)
+
+    def initialise(self, batches: Sequence[Any], randoms: Sequence[SampleRandom]) -> None:  # noqa: B027
+        """Called before the first step, without gradients, with the batches of its micro-steps and what `losses` will
+        be given with each: sets what is initialised from data, alike in all processes.
+        """
 
     def begin_step(self, step: int) -> None:  # noqa: B027
         """Called before each step with its number, counted from 0; what depends on the step must be set from it."""
@@ -90,8 +96,8 @@ class Objective(ABC):
         """Scalars by name, means over the batch, whose sum `update` minimises; empty: skip the update in this step.
 
         Random numbers come from `random`, which has some for each clip of the batch, whatever process it is in.
-        torch's global generator is seeded for each call, and alike in all processes: it is for what all of them must do
-        alike, such as resetting codes of a codebook.
+        torch's global generator is seeded for each call, and alike in all processes and micro-steps: it is for what all
+        of them must do alike, such as resetting codes of a codebook.
         """
 
     @abstractmethod

@@ -60,8 +60,9 @@ class _WeightGradientsInFloat32(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        replaced = _REPLACED.get(func)
-        return (replaced or func)(*args, **(kwargs or {}))
+        if func in _ARGUMENTS:
+            return _replaced(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 class _Convolution(torch.autograd.Function):
@@ -87,37 +88,22 @@ class _Convolution(torch.autograd.Function):
         return of_input, of_weight, of_bias, *(None for _ in ctx.settings)
 
 
-def _conv3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """torch.nn.functional.conv3d."""
-    sides = _triple(dilation)
+_ARGUMENTS = {  # after input and weight, in torch's order
+    torch.conv3d: ("bias", "stride", "padding", "dilation", "groups"),
+    torch.conv_transpose3d: ("bias", "stride", "padding", "output_padding", "groups", "dilation"),
+}
+_DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+
+
+def _replaced(function: Any, x: Tensor, weight: Tensor, *others: Any, **named: Any) -> Tensor:
+    """What a function of `_ARGUMENTS` returns for these arguments."""
+    given = {**_DEFAULTS, **dict(zip(_ARGUMENTS[function], others, strict=False)), **named}
+    dilation, padding = _triple(given["dilation"]), given["padding"]
     if padding == "same":  # for odd kernels, as otherwise both sides differ
-        padding = [side * (size - 1) // 2 for side, size in zip(sides, weight.shape[2:], strict=True)]
-    elif padding == "valid":
-        padding = 0
-    return _convolve(x, weight, bias, _triple(stride), _triple(padding), sides, False, [0, 0, 0], groups)
-
-
-def _conv_transpose3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Tensor:
-    """torch.nn.functional.conv_transpose3d."""
-    settings = (_triple(stride), _triple(padding), _triple(dilation), True, _triple(output_padding), groups)
-    return _convolve(x, weight, bias, *settings)
+        padding = [side * (size - 1) // 2 for side, size in zip(dilation, weight.shape[2:], strict=True)]
+    sizes = (_triple(given["stride"]), _triple(0 if padding == "valid" else padding), dilation)
+    transposed, output_padding = function is torch.conv_transpose3d, _triple(given["output_padding"])
+    return _convolve(x, weight, given["bias"], *sizes, transposed, output_padding, given["groups"])
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
@@ -130,9 +116,3 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) ->
 
 def _triple(value: Any) -> list[int]:
     return [value] * 3 if isinstance(value, int) else list(value)
-
-
-_REPLACED: dict[Any, Callable[..., Tensor]] = {
-    torch.conv3d: _conv3d,
-    torch.conv_transpose3d: _conv_transpose3d,
-}

@@ -25,6 +25,7 @@ from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.initial_codebooks import initialise_codebooks
 from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.tracker_pictures import film_strips
@@ -92,6 +93,13 @@ class TokenizerObjective(Objective):
             raise DataError("there is no training video: lower data.validation or give more videos")
         if config.clip_frames is not None:
             _require_clip_frames(tokenizer, config.clip_frames)
+
+    def initialise(self, batches: Sequence[Any], randoms: Sequence[SampleRandom]) -> None:
+        def forward() -> None:
+            for video, random in zip(batches, randoms, strict=True):
+                self.tokenizer(video, random.restarted())
+
+        initialise_codebooks(self.tokenizer, forward)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}

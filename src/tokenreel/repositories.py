@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from tokenreel.errors import HubError
+from tokenreel.hub_answers import bounded_answers
 
 # An HTTP error of the Hub is an OSError and an error of the HTTP library (httpx before huggingface_hub 2, then httpx2).
 # Its bases therefore also catch a refused connection or a timeout, in either version.
@@ -51,9 +53,10 @@ def parse_repo(text: str) -> tuple[str, RepoType | None]:
 
 @contextmanager
 def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
-    """Converts errors of the Hub inside the block to HubErrors that say what to do."""
+    """Converts errors of the Hub inside the block to HubErrors that say what to do, and bounds its answers."""
     try:
-        yield
+        with bounded_answers():
+            yield
     except GatedRepoError as error:
         raise HubError(f"{repo} is gated: request access on its page on the Hub, then run `hf auth login`") from error
     except RepositoryNotFoundError as error:
@@ -76,6 +79,10 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
                 "the permission"
             ) from error
         raise HubError(f"{repo}: the connection to the Hub failed: {_first_line(error)}; try again") from error
+    except (KeyError, ValueError) as error:  # of an answer that is not JSON, lacks something or claims what cannot be
+        raise HubError(f"{repo}: an answer of the Hub cannot be used: {_first_line(error)}; try again") from error
+    except UserWarning as warning:  # see `download`
+        raise HubError(f"{repo}: {_first_line(warning)}") from warning
     except RuntimeError as error:  # huggingface_hub's wrapper of errors in the upload of large files
         cause = error.__cause__
         if not isinstance(cause, _TRANSPORT_ERRORS):
@@ -181,7 +188,8 @@ def download(
     """Downloads the `files` (glob patterns) of a repository, except those that are there and complete, to `folder` or
     into the local cache of the Hub's client. Returns the folder that holds them.
     """
-    with hub_errors(repo, revision):
+    with hub_errors(repo, revision), warnings.catch_warnings():
+        warnings.filterwarnings("error", "Not enough free disk space", UserWarning)  # it would go on, and fill the disk
         downloaded = snapshot_download(
             repo,
             repo_type=repo_type,

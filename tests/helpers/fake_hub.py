@@ -7,10 +7,13 @@ be read. The switches of `FakeHub` (`cut`, `gated`, `refuses_uploads`) simulate 
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,7 +53,10 @@ class FakeHub:
     requests: list[tuple[str, str]] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)  # file name -> how many of its downloads are interrupted half-way
     endless: dict[str, int] = field(default_factory=dict)  # file name -> bytes that are sent in chunks instead
-    sent: int = 0  # bytes of these
+    endless_answers: set[str] = field(default_factory=set)  # of "info", "compressed info" and "tree"
+    silent: bool = False  # gives no answer to "info" until it is set back
+    claimed: dict[str, int] = field(default_factory=dict)  # file name -> a size that is not its own
+    sent: int = 0  # bytes of what is endless
     gated: set[str] = field(default_factory=set)
     refuses_uploads: bool = False
     refuses_writing: bool = False  # as without a token
@@ -98,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            with contextlib.suppress(OSError):  # the client has seen enough, or has given up
+                self.wfile.write(body)
 
     def find(self, kind: str, name: str, revision: str | None = None) -> tuple[Repo, str] | None:
         """Returns the repository and the commit, or sends an error and returns None."""
@@ -184,16 +191,26 @@ def _commit(request: _Handler, kind: str, name: str, branch: str) -> None:
 
 
 def _info(request: _Handler, kind: str, name: str, revision: str | None = None) -> None:
-    if found := request.find(kind, name, revision):
+    while request.hub.silent:
+        time.sleep(0.05)
+    if "compressed info" in request.hub.endless_answers:
+        request.send(200, gzip.compress(bytes(400 << 20)), {"Content-Encoding": "gzip"})
+    elif "info" in request.hub.endless_answers:
+        _send_chunks(request, {}, 500 << 20)
+    elif found := request.find(kind, name, revision):
         repo, sha = found
         siblings = [{"rfilename": path} for path in repo.commits[sha]]
         request.send(200, {"id": name, "sha": sha, "siblings": siblings, "private": False, "tags": []})
 
 
 def _tree(request: _Handler, kind: str, name: str, revision: str) -> None:
-    if found := request.find(kind, name, revision):
+    if "tree" in request.hub.endless_answers:
+        _send_chunks(request, {}, 500 << 20)
+    elif found := request.find(kind, name, revision):
         files = found[0].commits[found[1]]
-        request.send(200, [_entry(path, data) for path, data in files.items()])
+        entries = [_entry(path, data) for path, data in files.items()]
+        claimed = [{**entry, "size": request.hub.claimed.get(entry["path"], entry["size"])} for entry in entries]
+        request.send(200, claimed)
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
@@ -214,7 +231,7 @@ def _download(request: _Handler, dataset: str | None, name: str, revision: str, 
     hashed = hashlib.sha256(data) if path.endswith(LFS_SUFFIXES) else hashlib.sha1(data)
     headers = {"ETag": f'"{hashed.hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
     if request.command == "HEAD":
-        return request.send(200, data, headers)
+        return request.send(200, data, headers, announced=request.hub.claimed.get(path))
     start = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
     first = int(start[1]) if start else 0
     if start:

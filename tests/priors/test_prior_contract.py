@@ -11,6 +11,11 @@ from tokenreel.data.spec import StreamSpec
 from tokenreel.priors.base import State, Tokens, raster_order
 from tokenreel.priors.sampling.video import sample
 from tokenreel.sample_random import SampleRandom
+from tokenreel.testing.prior_sampling import (
+    check_sample_frequencies,
+    check_samples_independent_of_batch,
+    check_speculative_equals_plain,
+)
 from tokenreel.testing.priors import (
     check_cached_equals_uncached,
     check_causality,
@@ -24,9 +29,6 @@ from tokenreel.testing.priors import (
     check_read_streams_used,
     check_rewind,
     check_rows_at_different_speeds,
-    check_sample_frequencies,
-    check_samples_independent_of_batch,
-    check_speculative_equals_plain,
     check_start,
     check_step_computes_one_position,
     check_two_states,

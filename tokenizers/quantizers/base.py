@@ -7,7 +7,7 @@ precision, because the index of a vector near a boundary depends on rounding.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -77,8 +77,22 @@ class Quantizer(nn.Module):
     @abstractmethod
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """float32 [N, D] -> straight-through rows [N, D], indices [N, q], weighted losses by name. In training mode it
-        may update its codebook, once per call.
+        may update its codebook, once per step (`StepSums` of `tokenreel.replicas`).
         """
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it must be initialised from data before it is trained."""
+        return False
+
+    def initialise_rows(self, rows: Tensor) -> None:
+        """Sets what is initialised from data, from float32 [N, D]: this process's vectors of the first step's batch."""
+
+    @torch.no_grad()
+    def initialise(self, latents: Sequence[Tensor]) -> None:
+        """`initialise_rows` from the latents [B, D, t, h, w] of the micro-steps of a step."""
+        with full_precision(latents[0]):
+            self.initialise_rows(torch.cat([_to_rows(part) for part in latents]))
 
     def encode(self, latents: Tensor) -> Tensor:
         """[B, D, t, h, w] -> indices int64 [B, t, h, w, q]."""

@@ -60,6 +60,16 @@ class RVQ(Quantizer):
         parts = [stage.decode_rows(indices[:, i : i + 1]) for i, stage in enumerate(self.stages)]
         return torch.stack(parts).sum(0)
 
+    @property
+    def needs_data(self) -> bool:
+        return any(stage.needs_data for stage in self.stages)
+
+    def initialise_rows(self, rows: Tensor) -> None:
+        """Each stage from the residual of those before it."""
+        for stage in self.stages:
+            stage.initialise_rows(rows)
+            rows = rows - stage.decode_rows(stage.encode_rows(rows))
+
     def train_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The commitment loss is the sum over stages of the distance of each residual to its codebook vector."""
         residual, indices, parts, distances = rows, [], [], []

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenreel.errors import ConfigError
-from tokenreel.replicas import process_count, sample_rows, sum_over_processes
+from tokenreel.replicas import StepSums, process_count, sample_rows, sum_over_processes
 from tokenreel.tokenizers.quantizers.base import Quantizer, QuantizerConfig, count_codes, slice_width
 from tokenreel.tokenizers.quantizers.nearest import nearest_indices
 
@@ -53,7 +53,9 @@ class VQConfig(QuantizerConfig):
 
 
 class VQ(Quantizer):
-    """q codebooks of K vectors of D / q channels. All buffers are equal on all processes after every training step."""
+    """q codebooks of K vectors of D / q channels. They move once per training step, by the vectors of its whole batch;
+    all buffers are then equal on all processes.
+    """
 
     config_class: ClassVar[type[QuantizerConfig]] = VQConfig
 
@@ -72,6 +74,7 @@ class VQ(Quantizer):
         self.register_buffer("average_count", torch.ones(shape[:2]))
         self.register_buffer("average_sum", codebook.clone())
         self.register_buffer("initialised", torch.tensor(config.init == "uniform"))
+        self._step_sums = StepSums()
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         slices = self._slices(rows)
@@ -87,11 +90,11 @@ class VQ(Quantizer):
 
     def quantize_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """float32 [N, D] without gradients -> indices [N, q] and their vectors [N, D]. In training mode the codebook is
-        initialised if necessary, and updated after the vectors have been looked up: the commitment loss, too, is of the
-        codebook before its update (as in CCVS's code; LVT's takes the vectors after it).
+        initialised if necessary, and updated in a step's last micro-step, after the vectors have been looked up: the
+        commitment loss, too, is of the codebook before its update (as in CCVS's code; LVT's takes vectors after it).
         """
-        if self.training and not self.initialised:
-            self._initialise(rows)
+        if self.training and self.needs_data:
+            self.initialise_rows(rows)
         indices = self.encode_rows(rows)
         chosen = self.decode_rows(indices)
         if self.training:
@@ -101,8 +104,12 @@ class VQ(Quantizer):
     def _slices(self, rows: Tensor) -> Tensor:
         return rows.unflatten(1, (self.codebooks, -1))  # [N, q, d]
 
+    @property
+    def needs_data(self) -> bool:
+        return not self.initialised
+
     @torch.no_grad()
-    def _initialise(self, rows: Tensor) -> None:
+    def initialise_rows(self, rows: Tensor) -> None:
         """Sets the codebook to random vectors of the first batch; `kmeans` refines them (Lloyd's algorithm)."""
         (sampled,) = sum_over_processes(sample_rows(rows, self.codebook_size))
         self.codebook.copy_(self._slices(sampled).transpose(0, 1))
@@ -117,9 +124,12 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def _update(self, rows: Tensor, indices: Tensor) -> None:
-        """One step of the moving averages over the vectors of all processes, then revival of dead codes."""
+        """One step of the moving averages over the vectors of the whole batch, then revival of dead codes."""
         candidates = [sample_rows(rows, self.codebook_size)] if self.config.revive_below else []
-        counts, sums, *candidates = sum_over_processes(*self._statistics(rows, indices), *candidates)
+        totals = self._step_sums.add(*self._statistics(rows, indices), *candidates)
+        if totals is None:
+            return
+        counts, sums, *candidates = totals
         self.average_count.lerp_(counts, 1 - self.config.decay)
         self.average_sum.lerp_(sums, 1 - self.config.decay)
         total = self.average_count.sum(1, keepdim=True)

@@ -7,7 +7,7 @@ How to test a new prior:
     check_contract(prior, tokens, given)               # any size
     check_step_computes_one_position(prior, tokens)    # sampling uses its caches
     check_normalised(tiny, tokens, given)              # only on a grid with few sequences
-    check_sample_frequencies(tiny, tokens, given)
+    check_sample_frequencies(tiny, tokens, given)      # of `tokenreel.testing.prior_sampling`
 
 `tokens` hold every stream of the spec [B, t, h, w, q]; `given` is bool [B, L] and should differ from row to row. A
 position is *free* where it is not given.
@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from tokenreel.priors.base import Prior, Tokens
-from tokenreel.priors.sampling.logits import SamplingConfig
-from tokenreel.priors.sampling.video import sample
 from tokenreel.sample_random import SampleRandom
 from tokenreel.testing.feeding import TOLERANCE, assert_distributions, feed, feeding, record, start, tokens_at
+from tokenreel.testing.log_probs import all_sequences, assert_close, log_prob, log_prob_flat, row_of
+from tokenreel.testing.prior_sampling import check_samples_independent_of_batch, check_speculative_equals_plain
 
 REACTION = 1e-5  # nats: twenty times the rounding errors of float32, a tenth of what scrambled weights make of a token
 MORE_CHANGES = range(3, 13)  # of a token, where two changes have no effect
@@ -100,7 +100,7 @@ def check_order(prior: Prior, tokens: Tokens) -> None:
 
 def check_given_not_scored(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     """Log-probs are 0 where given, finite and negative elsewhere."""
-    log_probs = _log_prob(prior, tokens, given)
+    log_probs = log_prob(prior, tokens, given)
     assert (log_probs[given] == 0).all(), "log_prob: is not 0 at a given position"
     assert torch.isfinite(log_probs).all(), "log_prob: is not finite"
     assert (log_probs[~given] < 0).all(), "log_prob: is not negative at a free position"
@@ -123,9 +123,9 @@ def check_own_token_unused(prior: Prior, tokens: Tokens, given: Tensor) -> None:
         free = (~given[row]).nonzero().squeeze(1)
         positions = free.repeat_interleave(prior.codebook_sizes()[free])
         indices = torch.cat([torch.arange(int(size)) for size in prior.codebook_sizes()[free]])
-        flat = prior.flatten(_row(tokens, row)).repeat(len(indices), 1)
+        flat = prior.flatten(row_of(tokens, row)).repeat(len(indices), 1)
         flat[torch.arange(len(flat)), positions] = indices
-        log_probs = _log_prob_flat(prior, flat, tokens, given, row)[torch.arange(len(flat)), positions]
+        log_probs = log_prob_flat(prior, flat, tokens, given, row)[torch.arange(len(flat)), positions]
         sums = torch.zeros(len(prior.order())).index_add(0, positions, log_probs.exp().float())[free]
         wrong = free[(sums - 1).abs() > TOLERANCE].tolist()
         assert not wrong, f"log_prob: of row {row}, the probabilities at positions {wrong} depend on the token there"
@@ -163,10 +163,10 @@ def check_given_reaches_earlier(prior: Prior, tokens: Tokens, given: Tensor) -> 
 
 def check_read_streams_used(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     """Every stream that is read changes some log-prob of every row with free positions."""
-    expected, unfinished = _log_prob(prior, tokens, given), ~given.all(1)
+    expected, unfinished = log_prob(prior, tokens, given), ~given.all(1)
     for name in prior.reads:
         size = prior.spec.stream(name).codebook_size
-        others = [_log_prob(prior, {**tokens, name: (tokens[name] + by) % size}, given) for by in (1, 2)]
+        others = [log_prob(prior, {**tokens, name: (tokens[name] + by) % size}, given) for by in (1, 2)]
         effect = torch.stack([(other - expected).abs().amax(1) for other in others]).amax(0)
         assert (effect[unfinished] > TOLERANCE).all(), f"reads: has stream {name!r}, which changes nothing"
 
@@ -175,7 +175,7 @@ def check_loss(prior: Prior, tokens: Tokens, given: Tensor, repeats: int = 64) -
     """The training loss is the mean nats per free token, at least in expectation over its random choices."""
     if any(parameter.requires_grad for parameter in prior.parameters()):
         assert prior.loss(tokens, given).requires_grad, "loss: has no gradient"
-    expected = -_log_prob(prior, tokens, given).sum() / (~given).sum()
+    expected = -log_prob(prior, tokens, given).sum() / (~given).sum()
     random = SampleRandom(0, np.arange(len(given)), given.device)
     losses = torch.stack([prior.loss(tokens, given, random).detach() for _ in range(repeats)]).double()
     error = losses.std() / repeats**0.5
@@ -202,18 +202,18 @@ def check_start(prior: Prior, tokens: Tokens, given: Tensor) -> None:
 
 def check_cached_equals_uncached(prior: Prior, tokens: Tokens, given: Tensor, widths: tuple[int, ...] = (1, 3)) -> None:
     """Tokens fed one by one or several at once get the log-probs of one teacher-forced pass."""
-    expected = _log_prob(prior, tokens, given)
+    expected = log_prob(prior, tokens, given)
     for width in widths:
         counts = itertools.repeat(torch.full((len(given),), width))
-        _assert_close(feed(prior, tokens, given, counts), expected, f"step: {width} token(s) at a time")
+        assert_close(feed(prior, tokens, given, counts), expected, f"step: {width} token(s) at a time")
 
 
 def check_rows_at_different_speeds(prior: Prior, tokens: Tokens, given: Tensor, seed: int = 0) -> None:
     """Rows that advance by 0 to 4 tokens a step, independently, get the log-probs of one teacher-forced pass."""
     generator = torch.Generator().manual_seed(seed)
     counts = (torch.randint(5, (len(given),), generator=generator) for _ in itertools.count())
-    expected = _log_prob(prior, tokens, given)
-    _assert_close(feed(prior, tokens, given, counts), expected, "step: rows at different speeds")
+    expected = log_prob(prior, tokens, given)
+    assert_close(feed(prior, tokens, given, counts), expected, "step: rows at different speeds")
 
 
 def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) -> None:
@@ -231,9 +231,9 @@ def check_rewind(prior: Prior, tokens: Tokens, given: Tensor, width: int = 4) ->
             log_probs = prior.step(state, indices, (length - position).clamp(max=width))
             record(prior, found, log_probs[:, :1], flat, given, position, torch.ones_like(position))
             prior.rewind(state, (position + 1).clamp(max=length))
-        expected = _log_prob(prior, tokens, given)
+        expected = log_prob(prior, tokens, given)
         expected[torch.arange(length) <= first[:, None]] = 0  # that of the first free position came from `start`
-        _assert_close(found, expected, f"rewind: of {'the whole order' if repeated else 'wrong tokens'}")
+        assert_close(found, expected, f"rewind: of {'the whole order' if repeated else 'wrong tokens'}")
         prior.rewind(state, first)
         assert torch.equal(state.position, first), "rewind: state.position is not where it was rewound to"
 
@@ -251,7 +251,7 @@ def check_two_states(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     for _ in itertools.zip_longest(*feeds):
         pass
     for log_probs, clip in zip(found, clips, strict=True):
-        _assert_close(log_probs, _log_prob(prior, *clip), "step: two states of one prior, fed in turn")
+        assert_close(log_probs, log_prob(prior, *clip), "step: two states of one prior, fed in turn")
 
 
 def check_unconditional_tokens(prior: Prior, tokens: Tokens, given: Tensor) -> None:
@@ -272,9 +272,9 @@ def check_step_computes_one_position(prior: Prior, tokens: Tokens, max_ratio: fl
     need as many times as it has positions.
     """
     given = torch.zeros(1, len(prior.order()), dtype=torch.bool)
-    row = _row(tokens, 0)
+    row = row_of(tokens, 0)
     with FlopCounterMode(display=False) as teacher_forced:
-        _log_prob(prior, row, given)
+        log_prob(prior, row, given)
     with FlopCounterMode(display=False) as incremental:
         feed(prior, row, given, itertools.repeat(torch.ones(1, dtype=torch.long)))
     assert teacher_forced.get_total_flops() > 0, "nothing was counted: the model multiplies no matrices"
@@ -290,90 +290,15 @@ def _packed_linear_flops(
     return 2 * out_shape.numel() * x[-1]
 
 
-# Samples
-
-
-def check_speculative_equals_plain(
-    prior: Prior, tokens: Tokens, given: Tensor, speculate: tuple[int | None, ...] = (1, 5, None)
-) -> None:
-    """Speculative decoding gives the tokens of plain sampling in no more forward passes, with correct log-probs."""
-    samples = torch.arange(len(given))
-    plain = sample(prior, tokens, given, SamplingConfig(speculate=0), seed=7, samples=samples)
-    expected = prior.unflatten(-_log_prob(prior, {**tokens, **plain.tokens}, given))
-    for drafts in speculate:
-        found = sample(prior, tokens, given, SamplingConfig(speculate=drafts), seed=7, samples=samples)
-        for name in prior.predicts:
-            how = f"{name!r} by speculative decoding of {drafts}"
-            assert torch.equal(found.tokens[name], plain.tokens[name]), f"sample: {how} has other tokens"
-            _assert_close(found.nats[name], expected[name], f"sample: nats of {how}")
-        assert found.tokens_sampled == plain.tokens_sampled == int((~given).sum()), "sample: tokens_sampled is wrong"
-        assert found.forwards <= plain.forwards, "sample: speculative decoding took more forward passes"
-
-
-def check_samples_independent_of_batch(prior: Prior, tokens: Tokens, given: Tensor) -> None:
-    """The tokens of a sample and their log-probs depend on its own id, not on the batch that it is sampled in."""
-    together = sample(prior, tokens, given, SamplingConfig(), seed=3, samples=torch.arange(len(given)) + 11)
-    for row in range(len(given)):
-        alone = sample(
-            prior, _row(tokens, row), given[row : row + 1], SamplingConfig(), seed=3, samples=torch.tensor([row + 11])
-        )
-        for name in prior.predicts:
-            how = f"{name!r} of sample {row} alone and in a batch"
-            assert torch.equal(alone.tokens[name][0], together.tokens[name][row]), f"sample: {how} differs"
-            _assert_close(alone.nats[name][0], together.nats[name][row], f"sample: nats of {how}")
-
-
 # On a grid with few sequences
 
 
 def check_normalised(prior: Prior, tokens: Tokens, given: Tensor) -> None:
     """The probabilities of all sequences with the given tokens sum to 1 in each row."""
     for row in range(len(given)):
-        log_probs = _log_prob_flat(prior, _all_sequences(prior, tokens, given, row), tokens, given, row).sum(1)
+        log_probs = log_prob_flat(prior, all_sequences(prior, tokens, given, row), tokens, given, row).sum(1)
         total = log_probs.double().exp().sum().item()
         assert abs(total - 1) < TOLERANCE, f"log_prob: of row {row}, all sequences have probability {total:.5f}"
-
-
-def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: int = 4096, speculate: int = 0) -> None:
-    """Sequences are sampled as often as the prior's own probabilities say (chi-square, with what is given in row 0)."""
-    sequences = _all_sequences(prior, tokens, given, 0)
-    expected = rows * _log_prob_flat(prior, sequences, tokens, given, 0).double().sum(1).exp()
-    repeated = {name: indices[:1].expand(rows, *indices.shape[1:]) for name, indices in tokens.items()}
-    sampled = sample(
-        prior,
-        repeated,
-        given[:1].expand(rows, -1),
-        SamplingConfig(speculate=speculate),
-        seed=5,
-        samples=torch.arange(rows),
-    )
-    both = torch.cat([sequences, prior.flatten({**repeated, **sampled.tokens})])
-    unique, inverse = both.unique(dim=0, return_inverse=True)
-    assert len(unique) == len(sequences), "sample: changed a given token"
-    found = torch.bincount(inverse[len(sequences) :], minlength=len(unique))[inverse[: len(sequences)]].double()
-    rare = expected < 5  # joined in one cell, as the chi-square approximation requires
-    expected = torch.cat([expected[~rare], expected[rare].sum()[None].clamp(min=1e-9)])
-    found = torch.cat([found[~rare], found[rare].sum()[None]])
-    freedom = len(found) - 1
-    assert freedom >= 2, "the prior is too certain for this check"
-    statistic = ((found - expected) ** 2 / expected).sum().item()
-    limit = freedom + 5 * (2 * freedom) ** 0.5
-    assert statistic < limit, f"sample: frequencies differ from log_prob: chi-square {statistic:.0f}, limit {limit:.0f}"
-
-
-def _row(tokens: Tokens, row: int) -> dict[str, Tensor]:
-    return {name: indices[row : row + 1] for name, indices in tokens.items()}
-
-
-def _log_prob(prior: Prior, tokens: Tokens, given: Tensor) -> Tensor:
-    with torch.no_grad():
-        return prior.log_prob(tokens, given)
-
-
-def _log_prob_flat(prior: Prior, flat: Tensor, tokens: Tokens, given: Tensor, row: int) -> Tensor:
-    """Log-probs [n, L] of many sequences `flat` [n, L] with what is given in one row."""
-    shared = {name: indices[row : row + 1].expand(len(flat), *indices.shape[1:]) for name, indices in tokens.items()}
-    return _log_prob(prior, {**shared, **prior.unflatten(flat, shared)}, given[row].expand(len(flat), -1))
 
 
 def _effects(prior: Prior, tokens: Tokens, given: Tensor, row: int, changes: Sequence[int] = (1, 2)) -> Tensor:
@@ -381,21 +306,8 @@ def _effects(prior: Prior, tokens: Tokens, given: Tensor, row: int, changes: Seq
 
     The largest of several changes: a single one may by chance leave a token about as likely as it was.
     """
-    flat = prior.flatten(_row(tokens, row))
+    flat = prior.flatten(row_of(tokens, row))
     one = torch.eye(flat.shape[1], dtype=torch.long)
     changed = torch.cat([*(flat + by * one for by in changes), flat]) % prior.codebook_sizes()
-    log_probs = _log_prob_flat(prior, changed, tokens, given, row)
+    log_probs = log_prob_flat(prior, changed, tokens, given, row)
     return (log_probs[:-1] - log_probs[-1]).abs().view(len(changes), len(one), len(one)).amax(0)
-
-
-def _all_sequences(prior: Prior, tokens: Tokens, given: Tensor, row: int) -> Tensor:
-    """int64 [n, L]: every sequence with the given tokens of the row."""
-    flat, sizes = prior.flatten(_row(tokens, row))[0], prior.codebook_sizes()
-    choices = [[int(token)] if g else range(int(k)) for token, g, k in zip(flat, given[row], sizes, strict=True)]
-    return torch.tensor(list(itertools.product(*choices)))
-
-
-def _assert_close(found: Tensor, expected: Tensor, what: str) -> None:
-    """Log-probs that must be those of one teacher-forced pass."""
-    difference = (found - expected).abs().max().item()
-    assert difference <= TOLERANCE, f"{what}: log-probs differ from those of log_prob by {difference:.1e} nats"

@@ -19,6 +19,8 @@ CASES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "grouped": lambda x, w, b: functional.conv3d(x, w[:, :1], b, groups=6, padding=1),
     "without bias": lambda x, w, _: functional.conv3d(x, w),
     "transposed": lambda x, w, b: functional.conv_transpose3d(x, w, b, 2, padding=1, output_padding=(0, 1, 0)),
+    "by position": lambda x, w, b: functional.conv3d(x, w, b, (1, 2, 1), 1, (1, 1, 2), 1),
+    "transposed by position": lambda x, w, b: functional.conv_transpose3d(x, w, b, 2, 1, (0, 1, 0), 1, (1, 2, 1)),
 }
 
 

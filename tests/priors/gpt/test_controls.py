@@ -15,10 +15,10 @@ from tokenreel.priors.base import Prior, vocabulary_size
 from tokenreel.priors.gpt.inputs import FEATURES
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.priors.gpt.order import latest_positions
+from tokenreel.testing.prior_sampling import check_sample_frequencies
 from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
-    check_sample_frequencies,
     check_step_computes_one_position,
     random_given,
     random_tokens,

@@ -14,10 +14,10 @@ from tokenreel.errors import ConfigError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.gpt.model import GPT, GPTConfig
 from tokenreel.sample_random import SampleRandom
+from tokenreel.testing.prior_sampling import check_sample_frequencies
 from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
-    check_sample_frequencies,
     check_step_computes_one_position,
     random_given,
     random_tokens,

@@ -12,10 +12,10 @@ from tokenreel.data.spec import StreamSpec
 from tokenreel.errors import DataError
 from tokenreel.priors.base import Prior
 from tokenreel.priors.ngram.prior import TemporalBigramConfig, TemporalBigramPrior, UnigramConfig, UnigramPrior
+from tokenreel.testing.prior_sampling import check_sample_frequencies
 from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
-    check_sample_frequencies,
     random_given,
     random_tokens,
 )

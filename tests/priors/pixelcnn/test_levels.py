@@ -20,10 +20,10 @@ from tokenreel.priors.pixelcnn.prior import PixelCNN
 from tokenreel.priors.sampling.logits import SamplingConfig, invert_cdf
 from tokenreel.priors.sampling.video import sample
 from tokenreel.sample_random import SampleRandom
+from tokenreel.testing.prior_sampling import check_sample_frequencies
 from tokenreel.testing.priors import (
     check_contract,
     check_normalised,
-    check_sample_frequencies,
     check_step_computes_one_position,
     random_given,
     random_tokens,

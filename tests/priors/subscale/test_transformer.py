@@ -20,11 +20,11 @@ from tokenreel.priors.subscale.cached import CachedDecoder
 from tokenreel.priors.subscale.config import SubscaleTransformerConfig
 from tokenreel.priors.subscale.transformer import SubscaleTransformer
 from tokenreel.sample_random import SampleRandom
+from tokenreel.testing.prior_sampling import check_sample_frequencies
 from tokenreel.testing.priors import (
     check_contract,
     check_given_reaches_earlier,
     check_normalised,
-    check_sample_frequencies,
     check_step_computes_one_position,
     random_given,
     random_tokens,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 SCRIPT = Path(__file__).with_name("replica_script.py")
+sys.path.insert(0, str(SCRIPT.parent))  # for replica_script, which is a module as well
 
 
 @pytest.fixture(scope="session")

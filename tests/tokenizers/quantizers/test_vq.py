@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from replica_script import train_in_micro_steps
 
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.quantizers.vq import VQ, VQConfig
@@ -141,14 +142,20 @@ def test_two_processes_have_the_same_codebook_after_initialisation_and_revival(r
 
 
 def test_two_processes_equal_one_with_both_batches(replicas):
-    """The codebook is that of one process with the data of both; what k-means and revival sample, too."""
+    """The codebook is that of one process with the data of both, in one micro-step or, `split`, in two; what k-means
+    and revival sample, too.
+    """
     plain = VQ(VQConfig(codebook_size=7, init="uniform", decay=0.8), 3).train()
     plain.load_state_dict({name: replicas[0][f"start.{name}"] for name in plain.state_dict()})
     random = VQ(VQConfig(codebook_size=7, init="kmeans", decay=0.8, revive_below=0.5), 3).train()
+    split = VQ(random.config, 3).train()
     for step in range(3):
         latents = torch.cat([replica["latents"][step] for replica in replicas])
         plain(latents)
         torch.manual_seed(step)
         random(latents)
+        micro = [replica["latents"][step, clip] for clip in range(2) for replica in replicas]  # in the order of clips
+        train_in_micro_steps(split, torch.stack(micro)[None], step)
     torch.testing.assert_close(plain.codebook, replicas[1]["plain.codebook"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(random.codebook, replicas[1]["random.codebook"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(split.codebook, replicas[1]["split.codebook"], rtol=1e-5, atol=1e-6)
