@@ -62,6 +62,8 @@ class Trainer:
         self.accelerator = accelerator
         self.processes = Processes(accelerator)
         self.micro_batch = config.micro_batch(accelerator.num_processes)
+        self.batches_per_step = 1 + max(objective.update_batches)
+        self.clips_per_step = self.batches_per_step * config.batch
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
@@ -95,7 +97,7 @@ class Trainer:
         self._export(scores)
         for alarm in self.objective.alarms:
             logger.warning(alarm)
-        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.config.batch
+        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.clips_per_step
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
@@ -115,7 +117,7 @@ class Trainer:
         started = time.perf_counter()
         self._train_step()
         self.record.take(self.state.step)  # synchronizes with the device
-        seconds, clips = time.perf_counter() - started, self.config.steps * self.config.batch
+        seconds, clips = time.perf_counter() - started, self.config.steps * self.clips_per_step
         checkpoint = sum(t.numel() * t.element_size() for file in self.state.tensors().values() for t in file.values())
         return {
             "parameters": self.state.count_parameters(),
@@ -129,21 +131,24 @@ class Trainer:
         }
 
     def _train_step(self) -> None:
-        started, losses = time.perf_counter(), dict[str, Tensor]()
+        started, losses = time.perf_counter(), dict[str, list[Tensor]]()
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
-        batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
-        following = [np.concatenate([of(step + 1, micro) for micro in micros]) for of in (self._rows, self._samples)]
-        self.objective.prefetch(*following)
+        parts = [[(micro, batch) for micro in micros] for batch in range(self.batches_per_step)]
+        batches = [[self.objective.batch(self._rows(step, *p), self._samples(step, *p)) for p in part] for part in parts]
+        of_next = [(step + 1, *p) for part in parts for p in part]
+        self.objective.prefetch(*(np.concatenate([of(*p) for p in of_next]) for of in (self._rows, self._samples)))
         for number, update in enumerate(self.objective.updates):
-            found = self._update(update, batches, number)
-            losses |= found
+            found = self._update(update, batches[self.objective.update_batches[number]], number)
+            for name, loss in found.items():
+                losses.setdefault(name, []).append(loss)
             if number == 0:
                 self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
-        self.record.add(losses, time.perf_counter() - started)
+        means = {name: torch.stack(each).mean() if len(each) > 1 else each[0] for name, each in losses.items()}
+        self.record.add(means, time.perf_counter() - started)  # of the updates that share a name
 
     def _update(self, update: str, batches: list[Any], number: int) -> dict[str, Tensor]:
         """Runs the update of that number in the step. Returns its losses, none if the objective skips it."""
@@ -151,7 +156,7 @@ class Trainer:
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(batches):
-            seed, samples = self.config.seed, self._samples(self.state.step, micro)
+            seed, samples = self.config.seed, self._samples(self.state.step, micro, self.objective.update_batches[number])
             torch.manual_seed(seed_from(seed, self.state.step, number, micro))  # alike in all processes
             random = SampleRandom(seed_from(seed, number), samples, self.accelerator.device)
             self._backward(update, batch, random, losses)
@@ -162,14 +167,14 @@ class Trainer:
             optimizer.step()
         return losses
 
-    def _rows(self, step: int, micro: int) -> np.ndarray:
+    def _rows(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
         """The rows, int64 [n], of `_samples`."""
-        return self.order.rows(int(self._samples(step, micro)[0]), self.micro_batch)
+        return self.order.rows(int(self._samples(step, micro, batch)[0]), self.micro_batch)
 
-    def _samples(self, step: int, micro: int) -> np.ndarray:
-        """Sample numbers, int64 [n], of this process in a micro-step: a slice of the common order."""
+    def _samples(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
+        """Sample numbers, int64 [n], of this process in a micro-step of a batch: a slice of the common order."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = step * self.config.batch + (micro * processes + rank) * self.micro_batch
+        first = step * self.clips_per_step + batch * self.config.batch + (micro * processes + rank) * self.micro_batch
         return np.arange(first, first + self.micro_batch)
 
     def _backward(self, update: str, batch: Any, random: SampleRandom, sums: dict[str, Tensor]) -> None:
@@ -249,7 +254,7 @@ class Trainer:
             losses |= self.objective.in_other_units(losses)
             means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            means["clips_per_second"] = taken.steps_per_second * self.config.batch
+            means["clips_per_second"] = taken.steps_per_second * self.clips_per_step
             self.processes.in_main(lambda: self._write(means))
 
     def _export_newest_checkpoint(self) -> str:
@@ -318,7 +323,7 @@ class Trainer:
         return None if start is None else checkpoint_path(self.folder.checkpoints, start)
 
     def _write_checkpoint(self) -> None:
-        consumed = self.state.step * self.config.batch
+        consumed = self.state.step * self.clips_per_step
         plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
         kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]
