@@ -134,10 +134,11 @@ class Trainer:
         started, losses = time.perf_counter(), dict[str, list[Tensor]]()
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
-        parts = [[(micro, batch) for micro in micros] for batch in range(self.batches_per_step)]
-        batches = [[self.objective.batch(self._rows(step, *p), self._samples(step, *p)) for p in part] for part in parts]
-        of_next = [(step + 1, *p) for part in parts for p in part]
-        self.objective.prefetch(*(np.concatenate([of(*p) for p in of_next]) for of in (self._rows, self._samples)))
+        read, every = self.objective.batch, range(self.batches_per_step)
+        batches = [[read(self._rows(step, m, b), self._samples(step, m, b)) for m in micros] for b in every]
+        next_step = [(step + 1, micro, batch) for batch in every for micro in micros]
+        following = [np.concatenate([of(*part) for part in next_step]) for of in (self._rows, self._samples)]
+        self.objective.prefetch(*following)
         for number, update in enumerate(self.objective.updates):
             found = self._update(update, batches[self.objective.update_batches[number]], number)
             for name, loss in found.items():
@@ -155,8 +156,9 @@ class Trainer:
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
+        of_batch = self.objective.update_batches[number]
         for micro, batch in enumerate(batches):
-            seed, samples = self.config.seed, self._samples(self.state.step, micro, self.objective.update_batches[number])
+            seed, samples = self.config.seed, self._samples(self.state.step, micro, of_batch)
             torch.manual_seed(seed_from(seed, self.state.step, number, micro))  # alike in all processes
             random = SampleRandom(seed_from(seed, number), samples, self.accelerator.device)
             self._backward(update, batch, random, losses)

@@ -51,7 +51,7 @@ class Objective(ABC):
     networks: dict[str, nn.Module]
     rows: np.ndarray  # int64 [n], rows of the training split
     data_identity: str  # changes whenever the content of a row changes
-    # Names, in their order within a step; each name has an optimizer. A name may repeat: its losses are logged as means.
+    # Names, in their order within a step; each has an optimizer. A name may repeat: its losses are logged as means.
     updates: tuple[str, ...]
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user

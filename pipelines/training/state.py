@@ -32,10 +32,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Adds the weights after step `step`, counted from 0."""
-        if self.start:
-            decay = self.decay if step >= self.start else 0.0
-        else:
-            decay = min(self.decay, (1 + step) / (10 + step))
+        ramp = float(step >= self.start) if self.start else (1 + step) / (10 + step)
+        decay = min(self.decay, ramp)
         for name, average in self.tensors.items():
             average.lerp_(self.parameters[name], 1.0 - decay)
 
