@@ -1,9 +1,8 @@
-"""What objectives share that train on clips of videos: which clips, where they begin, and the mean image."""
+"""What objectives share that train on clips of videos: which clips, and where they begin."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from tokenreel.counter_rng import uniforms
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.plan import Plan
 from tokenreel.errors import DataError
-from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, mean_image
 from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.objective import Objective
 
@@ -55,9 +53,3 @@ class ClipObjective(Objective):
         uniform = uniforms(self.config.seed, samples, np.arange(1))[:, 0]
         starts = self.clips.plan.starts(rows, self.training_frames)
         return (uniform * starts).astype(np.int64), self.training_frames
-
-    @cached_property
-    def mean_image(self) -> np.ndarray:
-        """float64 [H, W, 3] in 0..255, of training clips."""
-        rows = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
-        return mean_image(self.clips.read(np.array([row]))[0] for row in rows)

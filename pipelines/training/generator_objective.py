@@ -32,10 +32,16 @@ from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.clip_objective import ClipObjective
 from tokenreel.pipelines.training.distributed import seed_from
 from tokenreel.pipelines.training.generator_config import STATISTICS_BATCH, GeneratorTrainingConfig
-from tokenreel.pipelines.training.generator_scores import DiscriminatorWatch, GeneratorScores, collapse_alarms
+from tokenreel.pipelines.training.generator_scores import (
+    DiscriminatorWatch,
+    GeneratorScores,
+    collapse_alarms,
+    has_frames,
+)
 from tokenreel.pipelines.training.objective import held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer, frozen
 from tokenreel.pipelines.training.tracker_pictures import film_strips
+from tokenreel.replicas import alone
 from tokenreel.sample_random import SampleRandom
 
 GENERATOR, DISCRIMINATORS = "generator", "discriminators"  # networks, and their updates
@@ -141,7 +147,7 @@ class GeneratorObjective(ClipObjective):
         """None if nothing is held out. Clip n has the noise of sample n, whatever the number of parts."""
         if not len(self.held_out):
             return None
-        model, scores = self._evaluated(), GeneratorScores(self.spec, self.mean_image if self._has_frames else None)
+        model, scores = self._evaluated(), GeneratorScores(self.spec)
         numbers = part_of(np.arange(len(self.held_out)), part, parts)
         self.clips.prefetch(self.held_out[numbers])
         for number in numbers.tolist():
@@ -166,7 +172,7 @@ class GeneratorObjective(ClipObjective):
         pictures above it. Else always the same noises, of the classes in turn, as `sample_00.mp4`, ...
         """
         model, rate, count = self._evaluated(), frame_rate_of(self.generator), self.config.sample_clips
-        if not self._has_frames:
+        if not has_frames(self.spec):
             in_turn = [self._conditions(None, [number % max(1, len(self.spec.classes))]) for number in range(count)]
             videos = [self._sample(model, number, conditions) for number, conditions in enumerate(in_turn)]
             for number, video in enumerate(videos):
@@ -183,10 +189,6 @@ class GeneratorObjective(ClipObjective):
         model = self._evaluated()
         model.about = about
         model.save_pretrained(folder)
-
-    @property
-    def _has_frames(self) -> bool:
-        return self.spec.given_frames > 0 or self.spec.end_frame
 
     def _read(
         self, rows: np.ndarray, firsts: np.ndarray | None = None, frames: int | None = None
@@ -210,7 +212,8 @@ class GeneratorObjective(ClipObjective):
         if self._exported is None:
             self._exported = self.generator.for_export()
             if self.config.statistics_batches:
-                self._exported.set_statistics(self._statistics_batches())
+                with alone():  # after a signal the main process exports while the others wait
+                    self._exported.set_statistics(self._statistics_batches())
                 self._exported.eval()
         return self._exported
 

@@ -16,20 +16,17 @@ COLLAPSED_BELOW = 0.2  # spread of generated clips over that of true ones
 WINDOW = 100  # steps
 WON_BELOW = 0.01  # loss of the discriminators
 WON_SHARE = 0.5  # of the steps of a window
-FRAME_SCORES = ("psnr", "ssim", "psnr_moving")
+FRAME_SCORES = ("psnr", "ssim")
 
 
 class GeneratorScores:
-    """Accumulates over generated clips with the true clips of the same conditions. `mean_image` as in
-    ReconstructionScores, where some frames are given.
-    """
+    """Accumulates over generated clips with the true clips of the same conditions."""
 
-    def __init__(self, spec: GeneratorSpec, mean_image: np.ndarray | None) -> None:
+    def __init__(self, spec: GeneratorSpec) -> None:
         self._spec = spec
         self._motion, self._true_motion = list[float](), list[float]()  # by clip
         self._spread, self._true_spread = Spread(), Spread()
-        self._frames = None if mean_image is None else ReconstructionScores(mean_image)
-        self._baseline = None if mean_image is None else ReconstructionScores(mean_image)
+        self._frames, self._baseline = (_frame_scores(spec) if has_frames(spec) else None for _ in range(2))
 
     def update(self, true: np.ndarray, generated: np.ndarray) -> None:
         """Adds a clip, both uint8 [T, H, W, 3]. Only generated frames count; motion has a given one on each side."""
@@ -46,7 +43,7 @@ class GeneratorScores:
             self._baseline.update(true[own], self._known_frames(true)[own])
 
     def merge(self, other: GeneratorScores) -> None:
-        """Adds the clips of another one of the same spec and mean image."""
+        """Adds the clips of another one of the same spec."""
         self._motion += other._motion
         self._true_motion += other._true_motion
         self._spread.merge(other._spread)
@@ -129,6 +126,16 @@ class DiscriminatorWatch(nn.Module):
             "steps, so the generator learns little: start again with a lower training.discriminator_learning_rate or "
             "fewer discriminator_updates",
         )
+
+
+def has_frames(spec: GeneratorSpec) -> bool:
+    """Whether some of a clip's frames are given."""
+    return spec.given_frames > 0 or spec.end_frame
+
+
+def _frame_scores(spec: GeneratorSpec) -> ReconstructionScores:
+    """Without a mean image, as what is relative to it is not reported."""
+    return ReconstructionScores(np.zeros((spec.framing.height, spec.framing.width, 3)))
 
 
 def _ratio(value: float, true: float) -> float:

@@ -21,7 +21,7 @@ from tokenreel.data.plan import Plan
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import ConfigError
 from tokenreel.metrics.codes import CodeCounter
-from tokenreel.metrics.reconstruction import ReconstructionScores
+from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
 from tokenreel.pipelines.training.clip_objective import ClipObjective, ClipTrainingConfig
 from tokenreel.pipelines.training.objective import held_out_alarms, held_out_counts, part_of
@@ -104,7 +104,7 @@ class TokenizerObjective(ClipObjective):
             return None
         rows = part_of(self.held_out, part, parts)
         self.clips.prefetch(rows)
-        scores = ReconstructionScores(self.mean_image)
+        scores = ReconstructionScores(self._mean_image)
         counters = {s.name: CodeCounter(s.codebook_size, s.codebooks) for s in self.tokenizer.spec.levels}
         for row in rows:
             clip = self.clips.read(np.array([row]))
@@ -157,6 +157,11 @@ class TokenizerObjective(ClipObjective):
         levels = self.tokenizer.spec.levels
         clips = max(-(-TOKENS_PER_CODE * level.codebook_size // math.prod(level.grid)) for level in levels)
         return evenly_spaced(self.rows, min(MAX_COUNTED_CLIPS, max(0, clips - len(self.held_out))))
+
+    @cached_property
+    def _mean_image(self) -> np.ndarray:
+        rows = self.rows[:: max(1, len(self.rows) // MEAN_IMAGE_CLIPS)]
+        return mean_image(self.clips.read(np.array([row]))[0] for row in rows)
 
 
 def _require_clip_frames(tokenizer: VideoTokenizer, frames: int) -> None:
