@@ -66,20 +66,27 @@ class ClipReader:
 
         Raises DataError if too many rows do not decode, or the source itself fails.
         """
+        return self.read_with_rows(rows, firsts, frames)[0]
+
+    def read_with_rows(
+        self, rows: np.ndarray, firsts: np.ndarray | None = None, frames: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `read`; also the rows, int64 [n], that the clips are of: others than `rows` where some do not decode."""
         self.prefetch(rows, firsts, frames)
-        return np.stack([self._clip_or_substitute(clip) for clip in self._clips_of(rows, firsts, frames)])
+        found = [self._clip_or_substitute(clip) for clip in self._clips_of(rows, firsts, frames)]
+        return np.stack([decoded for _, decoded in found]), np.array([row for row, _ in found])
 
     def _clips_of(self, rows: np.ndarray, firsts: np.ndarray | None, frames: int | None) -> list[Clip]:
         frames = self.plan.config.frames if frames is None else frames
         firsts = self.plan.first[rows] if firsts is None else firsts
         return [Clip(row, first, frames) for row, first in zip(rows.tolist(), firsts.tolist(), strict=True)]
 
-    def _clip_or_substitute(self, clip: Clip) -> np.ndarray:
-        """Where a clip does not decode, the next row's own replaces it."""
+    def _clip_or_substitute(self, clip: Clip) -> tuple[int, np.ndarray]:
+        """A clip with its row. Where it does not decode, the next row's own replaces it."""
         while (decoded := self._clip(clip)) is None:
             row = self._next_of_split(clip.row)
             clip = Clip(row, int(self.plan.first[row]), clip.frames)
-        return decoded
+        return clip.row, decoded
 
     def _clip(self, clip: Clip) -> np.ndarray | None:
         """The frames of a clip; None where it does not decode."""

@@ -137,6 +137,11 @@ TEXTS = {
         "Also installed as the program `tokenize-dataset`. If a level has collapsed (its tokens hardly differ), the "
         "cache is not sealed without `--allow-collapsed`. See [the token cache](token_cache.md).",
     ),
+    "train-generator": Text(
+        "train-generator --config generator.yaml --data videos/ --out runs/generator",
+        "Trains a generator of pixels, which needs no tokens, against its discriminators. The settings need the "
+        "sections `data` and `generator`; `discriminators` and `training` have defaults.",
+    ),
     "train-prior": Text(
         "train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior",
         "Also installed as the program `train-prior`. It opens no video, and a tokenizer only for trackers. The "

@@ -26,6 +26,7 @@ from tokenreel.pipelines.requests.tokenizing import ExportRequest, RepairRequest
 from tokenreel.pipelines.requests.training import (
     EvaluateRequest,
     FitControlsRequest,
+    TrainGeneratorRequest,
     TrainPriorRequest,
     TrainTokenizerRequest,
 )
@@ -52,6 +53,7 @@ COMMANDS = (  # in the order of a project, which is that of `--help`
     Command("fit-controls", FitControlsRequest, "fit_controls"),
     Command("tokenize-dataset", TokenizeRequest, "tokenize_dataset"),
     Command("train-prior", TrainPriorRequest, "train_prior"),
+    Command("train-generator", TrainGeneratorRequest, "train_generator"),
     Command("evaluate", EvaluateRequest, "evaluate"),
     Command("sample", SampleRequest, "sample"),
     Command("decode", DecodeRequest, "decode"),

@@ -75,6 +75,16 @@ class VideoGenerator(nn.Module, PretrainedModel):
         """A copy in evaluation mode, without what only training needs, such as spectral normalisation."""
         return copy.deepcopy(self).eval()
 
+    def load_exported(self, exported: VideoGenerator) -> None:
+        """The inverse of `for_export`: takes the weights of an exported generator with the same layers, also for layers
+        that torch's parametrizations normalise here.
+        """
+        own = self.state_dict()
+        for name, tensor in exported.state_dict().items():
+            layer, dot, weight = name.rpartition(".")
+            own[name if name in own else f"{layer}{dot}parametrizations.{weight}.original"] = tensor
+        self.load_state_dict(own)
+
     def set_statistics(self, batches: Iterable[tuple[Tensor, Conditions]]) -> None:
         """Recomputes statistics of normalisation layers from batches of noise and conditions, if any are needed
         (the standing statistics of BigGAN).

@@ -1,4 +1,4 @@
-"""Requests that train, fit or score: train-tokenizer, fit-controls, train-prior, evaluate."""
+"""Requests that train, fit or score: train-tokenizer, train-generator, fit-controls, train-prior, evaluate."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class TrainingOptions(SettingsOptions):
 
 
 @request
-class TrainTokenizerRequest(TrainingOptions):
-    """Train a tokenizer on videos (stage one)."""
+class VideoOptions(Request):
+    """What is specific to training on videos; `--help` shows it as the request's own options."""
 
     data: str = option(*DATA)
     workers: int = option(*WORKERS, default=1, minimum=0)
@@ -86,6 +86,16 @@ class TrainTokenizerRequest(TrainingOptions):
     )
     strict: bool = option(*STRICT, default=False)
     limit: int | None = option(*LIMIT, default=None, minimum=1)
+
+
+@request
+class TrainTokenizerRequest(VideoOptions, TrainingOptions):
+    """Train a tokenizer on videos (stage one)."""
+
+
+@request
+class TrainGeneratorRequest(VideoOptions, TrainingOptions):
+    """Train a generator of pixels on videos, against its discriminators."""
 
 
 @request

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +26,7 @@ from tokenreel.decoders.losses.perceptual import perceptual_loss
 from tokenreel.decoders.losses.perceptual_weights import PerceptualConfig, load_perceptual
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.training.losses import ReconstructionGuard
-from tokenreel.pipelines.training.optimizers import build_optimizer
+from tokenreel.pipelines.training.optimizers import build_optimizer, frozen
 from tokenreel.pipelines.training.tokenizer_objective import TokenizerObjective, TokenizerTrainingConfig
 from tokenreel.sample_random import SampleRandom
 from tokenreel.tokenizers.base import Reconstruction, VideoTokenizer
@@ -201,7 +200,7 @@ class AdversarialTokenizerObjective(TokenizerObjective):
         """`others`: the tokenizer's other losses, to whose gradient the adaptive weight scales the adversarial one."""
         settings, losses = self.config.adversarial, dict[str, Tensor]()
         for name, (decoded, _) in pairs.items():
-            with _frozen(self.discriminators[name]):
+            with frozen(self.discriminators[name]):
                 losses[f"adversarial/{name}"] = adversarial_loss(self.discriminators[name](decoded))
         weight: float | Tensor = settings.weight
         if settings.adaptive:
@@ -230,11 +229,3 @@ def _frames(video: Tensor) -> Tensor:
 
 def _sum(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.float() for loss in losses.values()]).sum()
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Within this context the network's weights need no gradients."""
-    network.requires_grad_(False)
-    yield
-    network.requires_grad_(True)

@@ -50,20 +50,20 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in AT_LEAST_ONE:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
-        _require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
-        _require(0 <= self.decay_steps <= self.steps, "decay_steps", self.decay_steps, f"0 to steps (={self.steps})")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
+        require(0 <= self.decay_steps <= self.steps, "decay_steps", self.decay_steps, f"0 to steps (={self.steps})")
         if self.decay_steps and self.schedule == "cosine":
             raise ConfigError(
                 f"decay_steps (={self.decay_steps}) requires schedule: constant; a cosine falls by itself"
             )
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "between 0 and 2^63 - 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "in [0, 1)")
-        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "positive, or null")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "between 0 and 2^63 - 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "in [0, 1)")
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "positive, or null")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
 
     @property
     def decay_start(self) -> int | None:
@@ -81,6 +81,7 @@ class TrainingConfig:
         return self.batch // parts
 
 
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
+def require(holds: bool, name: str, value: object, expected: str) -> None:
+    """Raises ConfigError with what is expected unless it `holds`."""
     if not holds:
         raise ConfigError(f"{name} (={value}) must be {expected}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenreel.config import TYPE_KEY, merge, to_mapping
+from tokenreel.decoders.generators.base import VideoGenerator
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.settings import differing_settings
 from tokenreel.pipelines.training.objective import Objective
@@ -15,6 +16,8 @@ from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 
 MAX_NAMED = 6  # tensors in an error message
+
+Model = VideoTokenizer | Prior | VideoGenerator
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ class InitialModel:
     """`name`: its folder or its repository on the Hub."""
 
     name: str
-    model: VideoTokenizer | Prior
+    model: Model
 
     @property
     def fingerprint(self) -> str:
@@ -40,7 +43,7 @@ class InitialModel:
             )
         return merge(own, section)
 
-    def load_into(self, network: VideoTokenizer | Prior, objective: Objective, tell: bool) -> dict[str, Any]:
+    def load_into(self, network: Model, objective: Objective, tell: bool) -> dict[str, Any]:
         """Copies all weights and buffers to the `network` of `objective`. Returns what the summary says of it, and logs
         what differs if `tell`.
 
@@ -55,7 +58,10 @@ class InitialModel:
                 f"--init-from {self.name} does not fit, and nothing is loaded in part: "
                 f"{', '.join(unfit[:MAX_NAMED])}{more}. Settings that differ: {settings or 'none'}"
             )
-        network.load_state_dict(self.model.state_dict())
+        if isinstance(network, VideoGenerator) and isinstance(self.model, VideoGenerator):
+            network.load_exported(self.model)
+        else:
+            network.load_state_dict(self.model.state_dict())
         objective.origin = {"initialised_from": self.fingerprint}
         about: dict[str, Any] = {"model": self.name, "weights": self.fingerprint}
         warnings = [f"{name} was {old} there, and is {new} here" for name, (old, new) in changed.items()]
@@ -71,14 +77,15 @@ class InitialModel:
                 logger.warning("--init-from %s: %s", self.name, warning)
         return {"init_from": {**about, **({"differs": warnings} if warnings else {})}}
 
-    def _changed_settings(self, network: VideoTokenizer | Prior) -> dict[str, tuple[str, str]]:
+    def _changed_settings(self, network: Model) -> dict[str, tuple[str, str]]:
         """The settings and parts of the spec that differ, by name: (saved, here), cut for messages."""
         documents = (self.model.to_document(), network.to_document())
         saved, here = ({self.model.kind: document["config"], "spec": document["spec"]} for document in documents)
         return differing_settings(saved, here)
 
-    def _unfit(self, network: VideoTokenizer | Prior) -> Iterator[str]:
-        saved, here = self.model.state_dict(), network.state_dict()
+    def _unfit(self, network: Model) -> Iterator[str]:
+        as_saved = network.for_export() if isinstance(network, VideoGenerator) else network
+        saved, here = self.model.state_dict(), as_saved.state_dict()
         for name in dict.fromkeys((*here, *saved)):
             if name not in saved:
                 yield f"{name} is missing"
@@ -89,7 +96,7 @@ class InitialModel:
 
 
 def load_initial(
-    cls: type[VideoTokenizer] | type[Prior], path_or_repo: str | None, revision: str | None
+    cls: type[VideoTokenizer | Prior | VideoGenerator], path_or_repo: str | None, revision: str | None
 ) -> InitialModel | None:
     """The model that `--init-from` names, if it does. Raises what `from_pretrained` raises."""
     if path_or_repo is None:

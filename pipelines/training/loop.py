@@ -63,6 +63,8 @@ class Trainer:
         self.accelerator = accelerator
         self.processes = Processes(accelerator)
         self.micro_batch = config.micro_batch(accelerator.num_processes)
+        self.batches_per_step = 1 + max(objective.update_batches)
+        self.clips_per_step = self.batches_per_step * config.batch
         self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
         self.record = LossRecord(accelerator)
@@ -96,7 +98,7 @@ class Trainer:
         self._export(scores)
         for alarm in self.objective.alarms:
             logger.warning(alarm)
-        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.config.batch
+        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.clips_per_step
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
@@ -116,7 +118,7 @@ class Trainer:
         started = time.perf_counter()
         self._train_step()
         self.record.take(self.state.step)  # synchronizes with the device
-        seconds, clips = time.perf_counter() - started, self.config.steps * self.config.batch
+        seconds, clips = time.perf_counter() - started, self.config.steps * self.clips_per_step
         checkpoint = sum(t.numel() * t.element_size() for file in self.state.tensors().values() for t in file.values())
         return {
             "parameters": self.state.count_parameters(),
@@ -130,23 +132,27 @@ class Trainer:
         }
 
     def _train_step(self) -> None:
-        started, losses = time.perf_counter(), dict[str, Tensor]()
+        started, losses = time.perf_counter(), dict[str, list[Tensor]]()
         step, micros = self.state.step, range(self.config.accumulate)
         self.objective.begin_step(step)
-        batches = [self.objective.batch(self._rows(step, micro), self._samples(step, micro)) for micro in micros]
-        following = [np.concatenate([of(step + 1, micro) for micro in micros]) for of in (self._rows, self._samples)]
+        read, every = self.objective.batch, range(self.batches_per_step)
+        batches = [[read(self._rows(step, m, b), self._samples(step, m, b)) for m in micros] for b in every]
+        next_step = [(step + 1, micro, batch) for batch in every for micro in micros]
+        following = [np.concatenate([of(*part) for part in next_step]) for of in (self._rows, self._samples)]
         self.objective.prefetch(*following)
         if step == 0:
-            self._initialise(batches)
+            self._initialise(batches[self.objective.update_batches[0]])
         for number, update in enumerate(self.objective.updates):
-            found = self._update(update, batches, number)
-            losses |= found
+            found = self._update(update, batches[self.objective.update_batches[number]], number)
+            for name, loss in found.items():
+                losses.setdefault(name, []).append(loss)
             if number == 0:
                 self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
         if self.state.average is not None:
             self.state.average.update(step)
         self.state.step += 1
-        self.record.add(losses, time.perf_counter() - started)
+        means = {name: torch.stack(each).mean() if len(each) > 1 else each[0] for name, each in losses.items()}
+        self.record.add(means, time.perf_counter() - started)  # of the updates that share a name
 
     def _initialise(self, batches: list[Any]) -> None:
         """Lets the objective set from the first step's batch what is initialised from data."""
@@ -161,10 +167,12 @@ class Trainer:
         optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
         set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
         optimizer.zero_grad(set_to_none=True)
+        of_batch = self.objective.update_batches[number]
         for micro, batch in enumerate(batches):
             self._seed(number)
+            random = self._random(number, micro, of_batch)
             with micro_steps(range(micro, micro + 1), len(batches)):
-                self._backward(update, batch, self._random(number, micro), losses)
+                self._backward(update, batch, random, losses)
         if losses:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             average_gradients(parameters, self.accelerator)
@@ -176,19 +184,19 @@ class Trainer:
         """Seeds torch's global generator for the update of that number, alike in all processes and micro-steps."""
         torch.manual_seed(seed_from(self.config.seed, self.state.step, number))
 
-    def _random(self, number: int, micro: int) -> SampleRandom:
-        """Random numbers of the clips of a micro-step, for the update of that number."""
-        samples = self._samples(self.state.step, micro)
+    def _random(self, number: int, micro: int, batch: int = 0) -> SampleRandom:
+        """Random numbers of the clips of a micro-step of a batch, for the update of that number."""
+        samples = self._samples(self.state.step, micro, batch)
         return SampleRandom(seed_from(self.config.seed, number), samples, self.accelerator.device)
 
-    def _rows(self, step: int, micro: int) -> np.ndarray:
+    def _rows(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
         """The rows, int64 [n], of `_samples`."""
-        return self.order.rows(int(self._samples(step, micro)[0]), self.micro_batch)
+        return self.order.rows(int(self._samples(step, micro, batch)[0]), self.micro_batch)
 
-    def _samples(self, step: int, micro: int) -> np.ndarray:
-        """Sample numbers, int64 [n], of this process in a micro-step: a slice of the common order."""
+    def _samples(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
+        """Sample numbers, int64 [n], of this process in a micro-step of a batch: a slice of the common order."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = step * self.config.batch + (micro * processes + rank) * self.micro_batch
+        first = step * self.clips_per_step + batch * self.config.batch + (micro * processes + rank) * self.micro_batch
         return np.arange(first, first + self.micro_batch)
 
     def _backward(self, update: str, batch: Any, random: SampleRandom, sums: dict[str, Tensor]) -> None:
@@ -268,7 +276,7 @@ class Trainer:
             losses |= self.objective.in_other_units(losses)
             means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            means["clips_per_second"] = taken.steps_per_second * self.config.batch
+            means["clips_per_second"] = taken.steps_per_second * self.clips_per_step
             self.processes.in_main(lambda: self._write(means))
 
     def _export_newest_checkpoint(self) -> str:
@@ -337,7 +345,7 @@ class Trainer:
         return None if start is None else checkpoint_path(self.folder.checkpoints, start)
 
     def _write_checkpoint(self) -> None:
-        consumed = self.state.step * self.config.batch
+        consumed = self.state.step * self.clips_per_step
         plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
         kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]

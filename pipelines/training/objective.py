@@ -52,12 +52,22 @@ class Objective(ABC):
     networks: dict[str, nn.Module]
     rows: np.ndarray  # int64 [n], rows of the training split
     data_identity: str  # changes whenever the content of a row changes
-    updates: tuple[str, ...]  # names, in their order within a step; each has the optimizer of that name
+    # Names, in their order within a step; each has an optimizer. A name may repeat: its losses are logged as means.
+    updates: tuple[str, ...]
 
     alarms: tuple[str, ...] = ()  # warnings of the last validation, for the user
     best_score: str | None = None  # the score of `validate` by which the best model is kept; None: none is kept
     best_is_highest: bool = False
     origin: Mapping[str, str] = MappingProxyType({})  # of the weights that the run starts with, for the model's card
+
+    average_start: int = 0  # steps until which averaged weights are the current ones; 0: see WeightAverage
+
+    @property
+    def update_batches(self) -> tuple[int, ...]:
+        """For each of `updates` which batch of the step it is given, counted from 0; by default all share one. A batch
+        has `training.batch` clips.
+        """
+        return (0,) * len(self.updates)
 
     @property
     def averaged_networks(self) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,14 @@ def build_optimizer(config: TrainingConfig, networks: Iterable[nn.Module]) -> Op
         return torch.optim.RMSprop(groups, rate, alpha=second, momentum=first)
     member = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return member(groups, rate, betas=(first, second), fused=True)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within this context the network's weights need no gradients; those that it passes on are computed."""
+    network.requires_grad_(False)
+    yield
+    network.requires_grad_(True)
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:

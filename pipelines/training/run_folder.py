@@ -113,7 +113,7 @@ OWN_LEFTOVERS = (".run.json-*", ".tmp??????", "samples/.*.partial")
 RESUMABLE_FIELDS = (
     *("steps", "decay_steps", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_clips", "sample_every", "sample_clips", "log_with"),
-    *("guard", "recompute_activations"),
+    *("guard", "recompute_activations", "statistics_batches"),
     "perceptual.file",  # path of the weights, whose hash is in `perceptual.sha256`
 )
 

@@ -19,18 +19,21 @@ from tokenreel.pipelines.training.optimizers import load_optimizer_tensors, opti
 class WeightAverage:
     """Exponential moving average: average <- decay * average + (1 - decay) * weights after each step.
 
-    The decay of step n is at most (1 + n) / (10 + n), so that short runs do not keep their initial weights.
+    The decay of step n is at most (1 + n) / (10 + n), so that short runs do not keep their initial weights. With a
+    `start` it is constant, and before that step the average is the current weights, as in BigGAN.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float, start: int = 0) -> None:
         self.parameters = dict(parameters)
         self.decay = decay
+        self.start = start
         self.tensors = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Adds the weights after step `step`, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        ramp = float(step >= self.start) if self.start else (1 + step) / (10 + step)
+        decay = min(self.decay, ramp)
         for name, average in self.tensors.items():
             average.lerp_(self.parameters[name], 1.0 - decay)
 
@@ -68,7 +71,8 @@ class TrainingState:
         self.optimizers = objective.optimizers()
         self.parameters = self._parameters_of(self.networks)
         averaged = self._parameters_of(objective.averaged_networks)
-        self.average = WeightAverage(averaged, config.ema_decay) if config.ema_decay else None
+        start = objective.average_start
+        self.average = WeightAverage(averaged, config.ema_decay, start) if config.ema_decay else None
         self.step = 0  # completed optimizer steps
         self._names = {parameter: name for name, parameter in self.parameters.items()}
 

@@ -14,19 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tokenreel.counter_rng import uniforms
 from tokenreel.data.clips import ClipReader
 from tokenreel.data.order import evenly_spaced
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.video.writer import write_video
-from tokenreel.errors import ConfigError, DataError
+from tokenreel.errors import ConfigError
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import frame_rate_of
-from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.clip_objective import ClipObjective, ClipTrainingConfig
 from tokenreel.pipelines.training.initial_codebooks import initialise_codebooks
-from tokenreel.pipelines.training.objective import Objective, held_out_alarms, held_out_counts, part_of
+from tokenreel.pipelines.training.objective import held_out_alarms, held_out_counts, part_of
 from tokenreel.pipelines.training.optimizers import build_optimizer
 from tokenreel.pipelines.training.tracker_pictures import film_strips
 from tokenreel.sample_random import SampleRandom
@@ -37,10 +36,9 @@ MAX_COUNTED_CLIPS = 512  # of these training clips
 
 
 @dataclass(frozen=True)
-class TokenizerTrainingConfig(TrainingConfig):
+class TokenizerTrainingConfig(ClipTrainingConfig):
     """The `training:` section of train-tokenizer."""
 
-    random_start: bool = False  # training clips begin at any frame of their video, not only at those of the plan
     clip_frames: int | None = None  # of training clips that begin at any frame; None: data.frames
 
     def __post_init__(self) -> None:
@@ -65,9 +63,10 @@ class _Scored:
             counter.merge(other.counters[name])
 
 
-class TokenizerObjective(Objective):
-    """`clips` reads the rows of `plan`. Validation uses the first `validation_clips` of its validation rows."""
+class TokenizerObjective(ClipObjective):
+    """Validated by reconstructions."""
 
+    config: TokenizerTrainingConfig
     updates: tuple[str, ...] = ("tokenizer",)
     best_score = "psnr"
     best_is_highest = True
@@ -80,17 +79,9 @@ class TokenizerObjective(Objective):
         config: TokenizerTrainingConfig,
         device: torch.device,
     ) -> None:
+        super().__init__(plan, clips, config, device)
         self.tokenizer = tokenizer
         self.networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
-        self.clips = clips
-        self.config: TokenizerTrainingConfig = config
-        self.device = device
-        self.rows = plan.rows("train")
-        self.held_out = plan.rows("validation")[: config.validation_clips]
-        self.held_out_videos = plan.video[self.held_out].tolist()
-        self.data_identity = plan.sha256
-        if not len(self.rows):
-            raise DataError("there is no training video: lower data.validation or give more videos")
         if config.clip_frames is not None:
             _require_clip_frames(tokenizer, config.clip_frames)
 
@@ -104,11 +95,12 @@ class TokenizerObjective(Objective):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"tokenizer": build_optimizer(self.config, [self.tokenizer])}
 
-    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Any:
-        return to_model(self.clips.read(rows, *self._starts(rows, samples)), self.device)
+    @property
+    def training_frames(self) -> int:
+        return self.config.clip_frames or self.tokenizer.spec.frames
 
-    def prefetch(self, rows: np.ndarray, samples: np.ndarray) -> None:
-        self.clips.prefetch(rows, *self._starts(rows, samples))
+    def batch(self, rows: np.ndarray, samples: np.ndarray) -> Any:
+        return to_model(self.clips.read(rows, *self.starts(rows, samples)), self.device)
 
     def losses(self, update: str, batch: Any, random: SampleRandom) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.tokenizer(batch, random).losses
@@ -166,16 +158,6 @@ class TokenizerObjective(Objective):
     def export(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.tokenizer.about = about
         self.tokenizer.save_pretrained(folder)
-
-    def _starts(self, rows: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray | None, int | None]:
-        """Where the training clips begin in the rows' videos, [n], and of how many frames they are. A start is sampled
-        from (seed, sample), all of a video's equally likely.
-        """
-        if not self.config.random_start:
-            return None, None
-        frames = self.config.clip_frames or self.tokenizer.spec.frames
-        uniform = uniforms(self.config.seed, samples, np.arange(1))[:, 0]
-        return (uniform * self.clips.plan.starts(rows, frames)).astype(np.int64), frames
 
     @cached_property
     def _counted_rows(self) -> np.ndarray:

@@ -41,6 +41,7 @@ __all__ = [
     "TokenCache",
     "TokenSpec",
     "TokenizeRequest",
+    "TrainGeneratorRequest",
     "TrainPriorRequest",
     "TrainTokenizerRequest",
     "VerifyRequest",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from tokenreel.pipelines.requests.training import (
         EvaluateRequest,
         FitControlsRequest,
+        TrainGeneratorRequest,
         TrainPriorRequest,
         TrainTokenizerRequest,
     )
@@ -105,6 +107,7 @@ else:
         "TokenCache": "tokenreel.data.cache.reader",
         "TokenSpec": "tokenreel.data.spec",
         "TokenizeRequest": "tokenreel.pipelines.requests.tokenizing",
+        "TrainGeneratorRequest": "tokenreel.pipelines.requests.training",
         "TrainPriorRequest": "tokenreel.pipelines.requests.training",
         "TrainTokenizerRequest": "tokenreel.pipelines.requests.training",
         "VerifyRequest": "tokenreel.pipelines.requests.artifacts",

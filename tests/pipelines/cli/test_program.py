@@ -33,6 +33,7 @@ PROMISED = {
     "tokenize-dataset": "--tokenizer --controls --controls-revision --data --out --workers --shard-index --num-shards "
     "--clip-stride",
     "train-prior": "--preset --cache --out --steps --device --resume",
+    "train-generator": "--preset --data --out --steps --device --resume",
     "evaluate": "--prior --cache --split --given-frames --out --shard-index --num-shards",
     "sample": "--prior --cache --given-frames --num --num-clips --frames --seed --temperature --top-k --top-p "
     "--given-controls --top-k-of --guidance --speculate --window-stride --out",

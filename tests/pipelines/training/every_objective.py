@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.append(str(Path(__file__).parents[3]))  # last: its folders are no packages, so they hide nothing
+
+from tests.decoders.generators.toy_generators import ToyGenerator
+
 from tokenreel.data.cache.token_file import write_token_file
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.decoders.generators.base import GENERATORS as REGISTRY
 from tokenreel.decoders.losses import discriminators
-from tokenreel.pipelines.commands import train_prior, train_tokenizer
-from tokenreel.pipelines.requests.training import TrainPriorRequest, TrainTokenizerRequest
+from tokenreel.pipelines.commands import train_generator, train_prior, train_tokenizer
+from tokenreel.pipelines.requests.training import TrainGeneratorRequest, TrainPriorRequest, TrainTokenizerRequest
 
 ALONE = 1  # samples of the discriminators' minibatch statistic, which is of each process's samples
 
@@ -58,13 +63,24 @@ PRIORS = {
         "prior={heads: 2, head_width: 4, embedding: 5}",
     ],
 }
-OBJECTIVES = (*TOKENIZERS, *PRIORS)
+GENERATORS = {
+    "by class": [
+        "generator={type: toy, class_conditional: true}",
+        "training={discriminator_updates: 2, random_start: true, ema_decay: 0.9, statistics_batches: 2}",
+    ],
+    "between frames": [
+        "generator={type: toy, given_frames: 1, end_frame: true}",
+        "training={shared_clips: true, statistics_batches: 2, accumulate: 2}",
+    ],
+}
+OBJECTIVES = (*TOKENIZERS, *PRIORS, *GENERATORS)
 
 
 def make_inputs(folder: Path) -> None:
     """Writes videos and a cache of tokens with a control."""
     random = np.random.default_rng(3)
-    np.save(folder / "noise.npy", random.integers(0, 256, (CLIPS, FRAMES, SIZE, SIZE, 3), np.uint8))
+    np.save(folder / "noise.npy", noise := random.integers(0, 256, (CLIPS, FRAMES, SIZE, SIZE, 3), np.uint8))
+    np.savez(folder / "labelled.npz", noise=noise, labels=np.array([f"class {i % 3}" for i in range(CLIPS)]))
     video = StreamSpec("video", (FRAMES, 4, 2), K)
     state = StreamSpec("state", (FRAMES, 1, 1), 7, role="control", unconditional_token=7)
     spec = TokenSpec((video, state), FRAMES, Framing(SIZE, SIZE))
@@ -79,6 +95,11 @@ def train(objective: str, folder: Path, out: Path, resume: str = "auto") -> dict
     if objective in PRIORS:
         settings = [*TRAINING, *PRIORS[objective]]
         return train_prior.run(TrainPriorRequest(cache=folder / "cache", assignments=settings, **flags))
+    if objective in GENERATORS:
+        REGISTRY.register("toy", ToyGenerator)
+        settings, data = [DATA, *TRAINING, *GENERATORS[objective]], str(folder / "labelled.npz")
+        request = TrainGeneratorRequest(data=data, assignments=settings, workers=0, **flags)
+        return train_generator.run(request)
     settings, data = [DATA, *TRAINING, *TOKENIZERS[objective]], str(folder / "noise.npy")
     return train_tokenizer.run(TrainTokenizerRequest(data=data, assignments=settings, workers=0, **flags))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tokenreel.pipelines.training.distributed import (
     average_gradients,
@@ -15,6 +16,7 @@ from tokenreel.pipelines.training.distributed import (
     seed_from,
 )
 from tokenreel.pipelines.training.state import WeightAverage
+from tokenreel.replicas import alone, process_count
 
 
 def test_gradients_become_the_mean_over_processes() -> None:
@@ -87,6 +89,24 @@ def test_the_average_follows_its_formula_and_is_applied_only_inside_the_context(
         torch.testing.assert_close(weight.detach(), expected)
     torch.testing.assert_close(weight.detach(), torch.tensor([20.0, 30.0]))
     torch.testing.assert_close(average.tensors["weight"], expected)
+
+
+def test_averaged_weights_may_start_late() -> None:
+    weight = torch.zeros(2, requires_grad=True)
+    average = WeightAverage({"weight": weight}, decay=0.75, start=3)
+    for step, expected in enumerate((1.0, 2.0, 3.0, 3.25, 3.6875)):
+        with torch.no_grad():
+            weight += 1.0
+        average.update(step)
+        torch.testing.assert_close(average.tensors["weight"], torch.full((2,), expected))
+
+
+def test_a_process_can_compute_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with alone():
+        assert process_count() == 1
+    assert process_count() == 2
 
 
 def test_seeds_depend_on_every_argument_and_are_frozen() -> None:
