@@ -29,17 +29,19 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         for name, size in zip("uv", weight.flatten(1).shape, strict=True):
-            self.register_buffer(name, torch.randn(size, device=weight.device))
+            self.register_buffer(name, weight.detach().new_empty(size).normal_())
         self.advance(weight, FIRST_ITERATIONS)
 
     def forward(self, weight: Tensor) -> Tensor:
+        if weight.is_meta:  # no values; there each operation takes a millisecond
+            return weight
         u, v = self.u.clone(), self.v.clone()  # they may advance, in place, before the backward pass
         return weight / (u[:, None] * weight.flatten(1) * v).sum()  # not in 16 bits under autocast, as products are
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int) -> None:
         """Power iterations, in fp32 under autocast too."""
-        if weight.is_meta:  # no values, and no autocast
+        if weight.is_meta:
             return
         matrix = weight.flatten(1)
         with torch.autocast(weight.device.type, enabled=False):

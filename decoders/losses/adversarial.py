@@ -24,8 +24,8 @@ def adversarial_loss(fake: Tensor) -> Tensor:
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of max(0, 1 - score) over scores of true samples, and of max(0, 1 + score) over those of generated ones, each
-    of any shape (Lim and Ye 2017, https://arxiv.org/abs/1705.02894; DVD-GAN, section 2.2).
+    """Means of max(0, 1 - score) over scores of true samples and of max(0, 1 + score) over those of generated ones, of
+    any shape (Lim and Ye 2017, https://arxiv.org/abs/1705.02894; DVD-GAN, section 2.2).
     """
     return functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
 

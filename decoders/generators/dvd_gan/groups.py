@@ -17,14 +17,14 @@ NewNorm = Callable[[int], ConditionalNorm]  # of so many channels
 class GeneratorBlock(nn.Module):
     """BigGAN's residual block: [B, T, C, h, w], [B, D] -> [B, T, C', h', w'], h' = 2 h if it doubles."""
 
-    def __init__(self, inputs: int, outputs: int, double: bool, new_norm: NewNorm) -> None:
+    def __init__(self, inputs: int, outputs: int, doubles: bool, new_norm: NewNorm) -> None:
         super().__init__()
-        self.double = double
+        self.doubles = doubles
         self.first_norm = new_norm(inputs)
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.second_norm = new_norm(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if double or inputs != outputs else nn.Identity()
+        self.skip = nn.Conv2d(inputs, outputs, 1) if doubles or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         inner = self._resize(self.first_norm(x, condition).relu().flatten(0, 1))
@@ -34,7 +34,7 @@ class GeneratorBlock(nn.Module):
         return (inner + skip).unflatten(0, x.shape[:2])
 
     def _resize(self, frames: Tensor) -> Tensor:
-        return functional.interpolate(frames, scale_factor=2, mode="nearest") if self.double else frames
+        return functional.interpolate(frames, scale_factor=2, mode="nearest") if self.doubles else frames
 
 
 class Group(nn.Module):
@@ -44,7 +44,7 @@ class Group(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        double: bool,
+        doubles: bool,
         frames: int,
         new_norm: NewNorm,
         attention: SeparableAttention | None,
@@ -53,7 +53,7 @@ class Group(nn.Module):
         self.frames = frames
         self.gru = ConvGRU(inputs)
         self.keep = GeneratorBlock(inputs, inputs, False, new_norm)
-        self.change = GeneratorBlock(inputs, outputs, double, new_norm)
+        self.change = GeneratorBlock(inputs, outputs, doubles, new_norm)
         self.attention = attention
 
     def forward(self, x: Tensor, state: Tensor, condition: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""DVD-GAN fulfils the contract of generators, in all its variants."""
+"""DVD-GAN fulfils the contract of generators, with each normalisation and each of its options."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from tokenreel.testing.generators import check_contract
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "classes": {},
-    "no classes, the first group doubles": {"class_conditional": False, "first_group": "double"},
     "given frames": {**GIVEN, "frames": 7},
-    "given frames, the first group doubles": {**GIVEN, "frames": 7, "first_group": "double"},
-    "batch": {"normalisation": "batch"},
-    "group": {"normalisation": "group"},
-    "layer": {"normalisation": "layer"},
-    "instance": {"normalisation": "instance"},
-    "none": {"normalisation": "none"},
-    "blocks without norm": {"blocks_without_norm": True},
-    "no final norm, attention": {"final_norm": False, "attention": {"after_group": 1}},
-    "attention with a residual, recomputed": {
+    "given frames, the first group doubles, group": {
+        **GIVEN,
+        "frames": 7,
+        "first_group": "double",
+        "normalisation": "group",
+    },
+    "no classes, the first group doubles, batch": {
+        "class_conditional": False,
+        "first_group": "double",
+        "normalisation": "batch",
+    },
+    "attention, layer": {"attention": {"after_group": 1}, "normalisation": "layer"},
+    "attention with a residual, instance, recomputed": {
         "attention": {"after_group": 2, "residual": True, "scaled": True},
+        "normalisation": "instance",
         "recompute_activations": True,
     },
+    "none": {"normalisation": "none"},
+    "blocks without norm, no final norm": {"blocks_without_norm": True, "final_norm": False},
 }
 
 
