@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tokenreel.config import load_preset
 from tokenreel.data.spec import Framing
 from tokenreel.decoders.generators.base import build_generator
 from tokenreel.decoders.generators.conditions import Conditions
@@ -61,19 +62,32 @@ def _count(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("size", GENERATORS)
-def test_parameters_of_the_generator(size: tuple[int, int, int]) -> None:
-    found = tuple(_count(_generator(*size, first_group=first)) for first in ("keep", "double"))
-    assert found == GENERATORS[size]
+def test_parameters_of_the_generator_with_one_group_fewer(size: tuple[int, int, int]) -> None:
+    """Those of the other reading are the presets', below."""
+    assert _count(_generator(*size, first_group="double")) == GENERATORS[size][1]
 
 
-@pytest.mark.parametrize("size", DISCRIMINATORS)
-def test_parameters_of_the_discriminators(size: tuple[int, int]) -> None:
-    side = size[0]
-    section = {"width": 128 if side == 64 else 96, "multipliers": OF_DISCRIMINATORS[side]}
-    generator = _generator(side, size[1], multipliers=MULTIPLIERS[side], width=1)
+@pytest.mark.parametrize(
+    ("preset", "frames", "size"),
+    [
+        ("dvdgan-kinetics-paper", 12, (64, 600, 0)),
+        ("dvdgan-kinetics-paper-128", 12, (128, 600, 0)),
+        ("dvdgan-kinetics-paper-256", 12, (256, 600, 0)),
+        ("dvdgan-kinetics-paper-48", 48, (64, 600, 0)),
+        ("dvdgan-kinetics-paper-48-128", 48, (128, 600, 0)),
+        ("dvdgan-kinetics-fp-paper", 16, (64, 0, 5)),
+        ("dvdgan-bair-fp-paper", 16, (64, 0, 1)),
+        ("dvdgan-ucf101-paper", 16, (128, 101, 0)),
+    ],
+)
+def test_presets_have_these_sizes(preset: str, frames: int, size: tuple[int, int, int]) -> None:
+    side, classes, given = size
     with torch.device("meta"):
-        adversary = generator.new_adversary(section)
-    assert (_count(adversary.spatial), _count(adversary.temporal)) == DISCRIMINATORS[size]
+        generator = DVDGAN.from_preset(preset, tuple(map(str, range(classes))))
+        adversary = generator.new_adversary(load_preset(preset)["discriminators"])
+    assert (generator.spec.frames, generator.spec.given_frames) == (frames, given)
+    assert _count(generator) == GENERATORS[size][0]
+    assert (_count(adversary.spatial), _count(adversary.temporal)) == DISCRIMINATORS[side, classes]
 
 
 @pytest.mark.parametrize("first_group", ["keep", "double"])
