@@ -77,7 +77,7 @@ def bake(network: nn.Module) -> None:
     """
     advance(network, LAST_ITERATIONS)
     for module in list(_normalised(network)):
-        value = module.weight.detach()  # type: ignore[operator,union-attr]
+        value = module.weight.detach()  # type: ignore[operator]
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]  # the plain layer
         module.register_parameter("weight", nn.Parameter(value))
