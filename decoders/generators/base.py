@@ -23,7 +23,11 @@ from tokenreel.registry import Registry
 from tokenreel.sample_random import SampleRandom
 
 GENERATORS: Registry[VideoGenerator] = Registry(
-    "generator", {}, base="tokenreel.decoders.generators.base:VideoGenerator"
+    "generator",
+    {
+        "dvd-gan": "tokenreel.decoders.generators.dvd_gan.generator:DVDGAN",
+    },
+    base="tokenreel.decoders.generators.base:VideoGenerator",
 )
 
 

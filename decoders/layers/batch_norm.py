@@ -5,6 +5,9 @@ torch's SyncBatchNorm does the same on GPUs only, and has no statistics per time
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -31,6 +34,7 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.steps = steps
         self.momentum = momentum  # weight of a batch's statistics in the running ones
+        self.averaged: int | None = None  # batches so far, within `standing_statistics`
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels * (steps or 1)))
@@ -38,11 +42,15 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1, 2) if self.steps else x
-        if self.training and process_count() > 1:
+        training, momentum = self.training, self.momentum
+        if self.averaged is not None:
+            self.averaged += 1
+            training, momentum = True, 1 / self.averaged
+        if training and self.averaged is None and process_count() > 1:
             normalised = self._over_processes(flat)
         else:
             normalised = functional.batch_norm(
-                flat, self.running_mean, self.running_var, None, None, self.training, self.momentum, EPS
+                flat, self.running_mean, self.running_var, None, None, training, momentum, EPS
             )
         normalised = normalised.view_as(x)
         if self.weight is None or self.bias is None:
@@ -61,3 +69,37 @@ class BatchNorm(nn.Module):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # unbiased, as torch's are
         return centred * torch.rsqrt(variance + EPS).view(shape)
+
+
+@contextmanager
+def standing_statistics(network: nn.Module) -> Iterator[None]:
+    """Within it the network normalises each batch by its own statistics, and the running ones become the means of those
+    of all batches: what BigGAN (Brock et al. 2019, https://arxiv.org/abs/1809.11096) samples with. In this process
+    alone, whatever the number of processes.
+    """
+    norms = _batch_norms(network)
+    for norm in norms:
+        norm.averaged = 0
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.averaged = None
+
+
+@contextmanager
+def unchanged_statistics(network: nn.Module) -> Iterator[None]:
+    """Within it running statistics stay as they are: for what activation checkpointing computes again."""
+    norms = _batch_norms(network)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _batch_norms(network: nn.Module) -> list[BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, BatchNorm)]

@@ -1,4 +1,4 @@
-"""Losses of adversarial training: logistic losses, the R1 penalty and the adaptive weight.
+"""Losses of adversarial training: logistic and hinge losses, the R1 penalty and the adaptive weight.
 
 A discriminator scores true samples higher, as in the public code of CCVS. The paper prints its equations 5 and 6 for a
 score that is lower for true samples: here D is their -D.
@@ -21,6 +21,18 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def adversarial_loss(fake: Tensor) -> Tensor:
     """Equation 6: the mean over scores [N] of decoded samples, the non-saturating loss of the tokenizer."""
     return functional.softplus(-fake.float()).mean()
+
+
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Means of max(0, 1 - score) over scores of true samples and of max(0, 1 + score) over those of generated ones, of
+    any shape (Lim and Ye 2017, https://arxiv.org/abs/1705.02894; DVD-GAN, section 2.2).
+    """
+    return functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
+
+
+def hinge_adversarial_loss(fake: Tensor) -> Tensor:
+    """Minus the mean of the scores of generated samples: the generator's side of the hinge loss."""
+    return -fake.float().mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:

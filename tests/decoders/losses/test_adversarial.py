@@ -12,6 +12,8 @@ from tokenreel.decoders.losses.adversarial import (
     adaptive_weight,
     adversarial_loss,
     discriminator_loss,
+    hinge_adversarial_loss,
+    hinge_discriminator_loss,
     lazy_r1,
     r1_penalty,
 )
@@ -24,6 +26,13 @@ def test_logistic_losses_are_the_formulas_of_the_paper_for_minus_the_score() -> 
     printed_6 = sum(math.log(1 + math.exp(-d)) for d in fake) / 2
     assert discriminator_loss(torch.tensor(real), torch.tensor(fake)).item() == pytest.approx(printed_5)
     assert adversarial_loss(torch.tensor(fake)).item() == pytest.approx(printed_6)
+
+
+def test_hinge_losses_by_hand() -> None:
+    real, fake = torch.tensor([[-1.5, 0.25], [3.0, 1.0]]), torch.tensor([0.5, -2.0])
+    assert hinge_discriminator_loss(real, fake).item() == (2.5 + 0.75 + 0 + 0) / 4 + (1.5 + 0) / 2
+    assert hinge_adversarial_loss(fake).item() == 0.75
+    assert hinge_discriminator_loss(real.bfloat16(), fake.bfloat16()).dtype == torch.float32
 
 
 def test_a_discriminator_learns_to_score_true_samples_higher() -> None:
