@@ -23,7 +23,9 @@ from tokenreel.registry import Registry
 from tokenreel.sample_random import SampleRandom
 
 GENERATORS: Registry[VideoGenerator] = Registry(
-    "generator", {}, base="tokenreel.decoders.generators.base:VideoGenerator"
+    "generator",
+    {"inbetweening": "tokenreel.decoders.generators.inbetweening.generator:Inbetweening"},
+    base="tokenreel.decoders.generators.base:VideoGenerator",
 )
 
 
