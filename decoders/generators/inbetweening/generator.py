@@ -56,7 +56,8 @@ class Inbetweening(VideoGenerator):
 
     def forward(self, noise: Tensor, conditions: Conditions) -> Tensor:
         key_frames = self._key_frames(conditions)
-        return self._pasted(self.video(self.latents(*self._encoded(key_frames), noise)), key_frames)
+        start, end = self._encoded(key_frames)
+        return self._pasted(self.video(self.latents(start, end, noise)), key_frames)
 
     @torch.no_grad()
     def clips_by_block(self, noise: Tensor, conditions: Conditions) -> Iterator[Tensor]:
@@ -65,7 +66,8 @@ class Inbetweening(VideoGenerator):
         """
         if isinstance(self.latents, LatentGenerator):
             key_frames = self._key_frames(conditions)
-            for latents in self.latents.outputs(*self._encoded(key_frames), noise):
+            start, end = self._encoded(key_frames)
+            for latents in self.latents.outputs(start, end, noise):
                 if latents.shape[2] == self.spec.frames:
                     yield self._pasted(self.video(latents), key_frames)
 
@@ -74,10 +76,12 @@ class Inbetweening(VideoGenerator):
         """The mean weights of start frame, end frame and previous block, [blocks, 3], for noise [B, D]; [0, 3] without
         gates. A block whose third weight stays at 0 refines nothing but its residual.
         """
-        blocks = self.latents.blocks if isinstance(self.latents, LatentGenerator) else []
+        blocks = self.latents.blocks if isinstance(self.latents, LatentGenerator) else ()
         gates = [block.gates(block.own_noise(noise)) for block in blocks]
-        means = [[gate.start.mean(), gate.end.mean(), gate.rest.mean()] for gate in gates if gate is not None]
-        return torch.tensor(means).view(-1, 3)
+        means = [
+            torch.stack([gate.start.mean(), gate.end.mean(), gate.rest.mean()]) for gate in gates if gate is not None
+        ]
+        return torch.stack(means) if means else noise.new_zeros(0, 3)
 
     def _key_frames(self, conditions: Conditions) -> Tensor:
         """[2, B, c, H, W]: the start frames, the end frames."""

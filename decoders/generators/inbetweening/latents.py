@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class LatentGenerator(nn.Module):
         if blocks % stages:
             raise ConfigError(f"blocks (={blocks}) must be a multiple of {stages}, the stages for {frames} frames")
         steps = [4 << stage for stage in range(stages) for _ in range(blocks // stages)]
-        self.blocks = nn.ModuleList(LatentBlock(noise, width, t, gated) for t in steps)
+        self.blocks = cast(Sequence[LatentBlock], nn.ModuleList(LatentBlock(noise, width, t, gated) for t in steps))
 
     def forward(self, start: Tensor, end: Tensor, noise: Tensor) -> Tensor:
         """start and end [B, C, h, w], noise [B, D] -> [B, C, T, h, w]"""
