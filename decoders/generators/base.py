@@ -26,6 +26,7 @@ GENERATORS: Registry[VideoGenerator] = Registry(
     "generator",
     {
         "dvd-gan": "tokenreel.decoders.generators.dvd_gan.generator:DVDGAN",
+        "inbetweening": "tokenreel.decoders.generators.inbetweening.generator:Inbetweening",
     },
     base="tokenreel.decoders.generators.base:VideoGenerator",
 )

@@ -1,10 +1,12 @@
-"""Losses of adversarial training: logistic and hinge losses, the R1 penalty and the adaptive weight.
+"""Losses of adversarial training: logistic and hinge losses, gradient penalties and the adaptive weight.
 
 A discriminator scores true samples higher, as in the public code of CCVS. The paper prints its equations 5 and 6 for a
 score that is lower for true samples: here D is their -D.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -35,24 +37,31 @@ def hinge_adversarial_loss(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """Mean over samples of ||d score / d sample||^2 at true samples (Mescheder et al. 2018, section 4.1).
+def gradient_penalty(
+    discriminator: nn.Module, inputs: Tensor, weights: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Mean over samples [N, ...] of weight ||d score / d sample||^2, the sum over all of a sample. `weights` makes the
+    weights [N] of the scores [N]; the penalty's gradient is theirs too (as in the published code of Roth et al. 2017).
+    None: all are 1.
 
     In fp32 whatever the autocast precision: its gradient is a second derivative.
     """
-    with torch.autocast(real.device.type, enabled=False):
-        real = real.detach().float().requires_grad_()
-        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
-        return gradient.square().flatten(1).sum(1).mean()
+    with torch.autocast(inputs.device.type, enabled=False):
+        inputs = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32)).requires_grad_()
+        scores = discriminator(inputs)
+        (gradient,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
+        norms = gradient.square().flatten(1).sum(1)
+        return (norms if weights is None else weights(scores) * norms).mean()
 
 
 def lazy_r1(discriminator: nn.Module, real: Tensor, weight: float, interval: int) -> Tensor:
-    """weight / 2 * R1 * interval, to be added once every `interval` steps (lazy regularization).
+    """weight / 2 * R1 * interval, to be added once every `interval` steps (lazy regularization). R1 is the gradient
+    penalty at true samples (Mescheder et al. 2018, section 4.1).
 
     StyleGAN2 (section 4.1) also reduces Adam's rate and moments, because its penalty is an additional step. Here it is
     added to the loss of a regular step, so nothing is reduced.
     """
-    return weight / 2 * interval * r1_penalty(discriminator, real)
+    return weight / 2 * interval * gradient_penalty(discriminator, real)
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, cap: float) -> Tensor:

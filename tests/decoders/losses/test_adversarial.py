@@ -12,10 +12,10 @@ from tokenreel.decoders.losses.adversarial import (
     adaptive_weight,
     adversarial_loss,
     discriminator_loss,
+    gradient_penalty,
     hinge_adversarial_loss,
     hinge_discriminator_loss,
     lazy_r1,
-    r1_penalty,
 )
 from tokenreel.decoders.losses.discriminators import DiscriminatorConfig, ImageDiscriminator
 
@@ -60,7 +60,7 @@ class Linear(nn.Module):
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
     discriminator, real = Linear(torch.arange(42.0).view(3, 2, 7)), torch.randn(5, 3, 2, 7)
-    penalty = r1_penalty(discriminator, real)
+    penalty = gradient_penalty(discriminator, real)
     assert penalty.item() == pytest.approx(sum(i * i for i in range(42)))
     penalty.backward()
     assert discriminator.weight.grad is not None
@@ -76,7 +76,7 @@ def test_r1_is_the_mean_over_samples_and_in_fp32_under_autocast() -> None:
 
     real = torch.randn(5, 3, 2, 7)
     with torch.autocast("cpu", torch.bfloat16):
-        penalty = r1_penalty(Squares(), real)
+        penalty = gradient_penalty(Squares(), real)
     assert penalty.item() == pytest.approx((2 * real).square().sum().item() / 5, rel=1e-5)
 
 

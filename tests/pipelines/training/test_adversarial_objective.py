@@ -19,7 +19,7 @@ from torch import Tensor
 from toy_adversarial import CLIPS, FRAMES, HEIGHT, SECTION, WIDTH, ToyAdversarial, toy_objective, train_toy
 
 from tokenreel.config import to_mapping
-from tokenreel.decoders.losses.adversarial import adversarial_loss, r1_penalty
+from tokenreel.decoders.losses.adversarial import adversarial_loss, gradient_penalty
 from tokenreel.decoders.losses.perceptual import TABLETOP, PerceptualNetwork, perceptual_loss
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.commands import train_tokenizer
@@ -120,7 +120,7 @@ def test_the_gradient_penalty_is_multiplied_by_its_interval() -> None:
         losses = losses_of(objective, batch, "discriminators")
         if "temporal_discriminator/r1" in losses:
             penalised.append(step)
-            expected = 6 / 2 * 3 * r1_penalty(objective.networks["temporal_discriminator"], batch.video)
+            expected = 6 / 2 * 3 * gradient_penalty(objective.networks["temporal_discriminator"], batch.video)
             torch.testing.assert_close(losses["temporal_discriminator/r1"], expected)
     assert penalised == [4, 7, 10]
 
