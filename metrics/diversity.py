@@ -10,7 +10,7 @@ import numpy as np
 def pixel_diversity(samples: np.ndarray) -> np.ndarray:
     """uint8 [N, S, T, H, W, 3] -> float64 [N]: mean absolute difference of a channel, of 255, over pairs of samples.
 
-    CCVS's DIV (arXiv 2107.04619, section 4) with a distance of pixels. Raises ValueError for fewer than two samples.
+    CCVS's DIV (arXiv 2107.08037, section 4). Raises ValueError for fewer than two samples.
     """
     pixels = samples.astype(np.int16)
     distances = [np.abs(pixels[:, a] - pixels[:, b]).mean((1, 2, 3, 4)) for a, b in _pairs(samples.shape[1])]

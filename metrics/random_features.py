@@ -1,9 +1,8 @@
 """Features of clips from convolutional networks with fixed random weights, for distances between sets of clips.
 
 Weights are normal numbers of the counter-based generator, so they are the same on every machine, and nothing has to be
-downloaded. Random features rank generated pictures much as those of trained networks do, also where the pictures are
-unlike those of ImageNet (Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models",
-arXiv 2002.09797, section 4.2, with 64 features of a random VGG-16).
+downloaded. Embeddings by random networks were found to judge generated pictures sensibly, the more so where these are
+unlike the pictures of ImageNet (Naeem et al. 2020, arXiv 2002.09797).
 
 Both networks: pixels in [-1, 1], averaged down (or repeated up) to SIZE x SIZE; three convolutions of edge 3 with zero
 padding, of 16, 32 and 64 channels, without bias, each followed by ReLU; average pooling over 2 along every axis after
