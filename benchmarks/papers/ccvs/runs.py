@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tokenreel.benchmarks.papers.ccvs import measures, unquantized
-from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Scores, Setup, Sizes
+from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Setup, Sizes
+from tokenreel.benchmarks.papers.grid import Scores
 from tokenreel.config import from_mapping
 from tokenreel.data.pixels import to_model
 from tokenreel.pipelines.commands import fit_controls, tokenize_dataset, train_prior, train_tokenizer

@@ -24,8 +24,9 @@ from pathlib import Path
 from matplotlib import pyplot
 
 from tokenreel.benchmarks.papers.ccvs import measures
-from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Scores, Setup, Sizes, finish
+from tokenreel.benchmarks.papers.ccvs.grid import PIXELS, Run, Setup, Sizes
 from tokenreel.benchmarks.papers.ccvs.runs import PRESET, GPTRun, Regressed, Sampled, Speed, Tokenizer
+from tokenreel.benchmarks.papers.grid import Scores, finish
 from tokenreel.benchmarks.papers.lvt.tables import header, row
 from tokenreel.pipelines.common.settings import resolve
 
@@ -89,9 +90,7 @@ class Results:
     preset: Preset
 
     def of(self, run: Run) -> Scores:
-        scores = self.setup.scores(run)
-        assert scores is not None, f"{run} is not finished"
-        return scores
+        return self.setup.finished(run)
 
 
 def main() -> None:
