@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenreel.data.pixels import to_frames, to_model
 from tokenreel.data.video.writer import VideoWriter
+from tokenreel.decoders.generators.base import VideoGenerator
 from tokenreel.errors import ConfigError
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -20,9 +21,9 @@ FRAMES_AT_ONCE = 64  # decoded at a time by a framewise tokenizer, all clips tog
 DEFAULT_FRAME_RATE = 10.0  # frames per second, where the data set kept the rates of its sources
 
 
-def frame_rate_of(tokenizer: VideoTokenizer) -> float:
+def frame_rate_of(model: VideoTokenizer | VideoGenerator) -> float:
     """Frames per second at which its videos are shown."""
-    return tokenizer.spec.framing.frame_rate or DEFAULT_FRAME_RATE
+    return model.spec.framing.frame_rate or DEFAULT_FRAME_RATE
 
 
 @torch.inference_mode()

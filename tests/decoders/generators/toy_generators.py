@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,15 +38,21 @@ class ToyAdversary(Adversary):
     def discriminator_losses(
         self, real: Tensor, fake: Tensor, conditions: Conditions, random: SampleRandom
     ) -> dict[str, Tensor]:
-        return {"logistic": discriminator_loss(self.score(real), self.score(fake))}
+        return {"logistic": discriminator_loss(self._scores(real, random), self._scores(fake, random))}
 
     def generator_losses(self, fake: Tensor, conditions: Conditions, random: SampleRandom) -> dict[str, Tensor]:
-        return {"adversarial": adversarial_loss(self.score(fake))}
+        return {"adversarial": adversarial_loss(self._scores(fake, random))}
+
+    def _scores(self, video: Tensor, random: SampleRandom) -> Tensor:
+        """Of the video with frames weighted at random."""
+        scores: Tensor = self.score(video * random.rand(1, video.shape[2], 1, 1))
+        return scores
 
 
 @dataclass(frozen=True)
 class ToyGeneratorConfig:
     type: str = "toy"
+    class_conditional: bool = False
     noise: int = 7
     given_frames: int = 0
     end_frame: bool = False
@@ -73,7 +80,7 @@ class ToyGenerator(VideoGenerator):
         )
         super().__init__(config, spec)
         inputs = config.noise + config.given_frames + config.end_frame + len(classes)
-        self.hidden = nn.Linear(inputs, WIDTH)
+        self.hidden = nn.Linear(inputs, WIDTH, bias=False)  # a norm follows
         self.norm = BatchNorm(WIDTH)
         shape = (spec.channels, spec.generated_frames, framing.height, framing.width)
         self.pixels = nn.Sequential(nn.Linear(WIDTH, torch.Size(shape).numel()), nn.Unflatten(1, shape), nn.Tanh())
@@ -98,3 +105,9 @@ class ToyGenerator(VideoGenerator):
         if conditions.end is not None:
             frames.append(self.own_channels(conditions.end)[:, :, None])
         return torch.cat(frames, 2)
+
+    def set_statistics(self, batches: Iterable[tuple[Tensor, Conditions]]) -> None:
+        self.norm.train()
+        for number, (noise, conditions) in enumerate(batches, 1):
+            self.norm.momentum = 1 / number  # the mean over batches
+            self(noise, conditions)
