@@ -19,9 +19,9 @@ from tokenreel.config import TYPE_KEY, load_preset, load_yaml, merge, parse_yaml
 from tokenreel.errors import ConfigError, nearest_name, shown
 from tokenreel.pipelines.common.folders import RUN_FILE
 
-SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "training")
+SECTIONS = ("data", "tokenizer", "controls", "tokens", "prior", "generator", "discriminators", "training")
 COUNTED = "parameters"  # what `presets show` adds to the sections
-MODEL_SECTIONS = ("tokenizer", "prior")  # kinds of saved models whose configuration is a section
+MODEL_SECTIONS = ("tokenizer", "prior", "generator")  # kinds of saved models whose configuration is a section
 STAGES = ("tokenizer", "prior", "generator")  # parts that `training:` may have
 
 
@@ -73,7 +73,7 @@ def load_sections(path: Path) -> dict[str, Any]:
     elif isinstance(config, Mapping) and document.get("kind") in MODEL_SECTIONS:
         spec = document.get("spec") or {}
         clips = {name: spec[name] for name in ("framing", "frames") if name in spec}
-        others = {"data": clips} if document["kind"] == "tokenizer" else {"tokens": spec}
+        others = {"tokens": spec} if document["kind"] == "prior" else {"data": clips}
         document = {document["kind"]: dict(config), **others}
     return {name: section for name, section in document.items() if name != COUNTED}
 
