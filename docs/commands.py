@@ -72,10 +72,11 @@ A shell completes commands, flags, files and the names of presets after one line
 
 ### Settings
 
-A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior` and
-`training`. `training.tokenizer` and `training.prior` hold what applies to one stage only; where a system has one prior
-per level, `prior` and `training.prior` have one part per level. A preset may name another one as its `base` and contain
-only what differs. Settings come from five sources; later ones win:
+A preset is a YAML file with the sections that its system needs: `data`, `tokenizer`, `controls`, `tokens`, `prior`,
+`generator`, `discriminators` and `training`. `training.tokenizer`, `training.prior` and `training.generator` hold what
+applies to one stage only; where a system has one prior per level, `prior` and `training.prior` have one part per level.
+A preset may name another one as its `base` and contain only what differs. Settings come from five sources; later ones
+win:
 
 1. the defaults of the configuration classes
 2. `--preset NAME`
@@ -156,8 +157,9 @@ TEXTS = {
     ),
     "sample": Text(
         "sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
-        "See [sampling](guides.md#sampling), [several levels](guides.md#several-levels) and "
-        "[controls](guides.md#controls).",
+        "`--prior` writes a token file, `--generator` a folder of videos with `samples.json`. See "
+        "[sampling](guides.md#sampling), [several levels](guides.md#several-levels), [controls](guides.md#controls) "
+        "and [generators](generators.md#sample).",
     ),
     "decode": Text(
         "decode --tokens samples.zarr --tokenizer runs/tokenizer --out sampled",
@@ -166,8 +168,9 @@ TEXTS = {
     ),
     "generate": Text(
         "generate --prior runs/prior --tokenizer runs/tokenizer --video start.mp4 --given-frames 1 --out continued",
-        "Encodes the given frames, samples and decodes in one command, without a cache. See "
-        "[controls](guides.md#controls).",
+        "With `--prior` and `--tokenizer` it encodes the given frames, samples and decodes in one command, without a "
+        "cache. With `--generator` it also writes a contact sheet. See [controls](guides.md#controls) and "
+        "[generators](generators.md#generate).",
     ),
     "reconstruct": Text(
         "reconstruct --tokenizer runs/tokenizer --data videos/ --out reconstructed",

@@ -24,6 +24,8 @@ SYSTEMS = {  # the first part of a preset's name
     "lvt": "LVT: frame VQ-VAE, subscale transformer",
     "ccvs": "CCVS: context autoencoder, GPT with controls",
     "video-vqvae": "Video VQ-VAE: two levels, PixelCNN priors",
+    "dvdgan": "DVD-GAN: pixels at once, from noise and a class or first frames",
+    "inbetween": "Inbetweening: pixels at once, between a start and an end frame",
 }
 TOP = """# Presets
 
@@ -70,10 +72,10 @@ float32), before activations.
 
 def page() -> str:
     shown = {name: _shown(name) for name in preset_names()}
-    parts = [TOP, *_table(shown), ""]
+    parts = [TOP, *_table(shown), "", *_generators(shown)]
     for system, title in SYSTEMS.items():
-        parts += [f"## {title}\n"]
-        parts += [line for name in shown if name.startswith(f"{system}-") for line in _section(name, shown[name])]
+        lines = [line for name in shown if name.startswith(f"{system}-") for line in _section(name, shown[name])]
+        parts += [f"## {title}\n", *lines] if lines else []
     return "\n".join(parts)
 
 
@@ -92,15 +94,38 @@ def _table(shown: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "| preset | clip | tokens | bits | tokenizer | prior | state |"
     yield "|---|---|---|---|---|---|---|"
     for name, preset in shown.items():
-        cells = [f"[`{name}`](#{name})", *_clip(preset["tokens"]), *_parameters(preset["parameters"])]
-        yield f"| {' | '.join(cells)} |"
+        if "generator" not in preset:
+            cells = [f"[`{name}`](#{name})", *_tokens(preset["tokens"]), *_parameters(preset["parameters"])]
+            yield f"| {' | '.join(cells)} |"
 
 
-def _clip(tokens: dict[str, Any]) -> tuple[str, str, str]:
-    framing, levels = tokens["framing"], [s for s in tokens["streams"] if s["role"] == "level"]
+def _generators(shown: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The table of presets that make pixels at once."""
+    rows = [_generator(name, preset) for name, preset in shown.items() if "generator" in preset]
+    if rows:
+        yield "Those without tokens; *state* is of the generator and its discriminators:\n"
+        yield "| preset | clip | generator | discriminators | state |"
+        yield "|---|---|---|---|---|"
+        yield from (f"| {' | '.join(cells)} |" for cells in rows)
+        yield ""
+
+
+def _generator(name: str, preset: dict[str, Any]) -> list[str]:
+    counts = dict(preset["parameters"])
+    state = _bytes(BYTES_PER_PARAMETER * sum(counts.values()))
+    generator, discriminators = counts.pop("generator"), " + ".join(map(_millions, counts.values()))
+    return [f"[`{name}`](#{name})", _clip(preset["data"]), _millions(generator), discriminators, state]
+
+
+def _clip(section: dict[str, Any]) -> str:
+    return f"{section['frames']} x {section['framing']['height']} x {section['framing']['width']}"
+
+
+def _tokens(tokens: dict[str, Any]) -> tuple[str, str, str]:
+    levels = [s for s in tokens["streams"] if s["role"] == "level"]
     counts = [math.prod(level["grid"]) * level["codebooks"] for level in levels]
     bits = sum(count * math.log2(level["codebook_size"]) for count, level in zip(counts, levels, strict=True))
-    return f"{tokens['frames']} x {framing['height']} x {framing['width']}", f"{sum(counts):,}", f"{bits:,.0f}"
+    return _clip(tokens), f"{sum(counts):,}", f"{bits:,.0f}"
 
 
 def _parameters(parameters: dict[str, int]) -> tuple[str, str, str]:
@@ -113,9 +138,13 @@ def _section(name: str, preset: dict[str, Any]) -> Iterator[str]:
     """The preset's description, and its levels and training in a line each."""
     yield f"### {name}\n"
     yield f"{_description(name)}\n"
-    levels = [level for level in preset["tokens"]["streams"] if level["role"] == "level"]
-    yield "- tokens: " + "; ".join(map(_level, levels)) + f"; {preset['tokens']['time']}"
+    if "tokens" in preset:
+        levels = [level for level in preset["tokens"]["streams"] if level["role"] == "level"]
+        yield "- tokens: " + "; ".join(map(_level, levels)) + f"; {preset['tokens']['time']}"
     for network, count in preset["parameters"].items():
+        if network.startswith("discriminators."):  # trained with the generator
+            yield f"- {network.replace('.', ', ')}: {count:,} parameters"
+            continue
         config, training = _part(preset, network), _part(preset["training"], network)
         yield (
             f"- `{config['type']}`: {count:,} parameters; {training['steps']:,} steps, "

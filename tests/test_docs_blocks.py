@@ -22,10 +22,13 @@ import pytest
 import torch
 from PIL import Image
 from small_project import SIZE, make_project
+from tests.decoders.generators.toy_generators import ToyGenerator
 
 import tokenreel
-from tokenreel import PRIORS, TOKENIZERS
+from tokenreel import GENERATORS, PRIORS, TOKENIZERS
+from tokenreel.data.spec import Framing
 from tokenreel.data.video.probe import REASONS
+from tokenreel.decoders.generators.base import build_generator
 from tokenreel.pipelines.requests.fields import fields_of
 from tokenreel.pipelines.run import COMMANDS
 from tokenreel.tokenizers.quantizers.base import QUANTIZERS
@@ -64,6 +67,18 @@ def test_python_in_a_page_runs(page: str, project: Path, tmp_path: Path, monkeyp
             exec(compile("\n" * line + text, page, "exec"), names)
         else:
             _run_session(text, names, f"{page}, block {number}", line)
+
+
+def test_python_in_the_page_on_generators_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a toy of one of the page's classes."""
+    monkeypatch.setitem(GENERATORS._members, "toy", ToyGenerator)
+    toy = build_generator({"type": "toy"}, 5, Framing(6, 11), ("circle", "sweep"))
+    toy.save_pretrained(tmp_path / "runs/classes")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "generators.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["videos"].shape == (4, 5, 6, 11, 3)
 
 
 def test_python_in_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +126,7 @@ def test_messages_that_the_troubleshooting_quotes_exist() -> None:
     assert set(REASONS) <= set(re.findall(r"`([\w-]+)`", page.split("Reasons in quarantine")[1].split("##")[0]))
 
 
-@pytest.mark.parametrize("page", ["concepts.md", "extend.md", "python.md", "troubleshooting.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "extend.md", "generators.md", "python.md", "troubleshooting.md"])
 def test_options_and_names_in_a_page_exist(page: str) -> None:
     """Options, and names with an underscore, in inline code; names may be defined in blocks of the page or in tests."""
     text = (DOCS / page).read_text()
@@ -145,7 +160,7 @@ def test_the_page_on_python_has_each_request_and_its_fields() -> None:
     fields = [field for command in COMMANDS for field in fields_of(command.request) if not field.option.positional]
     flags = {field.name: field.option.flag for field in fields}
     other = {name: flag for name, flag in flags.items() if flag != f"--{name.replace('_', '-')}"}
-    assert other == {"class_name": "--class", "assignments": "--set"}
+    assert other == {"class_name": "--class", "classes": "--class", "assignments": "--set"}
 
 
 def _sources() -> list[str]:

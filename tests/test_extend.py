@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenreel import PRIORS, TOKENIZERS
+from tokenreel import GENERATORS, PRIORS, TOKENIZERS
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.sources.open import SOURCES
 from tokenreel.pipelines.cli.program import run_command
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        for registry in (QUANTIZERS, TOKENIZERS, PRIORS):
+        for registry in (QUANTIZERS, TOKENIZERS, PRIORS, GENERATORS):
             patch.setattr(registry, "_members", dict(registry._members))
         patch.setattr(SOURCES, "_added", list(SOURCES._added))
         yield folder
@@ -66,7 +66,7 @@ def test_a_test_of_the_page_passes(name: str, tmp_path: Path) -> None:
 
 
 def test_each_kind_has_its_test() -> None:
-    names = [f"test_{name}" for name in ("bsq", "causal", "gru", "path_list")]
+    names = [f"test_{name}" for name in ("bsq", "causal", "gru", "deconv", "path_list")]
     assert names == TESTS
 
 

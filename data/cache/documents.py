@@ -19,6 +19,10 @@ PLAN = "plan.json"
 SOURCES = "sources.jsonl"  # one line for each video (or sample), as Zarr has no standard for strings
 ORIGIN = "origin.json"  # locations of data and tokenizer, used by repair, and the inventory; not hashed
 ATTRIBUTES = "tokenreel"
+_OTHER_CONTENT = {  # by a file of the folder
+    "samples.json": "holds a generator's samples, which are videos already, without tokens",
+    "config.json": "is a saved model and not a token cache",
+}
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,21 @@ def read_header(root: Path) -> tuple[CacheHeader, str | None]:
     """As `load_root`, whatever else the root's metadata contain."""
     path = root / ROOT
     if file_size(path) is None:
-        found = f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
-        raise CacheError(f"{root} {found}; give the folder that tokenize-dataset or sample wrote")
+        raise CacheError(f"{root} {_other_content(root)}; give the folder that tokenize-dataset or sample wrote")
     document = read_json(path)
     try:
         attributes = document["attributes"][ATTRIBUTES]
         return CacheHeader.from_json(attributes["header"]), attributes["cache_id"]
     except (ConfigError, KeyError, TypeError) as error:
         raise CacheError(f"{path} does not describe a readable token cache: {error}") from error
+
+
+def _other_content(root: Path) -> str:
+    """What is in a folder that holds no cache."""
+    for name, content in _OTHER_CONTENT.items():
+        if (root / name).is_file():
+            return content
+    return f"is not a token cache: {ROOT} is missing" if root.exists() else "does not exist"
 
 
 def root_json(header: CacheHeader, cache_id: str | None) -> dict[str, Any]:

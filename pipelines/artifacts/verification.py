@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenreel.hub import read_document
+from tokenreel.decoders.generators.base import VideoGenerator
+from tokenreel.hub import CONFIG_FILE, WEIGHTS_FILE, PretrainedModel, read_document
 from tokenreel.pipelines.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 from tokenreel.tokenizers.controls.controls import Controls
+from tokenreel.weights import WeightsFile
 
-_CLASSES: dict[str, type[VideoTokenizer] | type[Prior] | type[Controls]] = {
+_CLASSES: dict[str, type[PretrainedModel]] = {
     "tokenizer": VideoTokenizer,
     "prior": Prior,
     "controls": Controls,
+    "generator": VideoGenerator,
 }
 
 
@@ -38,3 +41,12 @@ def verify_model(path: Path) -> dict[str, Any]:
     kind = read_document(path)["kind"]
     model = _CLASSES[kind].from_pretrained(path)
     return {"path": str(path), "intact": True, "kind": kind, "weights_fingerprint": model.weights_fingerprint}
+
+
+def count_parameters(path: Path) -> int:
+    """Of a saved model; its weights are not read. Raises HubError or ConfigError if its files do not fit together."""
+    document = read_document(path)
+    model = _CLASSES[document["kind"]]
+    weights = WeightsFile(path / WEIGHTS_FILE, path / CONFIG_FILE)
+    network = weights.require_fit(lambda: model.from_document(document), model.half_precision)
+    return sum(parameter.numel() for parameter in network.parameters())

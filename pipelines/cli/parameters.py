@@ -34,7 +34,7 @@ def _parameter(field: RequestField) -> click.Parameter:
         return click.Argument([field.name], type=kind, required=field.required, shell_complete=_completion(field))
     if field.type is bool:
         return click.Option([option.flag, field.name], is_flag=True, help=option.help)
-    several = (field.is_tuple and not option.separated) or field.is_mapping
+    several = (field.is_tuple and not option.separated and field.length is None) or field.is_mapping
     default = {} if field.required or several else {"default": field.default}  # click takes a None for a value
     return click.Option(
         [option.flag, field.name],
@@ -43,6 +43,7 @@ def _parameter(field: RequestField) -> click.Parameter:
         show_default=not several and field.default is not None,
         **default,
         multiple=several,
+        nargs=field.length or 1,
         callback=_callback(field),
         metavar=None if field.choices else metavar_of(field),  # click lists the choices
         help=option.help,
@@ -60,6 +61,8 @@ def _completion(field: RequestField) -> Callable[[click.Context, click.Parameter
 
 def metavar_of(field: RequestField) -> str:
     """What stands for the value in `--help` and in docs/commands.md."""
+    if field.length is not None and field.option.metavar is None:
+        return " ".join([METAVARS.get(field.element, "NAME")] * field.length)
     kind = field.element if field.is_tuple else field.type
     return field.option.metavar or METAVARS.get(kind) or field.option.flag.strip("-").upper()
 

@@ -1,4 +1,7 @@
-"""`tokenreel generate`: pixels in, video out. Encodes a video's first frames, samples what follows, decodes it."""
+"""`tokenreel generate`: pixels in, video out, by priors or by a generator.
+
+With priors a video's first frames are encoded, what follows is sampled, and decoded.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,18 @@ from tokenreel.pipelines.generation.config import generation_config
 from tokenreel.pipelines.generation.control_inputs import encode_control_inputs
 from tokenreel.pipelines.generation.given_frames import TrueFrames, encode_true_frames, end_frame, first_frames
 from tokenreel.pipelines.generation.given_tokens import given_tokens, require_controls
+from tokenreel.pipelines.generators.generate import generate_videos
 from tokenreel.pipelines.requests.generation import GenerateRequest
 from tokenreel.priors.base import Prior
 from tokenreel.tokenizers.base import VideoTokenizer
 
 
 def run(request: GenerateRequest) -> dict[str, Any]:
+    """Writes videos into `out`, by a generator as `generate_videos` says, else by priors."""
+    return generate_by_priors(request) if request.generator is None else generate_videos(request)
+
+
+def generate_by_priors(request: GenerateRequest) -> dict[str, Any]:
     """Writes `num` videos into `out`. Where the tokenizer decodes with context, the given frames and the end frame are
     true frames and serve as context; else the given frames are decoded like the others.
 
@@ -44,12 +53,13 @@ def run(request: GenerateRequest) -> dict[str, Any]:
     frames = config.frames or priors[0].spec.frames
     require_given_frames(priors[0].spec, request.given_frames)
     require_controls(priors, [END] if request.end else [])
-    first = first_frames(tokenizer, request.video, request.given_frames)
+    first = first_frames(tokenizer.spec.framing, request.video, request.given_frames)
     controls = _encode_controls(request, priors, tokenizer, frames, first.frame_rate)
     sampled = sampled_controls(priors)
     names = [*(name for name in controls if name not in sampled), *([END] if request.end else [])]
     check_generation(priors, config, names)
-    true_frames = TrueFrames(first.frames, end_frame(tokenizer, request.end, frames))
+    end_of_file = None if request.end is None else end_frame(tokenizer.spec.framing, request.end, frames).frames
+    true_frames = TrueFrames(first.frames, end_of_file)
     given, end = true_frames.for_decoding(tokenizer, request.context)
     require_context(tokenizer, frames, request.context, 0 if given is None else len(given), end is not None)
     fresh_folder(request.out)
@@ -69,6 +79,7 @@ def _load(request: GenerateRequest) -> tuple[list[Prior], VideoTokenizer]:
     """Raises CacheError where a prior was trained on tokens of another tokenizer."""
     device = choose_device(request.device)
     priors = load_priors(request.prior, device)
+    assert request.tokenizer is not None
     tokenizer = VideoTokenizer.from_pretrained(request.tokenizer).freeze().to(device)
     fingerprints = {f"the prior of {', '.join(prior.predicts)}": prior.code_fingerprint for prior in priors}
     require_one_tokenizer({f"--tokenizer {request.tokenizer}": tokenizer.code_fingerprint, **fingerprints})

@@ -1,4 +1,6 @@
-"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of tokens. Needs no torch.
+"""`tokenreel inspect`: what a cache, token file, run or saved model holds, and pictures of tokens.
+
+Needs torch for saved models only.
 
 Quick for a cache of any size: it reads metadata, small columns and a few thousand rows of tokens at most.
 """
@@ -122,6 +124,9 @@ def _describe(path: Path, kind: ArtifactKind) -> dict[str, Any]:
         described = {"run": read_json(path / RUN_FILE), "checkpoints": checkpoints, **_last_metrics(path)}
     if (path / "config.json").is_file():
         described["model"] = read_json(path / "config.json")
+        from tokenreel.pipelines.artifacts.verification import count_parameters  # imports torch
+
+        described["parameters"] = count_parameters(path)
     return described
 
 

@@ -14,16 +14,20 @@ from torch import nn
 from tokenreel.config import from_mapping, load_preset, preset_names, to_mapping
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import TokenSpec
+from tokenreel.data.tabletop.scene import CLASSES
+from tokenreel.decoders.generators.base import GENERATORS, build_generator
 from tokenreel.pipelines.common.commented_yaml import yaml_lines
 from tokenreel.pipelines.common.preset_tokens import preset_spec
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
+from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
-from tokenreel.priors.base import PRIORS, Prior, build_prior, levels_of, part_of_level
-from tokenreel.tokenizers.base import TOKENIZERS, VideoTokenizer, build_tokenizer
+from tokenreel.priors.base import PRIORS, build_prior, levels_of, part_of_level
+from tokenreel.tokenizers.base import TOKENIZERS, build_tokenizer
 from tokenreel.tokenizers.controls.base import CONTROL_ENCODERS
 
+CLASS_COUNTS = {"kinetics": 600, "ucf101": 101, "tabletop": len(CLASSES)}
 Sections = dict[str, Any]  # configurations, and mappings of names to them
 
 
@@ -39,8 +43,8 @@ def _list() -> dict[str, Any]:
     return {
         name: {
             "about": " ".join(description(name).split()),
-            "sections": list(preset := load_preset(name)),
-            "parameters": _count_parameters(preset),
+            "sections": list(load_preset(name)),
+            "parameters": _count_parameters(name),
         }
         for name in preset_names()
     }
@@ -60,7 +64,7 @@ def _show(name: str) -> dict[str, Any]:
     preset = load_preset(name)
     spec = preset_spec(preset)
     shown = {section: _plain(part) for section, part in resolved_sections(name).items()}
-    return {**shown, **({"tokens": spec.to_json()} if spec else {}), "parameters": _count_parameters(preset)}
+    return {**shown, **({"tokens": spec.to_json()} if spec else {}), "parameters": _count_parameters(name)}
 
 
 def _yaml(name: str) -> str:
@@ -91,6 +95,14 @@ def resolved_sections(name: str) -> Sections:
     if "prior" in preset:
         sections["prior"] = _of_levels(preset, lambda level: PRIORS.config(part_of_level(preset["prior"], level)))
         training["prior"] = _of_levels(preset, lambda level: _prior_training(name, level))
+    if "generator" in preset:
+        sections["generator"] = config = GENERATORS.config(preset["generator"], "generator")
+        adversary = GENERATORS.member(config.type).adversary_class
+        sections["discriminators"] = from_mapping(
+            adversary.config_class, preset.get("discriminators", {}), "discriminators"
+        )
+        section = resolve(name, None, (), {}, "generator")["training"]
+        training["generator"] = from_mapping(TrainingConfig, section, "training.generator")
     return {**sections, "training": training}
 
 
@@ -111,9 +123,9 @@ def _plain(section: Any) -> Any:
     return {name: _plain(part) for name, part in section.items()} if isinstance(section, Mapping) else section
 
 
-def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior]:
-    """The networks of a preset by section, without memory for their weights."""
-    networks: dict[str, VideoTokenizer | Prior] = {}
+def build_on_meta(name: str) -> dict[str, nn.Module]:
+    """The networks of a preset by section, without memory for their weights; each discriminator is one."""
+    preset, networks = load_preset(name), dict[str, nn.Module]()
     with torch.device("meta"):
         if "tokenizer" in preset:
             data = from_mapping(DataConfig, preset["data"], "data")
@@ -122,16 +134,30 @@ def build_on_meta(preset: Mapping[str, Any]) -> dict[str, VideoTokenizer | Prior
         if spec is not None and "prior" in preset:
             for level in levels_of(preset["prior"]):
                 networks[_name("prior", level)] = build_prior(part_of_level(preset["prior"], level), spec)
+        if "generator" in preset:
+            data = from_mapping(DataConfig, preset["data"], "data")
+            generator = build_generator(preset["generator"], data.frames, data.framing, _classes(name, preset))
+            networks["generator"] = generator
+            adversary = generator.new_adversary(preset.get("discriminators", {}))
+            networks |= {f"discriminators.{part}": network for part, network in adversary.named_children()}
     return networks
+
+
+def _classes(name: str, preset: Mapping[str, Any]) -> tuple[str, ...]:
+    """As many classes as the data in the preset's name have, for a generator that is conditioned on them."""
+    conditional = getattr(GENERATORS.config(preset["generator"], "generator"), "class_conditional", False)
+    count = next((count for data, count in CLASS_COUNTS.items() if f"-{data}-" in name), 1) if conditional else 0
+    return tuple(f"class {number}" for number in range(count))
 
 
 def _name(stage: str, level: str | None) -> str:
     return stage if level is None else f"{stage}.{level}"
 
 
-def _count_parameters(preset: Mapping[str, Any]) -> dict[str, int]:
-    """By network: `tokenizer`, `prior`, or `prior.LEVEL`."""
-    return {name: _parameters(network) for name, network in build_on_meta(preset).items()}
+def _count_parameters(name: str) -> dict[str, int]:
+    """By network: `tokenizer`, `prior` or `prior.LEVEL`, `generator`, `discriminators.PART`."""
+    counts = {part: _parameters(network) for part, network in build_on_meta(name).items()}
+    return {part: count for part, count in counts.items() if count}
 
 
 def _parameters(network: nn.Module) -> int:

@@ -10,7 +10,7 @@ from tokenreel.repositories import push_folder
 
 
 def run(request: PushRequest) -> dict[str, Any]:
-    """Publishes the tokenizer, prior, controls or cache in `path` as `repo`, on the branch `revision` (None: main).
+    """Publishes the saved model or cache in `path` as `repo`, on the branch `revision` (None: main).
 
     Raises HubError where the Hub refuses or cannot be reached; running it again continues the upload, and CacheError or
     HubError where the folder is not intact.

@@ -1,6 +1,6 @@
-"""`tokenreel sample`: priors -> a token file of samples.
+"""`tokenreel sample`: priors -> a token file of samples; or a generator -> their videos.
 
-Given frames and controls come as tokens from a cache; no pixel is read.
+For priors, given frames and controls come as tokens from a cache; no pixel is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tokenreel.pipelines.generation.cascade import cascade_spec, generate_tokens
 from tokenreel.pipelines.generation.checks import check_generation
 from tokenreel.pipelines.generation.config import generation_config
 from tokenreel.pipelines.generation.given_tokens import choose_controls, given_tokens, require_same_controls
+from tokenreel.pipelines.generators.sample import sample_videos
 from tokenreel.pipelines.requests.generation import SampleRequest
 from tokenreel.priors.base import Prior
 from tokenreel.priors.sampling.video import Samples
@@ -30,6 +31,11 @@ DERIVED = (END, END_STEP)  # streams that are made from the clips that samples c
 
 
 def run(request: SampleRequest) -> dict[str, Any]:
+    """Writes samples to `out`, of a generator as `sample_videos` says, else of priors."""
+    return sample_priors(request) if request.generator is None else sample_videos(request)
+
+
+def sample_priors(request: SampleRequest) -> dict[str, Any]:
     """Samples that continue clips of the cache, spread over the split, are written as the token file `out`.
 
     Raises CacheError where a prior was trained on tokens of another tokenizer, ConfigError for counts out of range, for
@@ -52,6 +58,7 @@ def run(request: SampleRequest) -> dict[str, Any]:
 
 def _open_cache(request: SampleRequest, priors: Sequence[Prior], controls: Sequence[str]) -> TokenCache:
     """Raises CacheError and ConfigError unless the cache holds what the priors were trained on."""
+    assert request.cache is not None
     cache = TokenCache.open(request.cache)
     fingerprints = {f"the prior of {', '.join(prior.predicts)}": prior.code_fingerprint for prior in priors}
     require_one_tokenizer({f"--cache {request.cache}": cache.code_fingerprint, **fingerprints})

@@ -14,6 +14,7 @@ from tokenreel.data.order import evenly_spaced
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan import Plan
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.decoders.generators.base import VideoGenerator
 from tokenreel.metrics.codes import CodeCounter
 from tokenreel.metrics.reconstruction import MEAN_IMAGE_CLIPS, ReconstructionScores, mean_image
 from tokenreel.pipelines.decoding.tokens_to_video import decode_tokens
@@ -31,9 +32,9 @@ class ReconstructedClip:
     given: int = 0  # first frames that were not decoded
 
 
-def data_config_of(tokenizer: VideoTokenizer) -> DataConfig:
-    """Clips as the tokenizer takes them, with the default division, so that held-out videos stay held out."""
-    return DataConfig(tokenizer.spec.framing, tokenizer.spec.frames)
+def data_config_of(model: VideoTokenizer | VideoGenerator) -> DataConfig:
+    """Clips as the model takes them, with the default division, so that held-out videos stay held out."""
+    return DataConfig(model.spec.framing, model.spec.frames)
 
 
 def mean_image_of(plan: Plan, pool: DecodePool) -> np.ndarray:

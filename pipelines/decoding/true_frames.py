@@ -16,7 +16,7 @@ import numpy as np
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.sources.base import ReadRequest
-from tokenreel.data.sources.pictures import SUFFIXES, is_animation, read_picture
+from tokenreel.data.sources.pictures import SUFFIXES, is_animation, picture_size, read_picture
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.framing import frame_into
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
@@ -87,6 +87,7 @@ def open_true_frames(request: FrameRequest, positions: Sequence[ClipPosition]) -
 class FileFrames(NamedTuple):
     frames: np.ndarray  # uint8 [n, H, W, 3]
     frame_rate: float | None  # frames per second of the video itself; None for a picture
+    size: tuple[int, int]  # height and width before framing; a video's as stored, before it is turned for display
 
 
 def frames_of_file(request: FrameRequest) -> FileFrames:
@@ -94,7 +95,7 @@ def frames_of_file(request: FrameRequest) -> FileFrames:
     if Path(request.location).is_dir():
         raise DataError(f"{request.flag} {request.location} is a folder: give one video file or picture")
     if _is_picture(request.location):
-        return FileFrames(_picture(request), None)
+        return FileFrames(_picture(request), None, picture_size(Path(request.location)))
     with DecodePool(request.location, workers=1) as pool:
         names = [entry.id for entry in pool.source.entries]
         if len(names) > 1:
@@ -102,7 +103,8 @@ def frames_of_file(request: FrameRequest) -> FileFrames:
         (name,), numbers = names, {names[0]: 0}
         probes = _probe(pool, request, [name], numbers)
         reads = _read_requests(probes, request, [ClipPosition(name, 0)], numbers)
-        return FileFrames(_read(pool, request, reads)[0], probes[name].frame_rate)
+        probe = probes[name]
+        return FileFrames(_read(pool, request, reads)[0], probe.frame_rate, (probe.height, probe.width))
 
 
 def _is_picture(location: str) -> bool:

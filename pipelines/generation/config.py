@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from tokenreel.pipelines.requests.generation import SamplingOptions
+from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
 from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
 
 
@@ -21,7 +21,7 @@ class GenerationConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-def generation_config(options: SamplingOptions) -> GenerationConfig:
+def generation_config(options: SampleRequest | GenerateRequest) -> GenerationConfig:
     stream = StreamSampling(options.temperature, options.top_k, options.top_p, options.greedy)
     sampling = SamplingConfig(
         **dataclasses.asdict(stream),

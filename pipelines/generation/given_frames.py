@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.data.pixels import to_model
-from tokenreel.data.spec import END
+from tokenreel.data.spec import END, Framing
 from tokenreel.pipelines.decoding.true_frames import FileFrames, FrameRequest, frames_of_file
 from tokenreel.tokenizers.base import VideoTokenizer
 
@@ -33,22 +33,20 @@ class TrueFrames:
         return given, end
 
 
-def first_frames(tokenizer: VideoTokenizer, video: Path | None, count: int) -> FileFrames:
-    """The first `count` frames of the file, framed and timed for the tokenizer. Their rate is None where it is not
+def first_frames(framing: Framing, video: Path | None, count: int) -> FileFrames:
+    """The first `count` frames of the file, framed and timed. Their rate is None where it is not
     known: without a resampled rate one frame, or none, has no rate.
     """
-    framing = tokenizer.spec.framing
     if video is None:
-        return FileFrames(np.empty((0, framing.height, framing.width, 3), np.uint8), framing.frame_rate)
+        size = (framing.height, framing.width)
+        return FileFrames(np.empty((0, *size, 3), np.uint8), framing.frame_rate, size)
     found = frames_of_file(FrameRequest("--video", str(video), np.arange(count), framing))
-    return FileFrames(found.frames, framing.frame_rate or (found.frame_rate if count > 1 else None))
+    return found._replace(frame_rate=framing.frame_rate or (found.frame_rate if count > 1 else None))
 
 
-def end_frame(tokenizer: VideoTokenizer, end: Path | None, frames: int) -> np.ndarray | None:
-    """uint8 [1, H, W, 3]: the picture `end`, or the last of the first `frames` frames of a video."""
-    if end is None:
-        return None
-    return frames_of_file(FrameRequest("--end", str(end), np.array([frames - 1]), tokenizer.spec.framing)).frames
+def end_frame(framing: Framing, end: Path, frames: int) -> FileFrames:
+    """One frame: the picture `end`, or the last of the first `frames` frames of a video."""
+    return frames_of_file(FrameRequest("--end", str(end), np.array([frames - 1]), framing))
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
@@ -108,6 +108,12 @@ class RequestField:
         return typing.get_origin(self.type) is tuple
 
     @property
+    def length(self) -> int | None:
+        """The number of values of a tuple that has a fixed one, as tuple[int, int]; None: any, or no tuple."""
+        elements = typing.get_args(self.type)
+        return len(elements) if self.is_tuple and Ellipsis not in elements else None
+
+    @property
     def is_mapping(self) -> bool:
         return typing.get_origin(self.type) is Mapping
 
@@ -129,13 +135,27 @@ def fields_of(cls: type[Request]) -> Iterator[RequestField]:
         yield RequestField(field.name, kind, type(None) in members, field.metadata[_KEY], required, default)
 
 
+def require_defaults(made: Request, names: Container[str], reason: str) -> None:
+    """Raises ConfigError, as `reason` says, where one of the fields `names` is not its default."""
+    for field in fields_of(type(made)):
+        value = getattr(made, field.name)
+        if field.name in names and value != field.default:
+            text = ", ".join(map(str, value)) if isinstance(value, tuple | Mapping) else value
+            raise ConfigError(f"{field.option.flag} (={text}) {reason}: omit it")
+
+
+def names_of(*groups: type[Request]) -> list[str]:
+    """The names of the fields of these groups."""
+    return [field.name for group in groups for field in fields_of(group)]
+
+
 def arguments_of(made: Request) -> list[str]:
     """The arguments with which the command line makes this request; those that are the default are omitted."""
     arguments, flags = list[str](), list[str]()
     for field in fields_of(type(made)):
         value = getattr(made, field.name)
         if field.option.positional:
-            arguments.append(str(value))
+            arguments += [] if value is None else [str(value)]
         elif value != field.default or field.required:
             flags += _flag(field, value)
     return [*arguments, *flags]
@@ -147,6 +167,8 @@ def _flag(field: RequestField, value: Any) -> list[str]:
         return [flag]
     if field.is_mapping:
         return [part for name, element in value.items() for part in (flag, f"{name}={element}")]
+    if field.length is not None:
+        return [flag, *map(str, value)]
     if field.is_tuple and not field.option.separated:
         return [part for element in value for part in (flag, str(element))]
     return [flag, (",".join(value) or "none") if field.is_tuple else str(value)]
@@ -166,20 +188,26 @@ def _checked(value: Any, field: RequestField) -> Any:
             raise ConfigError(f"{flag} {value!r} is not known; {nearest_name(str(value), field.choices)}")
         return value
     if field.is_tuple and isinstance(value, tuple | list):
+        if field.length not in (None, len(value)):
+            raise ConfigError(f"{flag} (={value!r}) must be {field.length} values")
         if field.required and not value:
             raise ConfigError(f"{flag} must be given at least once")
-        return tuple(_typed(element, field.element, flag) for element in value)
+        return tuple(_in_range(_typed(element, field.element, flag), field) for element in value)
     if field.is_mapping and isinstance(value, Mapping):
         return {str(name): _typed(element, field.element, flag) for name, element in value.items()}
     if field.is_tuple or field.is_mapping:
         raise ConfigError(f"{flag} (={value!r}) must be a {'list' if field.is_tuple else 'mapping'}")
-    typed = _typed(value, field.type, flag)
-    if field.type in (int, float):
-        field.option.check_range(typed)
+    typed = _in_range(_typed(value, field.type, flag), field)
     if flag == "--out" and typed.is_dir() and typed.samefile(Path.cwd()) and not any(typed.iterdir()):
         # what is written beside it takes its place, and relative paths would lead nowhere
         raise ConfigError(f"{flag} {value} is the folder that this command runs in: give another one")
     return typed
+
+
+def _in_range(value: Any, field: RequestField) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        field.option.check_range(value)
+    return value
 
 
 def _typed(value: Any, kind: type, flag: str) -> Any:

@@ -1,4 +1,4 @@
-"""Requests that sample from priors: sample, generate."""
+"""Requests that make new videos, sample and generate: tokens of priors, or the pixels of a generator."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.requests.fields import Request, option, request
+from tokenreel.pipelines.requests.fields import Request, names_of, option, request, require_defaults
 from tokenreel.pipelines.requests.shared import (
     CACHE,
     CONTEXT,
+    DATA,
     DEVICE,
     FORMAT,
     OUT,
@@ -27,21 +28,33 @@ PRIOR = (
     "Folder of a saved prior, or its repository on the Hub. Repeat for each prior of a cascade: one per level, and "
     "control priors.",
 )
+WITHOUT_TOKENS = "is for --prior, and a --generator makes videos without tokens"
+FOR_GENERATOR = "is for --generator"
 FRAMES = ("--frames", "Frames of each sample, the given ones included. Default: the length of the training clips.")
 
 
 @request
-class SamplingOptions(Request):
-    """How many samples, how long, and how tokens are sampled."""
+class SampleOptions(Request):
+    """How many samples, and their random numbers."""
 
-    heading: ClassVar[str] = "Sampling"
+    heading: ClassVar[str] = "Samples"
 
+    num: int = option("--num", "Number of samples.", default=16, minimum=1)
+    seed: int = option(*SEED, default=0, minimum=0)
+    batch: int = option("--batch", "Samples per batch; affects speed and memory only.", default=16, minimum=1)
+
+
+@request
+class PriorOptions(Request):
+    """Priors, and how their tokens are sampled."""
+
+    heading: ClassVar[str] = "With --prior"
+
+    prior: tuple[str, ...] = option(*PRIOR, default=())
     given_frames: int = option(
         "--given-frames", "Number of first frames that are given (0: none).", default=1, minimum=0
     )
-    num: int = option("--num", "Number of samples.", default=16, minimum=1)
     frames: int | None = option(*FRAMES, default=None, minimum=1)
-    seed: int = option(*SEED, default=0, minimum=0)
     temperature: float = option(
         "--temperature", "Divisor of the log-probabilities; below 1 favours likely tokens.", default=1.0, above=0
     )
@@ -79,12 +92,91 @@ class SamplingOptions(Request):
         default=0,
         minimum=0,
     )
-    batch: int = option("--batch", "Samples per batch; affects speed and memory only.", default=16, minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frames is not None and self.frames < self.given_frames:
             raise ConfigError(f"--frames (={self.frames}) must be at least --given-frames (={self.given_frames})")
+
+
+@request
+class CachePriorOptions(PriorOptions):
+    """Priors that continue the clips of a cache."""
+
+    cache: Path | None = option(CACHE[0], "Sealed token cache whose clips are continued.", default=None)
+    given_controls: tuple[str, ...] | None = option(
+        "--given-controls",
+        "Comma-separated controls to take from the clips ('none' for no controls). Default: all controls that are not "
+        "sampled by a control prior.",
+        default=None,
+        separated=True,
+    )
+
+
+@request
+class VideoPriorOptions(PriorOptions):
+    """Priors that continue a video."""
+
+    tokenizer: str | None = option(*TOKENIZER, default=None)
+    context: int | None = option(*CONTEXT, default=None, minimum=0)
+
+
+@request
+class GeneratorOptions(Request):
+    """A generator of pixels, in place of priors."""
+
+    heading: ClassVar[str] = "With --generator, in place of --prior"
+
+    generator: str | None = option(
+        "--generator", "Folder of a saved generator, or its repository on the Hub.", default=None
+    )
+    truncation: float = option(
+        "--truncation",
+        "Standard deviation of the noise; below 1 samples are less diverse, and the generator's statistics are "
+        "recomputed for it.",
+        default=1.0,
+        minimum=0,
+        maximum=1,
+    )
+
+
+@request
+class ClipGeneratorOptions(GeneratorOptions):
+    """A generator whose conditions are those of clips."""
+
+    data: str | None = option(
+        DATA[0],
+        "Videos whose clips give the first frames, the end frame and the class of the samples, as --data of "
+        "train-generator. Needed by generators with given frames. Default: none.",
+        default=None,
+    )
+    classes: tuple[str, ...] = option(
+        "--class",
+        "Class of the samples; repeat it for several in turn. Default: the class of the clip, or all classes in turn.",
+        default=(),
+        metavar="NAME",
+    )
+    format: FileFormat = option(*FORMAT, default="mp4")
+
+
+@request
+class VideoGeneratorOptions(GeneratorOptions):
+    """A generator whose conditions a person gives."""
+
+    between_classes: tuple[str, str] | None = option(
+        "--between-classes",
+        "Two classes: --steps videos with the same noise, from the one to the other. Default: none.",
+        default=None,
+    )
+    between_seeds: tuple[int, int] | None = option(
+        "--between-seeds",
+        "Two seeds: --steps videos of one class, from the first sample of the one to that of the other. Default: none.",
+        default=None,
+        minimum=0,
+    )
+    steps: int = option(
+        "--steps", "Number of videos of --between-classes and --between-seeds, with both ends.", default=8, minimum=2
+    )
 
 
 @request
@@ -95,7 +187,8 @@ class ControlInputs(Request):
 
     controls: str | None = option(
         "--controls",
-        "Folder or Hub repository written by fit-controls; needed by --class, --states, --sound and --control.",
+        "Folder or Hub repository written by fit-controls; with --prior needed by --class, --states, --sound and "
+        "--control.",
         default=None,
     )
     class_name: str | None = option(
@@ -119,53 +212,61 @@ class ControlInputs(Request):
 
 
 @request
-class SampleRequest(SamplingOptions):
-    """Sample tokens from a prior into a token file.
+class SampleRequest(SampleOptions, CachePriorOptions, ClipGeneratorOptions):
+    """Sample from a prior into a token file, or from a generator into videos.
 
-    The samples continue the first frames of clips of a cache.
+    Samples of a prior continue the first frames of clips of a cache. Those of a generator are made of noise and, if it
+    has conditions, of those of clips.
     """
 
-    prior: tuple[str, ...] = option(*PRIOR)
-    cache: Path = option(*CACHE)
+    out: Path = option("--out", "Token file, or folder of a generator's videos; must be new.")
     split: Split | None = option(*SPLIT, default="validation")  # None, from Python: all clips
     num_clips: int | None = option(
         "--num-clips",
-        "Number of distinct cache clips to continue (cycled). Default: one per sample.",
+        "Number of distinct clips that samples are made for (cycled). Default: one per sample.",
         default=None,
         minimum=1,
     )
-    given_controls: tuple[str, ...] | None = option(
-        "--given-controls",
-        "Comma-separated controls to take from the clips ('none' for no controls). Default: all controls that are not "
-        "sampled by a control prior.",
-        default=None,
-        separated=True,
-    )
-    out: Path = option("--out", "Token file to write; must be new.")
     device: str | None = option(*DEVICE, default=None)
     revision: str | None = option(*REVISION, default=None)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_one(self.prior, self.generator)
+        if self.generator is not None:
+            require_defaults(self, names_of(CachePriorOptions), WITHOUT_TOKENS)
+            if self.data is None:
+                require_defaults(self, ("split", "num_clips"), "is for the clips of --data, which is not given")
+            return
+        require_defaults(self, names_of(ClipGeneratorOptions), FOR_GENERATOR)
+        if self.cache is None:
+            raise ConfigError("--cache must be given with --prior: the token cache whose clips are continued")
+
 
 @request
-class GenerateRequest(ControlInputs, SamplingOptions):
+class GenerateRequest(ControlInputs, SampleOptions, VideoPriorOptions, VideoGeneratorOptions):
     """Continue a video, or generate one from scratch.
 
-    A video is continued from its first frames. Priors with controls can be conditioned on them.
+    A video is continued from its first frames, by priors or by a generator. Both may be conditioned on controls.
     """
 
-    prior: tuple[str, ...] = option(*PRIOR)
-    tokenizer: str = option(*TOKENIZER)
     video: Path | None = option(
         "--video", "Video whose first frames are given. Not used with --given-frames 0.", default=None
     )
     num: int = option("--num", "Number of samples.", default=4, minimum=1)
-    context: int | None = option(*CONTEXT, default=None, minimum=0)
     out: Path = option(*OUT)
     format: FileFormat = option(*FORMAT, default="mp4")
     device: str | None = option(*DEVICE, default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require_one(self.prior, self.generator)
+        if self.generator is not None:
+            self._require_generator_options()
+            return
+        require_defaults(self, names_of(VideoGeneratorOptions), FOR_GENERATOR)
+        if self.tokenizer is None:
+            raise ConfigError("--tokenizer must be given with --prior: the one of whose tokens the prior is")
         if self.video is None and self.given_frames:
             raise ConfigError(
                 f"--given-frames (={self.given_frames}) needs --video, whose first frames are given: give one, or "
@@ -175,3 +276,25 @@ class GenerateRequest(ControlInputs, SamplingOptions):
             raise ConfigError(
                 f"--video {self.video} is not used with --given-frames 0: omit it, or give some of its frames"
             )
+
+    def _require_generator_options(self) -> None:
+        require_defaults(self, names_of(VideoPriorOptions), WITHOUT_TOKENS)
+        require_defaults(self, ("controls", "states", "sound", "control"), WITHOUT_TOKENS)
+        if self.between_classes is None and self.between_seeds is None:
+            require_defaults(self, ("steps",), "is for --between-classes and --between-seeds")
+            return
+        if self.between_classes is not None and self.between_seeds is not None:
+            raise ConfigError("--between-classes and --between-seeds exclude each other: omit one of them")
+        if self.between_classes is not None:
+            require_defaults(self, ("num",), "is not used with --between-classes, which makes --steps videos")
+            require_defaults(self, ("class_name",), "is not used with --between-classes")
+        else:
+            require_defaults(self, ("num",), "is not used with --between-seeds, which makes --steps videos")
+            require_defaults(self, ("seed",), "is not used with --between-seeds")
+
+
+def _require_one(prior: tuple[str, ...], generator: str | None) -> None:
+    if prior and generator is not None:
+        raise ConfigError("--prior and --generator exclude each other: omit one of them")
+    if not prior and generator is None:
+        raise ConfigError("--prior must be given at least once, or a --generator in its place")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenreel.errors import ConfigError
-from tokenreel.pipelines.requests.fields import Request, argument, fields_of, option, request
+from tokenreel.pipelines.requests.fields import Request, argument, option, request, require_defaults
 from tokenreel.pipelines.requests.shared import DATA, DEVICE, DRY_RUN, LIMIT, OUT, SPLIT, STRICT, Split
 
 ExportFormat = Literal["webdataset"]
@@ -97,10 +97,8 @@ class TokenizeRequest(Request):
             raise ConfigError(
                 f"--shard-index (={self.shard_index}) must be below --num-shards (={self.num_shards}); it counts from 0"
             )
-        for field in fields_of(type(self)):
-            value = getattr(self, field.name)
-            if self.tokenizer is None and field.name in OF_VIDEOS and value != field.default:
-                raise ConfigError(f"{field.option.flag} (={value}) is for videos, which need a --tokenizer: omit it")
+        if self.tokenizer is None:
+            require_defaults(self, OF_VIDEOS, "is for videos, which need a --tokenizer")
 
 
 @request

@@ -17,10 +17,13 @@ if (_folder / "data").is_file():  # git writes a link as a file where links are 
     __path__.append(str(_folder.parents[1]))  # has what the links stand for
 
 __all__ = [
+    "GENERATORS",
     "PRIORS",
     "QUANTIZERS",
     "SOURCES",
     "TOKENIZERS",
+    "Adversary",
+    "Conditions",
     "Controls",
     "DecodeRequest",
     "DemoRequest",
@@ -28,6 +31,7 @@ __all__ = [
     "ExportRequest",
     "FitControlsRequest",
     "GenerateRequest",
+    "GeneratorSpec",
     "InspectRequest",
     "Prior",
     "PullRequest",
@@ -45,11 +49,13 @@ __all__ = [
     "TrainPriorRequest",
     "TrainTokenizerRequest",
     "VerifyRequest",
+    "VideoGenerator",
     "VideoTokenizer",
     "__version__",
     "read_video",
     "run",
     "sample",
+    "sample_noise",
     "sample_video",
     "to_frames",
     "to_model",
@@ -58,10 +64,14 @@ __all__ = [
 # Each public name twice: for type checkers, and by module for `__getattr__`.
 if TYPE_CHECKING:
     from tokenreel.data.cache.reader import TokenCache
+    from tokenreel.data.generator_spec import GeneratorSpec
     from tokenreel.data.pixels import to_frames, to_model
     from tokenreel.data.sources.open import SOURCES
     from tokenreel.data.spec import TokenSpec
     from tokenreel.data.video.reader import read_video
+    from tokenreel.decoders.generators.base import GENERATORS, Adversary, VideoGenerator
+    from tokenreel.decoders.generators.conditions import Conditions
+    from tokenreel.decoders.generators.noise import sample_noise
     from tokenreel.pipelines.requests.artifacts import InspectRequest, PullRequest, PushRequest, VerifyRequest
     from tokenreel.pipelines.requests.decoding import DecodeRequest, ReconstructRequest
     from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest
@@ -83,10 +93,13 @@ if TYPE_CHECKING:
     from tokenreel.tokenizers.quantizers.base import QUANTIZERS
 else:
     _MODULES = {
+        "GENERATORS": "tokenreel.decoders.generators.base",
         "PRIORS": "tokenreel.priors.base",
         "QUANTIZERS": "tokenreel.tokenizers.quantizers.base",
         "SOURCES": "tokenreel.data.sources.open",
         "TOKENIZERS": "tokenreel.tokenizers.base",
+        "Adversary": "tokenreel.decoders.generators.base",
+        "Conditions": "tokenreel.decoders.generators.conditions",
         "Controls": "tokenreel.tokenizers.controls.controls",
         "DecodeRequest": "tokenreel.pipelines.requests.decoding",
         "DemoRequest": "tokenreel.pipelines.requests.program",
@@ -94,6 +107,7 @@ else:
         "ExportRequest": "tokenreel.pipelines.requests.tokenizing",
         "FitControlsRequest": "tokenreel.pipelines.requests.training",
         "GenerateRequest": "tokenreel.pipelines.requests.generation",
+        "GeneratorSpec": "tokenreel.data.generator_spec",
         "InspectRequest": "tokenreel.pipelines.requests.artifacts",
         "Prior": "tokenreel.priors.base",
         "PullRequest": "tokenreel.pipelines.requests.artifacts",
@@ -111,10 +125,12 @@ else:
         "TrainPriorRequest": "tokenreel.pipelines.requests.training",
         "TrainTokenizerRequest": "tokenreel.pipelines.requests.training",
         "VerifyRequest": "tokenreel.pipelines.requests.artifacts",
+        "VideoGenerator": "tokenreel.decoders.generators.base",
         "VideoTokenizer": "tokenreel.tokenizers.base",
         "read_video": "tokenreel.data.video.reader",
         "run": "tokenreel.pipelines.run",
         "sample": "tokenreel.priors.sampling.video",
+        "sample_noise": "tokenreel.decoders.generators.noise",
         "sample_video": "tokenreel.priors.sampling.video",
         "to_frames": "tokenreel.data.pixels",
         "to_model": "tokenreel.data.pixels",

@@ -38,6 +38,13 @@ _PUBLIC_NAMES = {
     "controls": "Controls",
     "generator": "VideoGenerator",
 }
+_GIVEN_BY = {  # kind -> what takes it on the command line
+    "tokenizer": "--tokenizer",
+    "prior": "--prior of sample, generate and evaluate",
+    "controls": "--controls of tokenize-dataset and generate",
+    "generator": "--generator of sample and generate",
+}
+_WHAT_FOR = {"generator": "video generation at once, without tokens"}  # for others: in two stages
 
 
 class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel", "video-generation"]):
@@ -171,7 +178,8 @@ def read_document(folder: Path, kind: str | None = None) -> Mapping[str, Any]:
     if str(document["kind"]) not in _PUBLIC_NAMES:
         raise HubError(f"{path}: kind {shown(document['kind'])} is not one of {', '.join(_PUBLIC_NAMES)}")
     if kind not in (None, document["kind"]):
-        raise HubError(f"{folder}: expected a saved {kind}, got a saved {document['kind']}")
+        found = document["kind"]
+        raise HubError(f"{folder}: expected a saved {kind}, got a saved {found}, which is for {_GIVEN_BY[found]}")
     return document
 
 
@@ -206,7 +214,7 @@ def render_card(document: Mapping[str, Any], parameters: int) -> str:
 
 # {name} ({kind})
 
-A {kind} for video generation in two stages, saved by tokenreel.
+A {kind} for {_WHAT_FOR.get(kind, "video generation in two stages")}, saved by tokenreel.
 
 | | |
 |---|---|

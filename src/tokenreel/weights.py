@@ -63,8 +63,9 @@ class WeightsFile:
             raise self._unfit(_first_line(error)) from error
         return model
 
-    def require_fit(self, make: Callable[[], Any], half_precision: bool) -> None:
-        """Raises HubError unless the network that `make` builds takes these tensors, and ConfigError as `make` does.
+    def require_fit(self, make: Callable[[], Any], half_precision: bool) -> Any:
+        """The network that `make` builds, on the meta device. Raises HubError unless it takes these tensors, and
+        ConfigError as `make` does.
 
         It is built without memory, so that a configuration of a few bytes cannot claim a network of any size.
         """
@@ -75,9 +76,11 @@ class WeightsFile:
             raise ConfigError(f"{self._config}: {error}") from error
         except _TooLargeError as error:
             raise self._unfit(f"it describes a network of more parts than {len(self._shapes)} tensors fill") from error
-        except (RuntimeError, OverflowError, TypeError) as error:  # torch's, of sizes that no tensor can have
+        except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+            # torch's, of sizes that no tensor can have
             raise HubError(f"{self._config} describes no network that can be built: {_first_line(error)}") from error
         self._require_tensors(sketch.state_dict(keep_vars=True), half_precision)
+        return sketch
 
     def _require_tensors(self, expected: Mapping[str, Tensor], half_precision: bool) -> None:
         """Raises HubError unless names and shapes are those of `expected`; of tensors that modules share, one is

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.decoders.generators.toy_generators import ToyGenerator
 
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
+from tokenreel.decoders.generators.base import GENERATORS, VideoGenerator, build_generator
 from tokenreel.errors import ConfigError, HubError, UserError
 from tokenreel.pipelines.artifacts.verification import verify_model
 from tokenreel.priors.base import Prior, build_prior
@@ -49,16 +51,23 @@ CONTROLS = {
     "state": {"type": "state", "codebook_size": 5, "columns": ["x", "y"]},
     "class": {"type": "class", "names": ["ant", "bee"]},
 }
-MODELS = (*PRIORS, *TOKENIZERS, "controls")
+MODELS = (*PRIORS, *TOKENIZERS, "controls", "toy generator")
 HOSTILE = (None, "x", "1", [], {}, ["gpt"], {"type": ["gpt"]}, -1, 0, 10**9, 10**30, True, 0.5, float("inf"))
 
 
-def build(name: str) -> VideoTokenizer | Prior | Controls:
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GENERATORS._members, "toy", ToyGenerator)
+
+
+def build(name: str) -> VideoTokenizer | Prior | Controls | VideoGenerator:
     if name in PRIORS:
         section, spec = PRIORS[name]
         return build_prior({"type": name, **section}, spec or build("hierarchical-vqvae").spec)
     if name in TOKENIZERS:
         return build_tokenizer({"type": name, **TOKENIZERS[name]}, 8, Framing(16, 32))
+    if name == "toy generator":
+        return build_generator({"type": "toy", "given_frames": 1}, 5, Framing(6, 11), ("ant", "bee"))
     return Controls(resolved_encoders(CONTROLS))
 
 

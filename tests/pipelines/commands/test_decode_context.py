@@ -180,7 +180,7 @@ def test_an_end_frame_is_one_more_frame_of_context(folder: Folder, tmp_path: Pat
     Image.fromarray(np.kron(video_of(1)[T - 1], np.ones((2, 2, 1), np.uint8))).save(tmp_path / "end.png")
     expected = folder.expected(1, first, np.repeat(video_of(1)[None, T - 1], rows, axis=0))
     assert close(folder.decode(tmp_path / "video", **flags, end=str(tmp_path / "end.npy")), expected)
-    framed = end_frame(folder.model, tmp_path / "end.png", T)
+    framed = end_frame(folder.model.spec.framing, tmp_path / "end.png", T).frames
     assert framed is not None
     with_image = folder.decode(tmp_path / "image", **flags, end=str(tmp_path / "end.png"))
     assert close(with_image, folder.expected(1, first, np.repeat(framed, rows, axis=0)))

@@ -230,7 +230,7 @@ def test_generate_names_a_file_that_is_not_a_video(folder: Path, tmp_path: Path,
     (tmp_path / "zero.mp4").write_bytes(b"")
     tokenizer = VideoTokenizer.from_pretrained(folder / "tokenizer")
     with pytest.raises(DataError, match=f"--video {tmp_path / name} ?:? ?{problem}"):
-        first_frames(tokenizer, tmp_path / name, 1)
+        first_frames(tokenizer.spec.framing, tmp_path / name, 1)
 
 
 @pytest.mark.parametrize(("given", "frames"), [(0, None), (2, None), (2, 3), (1, 13)])

@@ -18,8 +18,16 @@ from tokenreel.errors import ConfigError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.generation.config import GenerationConfig, generation_config
 from tokenreel.pipelines.requests.decoding import DecodeRequest
-from tokenreel.pipelines.requests.fields import Request, RequestField, fields_of
-from tokenreel.pipelines.requests.generation import GenerateRequest, SampleRequest, SamplingOptions
+from tokenreel.pipelines.requests.fields import Request, RequestField, arguments_of, fields_of, names_of
+from tokenreel.pipelines.requests.generation import (
+    CachePriorOptions,
+    ClipGeneratorOptions,
+    GenerateRequest,
+    PriorOptions,
+    SampleRequest,
+    VideoGeneratorOptions,
+    VideoPriorOptions,
+)
 from tokenreel.pipelines.requests.program import DoctorRequest, TabletopRequest
 from tokenreel.pipelines.requests.shared import FileFormat, Split
 from tokenreel.pipelines.requests.tokenizing import ExportRequest, TokenizeRequest
@@ -30,7 +38,16 @@ from tokenreel.priors.sampling.logits import SamplingConfig, StreamSampling
 EMPTY = {  # options whose empty value means none
     *("--preset", "--config", "--level", "--tokenizer", "--controls", "--controls-revision"),
     *("--class", "--states", "--sound", "--end", "--video", "--context-video"),
+    *("--cache", "--generator"),
 }
+CHOICES = {  # commands whose options exclude one another: of each choice, those that it has not
+    "sample": (names_of(ClipGeneratorOptions), names_of(CachePriorOptions)),
+    "generate": (
+        names_of(VideoGeneratorOptions),
+        [*names_of(VideoPriorOptions), "controls", "states", "sound", "control", "between_seeds", "num", "class_name"],
+    ),
+}
+REQUIRED = {"sample": "generator", "generate": "generator"}  # unless another choice is made
 NAMES = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 
 
@@ -39,7 +56,7 @@ def value_of(field: RequestField, number: int) -> Any:
     if field.choices:
         return field.choices[-1]
     if field.is_tuple:
-        return (f"a{number}", f"b{number}")
+        return (number, number + 1) if field.element is int else (f"a{number}", f"b{number}")
     if field.is_mapping:
         return {"one": field.element(f"{number}"), "other": field.element(f"{number + 1}")}
     if field.type is Path:
@@ -59,6 +76,8 @@ def as_arguments(field: RequestField, value: Any) -> list[str]:
         return [flag, ",".join(value)]
     if isinstance(value, Mapping):
         return [word for name, each in value.items() for word in (flag, f"{name}={each}")]
+    if field.length is not None:
+        return [flag, *map(str, value)]
     return [word for each in (value if isinstance(value, tuple) else [value]) for word in (flag, str(each))]
 
 
@@ -72,19 +91,21 @@ def request_of(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Request
 
 @NAMES
 def test_the_command_line_and_python_make_the_same_request(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
-    """Once with the required fields only, which compares all defaults, and once with all fields."""
+    """Once with the required fields only, which compares all defaults, and once with all fields, or all of a choice."""
     fields = [field for field in fields_of(command.request) if field.name != "shard_index"]
-    for chosen in ([field for field in fields if field.required], fields):
+    required = [field for field in fields if field.required or field.name == REQUIRED.get(command.name)]
+    choices = [[field for field in fields if field.name not in left] for left in CHOICES.get(command.name, ((),))]
+    for chosen in (required, *choices):
         values = {field.name: value_of(field, number) for number, field in enumerate(chosen, start=3)}
-        if command.name == "generate" and "video" not in values:
-            values["given_frames"] = 0
         if "frames" in values and "given_frames" in values:
             values["frames"] = 99
         if command.name == "inspect":  # of a path or of a data set
             values = {"data": "a", "strict": True} if values else {"path": Path("a")}
         given = [field for field in fields if field.name in values]
         arguments = [word for field in given for word in as_arguments(field, values[field.name])]
-        assert request_of(monkeypatch, [*command.name.split(), *arguments]) == command.request(**values)
+        made = command.request(**values)
+        assert request_of(monkeypatch, [*command.name.split(), *arguments]) == made
+        assert request_of(monkeypatch, [*command.name.split(), *arguments_of(made)]) == made
 
 
 @NAMES
@@ -117,6 +138,7 @@ def test_a_comma_separated_list_may_be_empty(monkeypatch: pytest.MonkeyPatch) ->
 
 
 SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
+PIXELS: dict[str, Any] = {"generator": "g", "out": Path("o")}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +160,30 @@ SAMPLE: dict[str, Any] = {"prior": ("p",), "cache": Path("c"), "out": Path("o")}
         (lambda: TokenizeRequest(data="d.npy", out="o", dry_run=True), r"--dry-run \(=True\) is for videos"),
         (lambda: GenerateRequest(prior=["p"], tokenizer="t", out="o"), r"--given-frames \(=1\) needs --video"),
         (lambda: TabletopRequest(directory=None), r"DIRECTORY \(=None\) must be of type Path"),
-        (lambda: run(SamplingOptions()), "SamplingOptions is not the request of a command"),
+        (lambda: run(PriorOptions()), "PriorOptions is not the request of a command"),
+        (lambda: SampleRequest(prior=["p"], out="o"), "--cache must be given with --prior"),
+        (lambda: SampleRequest(**SAMPLE, truncation=0.5), r"--truncation \(=0.5\) is for --generator: omit it"),
+        (lambda: SampleRequest(**SAMPLE, classes=["a", "b"]), r"--class \(=a, b\) is for --generator: omit it"),
+        (lambda: SampleRequest(**PIXELS, cache="c"), r"--cache \(=c\) is for --prior, and a --generator makes"),
+        (lambda: SampleRequest(**PIXELS, prior=["p"]), "--prior and --generator exclude each other: omit one of them"),
+        (lambda: SampleRequest(**PIXELS, num=0), r"--num \(=0\) must be at least 1"),
+        (lambda: SampleRequest(**PIXELS, truncation=1.5), r"--truncation \(=1.5\) must be at most 1"),
+        (lambda: SampleRequest(**PIXELS, truncation=-0.5), r"--truncation \(=-0.5\) must be at least 0"),
+        (lambda: SampleRequest(**PIXELS, num_clips=3), r"--num-clips \(=3\) is for the clips of --data, which is not"),
+        (lambda: GenerateRequest(out="o"), "--prior must be given at least once, or a --generator in its place"),
+        (lambda: GenerateRequest(prior=["p"], out="o"), "--tokenizer must be given with --prior"),
+        (lambda: GenerateRequest(**PIXELS, tokenizer="t"), r"--tokenizer \(=t\) is for --prior"),
+        (lambda: GenerateRequest(**PIXELS, given_frames=3), r"--given-frames \(=3\) is for --prior"),
+        (lambda: GenerateRequest(**PIXELS, sound="s"), r"--sound \(=s\) is for --prior"),
+        (lambda: GenerateRequest(**PIXELS, steps=3), r"--steps \(=3\) is for --between-classes and --between-seeds"),
+        (lambda: GenerateRequest(**PIXELS, steps=1), r"--steps \(=1\) must be at least 2"),
+        (lambda: GenerateRequest(**PIXELS, between_seeds=(0, 1), num=3), r"--num \(=3\) is not used with --between-s"),
+        (lambda: GenerateRequest(**PIXELS, between_seeds=(0, 1), seed=3), r"--seed \(=3\) is not used with --between"),
+        (lambda: GenerateRequest(**PIXELS, between_seeds=(0, -1)), r"--between-seeds \(=-1\) must be at least 0"),
+        (lambda: GenerateRequest(**PIXELS, between_seeds=(0, 1, 2)), r"--between-seeds \(=.*\) must be 2 values"),
+        (lambda: GenerateRequest(**PIXELS, between_classes=("a", "b"), num=3), r"--num \(=3\) is not used with --betw"),
+        (lambda: GenerateRequest(**PIXELS, between_classes=("a", "b"), class_name="c"), r"--class \(=c\) is not used"),
+        (lambda: GenerateRequest(**PIXELS, between_classes=("a", "b"), between_seeds=(0, 1)), "exclude each other"),
     ],
 )  # fmt: skip
 def test_errors_in_python_name_the_option(make: Any, message: str) -> None:
@@ -170,11 +215,12 @@ def test_run_executes_a_request() -> None:
 
 
 def test_sampling_defaults_are_those_of_the_sampler() -> None:
-    assert generation_config(SamplingOptions(num=3)) == GenerationConfig(num=3, given_frames=1)
+    assert generation_config(SampleRequest(**SAMPLE, num=3)) == GenerationConfig(num=3, given_frames=1)
 
 
 def test_every_sampling_option_reaches_the_sampler() -> None:
-    options = SamplingOptions(
+    options = SampleRequest(
+        **SAMPLE,
         temperature=0.5,
         top_k=7,
         top_p=0.75,
