@@ -21,7 +21,7 @@ from tokenreel.pipelines.common.preset_tokens import preset_spec
 from tokenreel.pipelines.common.settings import resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
-from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.generator_config import GeneratorTrainingConfig
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import PRIORS, build_prior, levels_of, part_of_level
 from tokenreel.tokenizers.base import TOKENIZERS, build_tokenizer
@@ -102,7 +102,7 @@ def resolved_sections(name: str) -> Sections:
             adversary.config_class, preset.get("discriminators", {}), "discriminators"
         )
         section = resolve(name, None, (), {}, "generator")["training"]
-        training["generator"] = from_mapping(TrainingConfig, section, "training.generator")
+        training["generator"] = from_mapping(GeneratorTrainingConfig, section, "training.generator")
     return {**sections, "training": training}
 
 

@@ -75,16 +75,16 @@ class DVDGANAdversary(Adversary):
         self._advance()
         true, generated = (self.scores(clips, conditions, random) for clips in (real, fake))
         return {
-            "spatial_hinge": hinge_discriminator_loss(true.spatial, generated.spatial),
-            "temporal_hinge": hinge_discriminator_loss(true.temporal, generated.temporal),
+            "spatial/hinge": hinge_discriminator_loss(true.spatial, generated.spatial),
+            "temporal/hinge": hinge_discriminator_loss(true.temporal, generated.temporal),
         }
 
     def generator_losses(self, fake: Tensor, conditions: Conditions, random: SampleRandom) -> dict[str, Tensor]:
         self._advance()
         scores = self.scores(fake, conditions, random)
         return {
-            "spatial_adversarial": hinge_adversarial_loss(scores.spatial),
-            "temporal_adversarial": hinge_adversarial_loss(scores.temporal),
+            "adversarial/spatial": hinge_adversarial_loss(scores.spatial),
+            "adversarial/temporal": hinge_adversarial_loss(scores.temporal),
         }
 
     def scores(self, clips: Tensor, conditions: Conditions, random: SampleRandom) -> Scores:

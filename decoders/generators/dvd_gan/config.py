@@ -34,7 +34,7 @@ class DVDGANConfig:
     width: int = 128  # ch
     multipliers: tuple[int, ...] = (8, 8, 8, 4, 2)  # of the width, coarse to fine
     first_group: Literal["keep", "double"] = "keep"  # keep: one group per multiplier; double: one fewer
-    class_conditional: bool = True
+    class_conditional: bool = True  # a class is given; the classes are those of the training data
     noise: int = 120  # noise values per clip
     embedding: int = 120  # values per class
     given_frames: int = 0  # first frames that are given (DVD-GAN-FP); 0: none, as in synthesis

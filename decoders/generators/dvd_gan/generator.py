@@ -111,6 +111,10 @@ class DVDGAN(VideoGenerator):
         return exported
 
     @torch.no_grad()
+    def load_exported(self, exported: VideoGenerator) -> None:
+        super().load_exported(exported)
+        spectral_norm.advance(self, spectral_norm.FIRST_ITERATIONS)  # the stored vectors are of other weights
+
     def set_statistics(self, batches: Iterable[tuple[Tensor, Conditions]]) -> None:
         """Those of batch norms become the means of those of `batches`, in this process alone. In evaluation mode
         afterwards. They depend on the scale of the noise, so that each truncation needs its own.

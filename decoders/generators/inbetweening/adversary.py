@@ -28,16 +28,16 @@ class InbetweeningAdversary(Adversary):
     def __init__(self, config: InbetweeningAdversaryConfig, spec: GeneratorSpec) -> None:
         super().__init__(config, spec)
         sizes = (spec.channels, config.widths)
-        self.video_discriminator = VideoDiscriminator(*sizes, spec.frames, spec.framing, config.time_kernels)
-        self.image_discriminator = ImageDiscriminator(*sizes, spec.framing)
+        self.video = VideoDiscriminator(*sizes, spec.frames, spec.framing, config.time_kernels)
+        self.image = ImageDiscriminator(*sizes, spec.framing)
         initialise(self, config.init)
 
     def discriminator_losses(
         self, real: Tensor, fake: Tensor, conditions: Conditions, random: SampleRandom
     ) -> dict[str, Tensor]:
         pairs = {
-            "video_discriminator": (real, fake),
-            "image_discriminator": (intermediate_frames(real, random), intermediate_frames(fake, random)),
+            "video": (real, fake),
+            "image": (intermediate_frames(real, random), intermediate_frames(fake, random)),
         }
         losses = {}
         for name, (true, generated) in pairs.items():
@@ -50,8 +50,8 @@ class InbetweeningAdversary(Adversary):
     def generator_losses(self, fake: Tensor, conditions: Conditions, random: SampleRandom) -> dict[str, Tensor]:
         frames = intermediate_frames(fake, random)
         return {
-            "adversarial/video_discriminator": adversarial_loss(self.video_discriminator(fake)),
-            "adversarial/image_discriminator": adversarial_loss(self.image_discriminator(frames)),
+            "adversarial/video": adversarial_loss(self.video(fake)),
+            "adversarial/image": adversarial_loss(self.image(frames)),
         }
 
     def _penalty(self, network: torch.nn.Module, true: Tensor, generated: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import pytest
 from tokenreel.config import from_mapping, load_preset, preset_names, sha256_json, to_mapping
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.data.spec import TokenSpec
+from tokenreel.decoders.generators.base import GENERATORS
 from tokenreel.errors import ConfigError
 from tokenreel.pipelines.cli.program import run_command
 from tokenreel.pipelines.commands import presets
@@ -22,6 +23,7 @@ from tokenreel.pipelines.common.settings import load_sections, resolve
 from tokenreel.pipelines.requests.program import ListPresetsRequest, ShowPresetRequest
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.config import TrainingConfig
+from tokenreel.pipelines.training.generator_config import GeneratorTrainingConfig
 from tokenreel.pipelines.training.prior_objective import PriorTrainingConfig
 from tokenreel.priors.base import PRIORS, levels_of, part_of_level
 from tokenreel.tokenizers.base import TOKENIZERS
@@ -38,6 +40,12 @@ def configurations(preset: str | None, file: Path | None) -> Iterator[tuple[str,
         yield "training.tokenizer", tokenizer_training(sections["training"])
     for name, section in sections.get("controls", {}).items():
         yield f"controls.{name}", CONTROL_ENCODERS.config(section)
+    if "generator" in sections:
+        yield "generator", (config := GENERATORS.config(sections["generator"]))
+        adversary = GENERATORS.member(config.type).adversary_class
+        yield "discriminators", from_mapping(adversary.config_class, sections["discriminators"])
+        training = resolve(preset, file, (), {}, "generator")["training"]
+        yield "training.generator", from_mapping(GeneratorTrainingConfig, training)
     for level in levels_of(sections["prior"]) if "prior" in sections else ():
         yield f"prior.{level}", PRIORS.config(part_of_level(sections["prior"], level))
         training = resolve(preset, file, (), {}, "prior", level)["training"]

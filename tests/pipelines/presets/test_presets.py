@@ -7,18 +7,42 @@ from pathlib import Path
 import pytest
 
 from tokenreel.config import load_preset, preset_names
-from tokenreel.pipelines.commands import fit_controls, presets, tokenize_dataset, train_prior, train_tokenizer
+from tokenreel.pipelines.commands import (
+    fit_controls,
+    presets,
+    tokenize_dataset,
+    train_generator,
+    train_prior,
+    train_tokenizer,
+)
 from tokenreel.pipelines.requests.program import ShowPresetRequest
 from tokenreel.pipelines.requests.tokenizing import TokenizeRequest
-from tokenreel.pipelines.requests.training import FitControlsRequest, TrainPriorRequest, TrainTokenizerRequest
+from tokenreel.pipelines.requests.training import (
+    FitControlsRequest,
+    TrainGeneratorRequest,
+    TrainPriorRequest,
+    TrainTokenizerRequest,
+)
 from tokenreel.pipelines.training.adversarial_objective import tokenizer_training
 from tokenreel.pipelines.training.run_folder import read_metrics
 from tokenreel.priors.base import levels_of
 
 DATA = "tabletop:?videos=5&frames=16&size=64"
 FEW = ["training.validation_clips=1", "training.sample_clips=1"]
-TINY = [name for name in preset_names() if name.endswith("-tiny")]
-WITH_CONTROLS = [name for name in preset_names() if "-tiny-" in name]  # a tiny preset whose prior has controls
+GENERATORS = [name for name in preset_names() if "generator" in load_preset(name)]
+TOKENS = [name for name in preset_names() if name not in GENERATORS]
+TINY = [name for name in TOKENS if name.endswith("-tiny")]
+WITH_CONTROLS = [name for name in TOKENS if "-tiny-" in name]  # a tiny preset whose prior has controls
+
+
+def _dvdgan(generator: int, spatial: int, temporal: int) -> dict[str, int]:
+    return {"generator": generator, "discriminators.spatial": spatial, "discriminators.temporal": temporal}
+
+
+def _inbetween(generator: int, video: int, image: int) -> dict[str, int]:
+    return {"generator": generator, "discriminators.video": video, "discriminators.image": image}
+
+
 SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "ccvs-bair-paper": {"tokenizer": 25_275_639, "prior": 304_492_544},
     "ccvs-bair-paper-end": {"tokenizer": 25_275_639, "prior": 304_559_104},
@@ -26,6 +50,17 @@ SIZES = {  # parameters; the papers' sizes are counted in the presets' comments
     "ccvs-bair64-paper": {"tokenizer": 22_292_539, "prior": 304_492_544},
     "ccvs-drums-paper": {"tokenizer": 7_113_771, "prior": 306_608_128},
     "ccvs-kinetics-paper": {"tokenizer": 22_292_539, "prior": 335_949_824},
+    "dvdgan-bair-fp-paper": _dvdgan(607_825_275, 153_185_025, 161_456_385),
+    "dvdgan-kinetics-fp-paper": _dvdgan(820_161_915, 153_185_025, 161_456_385),
+    "dvdgan-kinetics-paper": _dvdgan(401_627_459, 154_411_777, 162_683_137),
+    "dvdgan-kinetics-paper-128": _dvdgan(231_527_235, 87_356_449, 88_522_849),
+    "dvdgan-kinetics-paper-256": _dvdgan(245_686_083, 98_565_409, 99_731_809),
+    "dvdgan-kinetics-paper-48": _dvdgan(401_627_459, 154_411_777, 162_683_137),
+    "dvdgan-kinetics-paper-48-128": _dvdgan(231_527_235, 87_356_449, 88_522_849),
+    "dvdgan-ucf101-paper": _dvdgan(231_467_355, 86_589_985, 87_756_385),
+    "inbetween-bair-paper": _inbetween(14_382_019, 11_057_985, 3_715_419),
+    "inbetween-kth-paper": _inbetween(14_373_825, 11_049_793, 3_713_165),
+    "inbetween-ucf101-paper": _inbetween(14_382_019, 11_057_985, 3_715_419),
     "gpt-bair-paper": {"prior": 304_492_544},
     "lvt-bair-paper": {"tokenizer": 3_553_795, "prior": 49_872_384},
     "lvt-bair-paper-adamw": {"tokenizer": 3_553_795, "prior": 49_872_384},
@@ -48,7 +83,7 @@ def test_a_paper_preset_has_the_size_that_its_comment_counts(name: str) -> None:
 
 def test_given_frames_of_the_papers() -> None:
     """In training CCVS learns all frames (equation 8), LVT all but the first; validation is as in their tables."""
-    papers = {name: load_preset(name)["training"]["prior"] for name in preset_names() if "-paper" in name}
+    papers = {name: load_preset(name)["training"]["prior"] for name in TOKENS if "-paper" in name}
     found = {name: (prior.get("given_frames"), prior.get("validation_given_frames")) for name, prior in papers.items()}
     special = {
         "ccvs-kinetics-paper": (0, 5),
@@ -84,6 +119,22 @@ def test_a_tiny_preset_trains_every_stage_that_it_has(name: str, tmp_path: Path)
         (losses,) = [line for line in read_metrics(run / "metrics.jsonl") if "learning_rate" in line]
         assert losses["step"] == 2
         assert (run / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATORS if "-tiny" in name])
+def test_a_tiny_preset_trains_its_generator(name: str, tmp_path: Path) -> None:
+    request = TrainGeneratorRequest(
+        preset=name,
+        assignments=[*FEW, "training.batch=2", "training.statistics_batches=1"],
+        data=DATA,
+        out=tmp_path,
+        steps=2,
+        workers=0,
+    )
+    train_generator.run(request)
+    (losses,) = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "learning_rate" in line]
+    assert losses["step"] == 2
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tokenreel.errors import ConfigError
 from tokenreel.sample_random import SampleRandom
 
 CLIPS = 5
-NETWORKS = ("video_discriminator", "image_discriminator")
+NETWORKS = ("video", "image")
 
 
 def numbered_clips(count: int, frames: int) -> Tensor:
@@ -56,7 +56,7 @@ def test_every_intermediate_frame_is_as_likely_and_no_key_frame_is_drawn() -> No
 
 def test_frames_of_true_and_generated_clips_are_drawn_apart(adversary: InbetweeningAdversary) -> None:
     seen: list[Tensor] = []
-    adversary.image_discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, 0, 0]))
+    adversary.image.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, 0, 0]))
     clips = numbered_clips(CLIPS, 16)
     losses_of(adversary, clips, -clips)
     signs = [set(numbers.sign().tolist()) for numbers in seen]
@@ -132,10 +132,10 @@ def test_without_a_penalty() -> None:
 
 def test_clips_of_a_batch_are_judged_alone(adversary: InbetweeningAdversary) -> None:
     clips = uniform(1)
-    scores = adversary.video_discriminator(clips)
-    torch.testing.assert_close(adversary.video_discriminator(clips[2:3]), scores[2:3])
+    scores = adversary.video(clips)
+    torch.testing.assert_close(adversary.video(clips[2:3]), scores[2:3])
     frames = clips[:, :, 4]
-    torch.testing.assert_close(adversary.image_discriminator(frames[2:3]), adversary.image_discriminator(frames)[2:3])
+    torch.testing.assert_close(adversary.image(frames[2:3]), adversary.image(frames)[2:3])
 
 
 def test_the_shortcut_of_an_image_block_is_of_its_input() -> None:
@@ -153,7 +153,7 @@ def test_short_clips_need_fewer_kernels_in_time() -> None:
     message = r"time_kernels \(=3\) need clips of 10 frames, these have 8: set it to 2 or lower"
     with pytest.raises(ConfigError, match=message):
         small_adversary(generator, time_kernels=3)
-    network = small_adversary(generator, time_kernels=2).video_discriminator
+    network = small_adversary(generator, time_kernels=2).video
     assert isinstance(network, VideoDiscriminator)
     assert network(torch.zeros(1, 3, 8, 8, 24)).shape == (1,)
 

@@ -76,8 +76,8 @@ def test_parameters_of_the_baselines() -> None:
 
 def test_parameters_of_the_discriminators() -> None:
     adversary = adversary_of(built())
-    assert parameters(adversary.video_discriminator) == 11_057_985
-    assert parameters(adversary.image_discriminator) == 3_715_419
+    assert parameters(adversary.video) == 11_057_985
+    assert parameters(adversary.image) == 3_715_419
 
 
 def test_layers_of_the_image_encoder() -> None:
@@ -96,14 +96,14 @@ def test_the_naive_video_generator_doubles_in_time_as_well() -> None:
 
 
 def test_layers_of_the_video_discriminator() -> None:
-    network = adversary_of(built()).video_discriminator
+    network = adversary_of(built()).video
     expected = [(64, 13, 32, 32), (128, 10, 16, 16), (256, 7, 8, 8), (512, 4, 4, 4)]
     assert sizes(network, meta(2, 3, 16, 64, 64)) == expected
 
 
 def test_layers_of_the_image_discriminator() -> None:
     """A 3 x 3 and a 4 x 4 convolution, and the shortcut before them, on each grid."""
-    network = adversary_of(built()).image_discriminator
+    network = adversary_of(built()).image
     grids = [((3, 64, 64), (64, 32, 32)), ((64, 32, 32), (128, 16, 16))]
     grids += [((128, 16, 16), (256, 8, 8)), ((256, 8, 8), (512, 4, 4))]
     assert sizes(network, meta(2, 3, 64, 64)) == flat((after, before, after) for before, after in grids)
