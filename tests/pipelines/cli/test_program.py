@@ -36,10 +36,10 @@ PROMISED = {
     "train-generator": "--preset --data --out --steps --device --resume",
     "evaluate": "--prior --cache --split --given-frames --out --shard-index --num-shards",
     "sample": "--prior --cache --given-frames --num --num-clips --frames --seed --temperature --top-k --top-p "
-    "--given-controls --top-k-of --guidance --speculate --window-stride --out",
+    "--given-controls --top-k-of --guidance --speculate --window-stride --generator --data --class --truncation --out",
     "decode": "--tokens --tokenizer --context --context-video --given-frames --end --out --format",
     "generate": "--prior --tokenizer --video --given-frames --frames --controls --class --states --sound --control "
-    "--end --top-k-of --guidance --context --out",
+    "--end --top-k-of --guidance --context --generator --truncation --between-classes --between-seeds --steps --out",
     "reconstruct": "--tokenizer --data --given-frames --out",
     "push": "--revision",
     "pull": "--revision",

@@ -155,6 +155,16 @@ def test_conditions_are_those_of_the_clips_that_the_list_names(folder: Path, tmp
         assert entry.first_frame in (0, T)
 
 
+def test_a_named_class_replaces_that_of_the_clip(folder: Path, tmp_path: Path) -> None:
+    flags = {"data": DATA, "classes": ["wander", "sweep"], "num": 3}
+    found = sampled(folder, "tabletop classes", tmp_path / "out", **flags)
+    labels = [sample.label for sample in SampleList.open(tmp_path / "out").samples]
+    assert labels == [CLASSES.index(name) for name in ("wander", "sweep", "wander")]
+    spec = VideoGenerator.from_pretrained(folder / "tabletop classes").spec
+    conditions = Conditions(given=to_model(found[:, :1]), classes=class_weights(labels, spec))
+    assert_same(found, expected(folder, "tabletop classes", sample_noise(0, np.arange(3), 7), conditions))
+
+
 def test_the_list_says_what_was_sampled_of_what(folder: Path, tmp_path: Path) -> None:
     sampled(folder, "given", tmp_path / "out", data=DATA, seed=5, truncation=0.5)
     listed, model = SampleList.open(tmp_path / "out"), VideoGenerator.from_pretrained(folder / "given")
