@@ -40,8 +40,7 @@ def _parts(lines: list[str]) -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
-UNMERGED = ("train-generator",)  # commands and presets that pages name and that are not there yet
-CASES = [(path, line) for path in [*TEXTS, *PRESETS] for line in command_lines(path) if line[0] not in UNMERGED]
+CASES = [(path, line) for path in [*TEXTS, *PRESETS] for line in command_lines(path)]
 
 
 @pytest.mark.parametrize(("path", "line"), CASES, ids=[f"{path.name}: {' '.join(line)[:40]}" for path, line in CASES])
