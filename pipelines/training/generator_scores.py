@@ -88,8 +88,8 @@ def collapse_alarms(scores: dict[str, float], clips: int) -> tuple[str, ...]:
         return ()
     return (
         f"collapse: {clips} generated clips differ from one another by {scores['spread_ratio']:.2g} of what true clips "
-        f"do (below {COLLAPSED_BELOW:g}): resume from an earlier checkpoint with --resume PATH, or start again with a "
-        "larger training.batch or lower learning rates",
+        f"do (below {COLLAPSED_BELOW:g}). If they differed more before, resume from an earlier checkpoint (--resume "
+        "PATH), or start again with a larger training.batch or lower learning rates; else train for longer",
     )
 
 
