@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from tokenreel.data.lines import bounded_lines
 from tokenreel.data.sources.base import VideoEntry
-from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.folder_splits import OUTSIDE, classes_like_splits, places
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.same_files import taken_once
@@ -50,7 +50,8 @@ def _described(root: Path, ids: list[str], metadata: list[Path]) -> tuple[list[V
     found = places(ids)
     if not metadata:
         entries = [VideoEntry(name, place.label, place.split) for name, place in found.items() if place]
-        return entries, Inventory.of({OUTSIDE: (name for name, place in found.items() if not place)})
+        outside = (name for name, place in found.items() if not place)
+        return entries, Inventory.of({OUTSIDE: outside}, (), classes_like_splits(found.values()))
     by_folder = {
         name: VideoEntry(name) if p is None else VideoEntry(name, p.label, p.split) for name, p in found.items()
     }

@@ -79,6 +79,25 @@ def skipped(source: VideoSource) -> dict[str, int]:
             {"test/a.mp4": (None, "test"), "jump/b.mp4": (None, "jump"), "c.mp4": (None, None)},
             0,
         ),
+        (  # words in the names of all folders
+            ("set/train_256/run/a.mp4", "set/val_256/run/b.mp4", "intro.mp4"),
+            {"set/train_256/run/a.mp4": ("train", "run"), "set/val_256/run/b.mp4": ("val", "run")},
+            1,
+        ),
+        (
+            ("run/bair-train-1/a.mp4", "run/bair-train-2/b.mp4", "jump/bair-Test/c.mp4"),
+            {
+                "run/bair-train-1/a.mp4": ("train", "run"),
+                "run/bair-train-2/b.mp4": ("train", "run"),
+                "jump/bair-Test/c.mp4": ("Test", "jump"),
+            },
+            0,
+        ),
+        (
+            ("training/a.mp4", "eval/b.mp4", "holdout/c.mp4", "replacement/d.mp4"),
+            {"training/a.mp4": ("training", None), "eval/b.mp4": ("eval", None), "holdout/c.mp4": ("holdout", None)},
+            1,
+        ),
     ],
 )
 def test_folders_state_splits_and_classes(
@@ -88,6 +107,27 @@ def test_folders_state_splits_and_classes(
     source = open_source(str(tmp_path))
     assert stated(source) == expected
     assert skipped(source) == ({"outside-splits": outside} if outside else {})
+
+
+@pytest.mark.parametrize(
+    ("folders", "doubtful"),
+    [
+        (("bullet_train", "test_tube"), ("bullet_train", "test_tube")),
+        (("train_256", "val_256", "jump"), ("train_256", "val_256")),
+        (("train_1", "train_2"), ("train_1", "train_2")),
+        (("train_or_test", "train_val"), ()),
+        (("training dog", "jump"), ("training dog",)),
+        (("pretrained", "valley"), ()),
+    ],
+)
+def test_a_word_for_a_split_among_names_of_classes_states_none_and_is_said(
+    clip: bytes, tmp_path: Path, folders: tuple[str, ...], doubtful: tuple[str, ...]
+) -> None:
+    write(tmp_path, clip, *(f"{folder}/a.mp4" for folder in folders))
+    source = open_source(str(tmp_path))
+    assert stated(source) == {f"{folder}/a.mp4": (None, folder) for folder in folders}
+    assert source.inventory.classes_like_splits == doubtful
+    assert source.inventory.to_json(len(folders)).get("classes_like_splits", []) == list(doubtful)
 
 
 def test_splits_of_tfrecords_tar_shards_and_arrays_hold_too(clip: bytes, tmp_path: Path) -> None:
