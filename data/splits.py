@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tokenreel.errors import DataError, nearest_name
 
 SPLITS = ("train", "validation", "test")
-_NAMES = {  # in data sets
+_NAMES = {  # in data sets, those that Hugging Face's `datasets` knows among them
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -17,6 +17,10 @@ _NAMES = {  # in data sets
     "dev": "validation",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "holdout": "test",
+    "heldout": "test",
 }
 
 

@@ -14,7 +14,7 @@ HIDDEN, LOOP, BROKEN_LINK = "hidden", "link-loop", "broken-link"  # broken: to n
 UNREADABLE, SPECIAL = "unreadable-folder", "special-file"  # special: a pipe, a socket, a device
 _OF_SYSTEMS = frozenset((".DS_Store", "Thumbs.db", "desktop.ini"))  # written by file managers; not worth a count
 
-_Identity = tuple[int, int]  # of a folder: device and inode
+Identity = tuple[int, int]  # of a folder or file: device and inode
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ def walk(root: Path) -> WalkedFolder:
     """
     files: list[Path] = []
     skipped = defaultdict[str, list[str]](list)
-    waiting: list[tuple[Path, tuple[_Identity, ...]]] = [(root, ())]
+    waiting: list[tuple[Path, tuple[Identity, ...]]] = [(root, ())]
     while waiting:
         folder, above = waiting.pop()
         name = folder.relative_to(root).as_posix()
         try:
-            identity = _identity(folder)
-            if identity in above:
+            own = identity(folder)
+            if own in above:
                 skipped[LOOP].append(name)
                 continue
             with os.scandir(folder) as entries:
@@ -49,7 +49,7 @@ def walk(root: Path) -> WalkedFolder:
                     if reason:
                         skipped[reason].append(path.relative_to(root).as_posix())
                     elif entry.is_dir():
-                        waiting.append((path, (*above, identity)))
+                        waiting.append((path, (*above, own)))
                     else:
                         files.append(path)
         except OSError as error:
@@ -72,6 +72,7 @@ def _skip_reason(entry: os.DirEntry[str]) -> str | None:
     return BROKEN_LINK if entry.is_symlink() else SPECIAL
 
 
-def _identity(folder: Path) -> _Identity:
-    status = folder.stat()
+def identity(path: Path) -> Identity:
+    """Equal for two names of one folder or file. Raises OSError."""
+    status = path.stat()
     return status.st_dev, status.st_ino

@@ -19,7 +19,7 @@ class VideoFolder(TableFileSource, EncodedSource):
     """Videos below a folder. Ids are paths relative to it."""
 
     def __init__(self, location: str, root: Path, videos: list[Path], metadata: list[Path]) -> None:
-        entries, self.inventory = describe(root, videos, metadata)
+        entries, self.inventory = describe(root, {video: [video] for video in videos}, metadata)
         super().__init__(location, entries)
         self._root = root
         self._tables = FrameTables(root)

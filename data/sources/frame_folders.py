@@ -38,7 +38,7 @@ class FrameFolders(TableFileSource, PixelSource):
         self, location: str, root: Path, videos: dict[Path, list[Path]], metadata: list[Path], frame_rate: float | None
     ) -> None:
         named_from = root.parent if root in videos else root
-        entries, self.inventory = describe(named_from, list(videos), metadata)
+        entries, self.inventory = describe(named_from, videos, metadata)
         super().__init__(location, entries, frame_rate)
         self._tables = FrameTables(root, named_from)
         self._paths = [named_from / entry.id for entry in self.entries]

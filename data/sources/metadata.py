@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from tokenreel.data.lines import bounded_lines
 from tokenreel.data.sources.base import VideoEntry
-from tokenreel.data.sources.folder_splits import OUTSIDE, places
+from tokenreel.data.sources.folder_splits import OUTSIDE, classes_like_splits, places
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
+from tokenreel.data.sources.same_files import taken_once
 from tokenreel.errors import DataError
 
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -31,15 +32,26 @@ def metadata_files(location: Location) -> list[Path]:
     return [file for file in location.files_below(".csv", ".jsonl") if file.name in NAMES]
 
 
-def describe(root: Path, paths: list[Path], metadata: list[Path]) -> tuple[list[VideoEntry], Inventory]:
-    """Entries for the files or folders `paths` below `root`, and which of them have none: with metadata, those that it
-    does not list; else those outside of the split folders.
+def describe(
+    root: Path, videos: Mapping[Path, Sequence[Path]], metadata: list[Path]
+) -> tuple[list[VideoEntry], Inventory]:
+    """Entries for `videos`, files or folders below `root` with the files of each, and which of them have none: with
+    metadata, those that it does not list; else those outside of the split folders; and names of files taken before.
+
+    Raises DataError for invalid metadata, and as `taken_once`.
     """
-    ids = [path.relative_to(root).as_posix() for path in paths]
+    files = {path.relative_to(root).as_posix(): own for path, own in videos.items()}
+    entries, inventory = _described(root, list(files), metadata)
+    entries, others = taken_once(entries, files)
+    return entries, inventory.plus(others)
+
+
+def _described(root: Path, ids: list[str], metadata: list[Path]) -> tuple[list[VideoEntry], Inventory]:
     found = places(ids)
     if not metadata:
         entries = [VideoEntry(name, place.label, place.split) for name, place in found.items() if place]
-        return entries, Inventory.of({OUTSIDE: (name for name, place in found.items() if not place)})
+        outside = (name for name, place in found.items() if not place)
+        return entries, Inventory.of({OUTSIDE: outside}, (), classes_like_splits(found.values()))
     by_folder = {
         name: VideoEntry(name) if p is None else VideoEntry(name, p.label, p.split) for name, p in found.items()
     }

@@ -25,6 +25,7 @@ from tokenreel.data.sources.file_slice import FileSlice
 from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
+from tokenreel.data.sources.same_files import taken_once
 from tokenreel.data.video.container import SUFFIXES as VIDEO_SUFFIXES
 from tokenreel.errors import DataError, shown
 
@@ -157,9 +158,11 @@ def _open_folder(location: Location) -> VideoSource | None:
 def _open_shards(location: str, shards: Mapping[str, Path]) -> VideoSource:
     """`shards`: by the name that may state their splits."""
     found = places_by_container({name: path.stem for name, path in shards.items()})
-    source = TarShards(location, {shards[name]: place.split for name, place in found.items() if place is not None})
+    stated = (VideoEntry(name, split=place.split) for name, place in found.items() if place is not None)
+    taken, others = taken_once(stated, {name: [path] for name, path in shards.items()})
+    source = TarShards(location, {shards[entry.id]: entry.split for entry in taken})
     outside = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
-    source.inventory = source.inventory.plus(outside)
+    source.inventory = source.inventory.plus(outside).plus(others)
     return source
 
 

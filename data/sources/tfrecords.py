@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import google_crc32c
 import numpy as np
@@ -19,6 +19,7 @@ from tokenreel.data.sources.folder_splits import OUTSIDE, places_by_container
 from tokenreel.data.sources.inventory import Inventory
 from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.pixels import PixelSource
+from tokenreel.data.sources.same_files import taken_once
 from tokenreel.data.video.probe import DecodeFailure
 from tokenreel.errors import DataError
 
@@ -37,17 +38,16 @@ class BairRecords(PixelSource):
     def __init__(self, location: str, root: Path, files: list[Path], frame_rate: float | None) -> None:
         self._records: dict[str, tuple[Path, int, int]] = {}  # id -> file, offset and size of the record
         entries = []
-        found = places_by_container({file.relative_to(root).as_posix(): file.stem for file in files})
-        self.inventory = Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)})
-        for file in files:
-            path = file.relative_to(root)
-            place, path = found[path.as_posix()], path.with_suffix("")
-            if place is None:
-                continue
-            for number, (offset, size) in enumerate(_index(file)):
-                name = f"{path.as_posix()}/{number:04d}"
-                self._records[name] = file, offset, size
-                entries.append(VideoEntry(name, split=place.split))
+        named = {file.relative_to(root).as_posix(): file for file in files}
+        found = places_by_container({name: file.stem for name, file in named.items()})
+        stated = (VideoEntry(name, split=place.split) for name, place in found.items() if place is not None)
+        taken, others = taken_once(stated, {name: [file] for name, file in named.items()})
+        self.inventory = others.plus(Inventory.of({OUTSIDE: (name for name, place in found.items() if place is None)}))
+        for entry in taken:
+            for number, (offset, size) in enumerate(_index(named[entry.id])):
+                name = f"{PurePosixPath(entry.id).with_suffix('')}/{number:04d}"
+                self._records[name] = named[entry.id], offset, size
+                entries.append(VideoEntry(name, split=entry.split))
         super().__init__(location, entries, frame_rate)
         self._last_read: tuple[int, list[memoryview]] | None = None  # (video, its frames)
 

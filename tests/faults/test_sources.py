@@ -79,6 +79,25 @@ def skipped(source: VideoSource) -> dict[str, int]:
             {"test/a.mp4": (None, "test"), "jump/b.mp4": (None, "jump"), "c.mp4": (None, None)},
             0,
         ),
+        (  # words in the names of all folders
+            ("set/train_256/run/a.mp4", "set/val_256/run/b.mp4", "intro.mp4"),
+            {"set/train_256/run/a.mp4": ("train", "run"), "set/val_256/run/b.mp4": ("val", "run")},
+            1,
+        ),
+        (
+            ("run/bair-train-1/a.mp4", "run/bair-train-2/b.mp4", "jump/bair-Test/c.mp4"),
+            {
+                "run/bair-train-1/a.mp4": ("train", "run"),
+                "run/bair-train-2/b.mp4": ("train", "run"),
+                "jump/bair-Test/c.mp4": ("Test", "jump"),
+            },
+            0,
+        ),
+        (
+            ("training/a.mp4", "eval/b.mp4", "holdout/c.mp4", "replacement/d.mp4"),
+            {"training/a.mp4": ("training", None), "eval/b.mp4": ("eval", None), "holdout/c.mp4": ("holdout", None)},
+            1,
+        ),
     ],
 )
 def test_folders_state_splits_and_classes(
@@ -88,6 +107,27 @@ def test_folders_state_splits_and_classes(
     source = open_source(str(tmp_path))
     assert stated(source) == expected
     assert skipped(source) == ({"outside-splits": outside} if outside else {})
+
+
+@pytest.mark.parametrize(
+    ("folders", "doubtful"),
+    [
+        (("bullet_train", "test_tube"), ("bullet_train", "test_tube")),
+        (("train_256", "val_256", "jump"), ("train_256", "val_256")),
+        (("train_1", "train_2"), ("train_1", "train_2")),
+        (("train_or_test", "train_val"), ()),
+        (("training dog", "jump"), ("training dog",)),
+        (("pretrained", "valley"), ()),
+    ],
+)
+def test_a_word_for_a_split_among_names_of_classes_states_none_and_is_said(
+    clip: bytes, tmp_path: Path, folders: tuple[str, ...], doubtful: tuple[str, ...]
+) -> None:
+    write(tmp_path, clip, *(f"{folder}/a.mp4" for folder in folders))
+    source = open_source(str(tmp_path))
+    assert stated(source) == {f"{folder}/a.mp4": (None, folder) for folder in folders}
+    assert source.inventory.classes_like_splits == doubtful
+    assert source.inventory.to_json(len(folders)).get("classes_like_splits", []) == list(doubtful)
 
 
 def test_splits_of_tfrecords_tar_shards_and_arrays_hold_too(clip: bytes, tmp_path: Path) -> None:
@@ -180,6 +220,83 @@ def test_links_to_folders_are_followed_and_loops_are_counted(clip: bytes, tmp_pa
     assert stated(source) == {"jump/a.mp4": (None, "jump"), "run/b.mp4": (None, "run")}
     assert skipped(source) == {"broken-link": 2, "link-loop": 1}
     assert source.numbers(0, "states.csv", ("x",)).tolist() == [[0.5]]
+
+
+def test_one_file_under_several_names_is_taken_once(clip: bytes, tmp_path: Path) -> None:
+    """Else it would be trained on under one name and held out under the other."""
+    write(tmp_path, clip, "videos/run/a.mp4", "videos/run/z.mp4")
+    (tmp_path / "videos/run/again").symlink_to(tmp_path / "videos/run/deep", target_is_directory=True)
+    write(tmp_path, clip, "videos/run/deep/b.mp4")
+    (tmp_path / "videos/run/c.mp4").symlink_to("a.mp4")
+    os.link(tmp_path / "videos/run/a.mp4", tmp_path / "videos/run/d.mp4")
+    source = open_source(str(tmp_path / "videos"))
+    assert list(stated(source)) == ["run/a.mp4", "run/again/b.mp4", "run/z.mp4"]
+    (same,) = source.inventory.skipped
+    assert (same.reason, same.count) == ("same-file", 3)
+    assert same.examples == (
+        "run/c.mp4 is run/a.mp4",
+        "run/d.mp4 is run/a.mp4",
+        "run/deep/b.mp4 is run/again/b.mp4",
+    )
+    (tmp_path / "videos/metadata.csv").write_text("file_name,label\nrun/d.mp4,jump\nrun/z.mp4,run\n")
+    assert stated(open_source(str(tmp_path / "videos"))) == {"run/d.mp4": (None, "jump"), "run/z.mp4": (None, "run")}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("train", "val"), "train/a.mp4 and val/a.mp4 are the same file, but the split of one is train and"),
+        (("train/x", "train/y"), "train/x/a.mp4 and train/y/a.mp4 are the same file, but the label of one is x and"),
+        (("x", "y"), "x/a.mp4 and y/a.mp4 are the same file, but the label of one is x and that of the other y"),
+    ],
+)
+def test_one_file_in_two_splits_or_classes_is_refused(
+    clip: bytes, tmp_path: Path, names: tuple[str, str], message: str
+) -> None:
+    write(tmp_path, clip, "videos/a.mp4", "data/test/b.mp4")
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(tmp_path / "videos", target_is_directory=True)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / "data"))
+
+
+def test_linked_folders_of_frames_pictures_shards_and_records_are_taken_once(clip: bytes, tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "frames" / name / f"{number}.png")
+    (tmp_path / "frames/b").symlink_to("a", target_is_directory=True)
+    (tmp_path / "frames/c/0.png").unlink()
+    os.link(tmp_path / "frames/a/0.png", tmp_path / "frames/c/0.png")  # one black picture of two videos
+    pictures = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(3)]
+    (tmp_path / "animations").mkdir()
+    pictures[0].save(tmp_path / "animations/a.webp", save_all=True, append_images=pictures[1:], lossless=True)
+    (tmp_path / "animations/b.webp").symlink_to("a.webp")
+    write(tmp_path / "tar", clip, "x.mp4")
+    with tarfile.open(tmp_path / "tar/a.tar", "w") as shard:
+        shard.add(tmp_path / "tar/x.mp4", "x.mp4")
+    (tmp_path / "tar/x.mp4").unlink()
+    (tmp_path / "tar/b.tar").symlink_to("a.tar")
+    write(tmp_path / "bair", record(np.zeros((2, 64, 64, 3), np.uint8)), "a.tfrecords")
+    os.link(tmp_path / "bair/a.tfrecords", tmp_path / "bair/b.tfrecords")
+    for name, expected in (
+        ("frames", ["a", "c"]),
+        ("animations", ["a.webp"]),
+        ("tar", ["a/x"]),
+        ("tar/{a,b}.tar", ["a/x"]),
+        ("bair", ["a/0000"]),
+    ):
+        source = open_source(f"{tmp_path}/{name}")
+        assert (list(stated(source)), skipped(source)) == (expected, {"same-file": 1}), name
+    (tmp_path / "tar/train").mkdir()
+    (tmp_path / "tar/test").mkdir()
+    (tmp_path / "tar/a.tar").rename(tmp_path / "tar/train/a.tar")
+    os.link(tmp_path / "tar/train/a.tar", tmp_path / "tar/test/b.tar")
+    with pytest.raises(
+        DataError, match=r"test/b\.tar and train/a\.tar are the same file, but the split of one is test"
+    ):
+        open_source(str(tmp_path / "tar"))
 
 
 def test_folders_without_permission_are_counted(clip: bytes, tmp_path: Path) -> None:
