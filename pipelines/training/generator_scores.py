@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.data.generator_spec import GeneratorSpec
-from tokenreel.metrics.generation import Spread, cross_fade, motion
+from tokenreel.metrics.baselines import cross_fade, repeat_last
+from tokenreel.metrics.motion import motion
 from tokenreel.metrics.reconstruction import ReconstructionScores
+from tokenreel.metrics.spread import Spread
 
 COLLAPSED_BELOW = 0.2  # spread of generated clips over that of true ones
 WINDOW = 100  # steps
@@ -78,7 +80,7 @@ class GeneratorScores:
         if not given:
             return np.repeat(true[-1:], frames, axis=0)
         if not self._spec.end_frame:
-            return np.concatenate([true[:given], np.repeat(true[given - 1 : given], frames - given, axis=0)])
+            return repeat_last(true[:given], frames)
         return np.concatenate([true[: given - 1], cross_fade(true[given - 1], true[-1], frames - given + 1)])
 
 

@@ -42,7 +42,7 @@ class DVDGANConfig:
     normalisation: Normalisation = "batch_time"  # batch: over time as well; group, layer, instance: within a frame
     blocks_without_norm: bool = False  # residual blocks only scale and shift, by class and noise (appendix D)
     final_norm: bool = True  # before the last convolution; without it the paper's model did not learn
-    attention: AttentionConfig | None = None
+    attention: AttentionConfig | None = None  # separable attention (appendix A); null: none
     recompute_activations: bool = False  # of groups, in the backward pass: less memory, a third more time
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tokenreel.data.generator_spec import GeneratorSpec
 from tokenreel.data.spec import Framing
-from tokenreel.metrics.generation import cross_fade
+from tokenreel.metrics.baselines import cross_fade
 from tokenreel.pipelines.training.generator_scores import (
     WINDOW,
     DiscriminatorWatch,

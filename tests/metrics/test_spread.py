@@ -1,4 +1,4 @@
-"""Motion, cross-fade and spread against their definitions."""
+"""The spread of clips against its definition."""
 
 from __future__ import annotations
 
@@ -7,28 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from tokenreel.metrics.generation import Spread, cross_fade, motion, spread
+from tokenreel.metrics.spread import Spread, spread
 
 
 def _clips(*shape: int) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, shape, np.uint8)
-
-
-def test_motion_is_the_mean_change_of_a_channel() -> None:
-    clip = np.zeros((3, 2, 5, 3), np.uint8)
-    clip[1] = 7
-    clip[2] = 2
-    assert motion(clip) == 6
-    assert motion(clip[None]) == 6
-    assert motion(clip[:1].repeat(4, 0)) == 0
-
-
-def test_a_cross_fade_is_linear_and_ends_in_both_frames() -> None:
-    start, end = _clips(2, 5, 7, 3)
-    fade = cross_fade(start, end, 5)
-    assert np.array_equal(fade[0], start)
-    assert np.array_equal(fade[-1], end)
-    assert np.abs(fade[1] - (0.75 * start + 0.25 * end)).max() <= 0.5
 
 
 def test_spread_is_the_deviation_over_clips() -> None:

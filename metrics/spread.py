@@ -1,22 +1,10 @@
-"""Generated clips: how much they move, how much they differ from one another, and clips that need no model."""
+"""How much clips differ from one another."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-
-
-def motion(clips: np.ndarray) -> float:
-    """Mean absolute difference of a channel between consecutive frames of uint8 [..., T, H, W, 3], of 255."""
-    return float(np.abs(np.diff(clips.astype(np.int16), axis=-4)).mean())
-
-
-def cross_fade(start: np.ndarray, end: np.ndarray, frames: int) -> np.ndarray:
-    """uint8 [..., H, W, 3] each -> uint8 [..., frames, H, W, 3]: linear, from `start` to `end`, both included."""
-    share = np.linspace(0, 1, frames)[:, None, None, None]
-    mixed = (1 - share) * start[..., None, :, :, :] + share * end[..., None, :, :, :]
-    return np.rint(mixed).astype(np.uint8)
 
 
 class Spread:
