@@ -95,6 +95,7 @@ def train(setup: Setup, folder: Path, preset: str, assignments: Sequence[str]) -
     return {"seconds": time.perf_counter() - started}
 
 
+@torch.no_grad()
 def samples_of(generator: VideoGenerator, clips: LabelledClips, samples: int, truncation: float = 1.0) -> np.ndarray:
     """uint8 [N, S, T, H, W, 3]: `samples` of the conditions of each clip. More of them begin with the same ones.
 
@@ -127,9 +128,8 @@ def conditions_of(spec: GeneratorSpec, frames: np.ndarray, labels: np.ndarray) -
 def _statistics_batches(
     generator: VideoGenerator, clips: LabelledClips, truncation: float
 ) -> Iterator[tuple[Tensor, Conditions]]:
-    with torch.no_grad():
-        for first in range(0, STATISTICS_CLIPS, STATISTICS_BATCH):
-            numbers = np.arange(first, first + STATISTICS_BATCH)
-            noise = sample_noise(STATISTICS_SEED, numbers, generator.spec.noise) * truncation
-            rows = numbers % len(clips.frames)
-            yield noise, conditions_of(generator.spec, clips.frames[rows], clips.labels[rows])
+    for first in range(0, STATISTICS_CLIPS, STATISTICS_BATCH):
+        numbers = np.arange(first, first + STATISTICS_BATCH)
+        noise = sample_noise(STATISTICS_SEED, numbers, generator.spec.noise) * truncation
+        rows = numbers % len(clips.frames)
+        yield noise, conditions_of(generator.spec, clips.frames[rows], clips.labels[rows])

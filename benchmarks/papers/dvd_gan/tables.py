@@ -1,7 +1,7 @@
 """DVD-GAN's results (arXiv 1907.06571) at a small size on Tabletop, as Markdown: synthesis with the truncation curve,
 figure 6, and prediction.
 
-    python -m tokenreel.benchmarks.papers.dvd_gan.tables --out dvd-gan [--seeds 1 2 3] [--steps 3000] [--jobs 2]
+    python -m tokenreel.benchmarks.papers.dvd_gan.tables --out dvd-gan [--seeds 1 2 3] [--steps 1000] [--jobs 2]
     python -m tokenreel.benchmarks.papers.dvd_gan.tables --out dvd-gan-quick --quick --seeds 0
 
 Clips of 12 frames of 32 x 32. Synthesis: class-conditional samples of the preset dvdgan-tabletop-tiny, with noise of
@@ -34,7 +34,7 @@ from tokenreel.benchmarks.papers.generators import Run, Setup, Sizes
 from tokenreel.benchmarks.papers.grid import finish
 from tokenreel.benchmarks.papers.lvt.tables import header, mean, row
 
-QUICK = Sizes(steps=2, videos=30, frames=12, pixels=32, clips=6, samples=2)
+QUICK = Sizes(steps=2, videos=60, frames=12, pixels=32, clips=6, samples=2)
 TRUNCATIONS = tuple(step / 10 for step in range(11))
 REDUCTIONS = ("identity", "pool2", "pool4", "crop")  # phi
 COUNTS = (1, 2, 8, 10)  # k
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--steps", type=int, default=3000, help="training steps of each generator")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each generator")
     parser.add_argument("--videos", type=int, default=2000, help="videos of one clip each, a tenth of them held out")
     parser.add_argument("--clips", type=int, default=256, help="held-out clips that are scored")
     parser.add_argument("--samples", type=int, default=4, help="samples for the conditions of each held-out clip")

@@ -4,7 +4,8 @@
         --prior runs/ccvs-end-prior [--clips 256] [--samples 8]
 
 TOKENIZER is a trained ccvs-tabletop-tiny, PRIOR a prior of ccvs-tabletop-tiny-end on its tokens. Clips are the tables'
-held-out ones at the tokenizer's size, which the tables average down; both key frames are given to prior and decoder.
+held-out ones at the tokenizer's size, which the tables average down; both frames are given to prior and decoder, and
+stand in the samples as they are.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def point_to_point(tokenizer: VideoTokenizer, prior: Prior, true: np.ndarray, sa
     for rows in _batches(len(made)):
         clips = true[rows // samples]
         made[rows] = decode_tokens(tokenizer, {STREAM: sampled[rows]}, given=clips[:, :1], end=clips[:, -1])
+        made[rows, -1] = clips[:, -1]
     return made.reshape(len(true), samples, *true.shape[1:])
 
 
