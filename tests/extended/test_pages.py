@@ -77,6 +77,8 @@ def test_a_page_runs_from_top_to_bottom(
         shutil.copytree(request.getfixturevalue(before), tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     np.save("tokens.npy", np.arange(5 * 16 * 8 * 8).reshape(5, 16, 8, 8) % 512)  # of docs/token_cache.md
+    np.save("splits.npy", ["train", "train", "val", "train", "test"])
+    np.save("labels.npy", np.arange(5) % 2)
     run_page(page)
 
 
