@@ -17,6 +17,7 @@ from nickname import Nickname, open_nickname
 from numbered_videos import write_numbered
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
@@ -340,6 +341,28 @@ def test_what_imported_tokens_do_not_state_is_an_option(tmp_path: Path, caplog: 
     ):
         with pytest.raises(DataError, match=problem):
             imported(options, "refused")
+
+
+def test_videos_are_planned_by_all_decoding_processes(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the packets of a million files in one process would take longer than tokenizing them."""
+    started: list[int] = []
+
+    class Planning(DecodePool):
+        def __init__(self, location: str, workers: int, probes: Path | None = None) -> None:
+            started.append(workers)
+            super().__init__(location, 0, probes)
+
+    monkeypatch.setattr(tokenize_dataset, "DecodePool", Planning)
+    flags: dict[str, Any] = {
+        "workers": 2,
+        "decoders": 3,
+        "num_shards": 1000,
+        "shard_index": 999,
+    }  # a part without shards
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "cache", **flags))
+    assert started == [6]
 
 
 def test_labels_splits_and_groups_of_imported_tokens_are_files_beside_them(tmp_path: Path) -> None:
