@@ -1,8 +1,8 @@
-"""Lines of text files from outside, read one by one: a small file may claim one line of any length."""
+"""Text files from outside: their lines, read one by one, as a small file may claim one line of any length; headers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TextIO
 
 from tokenreel.errors import DataError
@@ -18,3 +18,9 @@ def bounded_lines(file: TextIO) -> Iterator[str]:
         if len(line) > MAX_LINE:
             raise DataError(f"{file.name}: a line has more than {MAX_LINE:,} characters")
         yield line
+
+
+def column_name(name: str, documented: Collection[str]) -> str:
+    """The name of a column without spaces around it, and as it is `documented` where only the case differs."""
+    name = name.strip()
+    return name.lower() if name.lower() in documented else name

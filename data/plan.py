@@ -19,7 +19,7 @@ from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.plan_config import DataConfig, plan_sha256
 from tokenreel.data.sources.base import ReadRequest, VideoEntry, VideoSource
 from tokenreel.data.sources.content import Content
-from tokenreel.data.splits import SPLITS, select_validation, split_of_name
+from tokenreel.data.splits import GROUP_MARK, SPLITS, divide, split_of_name
 from tokenreel.data.video.probe import DecodeFailure, VideoProbe, resample_indices
 from tokenreel.errors import ConfigError, DataError, nearest_name
 
@@ -266,38 +266,15 @@ def _plan_video(
 def _divide(
     videos: list[PlannedVideo], entries: tuple[VideoEntry, ...], config: DataConfig
 ) -> tuple[PlannedVideo, ...]:
-    """Sets the split of each video: that of the source if it has one. Where the source has no validation videos, a
-    hash of (seed, id) chooses them from those that it does not call test, a group as if it were one video; else the
-    undivided ones are for training.
-    """
+    """Sets the split of each video: that of the source if it has one, see `divide`."""
     used = [entry for video, entry in zip(videos, entries, strict=True) if video.source_frames is not None]
     declared = {entry.id: None if entry.split is None else split_of_name(entry.split, entry.id) for entry in used}
     groups = _groups(entries)  # of unused ones too, so that a video's split does not depend on which others are used
-    _require_undivided(groups, declared)
-    available = sorted({groups[name] for name, split in declared.items() if split in (None, "train")})
-    stated = "validation" in declared.values()
-    held_out = set() if stated else select_validation(available, config.validation, config.seed)
-    splits = {
-        name: "validation" if split in (None, "train") and groups[name] in held_out else split or "train"
-        for name, split in declared.items()
-    }
+    splits = divide(declared, groups, config.validation, config.seed)
     return tuple(dataclasses.replace(v, split=splits[v.id]) if v.id in splits else v for v in videos)
 
 
 def _groups(entries: Sequence[VideoEntry]) -> dict[str, str]:
-    """By id: the group of a video that shares one, marked by a byte that no id has; else its id."""
+    """By id: the group of a video that shares one, marked; else its id."""
     members = Counter(entry.group for entry in entries if entry.group is not None)
-    return {e.id: f"\0{e.group}" if e.group is not None and members[e.group] > 1 else e.id for e in entries}
-
-
-def _require_undivided(groups: Mapping[str, str], declared: Mapping[str, str | None]) -> None:
-    """Raises DataError where the data set states two splits for videos of one group."""
-    seen: dict[str, str] = {}  # group -> its first video
-    for name in declared:
-        group = groups[name]
-        other = seen.setdefault(group, name)
-        if declared[name] != declared[other]:
-            raise DataError(
-                f"{other} and {name} belong together (group {group[1:]!r}), but the data state the splits "
-                f"{declared[other] or 'none'} and {declared[name] or 'none'} for them: give both the same one"
-            )
+    return {e.id: f"{GROUP_MARK}{e.group}" if e.group is not None and members[e.group] > 1 else e.id for e in entries}

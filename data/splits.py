@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tokenreel.errors import DataError, nearest_name
 
 SPLITS = ("train", "validation", "test")
+GROUP_MARK = "\0"  # before the name of a group: no id has this byte
 _NAMES = {  # in data sets, those that Hugging Face's `datasets` knows among them
     "train": "train",
     "training": "train",
@@ -46,6 +47,34 @@ def select_validation(ids: Sequence[str], fraction: float, seed: int) -> set[str
     ordered = sorted(ids, key=lambda name: _hash_fraction(seed, name))
     count = sum(_hash_fraction(seed, name) < fraction for name in ids)
     return set(ordered[: min(max(count, 1), len(ids) - 1)])
+
+
+def divide(declared: Mapping[str, str | None], groups: Mapping[str, str], fraction: float, seed: int) -> dict[str, str]:
+    """The split of each id: that of `declared` (a member of SPLITS, None: not stated) if it has one. Where none is
+    declared as validation, a hash of (seed, group) chooses about `fraction` of those that are not for test, ids of one
+    group (an id without one is its own) together; else the undivided ones are for training.
+
+    Raises DataError where two splits are declared for one group.
+    """
+    _require_undivided(groups, declared)
+    available = sorted({groups[name] for name, split in declared.items() if split in (None, "train")})
+    held_out = set() if "validation" in declared.values() else select_validation(available, fraction, seed)
+    return {
+        name: "validation" if split in (None, "train") and groups[name] in held_out else split or "train"
+        for name, split in declared.items()
+    }
+
+
+def _require_undivided(groups: Mapping[str, str], declared: Mapping[str, str | None]) -> None:
+    seen: dict[str, str] = {}  # group -> its first id
+    for name in declared:
+        group = groups[name]
+        other = seen.setdefault(group, name)
+        if declared[name] != declared[other]:
+            raise DataError(
+                f"{other} and {name} belong together (group {group.lstrip(GROUP_MARK)!r}), but the data state the "
+                f"splits {declared[other] or 'none'} and {declared[name] or 'none'} for them: give both the same one"
+            )
 
 
 def _hash_fraction(seed: int, name: str) -> float:

@@ -27,15 +27,16 @@ is made as well. The [guides](guides.md) explain what the flags are for, the [gl
 There is one program, `tokenreel` (also `python -m tokenreel`). `tokenize-dataset` and `train-prior` are installed under
 their own names as well. `tokenreel COMMAND --help` lists the flags of a command.
 
-The whole way on your own videos:
+The whole way, on synthetic videos; with your own in `videos/` it begins at the second line. The examples below
+continue in the same folder, in their order.
 
 ```console
+tokenreel tabletop videos --videos 240
 tokenreel train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer
-tokenreel reconstruct --tokenizer runs/tokenizer --data videos/ --out reconstructed
 tokenreel tokenize-dataset --tokenizer runs/tokenizer --data videos/ --out tokens.zarr --workers 2
 tokenreel train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior
-tokenreel sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --out samples.zarr
-tokenreel decode --tokens samples.zarr --tokenizer runs/tokenizer --out sampled
+tokenreel sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr
+tokenreel decode --tokens samples.zarr --tokenizer runs/tokenizer --out samples
 ```
 
 ### Output
@@ -110,6 +111,7 @@ class Text:
 
     example: str  # without the program's name
     notes: str = ""
+    language: str = "console"  # of the example's block; bash: takes too long to be run by a test
 
 
 TEXTS = {
@@ -117,34 +119,35 @@ TEXTS = {
         "demo --out demo",
         "Makes videos, trains both stages, samples, decodes, and writes `report.html`: reconstructions, token maps, "
         "loss curves and scores. Takes a few minutes on two CPU cores. The preset must have a single prior.",
+        language="bash",
     ),
     "tabletop": Text(
-        "tabletop videos --videos 240",
+        "tabletop more-videos --videos 64 --seed 1",
         "Writes `CLASS/NUMBER.mp4` with sound, `metadata.csv` (classes), `states.csv` (positions in each frame), "
         "`contacts.csv` and `choices.csv` (the random choices behind each video).",
     ),
     "train-tokenizer": Text(
-        "train-tokenizer --preset gpt-tabletop-tiny --data videos/ --out runs/tokenizer",
+        "train-tokenizer --preset gpt-tabletop-tiny --data videos/ --set training.batch=8 --out runs/batch-8",
         "See [your own videos](tutorial.md), [resuming](guides.md#resuming), [fine-tuning](guides.md#fine-tuning) and "
         "[several processes](guides.md#several-processes).",
     ),
     "fit-controls": Text(
-        'fit-controls --preset ccvs-tabletop-tiny-state --data "tabletop:?videos=480&frames=32" --out runs/controls',
+        "fit-controls --preset ccvs-tabletop-tiny-state --data videos/ --out runs/controls",
         "Needs no tokenizer. Reports for each control how many of its tokens are used and the error of encoding. See "
         "[controls](guides.md#controls).",
     ),
     "tokenize-dataset": Text(
-        "tokenize-dataset --tokenizer runs/tokenizer --data videos/ --out tokens.zarr --workers 2",
+        "tokenize-dataset --tokenizer runs/tokenizer --data videos/ --clip-stride 8 --out overlapping.zarr",
         "Also installed as the program `tokenize-dataset`. If a level has collapsed (its tokens hardly differ), the "
         "cache is not sealed without `--allow-collapsed`. See [the token cache](token_cache.md).",
     ),
     "train-generator": Text(
-        "train-generator --config generator.yaml --data videos/ --out runs/generator",
+        "train-generator --preset dvdgan-tabletop-tiny --data videos/ --out runs/generator",
         "Trains a generator of pixels, which needs no tokens, against its discriminators. The settings need the "
         "sections `data` and `generator`; `discriminators` and `training` have defaults.",
     ),
     "train-prior": Text(
-        "train-prior --preset gpt-tabletop-tiny --cache tokens.zarr --out runs/prior",
+        "train-prior --preset gpt-tabletop-tiny --cache overlapping.zarr --init-from runs/prior --out runs/prior-2",
         "Also installed as the program `train-prior`. It opens no video, and a tokenizer only for trackers. The "
         "summary has the prior's bits/code on the validation split beside those of two counted baselines, the unigram "
         "and the temporal bigram prior. See [resuming](guides.md#resuming), "
@@ -156,18 +159,19 @@ TEXTS = {
         "machines (`--num-shards`) meet in `--out`; the last one prints the score.",
     ),
     "sample": Text(
-        "sample --prior runs/prior --cache tokens.zarr --given-frames 1 --num 16 --top-k 5 --out samples.zarr",
+        "sample --prior runs/prior --cache tokens.zarr --given-frames 4 --num 16 --top-p 0.9 --out more-samples.zarr",
         "`--prior` writes a token file, `--generator` a folder of videos with `samples.json`. See "
         "[sampling](guides.md#sampling), [several levels](guides.md#several-levels), [controls](guides.md#controls) "
         "and [generators](generators.md#sample).",
     ),
     "decode": Text(
-        "decode --tokens samples.zarr --tokenizer runs/tokenizer --out sampled",
+        "decode --tokens more-samples.zarr --tokenizer runs/tokenizer --format gif --out more-samples",
         "`--context`, `--context-video`, `--given-frames` and `--end` are for tokenizers that decode with context. See "
         "[context decoding](guides.md#context-decoding).",
     ),
     "generate": Text(
-        "generate --prior runs/prior --tokenizer runs/tokenizer --video start.mp4 --given-frames 1 --out continued",
+        "generate --prior runs/prior --tokenizer runs/tokenizer --video videos/push-left/000000.mp4 --given-frames 1 "
+        "--out continued",
         "With `--prior` and `--tokenizer` it encodes the given frames, samples and decodes in one command, without a "
         "cache. With `--generator` it also writes a contact sheet. See [controls](guides.md#controls) and "
         "[generators](generators.md#generate).",
@@ -177,10 +181,10 @@ TEXTS = {
         "Writes the folders `original`, `reconstructed` and `side_by_side` with an mp4 per clip, and `scores.json`.",
     ),
     "push": Text(
-        "push runs/tokenizer me/my-tokenizer",
+        "push tokens.zarr me/my-tokens",
         "PATH is a run folder, a saved model, fitted controls or a sealed cache. See [the Hub](hub.md).",
     ),
-    "pull": Text("pull me/my-tokens tokens.zarr --revision v1", "The download is verified before PATH appears."),
+    "pull": Text("pull me/my-tokens pulled.zarr --revision main", "The download is verified before PATH appears."),
     "inspect": Text(
         "inspect tokens.zarr --pictures token-maps --num-clips 4",
         "For a cache or token file it reports the [use of codes](guides.md#looking-at-tokens) of each stream.",
@@ -218,7 +222,7 @@ def _section(command: Command) -> str:
     if rows := [_row(field) for field in fields if not field.option.positional]:
         parts += ["\n".join(["| flag | default | meaning |", "|---|---|---|", *rows])]
     parts += [_prose(text.notes)] if text.notes else []
-    parts += [f"```console\ntokenreel {text.example}\n```"]
+    parts += [f"```{text.language}\ntokenreel {text.example}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

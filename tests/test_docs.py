@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tokenreel.pipelines.cli.program import run_command
+from tokenreel.pipelines.commands.demo import TOP_K
 from tokenreel.pipelines.run import Command
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,18 @@ def test_command_lines_are_valid(monkeypatch: pytest.MonkeyPatch, path: Path, li
     assert run_command(line) == 0
     preset = getattr(requests[0], "preset", None)
     assert preset is None or (ROOT / f"pipelines/presets/{preset}.yaml").is_file()
+
+
+def test_the_readme_samples_as_its_picture_was_sampled() -> None:
+    (line,) = (line for line in command_lines(ROOT / "README.md") if line[0] == "sample")
+    assert line[line.index("--top-k") + 1] == str(TOP_K)
+
+
+def test_texts_open_caches_for_reading_alone() -> None:
+    """zarr's own default would create what is missing and let a typing error write."""
+    calls = [call for path in TEXTS for call in re.findall(r"zarr\.open\w*\([^)]*\)", path.read_text())]
+    assert calls
+    assert [call for call in calls if 'mode="r"' not in call] == []
 
 
 def test_the_page_of_commands_is_up_to_date() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -64,6 +65,33 @@ def test_representations_of_tokens_have_their_shapes(tmp_path: Path) -> None:
     codes = {"video": torch.zeros(2, *SPEC.streams[0].shape, dtype=torch.long)}
     samples = Samples(codes, {name: torch.zeros_like(value) for name, value in codes.items()}, 105.5, 1260)
     assert repr(samples) == "Samples(video [2, 3, 5, 7, 2]; forwards=105.5, tokens_sampled=1,260)"
+
+
+def test_a_notebook_displays_a_cache_as_an_escaped_table(tmp_path: Path) -> None:
+    tokens = {stream.name: np.zeros((17, *stream.shape), np.int64) for stream in SPEC.streams}
+    sources = [{"id": f"{i}", "split": "train" if i < 13 else "validation", "label": 0} for i in range(17)]
+    hostile = "<script>alert('&')</script>"
+    path = tmp_path / "<b>tokens"
+    cache_id = write_token_file(path, SPEC, tokens, "0123456789abcdef", sources, plan={"classes": [hostile]})
+    table = TokenCache.open(path)._repr_html_()
+    cells = [tuple(cell.text for cell in row) for row in ElementTree.fromstring(table)]
+    assert cells == [
+        ("path", str(path)),
+        ("rows", "17 of samples"),
+        ("sources", "13 train, 4 validation"),
+        ("classes", hostile),
+        ("frames", "3"),
+        ("level video", "[3, 5, 7, 2] of 1,009 codes"),
+        ("control class", "[1, 1, 1, 1] of 11 codes"),
+        ("tokens of", "01234567"),
+        ("cache_id", cache_id),
+    ]
+
+
+def test_videos_are_written_and_read_by_public_names(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), np.uint8)
+    tokenreel.write_video(str(tmp_path / "a.mp4"), frames, frame_rate=7, lossless=True)
+    assert np.array_equal(tokenreel.read_video(str(tmp_path / "a.mp4"), Framing(6, 8)), frames)
 
 
 def test_every_command_with_results_has_a_public_request() -> None:

@@ -16,6 +16,7 @@ from tokenreel.data.cache.documents import CacheDocuments
 from tokenreel.data.cache.files import file_size
 from tokenreel.data.cache.layout import CacheHeader
 from tokenreel.data.cache.manifest import MANIFEST, Commit, Manifest, StoredFile, committed_shards
+from tokenreel.data.cache.notebook import cache_table
 from tokenreel.data.cache.shard import ShardedArray, ShardMaps, shard_damage
 from tokenreel.data.spec import TokenSpec
 from tokenreel.errors import CacheError, nearest_name
@@ -71,6 +72,9 @@ class TokenCache:
             f"<TokenCache {self.path}: {self.row_count:,} rows of {self.kind}; {self.spec.summary}; "
             f"codes of {self.code_fingerprint[:8]}{state}>"
         )
+
+    def _repr_html_(self) -> str:
+        return cache_table(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A data loader's worker maps the files itself.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.cache.writer import CacheWriter
 from tokenreel.data.plan_config import plan_sha256
 from tokenreel.data.spec import Framing, StreamSpec, TokenSpec
-from tokenreel.data.splits import select_validation
+from tokenreel.data.splits import GROUP_MARK, divide, split_of_name
 from tokenreel.errors import CacheError, DataError
+
+NOT_STATED = "framing_not_stated"  # key of the provenance: fields of the framing that nobody stated
 
 
 def write_token_file(
@@ -93,6 +96,15 @@ def spec_of_tokens(spec: TokenSpec, tokens: Mapping[str, np.ndarray]) -> TokenSp
     return dataclasses.replace(spec, streams=tuple(streams), frames=frames)
 
 
+@dataclass(frozen=True)
+class RowNames:
+    """What is known of the rows of imported tokens: N names each, or None."""
+
+    labels: Sequence[str] | None = None  # classes
+    splits: Sequence[str] | None = None  # as data sets call them: train, val, test, ...
+    groups: Sequence[str] | None = None  # rows of one group, such as clips of one video, are in one split
+
+
 def write_foreign_tokens(
     path: Path,
     tokens: np.ndarray,
@@ -101,11 +113,15 @@ def write_foreign_tokens(
     stride: int = 1,
     validation: float = 0.1,
     seed: int = 0,
+    names: RowNames | None = None,
+    not_stated: Collection[str] = (),
 ) -> str:
     """Writes tokens of another program, integers [N, t, h, w] or [N, t, h, w, q], as a cache; returns its cache_id.
 
     `codebook_size` is K, one more than the largest token if None; `stride`: frames per code step. The tokenizer is
-    unknown: the fingerprint is the tokens' own hash, and splits are of single rows. Raises DataError for other arrays.
+    unknown: the fingerprint is the tokens' own hash. Without splits in `names` a share `validation` of the rows, or of
+    their groups, is held out. `not_stated`: the fields of `framing` that are only assumed, which the provenance says.
+    Raises DataError for other arrays, for names of another number, and for a group in two splits.
     """
     tokens = tokens[..., None] if tokens.ndim == 4 else tokens
     if tokens.ndim != 5 or tokens.dtype.kind not in "iu" or tokens.size == 0 or tokens.min() < 0:
@@ -115,11 +131,35 @@ def write_foreign_tokens(
     _, t, h, w, q = tokens.shape
     stream = StreamSpec("video", (t, h, w), codebook_size or int(tokens.max()) + 1, q, stride)
     digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()
-    ids = [f"row-{row:08d}" for row in range(len(tokens))]
-    held_out = select_validation(ids, validation, seed)
-    sources = [{"id": name, "split": "validation" if name in held_out else "train"} for name in ids]
+    classes, sources = _foreign_sources(len(tokens), names or RowNames(), validation, seed)
     spec = TokenSpec((stream,), t * stride, framing)
-    return write_token_file(path, spec, {"video": tokens}, f"foreign-{digest}", sources, kind="codes")
+    provenance = {NOT_STATED: sorted(not_stated)} if not_stated else {}
+    plan = {"classes": classes} if classes else {}
+    return write_token_file(path, spec, {"video": tokens}, f"foreign-{digest}", sources, provenance, plan, kind="codes")
+
+
+def _foreign_sources(
+    rows: int, names: RowNames, validation: float, seed: int
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """The classes, and the description of each row."""
+    for what, values in (("labels", names.labels), ("splits", names.splits), ("groups", names.groups)):
+        if values is not None and len(values) != rows:
+            raise DataError(f"there are {len(values)} {what} for {rows} rows of tokens: give one for each")
+    ids = [f"row-{row:08d}" for row in range(rows)]
+    declared: dict[str, str | None] = dict.fromkeys(ids)
+    if names.splits is not None:
+        declared = {name: split_of_name(split, name) for name, split in zip(ids, names.splits, strict=True)}
+    groups = ids if names.groups is None else [GROUP_MARK + name for name in names.groups]
+    splits = divide(declared, dict(zip(ids, groups, strict=True)), validation, seed)
+    sources: list[dict[str, Any]] = [{"id": name, "split": splits[name]} for name in ids]
+    classes = sorted(set(names.labels or ()))
+    numbers = {name: number for number, name in enumerate(classes)}
+    for row, source in enumerate(sources):
+        if names.labels is not None:
+            source["label"] = numbers[names.labels[row]]
+        if names.groups is not None:
+            source["group"] = names.groups[row]
+    return classes, sources
 
 
 def _require_tokens(spec: TokenSpec, tokens: Mapping[str, np.ndarray], rows: int) -> None:

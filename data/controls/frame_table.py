@@ -1,7 +1,7 @@
 """Per-frame tables: numbers for each frame of each video, in CSV files with `file_name`, `frame` and numeric columns.
 
 `file_name` is relative to the CSV's own folder, as in metadata.csv; `frame` counts a video's own frames from 0, and
-each must have exactly one row. No video is opened here.
+each must have exactly one row. Spaces around these names and their case do not matter. No video is opened here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tokenreel.data.lines import bounded_lines
+from tokenreel.data.lines import bounded_lines, column_name
 from tokenreel.data.walk import walk
 from tokenreel.errors import DataError, nearest_name
 
@@ -70,7 +70,7 @@ def find_tables(root: Path, file: str) -> list[Path]:
 def columns_of(path: Path) -> tuple[str, ...]:
     """The numeric columns, in their order. Raises DataError if the header is invalid."""
     with _opened(path) as lines:
-        header = next(csv.reader(lines), [])
+        header = _header(lines)
     columns = tuple(name for name in header if name not in (FILE_NAME, FRAME))
     if FRAME not in header or not columns or len(set(header)) != len(header):
         raise DataError(
@@ -86,7 +86,7 @@ def is_frame_table(path: Path) -> bool:
     try:
         columns_of(path)
         with _opened(path) as lines:
-            return FILE_NAME in next(csv.reader(lines), [])
+            return FILE_NAME in _header(lines)
     except DataError:
         return False
 
@@ -121,12 +121,17 @@ def _lines(path: Path, columns: tuple[str, ...], named: bool) -> Iterator[tuple[
         if name not in known:
             raise DataError(f"{path} has no column {name!r}; {nearest_name(name, known)}")
     with _opened(path) as lines:
-        for number, row in enumerate(csv.DictReader(lines), start=2):
+        for number, row in enumerate(csv.DictReader(lines, fieldnames=_header(lines)), start=2):
             where = f"{path}, line {number}"
             name = row.get(FILE_NAME) or ""
             if named and not name:
                 raise DataError(f"{where}: no {FILE_NAME}")
             yield where, name, int(_number(where, row, FRAME)), [_number(where, row, column) for column in columns]
+
+
+def _header(lines: Iterator[str]) -> list[str]:
+    """The names of the columns in the first line, as `column_name` gives them."""
+    return [column_name(name, (FILE_NAME, FRAME)) for name in next(csv.reader(lines), [])]
 
 
 def _number(where: str, row: Mapping[str, str | None], column: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from tokenreel.data.lines import bounded_lines
+from tokenreel.data.lines import bounded_lines, column_name
 from tokenreel.data.sources.base import VideoEntry
 from tokenreel.data.sources.folder_splits import OUTSIDE, classes_like_splits, places
 from tokenreel.data.sources.inventory import Inventory
@@ -59,7 +59,9 @@ def _described(root: Path, ids: list[str], metadata: list[Path]) -> tuple[list[V
     unread = set[str]()
     missing: list[str] = []
     for file in metadata:
+        has_rows = False
         for where, row in _rows(file):
+            has_rows = True
             named = _named_columns(where, row)
             unread |= named.keys() - set(_COLUMNS)
             entry = _by_row(root, file, where, named, by_folder)
@@ -69,6 +71,8 @@ def _described(root: Path, ids: list[str], metadata: list[Path]) -> tuple[list[V
             if entry.id in listed:
                 raise DataError(f"{where}: {entry.id} is listed twice")
             listed[entry.id] = entry
+        if not has_rows:
+            raise DataError(f"{file} has no rows, so it lists no video: give each its row, or remove the file")
     return list(listed.values()), Inventory.of({UNLISTED: by_folder.keys() - listed.keys(), MISSING: missing}, unread)
 
 
@@ -82,8 +86,7 @@ def _named_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
             if any(value):
                 raise DataError(f"{where}: it has more values than columns; quote a value that contains a comma")
             continue
-        name = column.strip()
-        name = name.lower() if name.lower() in _COLUMNS else name
+        name = column_name(column, _COLUMNS)
         if name in named:
             raise DataError(f"{where}: the metadata have two columns named {name!r}; rename one of them")
         named[name] = value

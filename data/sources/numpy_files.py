@@ -19,6 +19,7 @@ from tokenreel.data.sources.location import Location
 from tokenreel.data.sources.stacks import (
     LABELS,
     MAX_ARRAY_BYTES,
+    MAX_LABEL_BYTES,
     ArrayOptions,
     StackSource,
     label_names,
@@ -171,3 +172,17 @@ def read_foreign_tokens(path: Path) -> np.ndarray:
     if tokens.dtype.kind == "i" and tokens.min() < 0:
         raise DataError(f"{path}: the smallest token is {tokens.min()}; tokens start at 0")
     return tokens if tokens.ndim == 5 else tokens[..., None]
+
+
+def read_row_names(path: Path, rows: int) -> list[str]:
+    """An .npy file of `rows` integers or names, one for each row of imported tokens. Raises DataError for others."""
+    names = load_npy(path)
+    if names.shape != (rows,) or names.dtype.kind not in "iuSU" or names.dtype.itemsize > MAX_LABEL_BYTES:
+        raise DataError(
+            f"{path}: expected {rows} integers or names, one for each row of tokens, got {names.dtype} "
+            f"{list(names.shape)}"
+        )
+    try:
+        return label_names(names)
+    except ValueError as error:
+        raise DataError(f"{path}: its names are not text in UTF-8: {error}") from error

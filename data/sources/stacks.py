@@ -172,17 +172,23 @@ def _chosen(
 
 
 def _require_no_successors(location: str, names: Iterable[str]) -> None:
-    """Raises DataError where an array repeats the frames of another one step later, as `next_obs` repeats `obs`.
+    """Raises DataError where an array repeats the frames of another one step later, as `next_obs` repeats `obs`, or
+    `rgb_next` repeats `rgb`.
 
     As videos of their own, some would be trained on and their twins held out.
     """
     known = set(names)
     for name in sorted(known):
         parts = name.split("/")
-        twin = "/".join(part.removeprefix("next_") for part in parts)
+        twin = "/".join(map(_before, parts))
         if twin != name and twin in known:
-            folder = next(part for part in parts if part.startswith("next_")).removeprefix("next_")
+            folder = next(_before(part) for part in parts if _before(part) != part)
             raise DataError(
                 f"{location}: arrays {twin!r} and {name!r} hold the same frames, which would be both trained on and "
                 f"held out: choose one of them, such as ?keys={'*/' * (len(parts) > 1)}{folder}{'/*' * ('/' in name)}"
             )
+
+
+def _before(part: str) -> str:
+    """The name of the array or group that one of this name repeats one step later."""
+    return part.removeprefix("next_").removesuffix("_next")

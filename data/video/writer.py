@@ -20,7 +20,7 @@ from tokenreel.errors import DataError, nearest_name
 
 
 def write_video(
-    path: Path,
+    path: str | Path,
     frames: np.ndarray | Iterable[np.ndarray],
     frame_rate: float,
     sound: np.ndarray | None = None,
@@ -38,7 +38,7 @@ def write_video(
 
     Raises DataError for any other suffix, shape or dtype, and where the file cannot be written.
     """
-    with VideoWriter(path, frame_rate, sound, sample_rate, lossless) as writer:
+    with VideoWriter(Path(path), frame_rate, sound, sample_rate, lossless) as writer:
         for piece in [frames] if isinstance(frames, np.ndarray) else frames:
             writer.add(piece)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tokenreel.data.cache.files import read_json
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.cache.token_file import NOT_STATED
 from tokenreel.data.sources.open import open_source
 from tokenreel.errors import ConfigError, DataError
 from tokenreel.pipelines.common.codebook_usage import codebook_usage, count_tokens
@@ -94,15 +95,24 @@ def _describe_cache(cache: TokenCache) -> dict[str, Any]:
         "excluded": [f"{source['id']}: {source['excluded']}" for source in sources if "excluded" in source][:20],
         "frames": cache.spec.frames,
         "time": cache.spec.time,
-        "framing": cache.spec.to_json()["framing"],
+        "framing": _framing(cache),
         "streams": {stream.name: _stream(cache, stream.name) for stream in cache.spec.streams},
         "shards": f"{len(cache.shards)} of {cache.header.shards}",
         "shard_rows": cache.header.shard_rows,
         "bytes": sum(map(cache.header.bytes_of, cache.shards)),
         "code_fingerprint": cache.code_fingerprint,
-        "provenance": {key: value for key, value in cache.provenance.items() if key != "tokenizer"},
+        "provenance": {key: value for key, value in cache.provenance.items() if key not in ("tokenizer", NOT_STATED)},
         "origin": dict(cache.origin),
     }
+
+
+def _framing(cache: TokenCache) -> dict[str, Any] | str:
+    """What is known of it: of imported tokens only what was stated."""
+    assumed = cache.provenance.get(NOT_STATED)
+    framing: dict[str, Any] = cache.spec.to_json()["framing"]
+    if not isinstance(assumed, list):
+        return framing
+    return {name: value for name, value in framing.items() if name not in assumed} or "not stated"
 
 
 def _stream(cache: TokenCache, name: str) -> str:

@@ -6,6 +6,7 @@ The repaired cache has the identity that it was sealed with, or the repair fails
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def run(request: RepairRequest) -> dict[str, Any]:
 def _damaged_shards(path: Path, writer: CacheWriter, documents: CacheDocuments) -> list[int]:
     """The shards that differ from what was sealed, or, in an unfinished cache, from what was committed."""
     committed = writer.committed()
-    damaged = {damage.shard for damage in find_damage(path, documents.header, committed)}
+    watch = partial(progress, what="verify", unit="file")
+    damaged = {damage.shard for damage in find_damage(path, documents.header, committed, watch)}
     return sorted(damaged | set(writer.pending()) if documents.cache_id else damaged)
 
 

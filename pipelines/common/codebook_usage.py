@@ -9,6 +9,7 @@ from typing import Any
 from tokenreel.data.cache.reader import TokenCache
 from tokenreel.data.order import evenly_spaced
 from tokenreel.metrics.codes import CodeCounter
+from tokenreel.pipelines.common.progress import progress
 
 MAX_ROWS = 4096  # each may cost a seek
 MAX_TOKENS = 1 << 24  # counted in a few tenths of a second
@@ -24,7 +25,7 @@ def count_tokens(cache: TokenCache) -> tuple[int, dict[str, CodeCounter]]:
     rows = evenly_spaced(cache.valid_rows(), min(MAX_ROWS, max(1, MAX_TOKENS // tokens_per_row)))
     counters = {stream.name: CodeCounter(stream.codebook_size, stream.codebooks) for stream in cache.spec.streams}
     batch = max(1, TOKENS_AT_ONCE // tokens_per_row)
-    for first in range(0, len(rows), batch):
+    for first in progress(range(0, len(rows), batch), "count tokens", "batch"):
         for name, tokens in cache.read(rows[first : first + batch], steps=1).items():
             counters[name].update(tokens)
     return len(rows), counters

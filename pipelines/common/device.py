@@ -23,16 +23,18 @@ def choose_device(name: str | None) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"--device {name!r} is not a valid device; use cpu, cuda or cuda:0") from error
     count = _device_count(device.type)
-    if device.type != "cpu" and (device.index or 0) >= count:
+    if (device.index or 0) >= count:
         raise ConfigError(
-            f"--device {name!r} is not available: this machine has {count} {device.type.upper()} devices; "
-            "use --device cpu"
+            f"--device {name!r} is not available: this machine has {count} {device.type.upper()} "
+            f"device{'' if count == 1 else 's'}; use --device cpu"
         )
     return device
 
 
 def _device_count(kind: str) -> int:
-    """The accelerators of this kind that torch can use; 0 of kinds that compute nothing, such as meta."""
+    """The devices of this kind that torch can use; 0 of kinds that compute nothing, such as meta."""
+    if kind == "cpu":
+        return 1
     if kind == "cuda":
         return torch.cuda.device_count()
     own = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

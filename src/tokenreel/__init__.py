@@ -59,6 +59,7 @@ __all__ = [
     "sample_video",
     "to_frames",
     "to_model",
+    "write_video",
 ]
 
 # Each public name twice: for type checkers, and by module for `__getattr__`.
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from tokenreel.data.sources.open import SOURCES
     from tokenreel.data.spec import TokenSpec
     from tokenreel.data.video.reader import read_video
+    from tokenreel.data.video.writer import write_video
     from tokenreel.decoders.generators.base import GENERATORS, Adversary, VideoGenerator
     from tokenreel.decoders.generators.conditions import Conditions
     from tokenreel.decoders.generators.noise import sample_noise
@@ -134,6 +136,7 @@ else:
         "sample_video": "tokenreel.priors.sampling.video",
         "to_frames": "tokenreel.data.pixels",
         "to_model": "tokenreel.data.pixels",
+        "write_video": "tokenreel.data.video.writer",
     }
 
     def __getattr__(name):

@@ -95,11 +95,18 @@ class PretrainedModel(ModelHubMixin, library_name="tokenreel", tags=["tokenreel"
         """Fingerprints by name, saved in config.json and checked when loading."""
         return {"weights": self.weights_fingerprint}
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Called by `save_pretrained` and `push_to_hub` of the mixin. config.json is written last: without it the
-        folder is not a saved model. Raises ConfigError where it was cast to half precision and does not work so.
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """As the mixin's. Raises ConfigError where it was cast to half precision and does not work so, before the mixin
+        makes the folder or removes the config.json of a model in it.
         """
         self._require_precision()
+        saved: str | None = super().save_pretrained(save_directory, **options)
+        return saved
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Called by `save_pretrained` and `push_to_hub` of the mixin. config.json is written last: without it the
+        folder is not a saved model.
+        """
         document = {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,

@@ -1,8 +1,8 @@
 """The console and Python blocks of the other pages, top to bottom, after the README's commands; with fewer videos and
 steps.
 
-Each page begins in a copy of the folder that the README's commands leave, the concepts in one that the guides leave.
-What is the user's own in the guides (a first frame, a table of integers) is made here.
+Each page begins in a copy of the folder that the README's commands leave, the concepts in one that the guides leave,
+the commands in an empty one. What is the user's own in the guides (a first frame, a table of integers) is made here.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from tokenreel.data.spec import Framing
 from tokenreel.pipelines.cli.program import run_command
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["concepts.md", "hub.md", "presets.md", "token_cache.md", "videos.md"]
+PAGES = ["commands.md", "concepts.md", "hub.md", "presets.md", "token_cache.md", "videos.md"]
 VIDEOS, FRAMES = 24, 32
 # After so few steps a codebook may have collapsed. Of an option that is given twice the last counts.
 FEWER = {
     "train-tokenizer": ["--steps=2"],
     "train-prior": ["--steps=2"],
+    "train-generator": ["--steps=2"],
     "tokenize-dataset": ["--allow-collapsed"],
     "sample": ["--num=2"],
     "tabletop": [f"--videos={VIDEOS}"],
@@ -67,11 +68,17 @@ def guides(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_from_top_to_bottom(
-    page: str, project: Path, guides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub
+    page: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub
 ) -> None:
-    shutil.copytree(guides if page == "concepts.md" else project, tmp_path / "work")
+    before = {"commands.md": None, "concepts.md": "guides"}.get(page, "project")
+    if before is None:
+        (tmp_path / "work").mkdir()
+    else:
+        shutil.copytree(request.getfixturevalue(before), tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     np.save("tokens.npy", np.arange(5 * 16 * 8 * 8).reshape(5, 16, 8, 8) % 512)  # of docs/token_cache.md
+    np.save("splits.npy", ["train", "train", "val", "train", "test"])
+    np.save("labels.npy", np.arange(5) % 2)
     run_page(page)
 
 

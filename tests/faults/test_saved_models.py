@@ -161,6 +161,9 @@ def test_what_does_not_work_in_half_precision_says_so_before_it_is_saved(
     """Tokens depend on the precision, so half precision is chosen where they are computed (`--precision`)."""
     model = build(name).to(dtype)
     with pytest.raises(ConfigError, match=r"is not saved in half precision: call \.float\(\)"):
-        model.save_pretrained(tmp_path)
-    model.float().save_pretrained(tmp_path)
-    verify_model(tmp_path)
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    model.float().save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match="is not saved in half precision"):
+        model.to(dtype).save_pretrained(tmp_path / "model")
+    verify_model(tmp_path / "model")

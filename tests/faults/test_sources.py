@@ -197,7 +197,7 @@ def test_headers_with_spaces_and_capitals_are_read(clip: bytes, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name,label\n", r"all that it holds is skipped: 1 not-in-metadata \(a\.mp4\)"),
+        ("file_name,label\n", r"metadata\.csv has no rows, so it lists no video"),
         ("file_name,label,Label\na.mp4,x,y\n", "two columns named 'label'"),
         ("file_name,label\na.mp4,jump, high\n", r"line 2: it has more values than columns; quote"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenreel.data.controls.frame_table import FrameTables, read_table
+from tokenreel.data.controls.frame_table import FrameTables, is_frame_table, read_table
 from tokenreel.errors import DataError
 
 
@@ -36,6 +36,17 @@ def test_a_text_column_that_is_not_requested_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_table(path, ("taken",)), [[2]])
     with pytest.raises(DataError, match=r"line 2: who \(='arm'\) is not a number"):
         read_table(path, ("who",))
+
+
+def test_headers_with_spaces_and_capitals_are_read(tmp_path: Path) -> None:
+    """As in metadata.csv; the names of the numbers keep their case."""
+    write(tmp_path / "states.csv", "File_Name, Frame , X,x\na.mp4,1,3,4\na.mp4,0,1,2\n")
+    tables = FrameTables(tmp_path)
+    assert tables.columns("states.csv") == ("X", "x")
+    np.testing.assert_array_equal(tables.numbers("a.mp4", "states.csv", ("x", "X")), [[2, 1], [4, 3]])
+    assert is_frame_table(tmp_path / "states.csv")
+    with pytest.raises(DataError, match="its columns are frame, x, frame; expected frame and at least one more, each"):
+        read_table(write(tmp_path / "t.csv", "frame,x, Frame\n0,1,0\n"), ("x",))
 
 
 @pytest.mark.parametrize(

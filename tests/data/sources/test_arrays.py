@@ -199,6 +199,15 @@ def test_frames_that_a_file_holds_twice_are_not_divided(tmp_path: Path) -> None:
             open_source(f"{tmp_path}/a.h5?keys={keys}")
 
 
+def test_arrays_named_as_the_next_of_others_are_not_divided_either(tmp_path: Path) -> None:
+    frames = noise(T + 1, H, W, 3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["rgb"], file["rgb_next"] = frames[:-1], frames[1:]
+    with pytest.raises(DataError, match=r"arrays 'rgb' and 'rgb_next' hold the same frames.*such as \?keys=rgb$"):
+        open_source(str(tmp_path / "a.h5"))
+    assert [entry.id for entry in open_source(f"{tmp_path}/a.h5?keys=rgb").entries] == ["rgb"]
+
+
 def test_an_array_without_videos_or_of_another_type_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "float.npy", np.ones((N, T, H, W, 3), np.float32))
     np.save(tmp_path / "channels_second.npy", noise(N, T, 2, H, W))

@@ -70,7 +70,7 @@ def test_metadata_list_videos_and_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"all that it holds is skipped: 1 not-in-metadata \(a\.mp4\)"),
+        ("", r"metadata\.csv has no rows, so it lists no video"),
         ("file_name\ngone.mp4\n", r"1 not-in-folder \(gone\.mp4\)"),
         ("file_name\n../a.mp4\n", r"leads out of the folder"),
         ("name\na.mp4\n", r"no file_name; columns: name"),

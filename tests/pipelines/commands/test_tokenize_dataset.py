@@ -17,6 +17,7 @@ from nickname import Nickname, open_nickname
 from numbered_videos import write_numbered
 
 from tokenreel.data.cache.reader import TokenCache
+from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.sources.open import SOURCES, open_source
 from tokenreel.data.spec import Framing
@@ -340,6 +341,86 @@ def test_what_imported_tokens_do_not_state_is_an_option(tmp_path: Path, caplog: 
     ):
         with pytest.raises(DataError, match=problem):
             imported(options, "refused")
+
+
+def test_videos_are_planned_by_all_decoding_processes(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the packets of a million files in one process would take longer than tokenizing them."""
+    started: list[int] = []
+
+    class Planning(DecodePool):
+        def __init__(self, location: str, workers: int, probes: Path | None = None) -> None:
+            started.append(workers)
+            super().__init__(location, 0, probes)
+
+    monkeypatch.setattr(tokenize_dataset, "DecodePool", Planning)
+    flags: dict[str, Any] = {
+        "workers": 2,
+        "decoders": 3,
+        "num_shards": 1000,
+        "shard_index": 999,
+    }  # a part without shards
+    tokenize_dataset.run(TokenizeRequest(tokenizer=tokenizer, data=DATA, out=tmp_path / "cache", **flags))
+    assert started == [6]
+
+
+def test_labels_splits_and_groups_of_imported_tokens_are_files_beside_them(tmp_path: Path) -> None:
+    rows = 13
+    np.save(tmp_path / "codes.npy", np.arange(rows * 3 * 2 * 5).reshape(rows, 3, 2, 5) % 7)
+    episodes = np.arange(rows) // 3
+    np.save(tmp_path / "episodes.npy", episodes)
+    np.save(tmp_path / "labels.npy", np.array([b"run", b"jump"])[np.arange(rows) % 2])
+    splits = np.array(["train", "val", "training", "test", "train"])[episodes]
+    np.save(tmp_path / "splits.npy", splits)
+
+    def imported(options: str) -> TokenCache:
+        out = tmp_path / f"cache-{len(list(tmp_path.iterdir()))}"
+        data = f"{tmp_path / 'codes.npy'}?codebook_size=7&{options}"
+        tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=data, out=out))
+        return TokenCache.open(out)
+
+    cache = imported("labels=labels.npy&splits=splits.npy&groups=episodes.npy")
+    assert (cache.classes, cache.labels(np.arange(4)).tolist()) == (("jump", "run"), [1, 0, 1, 0])
+    assert {name: cache.rows(name).tolist() for name in ("train", "validation", "test")} == {
+        "train": [0, 1, 2, 6, 7, 8, 12],
+        "validation": [3, 4, 5],
+        "test": [9, 10, 11],
+    }
+    cache = imported("groups=episodes.npy")
+    held_out = cache.rows("validation").tolist()
+    assert 0 < len(held_out) < rows
+    assert set(episodes[held_out]).isdisjoint(episodes[cache.rows("train")])
+    np.save(tmp_path / "splits.npy", np.where(np.arange(rows) == 1, "val", splits))
+    np.save(tmp_path / "short.npy", episodes[1:])
+    for options, problem in (
+        ("splits=splits.npy&groups=episodes.npy", r"row-00000000 and row-00000001 belong together \(group '0'\)"),
+        (
+            "labels=short.npy",
+            r"short\.npy: expected 13 integers or names, one for each row of tokens, got int64 \[12\]",
+        ),
+        ("splits=labels.npy", r"row-00000000: split 'run' is not known"),
+        ("labels=none.npy", r"none\.npy: no such file"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            imported(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "framing"),
+    [
+        ("", "not stated"),
+        ("fps=10", {"frame_rate": 10.0}),
+        ("height=16&width=40", {"height": 16, "width": 40}),
+    ],
+)
+def test_inspect_shows_no_framing_of_imported_tokens_that_nobody_stated(
+    tmp_path: Path, options: str, framing: Any
+) -> None:
+    np.save(tmp_path / "codes.npy", np.arange(3 * 2 * 5 * 7).reshape(3, 2, 5, 7) % 11)
+    data = f"{tmp_path / 'codes.npy'}?codebook_size=11&{options}".rstrip("&")
+    tokenize_dataset.run(TokenizeRequest(tokenizer=None, data=data, out=tmp_path / "cache"))
+    assert inspect_path.run(InspectRequest(path=tmp_path / "cache"))["framing"] == framing
 
 
 def test_inspect_reports_the_content_of_a_cache(reference: Path) -> None:

@@ -16,6 +16,7 @@ from tokenreel.data.clips import ClipReader
 from tokenreel.data.decoding.pool import DecodePool
 from tokenreel.data.pixels import to_model
 from tokenreel.data.plan_config import DataConfig
+from tokenreel.data.sources.base import ReadRequest
 from tokenreel.data.spec import Framing
 from tokenreel.data.video.writer import write_video
 from tokenreel.errors import CheckpointError, ConfigError, UserError
@@ -301,3 +302,24 @@ def test_a_new_run_starts_with_the_weights_of_a_saved_tokenizer(tmp_path: Path, 
         "tokenizer.quantizer.decay",
         "tokenizer.quantizer.revive_below",
     ]
+
+
+def test_clips_are_decoded_again_where_the_clip_memory_is_too_small_to_keep_them(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    submit = DecodePool.submit
+
+    def counted(pool: DecodePool, request: ReadRequest) -> Any:
+        decoded.append(request.video)
+        return submit(pool, request)
+
+    monkeypatch.setattr(DecodePool, "submit", counted)
+    found = {}
+    for gib in (1.0, 3 * FRAMES * SIZE * SIZE * 3 / 2**30):  # all clips, and three of them
+        decoded.clear()
+        train(videos, tmp_path / f"run-{gib}", steps=9, clip_memory=gib)
+        found[gib] = len(decoded)
+    enough, little = found.values()
+    assert enough == len(set(decoded)) <= CLIPS
+    assert little > 2 * enough, found

@@ -15,6 +15,13 @@ def test_a_device_that_is_not_there_is_refused(name: str, monkeypatch: pytest.Mo
         choose_device(name)
 
 
+def test_a_number_of_the_cpu_is_refused() -> None:
+    """Not a core, as somebody may take it to be; torch would ignore it."""
+    assert choose_device("cpu:0").type == "cpu"
+    with pytest.raises(ConfigError, match=r"--device 'cpu:3' is not available: this machine has 1 CPU device; use"):
+        choose_device("cpu:3")
+
+
 def test_the_accelerator_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))

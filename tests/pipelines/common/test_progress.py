@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub
+from small_project import DATA, FRAMES, SIZE, command, make_project
 
 from tokenreel.pipelines.common import progress as module
 from tokenreel.pipelines.common.progress import Progress, progress
+from tokenreel.pipelines.run import COMMANDS
+
+TOKENIZER, PRIOR, CACHE = "--tokenizer=runs/tokenizer", "--prior=runs/prior", "--cache=tokens.zarr"
+FRAMING = f"--set=data={{frames: {FRAMES}, framing: {{height: {SIZE}, width: {SIZE}}}}}"
+TRAINING = ["--steps=1", "--set=training.batch=2"]
+GENERATOR = ["--set=training.generator.statistics_batches=1", "--set=training.generator.validation_clips=1"]
+LONG = {  # command line -> what its lines on standard error begin with
+    ("tabletop", "out", "--videos=2", "--frames=3", "--size=16"): ["tabletop"],
+    ("train-tokenizer", "--config=runs/tokenizer/config.json", "--data=videos", "--out=out", *TRAINING): [
+        "plan",
+        "train",
+    ],
+    ("fit-controls", "--preset=ccvs-tabletop-tiny-state", FRAMING, f"--data={DATA}", "--out=out"): ["plan", "fit"],
+    ("tokenize-dataset", TOKENIZER, "--data=videos", "--out=out"): ["plan", "hash", "tokenize"],
+    ("train-prior", "--config=runs/prior/config.json", CACHE, "--out=out", *TRAINING): ["train"],
+    (
+        *("train-generator", "--preset=dvdgan-tabletop-tiny", "--data=tabletop:?videos=3&frames=12&size=32"),
+        *("--out=out", *TRAINING, *GENERATOR),
+    ): ["plan", "train"],
+    ("evaluate", PRIOR, CACHE): ["evaluate"],
+    ("sample", PRIOR, CACHE, "--given-frames=1", "--num=2", "--out=out"): ["sample"],
+    ("decode", TOKENIZER, "--tokens=samples.zarr", "--out=out"): ["decode"],
+    ("generate", PRIOR, TOKENIZER, "--video=start.mp4", "--given-frames=1", "--out=out"): ["sample", "decode"],
+    ("reconstruct", TOKENIZER, "--data=videos", "--out=out"): ["plan", "reconstruct"],
+    ("push", "tokens.zarr", "me/tokens"): ["verify"],
+    ("pull", "me/pushed", "out"): ["verify"],
+    ("inspect", "tokens.zarr"): ["count tokens"],
+    ("verify", "tokens.zarr"): ["verify"],
+    ("repair", "tokens.zarr"): ["verify", "repair"],
+    ("export", CACHE, "--out=out"): ["export"],
+}
+SHORT = ["demo", "presets list", "presets show", "doctor"]  # demo runs some of the others
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +86,39 @@ def test_quiet_and_other_processes_print_nothing(
     module.silence()
     assert list(progress(range(3), "decode", "clip")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    shutil.copy(min(folder.glob("videos/*/*.mp4")), folder / "start.mp4")
+    source = ["--prior", str(folder / "runs/prior"), "--cache", str(folder / "tokens.zarr")]
+    command("sample", *source, "--given-frames=1", "--num=2", "--out", str(folder / "samples.zarr"))
+    return folder
+
+
+@pytest.mark.parametrize(("line", "expected"), LONG.items(), ids=[line[0] for line in LONG])
+def test_a_long_command_shows_its_progress(
+    line: tuple[str, ...],
+    expected: list[str],
+    project: Path,
+    tmp_path: Path,
+    hub: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(project, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    if line[0] == "pull":
+        command("push", "tokens.zarr", "me/pushed")
+    if line[0] == "repair":
+        next(path for path in Path("tokens.zarr/streams/video/c").rglob("*") if path.is_file()).unlink()
+    capsys.readouterr()
+    command(*line)
+    shown = capsys.readouterr().err.splitlines()
+    for what in expected:
+        assert any(text.startswith(f"{what}: ") and " [" in text for text in shown), (what, shown)
+
+
+def test_all_long_commands_are_among_those_above() -> None:
+    assert sorted([*SHORT, *(line[0] for line in LONG)]) == sorted(command.name for command in COMMANDS)

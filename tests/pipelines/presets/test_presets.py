@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenreel import config
 from tokenreel.config import load_preset, preset_names
 from tokenreel.pipelines.commands import (
     fit_controls,
@@ -102,6 +103,41 @@ def test_paper_presets_learn_from_all_frames_of_a_video() -> None:
             images = (1, 32) if name.startswith("lvt") else (None, training.batch)
             assert (training.random_start, training.clip_frames, training.batch) == (True, *images), name
             assert preset["data"]["frames"] == 16
+
+
+def test_lvt_presets_tokenize_whole_videos() -> None:
+    """Clips without overlap would leave frames 16 to 29 of BAIR's 30 unseen by the prior."""
+    for name in ("lvt-bair-paper", "lvt-kinetics-paper"):
+        comment = (Path(config.__file__).parent / f"pipelines/presets/{name}.yaml").read_text().split("\n\n")[0]
+        (line,) = (line for line in comment.splitlines() if "tokenize-dataset" in line)
+        assert "--whole-videos" in line.split()
+
+
+def test_the_kmeans_preset_differs_from_the_paper_in_its_quantizer_alone() -> None:
+    paper, other = load_preset("lvt-bair-paper"), load_preset("lvt-bair-paper-kmeans")
+    quantizers = [preset["tokenizer"]["quantizer"] for preset in (paper, other)]
+    assert [quantizer.pop("init", "uniform") for quantizer in quantizers] == ["uniform", "kmeans"]
+    assert [quantizer.pop("revive_below", 0) for quantizer in quantizers] == [0, 0.05]
+    assert other == paper
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("ccvs-kinetics-paper", 128), ("ccvs-bair64-paper", 128), ("ccvs-bair-paper", 64), ("ccvs-drums-paper", 64)],
+)
+def test_discriminators_of_ccvs_have_the_widths_of_the_published_scripts(name: str, width: int) -> None:
+    training = tokenizer_training(load_preset(name)["training"]["tokenizer"])
+    for discriminator in (training.image_discriminator, training.temporal_discriminator):
+        assert discriminator is not None
+        assert discriminator.width == width
+
+
+def test_batches_of_the_papers_largest_priors_are_accumulated_from_ones_that_fit_a_gpu() -> None:
+    """Tables 4 to 6 of Predicting Video with VQVAE: batches of 512 and 32, on many chips."""
+    training = load_preset("video-vqvae-kinetics-paper")["training"]["prior"]
+    for level, batch, largest in (("top", 512, 32), ("bottom", 32, 8)):
+        assert training[level]["batch"] == batch
+        assert training[level]["batch"] / training[level]["accumulate"] <= largest
 
 
 @pytest.mark.parametrize("name", TINY)
