@@ -18,7 +18,7 @@ from tokenreel.pipelines.common.progress import Progress
 from tokenreel.pipelines.generators.conditions import ConditionSource
 from tokenreel.pipelines.requests.generation import GeneratorOptions
 
-STATISTICS_CLIPS, STATISTICS_BATCH = 1024, 16  # of standing statistics, as many as at export
+STATISTICS_CLIPS, STATISTICS_BATCH = 256, 16  # of standing statistics
 AS_SAVED = "as saved"
 
 

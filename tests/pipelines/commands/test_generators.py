@@ -173,7 +173,7 @@ def test_the_list_says_what_was_sampled_of_what(folder: Path, tmp_path: Path) ->
         "generator": str(folder / "given"),
         "weights_fingerprint": model.weights_fingerprint,
         "truncation": 0.5,
-        "statistics": "of 1024 clips at truncation 0.5, seed 5",
+        "statistics": "of 256 clips at truncation 0.5, seed 5",
         "given_frames": 2,
         "given_controls": [],
         "data": DATA,
@@ -216,12 +216,12 @@ def test_statistics_are_recomputed_for_a_truncation(folder: Path, tmp_path: Path
     more = sampled(folder, kind, tmp_path / "more", **other, **flags)
     assert_same(more[:2], few)
     model, listed = VideoGenerator.from_pretrained(folder / kind), SampleList.open(tmp_path / "more")
-    assert listed.provenance["statistics"] == "of 1024 clips at truncation 0.25, seed 2"
+    assert listed.provenance["statistics"] == "of 256 clips at truncation 0.25, seed 2"
     assert listed.provenance["weights_fingerprint"] == model.weights_fingerprint
     if kind == "given":
         return
-    classes = class_weights([i % 3 for i in range(1024)], model.spec)
-    hidden = model.hidden(torch.cat([sample_noise(2, np.arange(1024), 7) * 0.25, classes], 1))
+    classes = class_weights([i % 3 for i in range(256)], model.spec)
+    hidden = model.hidden(torch.cat([sample_noise(2, np.arange(256), 7) * 0.25, classes], 1))
     batches = hidden.unflatten(0, (-1, 16))
     model.norm.running_mean.copy_(batches.mean((0, 1)))
     model.norm.running_var.copy_(batches.var(1).mean(0))
