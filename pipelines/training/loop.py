@@ -14,13 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from tokenreel.data.cache.files import staged_folder
-from tokenreel.data.order import SampleOrder
 from tokenreel.errors import CheckpointError, UserError
 from tokenreel.pipelines.common.device import peak_memory, ran_out_of_memory
 from tokenreel.pipelines.common.progress import Progress
@@ -30,23 +26,16 @@ from tokenreel.pipelines.training.config import TrainingConfig
 from tokenreel.pipelines.training.distributed import (
     Processes,
     StopVote,
-    average_gradients,
-    clip_gradients,
     require_equal_replicas,
-    seed_from,
 )
 from tokenreel.pipelines.training.interrupt import Interrupt
 from tokenreel.pipelines.training.losses import Diverged, LossRecord, NonFiniteLoss
 from tokenreel.pipelines.training.objective import Objective
-from tokenreel.pipelines.training.optimizers import learning_rate_factor, set_learning_rate
-from tokenreel.pipelines.training.precision import mixed_precision
+from tokenreel.pipelines.training.optimizers import learning_rate_factor
 from tokenreel.pipelines.training.run_folder import MetricsLog, RunFolder
 from tokenreel.pipelines.training.state import TrainingState
+from tokenreel.pipelines.training.step import TrainingStep
 from tokenreel.pipelines.training.tracker_pictures import log_pictures
-from tokenreel.replicas import micro_steps
-from tokenreel.sample_random import SampleRandom
-
-GRADIENT_NORM = "gradient_norm_"  # before an update's name
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +51,13 @@ class Trainer:
         self.folder = folder
         self.accelerator = accelerator
         self.processes = Processes(accelerator)
-        self.micro_batch = config.micro_batch(accelerator.num_processes)
-        self.batches_per_step = 1 + max(objective.update_batches)
-        self.clips_per_step = self.batches_per_step * config.batch
-        self.order = SampleOrder(objective.rows, config.seed)
         self.state = TrainingState(objective, config, accelerator.device)
+        self.training_step = TrainingStep(objective, config, self.state, accelerator)
         self.record = LossRecord(accelerator)
         self.shown: dict[str, str] = {}  # beside the count of steps: the loss of the last log, the last score
         self.best = BestModel(folder.best, objective.best_score, objective.best_is_highest)
         if folder.resume_from is not None:
-            self.order.resume(folder.resume_from.state.get("order", {}))
+            self.training_step.order.resume(folder.resume_from.state.get("order", {}))
             self.state.load(folder.resume_from.step, folder.resume_from.tensors)
 
     def run(self) -> dict[str, Any]:
@@ -98,7 +84,7 @@ class Trainer:
         self._export(scores)
         for alarm in self.objective.alarms:
             logger.warning(alarm)
-        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.clips_per_step
+        seconds, clips = time.perf_counter() - started, (self.state.step - first) * self.training_step.clips_per_step
         return {
             "out": str(self.folder.path),
             "steps": self.state.step,
@@ -118,7 +104,7 @@ class Trainer:
         started = time.perf_counter()
         self._train_step()
         self.record.take(self.state.step)  # synchronizes with the device
-        seconds, clips = time.perf_counter() - started, self.config.steps * self.clips_per_step
+        seconds, clips = time.perf_counter() - started, self.config.steps * self.training_step.clips_per_step
         checkpoint = sum(t.numel() * t.element_size() for file in self.state.tensors().values() for t in file.values())
         return {
             "parameters": self.state.count_parameters(),
@@ -132,83 +118,9 @@ class Trainer:
         }
 
     def _train_step(self) -> None:
-        started, losses = time.perf_counter(), dict[str, list[Tensor]]()
-        step, micros = self.state.step, range(self.config.accumulate)
-        self.objective.begin_step(step)
-        read, every = self.objective.batch, range(self.batches_per_step)
-        batches = [[read(self._rows(step, m, b), self._samples(step, m, b)) for m in micros] for b in every]
-        next_step = [(step + 1, micro, batch) for batch in every for micro in micros]
-        following = [np.concatenate([of(*part) for part in next_step]) for of in (self._rows, self._samples)]
-        self.objective.prefetch(*following)
-        if step == 0:
-            self._initialise(batches[self.objective.update_batches[0]])
-        for number, update in enumerate(self.objective.updates):
-            found = self._update(update, batches[self.objective.update_batches[number]], number)
-            for name, loss in found.items():
-                losses.setdefault(name, []).append(loss)
-            if number == 0:
-                self.main_losses = [name for name in found if not name.startswith(GRADIENT_NORM)]
-        if self.state.average is not None:
-            self.state.average.update(step)
-        self.state.step += 1
-        means = {name: torch.stack(each).mean() if len(each) > 1 else each[0] for name, each in losses.items()}
-        self.record.add(means, time.perf_counter() - started)  # of the updates that share a name
-
-    def _initialise(self, batches: list[Any]) -> None:
-        """Lets the objective set from the first step's batch what is initialised from data."""
-        randoms = [self._random(0, micro) for micro in range(len(batches))]
-        self._seed(0)
-        precision = mixed_precision(self.accelerator.device, self.config.precision)
-        with torch.no_grad(), precision, micro_steps(range(len(batches)), len(batches)):
-            self.objective.initialise(batches, randoms)
-
-    def _update(self, update: str, batches: list[Any], number: int) -> dict[str, Tensor]:
-        """Runs the update of that number in the step. Returns its losses, none if the objective skips it."""
-        optimizer, losses = self.state.optimizers[update], dict[str, Tensor]()
-        set_learning_rate(optimizer, learning_rate_factor(self.config, self.state.step))
-        optimizer.zero_grad(set_to_none=True)
-        of_batch = self.objective.update_batches[number]
-        for micro, batch in enumerate(batches):
-            self._seed(number)
-            random = self._random(number, micro, of_batch)
-            with micro_steps(range(micro, micro + 1), len(batches)):
-                self._backward(update, batch, random, losses)
-        if losses:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            average_gradients(parameters, self.accelerator)
-            losses[f"{GRADIENT_NORM}{update}"] = clip_gradients(parameters, self.config.clip_norm)
-            optimizer.step()
-        return losses
-
-    def _seed(self, number: int) -> None:
-        """Seeds torch's global generator for the update of that number, alike in all processes and micro-steps."""
-        torch.manual_seed(seed_from(self.config.seed, self.state.step, number))
-
-    def _random(self, number: int, micro: int, batch: int = 0) -> SampleRandom:
-        """Random numbers of the clips of a micro-step of a batch, for the update of that number."""
-        samples = self._samples(self.state.step, micro, batch)
-        return SampleRandom(seed_from(self.config.seed, number), samples, self.accelerator.device)
-
-    def _rows(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
-        """The rows, int64 [n], of `_samples`."""
-        return self.order.rows(int(self._samples(step, micro, batch)[0]), self.micro_batch)
-
-    def _samples(self, step: int, micro: int, batch: int = 0) -> np.ndarray:
-        """Sample numbers, int64 [n], of this process in a micro-step of a batch: a slice of the common order."""
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = step * self.clips_per_step + batch * self.config.batch + (micro * processes + rank) * self.micro_batch
-        return np.arange(first, first + self.micro_batch)
-
-    def _backward(self, update: str, batch: Any, random: SampleRandom, sums: dict[str, Tensor]) -> None:
-        """Adds the gradients of a micro-step to the parameters and its losses to `sums`."""
-        with mixed_precision(self.accelerator.device, self.config.precision):
-            losses = self.objective.losses(update, batch, random)
-        if not losses:
-            return
-        scaled = {name: loss.float() / self.config.accumulate for name, loss in losses.items()}
-        torch.stack(list(scaled.values())).sum().backward()
-        for name, loss in scaled.items():
-            sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
+        started = time.perf_counter()
+        losses = self.training_step.run()
+        self.record.add(losses, time.perf_counter() - started)
 
     def _stop(self) -> None:
         self._flush()
@@ -272,11 +184,12 @@ class Trainer:
             except (NonFiniteLoss, Diverged) as error:
                 raise type(error)(f"{error}. {self._export_newest_checkpoint()}") from error
             losses = taken.means()
-            self.shown["loss"] = f"{sum(losses[name] for name in self.main_losses if name in losses):.4g}"
+            main = [losses[name] for name in self.training_step.main_losses if name in losses]
+            self.shown["loss"] = f"{sum(main):.4g}"
             losses |= self.objective.in_other_units(losses)
             means = {f"train/{name}": value for name, value in losses.items()}
             means["learning_rate"] = self.config.learning_rate * learning_rate_factor(self.config, self.state.step - 1)
-            means["clips_per_second"] = taken.steps_per_second * self.clips_per_step
+            means["clips_per_second"] = taken.steps_per_second * self.training_step.clips_per_step
             self.processes.in_main(lambda: self._write(means))
 
     def _export_newest_checkpoint(self) -> str:
@@ -345,8 +258,8 @@ class Trainer:
         return None if start is None else checkpoint_path(self.folder.checkpoints, start)
 
     def _write_checkpoint(self) -> None:
-        consumed = self.state.step * self.clips_per_step
-        plain = {"order": self.order.state(consumed), "processes": self.accelerator.num_processes}
+        consumed = self.state.step * self.training_step.clips_per_step
+        plain = {"order": self.training_step.order.state(consumed), "processes": self.accelerator.num_processes}
         checkpoint = Checkpoint(self.state.step, self.state.tensors(), plain)
         kept = [path for path in (self.folder.chosen, self._before_decay) if path is not None]
         write_checkpoint(self.folder.checkpoints, checkpoint, self.config.keep_checkpoints, kept)

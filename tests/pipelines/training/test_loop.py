@@ -81,7 +81,11 @@ def _samples_of_all(tmp_path: Path, config: object, processes: int) -> list[tupl
         accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=rank)
         trainer = Trainer(ToyObjective(CONFIG), config, RunFolder(tmp_path, None), accelerator)  # type: ignore[arg-type]
         for step in range(CONFIG.steps):
-            order += zip(trainer._rows(step, 0).tolist(), trainer._samples(step, 0).tolist(), strict=True)
+            order += zip(
+                trainer.training_step.rows(step, 0).tolist(),
+                trainer.training_step.samples(step, 0).tolist(),
+                strict=True,
+            )
     return sorted(order, key=lambda pair: pair[1])
 
 
