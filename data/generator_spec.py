@@ -21,7 +21,7 @@ class GeneratorSpec:
     given_frames: int = 0  # first frames that must be given
     end_frame: bool = False  # whether the last frame must be given
     classes: tuple[str, ...] = ()  # in the order of class weights; empty: no class is given
-    channels: Literal[1, 3] = 3  # 1: grey inside; its videos have three equal channels
+    channels: Literal[1, 3] = 3  # 1: generated frames are grey, of three equal channels; given ones stay as they are
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.noise < 1:

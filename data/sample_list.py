@@ -45,7 +45,8 @@ class SampleList:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises DataError where the folder has no samples.json, or one that is damaged or of a newer version."""
+        """Raises DataError where the folder has no samples.json, or one that is damaged or of a newer version, and
+        CacheError where it is no JSON."""
         path = folder / SAMPLES_FILE
         if not path.is_file():
             raise DataError(f"{folder} has no {SAMPLES_FILE}: give a folder that `sample --generator` wrote")
@@ -57,7 +58,16 @@ class SampleList:
             found: Self = from_mapping(cls, document, SAMPLES_FILE)
         except ConfigError as error:
             raise DataError(f"{path} is damaged: {error}") from error
+        if not found.samples:
+            raise DataError(f"{path} is damaged: it lists no samples")
         for sample in found.samples:
+            if not -1 <= sample.label < len(found.classes) or min(sample.sample, sample.seed) < 0:
+                raise DataError(
+                    f"{path} is damaged: {sample.file!r} has label {sample.label} of {len(found.classes)} classes, "
+                    f"sample {sample.sample} and seed {sample.seed}"
+                )
             if Path(sample.file).name != sample.file or not (folder / sample.file).is_file():
                 raise DataError(f"{path}: {sample.file!r} is not a file of this folder")
+        if len({sample.file for sample in found.samples}) < len(found.samples):
+            raise DataError(f"{path} is damaged: two samples have one file")
         return found

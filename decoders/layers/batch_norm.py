@@ -1,4 +1,5 @@
-"""Batch normalisation with the statistics of the whole batch, whatever the number of processes.
+"""Batch normalisation with the statistics of the whole batch, whatever the number of processes; of several micro-steps
+(`training.accumulate`) each has its own.
 
 torch's SyncBatchNorm does the same on GPUs only, and has no statistics per time step.
 """

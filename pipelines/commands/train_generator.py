@@ -9,6 +9,7 @@ import torch
 from tokenreel.config import from_mapping, to_mapping
 from tokenreel.data.plan_config import DataConfig
 from tokenreel.decoders.generators.base import GENERATORS, VideoGenerator, build_generator
+from tokenreel.errors import ConfigError
 from tokenreel.pipelines.common.class_labels import training_classes
 from tokenreel.pipelines.common.settings import require_section, resolve
 from tokenreel.pipelines.requests.training import TrainGeneratorRequest
@@ -30,6 +31,11 @@ def run(request: TrainGeneratorRequest) -> dict[str, Any]:
     sections = resolve(request.preset, request.config, request.assignments, request.overrides, "generator")
     training = from_mapping(GeneratorTrainingConfig, sections.get("training", {}), "training")
     initial = load_initial(VideoGenerator, request.init_from, request.revision)
+    if initial is not None and "discriminators" not in sections:
+        raise ConfigError(
+            f"--init-from {request.init_from}: a saved generator says nothing of its discriminators and rates: give "
+            "those that it was trained with as --preset, or its run folder as --config"
+        )
     sections = over_saved(sections, "generator", initial)
     data = from_mapping(DataConfig, require_section(sections, "data"), "data")
     model = GENERATORS.config(require_section(sections, "generator"), "generator")

@@ -44,7 +44,7 @@ def generate_videos(request: GenerateRequest) -> dict[str, Any]:
     started = time.perf_counter()
     with complete_folder(request.out) as folder:
         if not spec.given_frames and not spec.end_frame:  # else there are no clips to compute them from
-            generator.fit_statistics(ClassesInTurn(spec, range(len(spec.classes))), request.seed)
+            generator.fit_statistics(ClassesInTurn(spec, range(len(spec.classes))))
         strips: list[np.ndarray] = []
         for videos in write_samples(generator, inputs, count, request.batch, folder, request.format):
             strips += [film_strip(video, -(-spec.frames // SHEET_FRAMES)) for video in videos]

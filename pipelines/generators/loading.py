@@ -19,6 +19,7 @@ from tokenreel.pipelines.generators.conditions import ConditionSource
 from tokenreel.pipelines.requests.generation import GeneratorOptions
 
 STATISTICS_CLIPS, STATISTICS_BATCH = 256, 16  # of standing statistics
+STATISTICS_SEED = 0  # not that of the samples: a sample is the same beside those of another seed
 AS_SAVED = "as saved"
 
 
@@ -45,9 +46,9 @@ class LoadedGenerator:
         return self.model.generate(noise.to(self.model.device), conditions.to(self.model.device))
 
     @torch.no_grad()
-    def fit_statistics(self, source: ConditionSource, seed: int) -> None:
+    def fit_statistics(self, source: ConditionSource) -> None:
         """Recomputes standing statistics for noise that is truncated, where the generator has any; those that are saved
-        are of truncation 1. They depend on nothing but the seed, the truncation and the conditions of `source`.
+        are of truncation 1. They depend on nothing but the truncation and the conditions of `source`.
         """
         if self.truncation == 1:
             return
@@ -58,14 +59,14 @@ class LoadedGenerator:
             with Progress(STATISTICS_CLIPS, "statistics", "clip") as bar:
                 for first in range(0, STATISTICS_CLIPS, STATISTICS_BATCH):
                     samples = np.arange(first, first + STATISTICS_BATCH)
-                    noise, conditions = self.noise(seed, samples), source.of(samples)
+                    noise, conditions = self.noise(STATISTICS_SEED, samples), source.of(samples)
                     yield noise.to(self.model.device), conditions.to(self.model.device)
                     used += len(samples)
                     bar.advance(len(samples))
 
         self.model.set_statistics(batches())
         if used:
-            self.statistics = f"of {used} clips at truncation {self.truncation:g}, seed {seed}"
+            self.statistics = f"of {used} clips at truncation {self.truncation:g}"
             self.model.eval()
 
 

@@ -42,12 +42,12 @@ def sample_videos(request: SampleRequest) -> dict[str, Any]:
     with complete_folder(request.out) as folder:
         if request.data is None:
             every = range(len(spec.classes))
-            generator.fit_statistics(ClassesInTurn(spec, every), request.seed)
+            generator.fit_statistics(ClassesInTurn(spec, every))
             return _sample(request, generator, ClassesInTurn(spec, named or every), None, folder)
         with DecodePool(request.data, workers=1) as pool:
             plan = plan_of(pool, data_config_of(generator.model))
             rows, classes = _rows(request, plan), ClassesInTurn(spec, named)
-            generator.fit_statistics(ClipConditions(spec, plan, pool, rows, classes), request.seed)
+            generator.fit_statistics(ClipConditions(spec, plan, pool, rows, classes))
             source = ClipConditions(spec, plan, pool, rows[: request.num_clips], classes)
             return _sample(request, generator, source, plan, folder)
 

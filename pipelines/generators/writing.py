@@ -26,7 +26,8 @@ def complete_folder(out: Path) -> Iterator[Path]:
     """A folder to write to that becomes `out` when the block ends; if it ends in an error, or the process is killed,
     there is no `out`. Raises UserError where `out` exists and is not empty, or cannot be written.
     """
-    fresh_folder(out).rmdir()
+    out = fresh_folder(out).resolve()  # a link to an empty folder stays one
+    out.rmdir()
     with staged_folder(out) as staging:
         yield staging
         staging.rename(out)

@@ -18,8 +18,9 @@ class TrainingConfig:
     """The `training:` section. A stage may add fields in a subclass.
 
     `accumulate` changes no codebook and no mean over clips. Else a loss is that of a micro-step, over all processes:
-    LFQ's entropy of the mean choice, the flow loss's mean over visible pixels, the adaptive adversarial weight. The
-    discriminators' minibatch statistic is that of a micro-step in one process.
+    LFQ's entropy of the mean choice, the flow loss's mean over visible pixels, the adaptive adversarial weight. So are
+    the statistics of generators' batch norms. The discriminators' minibatch statistic is that of a micro-step in one
+    process.
     """
 
     steps: int = 1000  # optimizer steps

@@ -90,7 +90,11 @@ class Session:
                 lock.release()
 
     def train(self, objective: Objective, config: TrainingConfig) -> dict[str, Any]:
-        """Trains for `config.steps` steps. Returns the summary of Trainer.run and raises what that raises."""
+        """Trains for `config.steps` steps. Returns the summary of Trainer.run and raises what that raises.
+
+        Raises ConfigError for a batch that cannot be divided, before it writes anything.
+        """
+        config.micro_batch(self.accelerator.num_processes)
         with self._opened() as folder, cpu_threads(config.threads):
             start_trackers(self.accelerator, self.identity.sections)
             keep_freed_memory()

@@ -105,6 +105,12 @@ def test_a_run_folder_of_other_discriminators_is_refused(tmp_path: Path, videos:
     assert summary["resumed_from_step"] == 1
 
 
+def test_a_batch_that_cannot_be_divided_leaves_no_folder_behind(tmp_path: Path, videos: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.batch \(=3\) must be a multiple"):
+        train(videos, tmp_path / "run", [*BY_CLASS, "training.batch=3", "training.accumulate=2"], steps=1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_new_run_starts_with_the_weights_of_a_saved_generator(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +120,9 @@ def test_a_new_run_starts_with_the_weights_of_a_saved_generator(
     saved = VideoGenerator.from_pretrained(tmp_path / "run")
     settings = ["data.validation=0.4", "training={learning_rate: 1.0e-12, batch: 4, statistics_batches: 3}"]
     new = {"steps": 1, "init_from": str(tmp_path / "run")}
+    with pytest.raises(ConfigError, match="says nothing of its discriminators and rates: give those"):
+        train(videos, tmp_path / "tuned", [], assignments=settings, **new)
+    settings.append("discriminators.width=13")
     summary = train(videos, tmp_path / "tuned", [], assignments=settings, **new)
     tuned = VideoGenerator.from_pretrained(tmp_path / "tuned")
     assert tuned.spec == saved.spec
