@@ -26,13 +26,13 @@ from tokenreel.data.spec import Framing
 from tokenreel.pipelines.cli.program import run_command
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["commands.md", "concepts.md", "hub.md", "presets.md", "token_cache.md", "videos.md"]
+PAGES = ["commands.md", "concepts.md", "generators.md", "hub.md", "presets.md", "token_cache.md", "videos.md"]
 VIDEOS, FRAMES = 24, 32
 # After so few steps a codebook may have collapsed. Of an option that is given twice the last counts.
 FEWER = {
     "train-tokenizer": ["--steps=2"],
     "train-prior": ["--steps=2"],
-    "train-generator": ["--steps=2"],
+    "train-generator": ["--steps=2", "--set=training.batch=2", "--set=training.statistics_batches=1"],
     "tokenize-dataset": ["--allow-collapsed"],
     "sample": ["--num=2"],
     "tabletop": [f"--videos={VIDEOS}"],
@@ -76,6 +76,8 @@ def test_a_page_runs_from_top_to_bottom(
     else:
         shutil.copytree(request.getfixturevalue(before), tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
+    if page == "generators.md":
+        write_first_and_last_frame()
     np.save("tokens.npy", np.arange(5 * 16 * 8 * 8).reshape(5, 16, 8, 8) % 512)  # of docs/token_cache.md
     np.save("splits.npy", ["train", "train", "val", "train", "test"])
     np.save("labels.npy", np.arange(5) % 2)
@@ -115,13 +117,18 @@ def run(line: str) -> None:
 def write_files_of_guides() -> None:
     (controls,) = re.findall(r"```yaml\n(controls:.*?)```", (ROOT / "docs/guides.md").read_text(), flags=re.DOTALL)
     Path("controls.yaml").write_text(controls)
+    write_first_and_last_frame()
     videos = sorted(Path("videos").rglob("*.mp4"))
-    shutil.copy(videos[0], "start.mp4")
-    Image.fromarray(read_video(videos[0], Framing(height=64, width=64))[-1]).save("goal.png")
     rows = list(csv.DictReader(Path("videos/states.csv").read_text().splitlines()))
     write_table(Path("arm.csv"), ("frame", "x", "y"), [(row["frame"], row["x"], row["y"]) for row in rows[:24]])
     quarters = [(path.relative_to("videos"), i, 4 * i // FRAMES) for path in videos for i in range(FRAMES)]
     write_table(Path("videos/quarters.csv"), ("file_name", "frame", "quarter"), quarters)
+
+
+def write_first_and_last_frame() -> None:
+    video = min(Path("videos").rglob("*.mp4"))
+    shutil.copy(video, "start.mp4")
+    Image.fromarray(read_video(video, Framing(height=64, width=64))[-1]).save("goal.png")
 
 
 def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
