@@ -49,7 +49,7 @@ class GeneratorSpec:
         """One line for people."""
         conditions = [f"{self.noise} noise values"]
         conditions += [f"{len(self.classes)} classes"] * bool(self.classes)
-        conditions += [f"{self.given_frames} given frames"] * bool(self.given_frames)
+        conditions += [f"{self.given_frames} given frame{'s' * (self.given_frames > 1)}"] * bool(self.given_frames)
         conditions += ["an end frame"] * self.end_frame
         return f"{self.frames} frames of {self.framing.height}x{self.framing.width} from {', '.join(conditions)}"
 

@@ -45,8 +45,9 @@ class SampleList:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises DataError where the folder has no samples.json, or one that is damaged or of a newer version, and
-        CacheError where it is no JSON."""
+        """Raises DataError if the folder has no samples.json, or one that is damaged or of a newer version; CacheError
+        if the file is not JSON.
+        """
         path = folder / SAMPLES_FILE
         if not path.is_file():
             raise DataError(f"{folder} has no {SAMPLES_FILE}: give a folder that `sample --generator` wrote")
@@ -58,16 +59,20 @@ class SampleList:
             found: Self = from_mapping(cls, document, SAMPLES_FILE)
         except ConfigError as error:
             raise DataError(f"{path} is damaged: {error}") from error
-        if not found.samples:
+        found._check(path)
+        return found
+
+    def _check(self, path: Path) -> None:
+        """Raises DataError unless these can be the samples of the folder of `path`."""
+        if not self.samples:
             raise DataError(f"{path} is damaged: it lists no samples")
-        for sample in found.samples:
-            if not -1 <= sample.label < len(found.classes) or min(sample.sample, sample.seed) < 0:
+        for sample in self.samples:
+            if not -1 <= sample.label < len(self.classes) or min(sample.sample, sample.seed) < 0:
                 raise DataError(
-                    f"{path} is damaged: {sample.file!r} has label {sample.label} of {len(found.classes)} classes, "
+                    f"{path} is damaged: {sample.file!r} has label {sample.label} of {len(self.classes)} classes, "
                     f"sample {sample.sample} and seed {sample.seed}"
                 )
-            if Path(sample.file).name != sample.file or not (folder / sample.file).is_file():
+            if Path(sample.file).name != sample.file or not (path.parent / sample.file).is_file():
                 raise DataError(f"{path}: {sample.file!r} is not a file of this folder")
-        if len({sample.file for sample in found.samples}) < len(found.samples):
+        if len({sample.file for sample in self.samples}) < len(self.samples):
             raise DataError(f"{path} is damaged: two samples have one file")
-        return found

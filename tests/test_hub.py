@@ -227,7 +227,7 @@ def test_a_body_that_is_larger_than_announced_is_cut_off(hub: FakeHub, toy: Toy)
 def test_an_answer_without_end_is_cut_off(hub: FakeHub, toy: Toy, answer: str) -> None:
     toy.push_to_hub(f"me/endless-{answer[:4]}")
     hub.endless_answers.add(answer)
-    with pytest.raises(HubError, match=r"more than .* bytes that are no file"):
+    with pytest.raises(HubError, match=r"more than .* bytes besides files"):
         Toy.from_pretrained(f"me/endless-{answer[:4]}")
     assert hub.sent < 100 << 20
 

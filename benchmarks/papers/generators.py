@@ -61,6 +61,20 @@ Run: TypeAlias = grid.Run[Sizes]
 
 
 @dataclass(frozen=True)
+class OfGenerator(Run):
+    """Scores of the samples of a generator, which another run trains."""
+
+    generator: Run
+
+    @property
+    def needs(self) -> Sequence[Run]:
+        return (self.generator,)
+
+    def name(self, sizes: Sizes) -> str:
+        return f"{self.generator.name(sizes)}-sampled-{sizes.scored}"
+
+
+@dataclass(frozen=True)
 class LabelledClips:
     """Clips with their motion programmes."""
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenreel.benchmarks.reliability.hostile_inputs import Attack, attacks
+from tokenreel.benchmarks.reliability.attack import Attack
+from tokenreel.benchmarks.reliability.hostile_inputs import attacks
 from tokenreel.benchmarks.reliability.tally import Outcome, Tally
 
 MAX_MIB, MAX_S, MAX_CHARACTERS = 1024, 120, 4000  # of the output

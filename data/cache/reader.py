@@ -189,8 +189,8 @@ class TokenCache:
     def column(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """One number per row: valid, label, source (index into plan["videos"]) or first_frame.
 
-        Of `rows` [n]; None: of all rows that are written, in order. Raises CacheError if the array is damaged, or there
-        is no such row, or it is not written.
+        Of `rows` [n]; None: of all rows that are written, in order. Raises CacheError if the array is damaged, or a row
+        does not exist or is not written.
         """
         values = self._columns[name]
         if rows is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
-from tokenreel.replicas import process_count
+from tokenreel.replicas import alone, process_count
 
 EPS = 1e-5  # torch's default, and BigGAN's
 
@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
         if self.averaged is not None:
             self.averaged += 1
             training, momentum = True, 1 / self.averaged
-        if training and self.averaged is None and process_count() > 1:
+        if training and process_count() > 1:
             normalised = self._over_processes(flat)
         else:
             normalised = functional.batch_norm(
@@ -82,7 +82,8 @@ def standing_statistics(network: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.averaged = 0
     try:
-        yield
+        with alone():
+            yield
     finally:
         for norm in norms:
             norm.averaged = None

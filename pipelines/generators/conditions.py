@@ -1,4 +1,4 @@
-"""Where the conditions of samples come from: classes in turn, the clips of a data set, or what a person gives."""
+"""Where the conditions of samples come from: classes in turn, the clips of a data set, or given frames."""
 
 from __future__ import annotations
 

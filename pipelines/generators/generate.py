@@ -1,4 +1,4 @@
-"""`tokenreel generate --generator`: noise, and frames and a class of a person's -> videos and a contact sheet."""
+"""`tokenreel generate --generator`: noise, given frames and a class -> videos and a contact sheet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPE_TOLERANCE = 0.02  # of width by height, as sizes of videos are rounded
 def generate_videos(request: GenerateRequest) -> dict[str, Any]:
     """Writes `num` videos, or `steps` between two classes or seeds, and a contact sheet into `out`.
 
-    Raises HubError where there is no such generator, ConfigError for conditions that it does not have or needs,
+    Raises HubError if the generator is not found, ConfigError for conditions that it lacks or does not take,
     DataError for frames that cannot be read, are too few, or of different shapes.
     """
     generator = load_generator(request, request.device)

@@ -71,7 +71,7 @@ class LoadedGenerator:
 
 
 def load_generator(options: GeneratorOptions, device: str | None, revision: str | None = None) -> LoadedGenerator:
-    """Raises HubError where `--generator` is no saved generator."""
+    """Raises HubError if `--generator` is not a saved generator."""
     assert options.generator is not None
     model = VideoGenerator.from_pretrained(options.generator, revision=revision, device=choose_device(device))
     return LoadedGenerator(model, options.generator, model.weights_fingerprint, options.truncation)

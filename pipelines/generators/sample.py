@@ -32,7 +32,7 @@ def sample_videos(request: SampleRequest) -> dict[str, Any]:
     """Writes `num` videos and samples.json into `out`. Sample i depends on its number, the seed, the truncation and its
     conditions only: on no other sample, and neither on `num` nor on `batch`.
 
-    Raises HubError where there is no such generator, ConfigError for conditions that it does not have or needs,
+    Raises HubError if the generator is not found, ConfigError for conditions that it lacks or does not take,
     DataError where the split has no clip or a clip does not decode.
     """
     generator = load_generator(request, request.device, request.revision)

@@ -23,8 +23,8 @@ Inputs = Callable[[np.ndarray], tuple[Tensor, Conditions]]  # numbers of samples
 
 @contextmanager
 def complete_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `out` when the block ends; if it ends in an error, or the process is killed,
-    there is no `out`. Raises UserError where `out` exists and is not empty, or cannot be written.
+    """A folder to write to, which is renamed to `out` when the block ends; after an error or a kill `out` does not
+    exist. Raises UserError if `out` is not empty or cannot be written.
     """
     out = fresh_folder(out).resolve()  # a link to an empty folder stays one
     out.rmdir()

@@ -119,8 +119,8 @@ class GeneratorObjective(ClipObjective):
         return {f"{update}/{name}": loss for name, loss in losses(batch, random).items()}
 
     def _discriminator_losses(self, batch: GeneratorBatch, random: SampleRandom) -> dict[str, Tensor]:
-        # In training mode, as in its own update: statistics of other batches enter the running ones here too, but
-        # nothing reads those until `set_statistics` replaces them.
+        # In training mode, as in its own update, so statistics of these batches enter the running ones too. They are
+        # of the same distribution, and `set_statistics` replaces them where a generator has standing statistics.
         with nullcontext() if self.config.shared_clips else torch.no_grad():
             fake = self._generate(batch.conditions, random)
         if self.config.shared_clips:

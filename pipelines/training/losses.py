@@ -65,8 +65,8 @@ class LossRecord:
             for name, loss in losses.items():
                 if not math.isfinite(loss):
                     raise NonFiniteLoss(
-                        f"{name} is {loss} at step {number}. Lower training.learning_rate (of "
-                        "discriminators: their own) or training.clip_norm in a new folder"
+                        f"{name} is {loss} at step {number}. Lower training.learning_rate (for "
+                        "discriminators, theirs) or training.clip_norm in a new folder"
                     )
         return Losses(first_step, steps, len(steps) / seconds)
 

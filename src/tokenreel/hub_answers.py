@@ -74,11 +74,11 @@ class _BoundedStream(_HTTP.SyncByteStream):
         for chunk in self.stream:
             self.budget.left -= len(chunk) * self.weight
             if self.budget.left < 0:
-                raise HubError(
-                    f"the Hub answers with more than {MAX_ANSWERS_BYTES:,} bytes that are no file; try again"
-                )
+                raise HubError(f"the Hub answers with more than {MAX_ANSWERS_BYTES:,} bytes besides files; try again")
             if time.monotonic() > deadline:
-                raise HubError(f"the Hub takes more than {MAX_ANSWER_S:.0f} s for an answer that is no file; try again")
+                raise HubError(
+                    f"the Hub takes more than {MAX_ANSWER_S:.0f} s for an answer other than a file; try again"
+                )
             yield chunk
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ def _warning(
         logger = logging.getLogger("a.library")
         logger.info("not a warning")
         logger.error("%s is long", "x" * 999)
-        logger.warning("%d is no text", "five")
+        logger.warning("%d is not text", "five")
         logger.warning("video %d", index)
         return read(index, indices, framing)
 

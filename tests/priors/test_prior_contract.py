@@ -120,7 +120,7 @@ def test_rows_with_all_and_with_no_tokens_given():
 @pytest.mark.parametrize("speculate", [0, 3])
 @pytest.mark.parametrize("factor", [(1, 1, 1), (2, 1, 2)])
 def test_small_grid(factor: tuple[int, int, int], speculate: int):
-    """Over all sequences of a small grid probabilities sum to 1, and sequences are sampled as often as they say."""
+    """The probabilities of all sequences of a small grid sum to 1, and sampled frequencies agree with them."""
     spec = spec_of(StreamSpec("video", (2, 1, 2), 3, codebooks=2), frames=2)
     toy = scrambled(ToyPrior(ToyConfig(), spec, subscale_order(spec, "video", factor), ("video",)))
     tokens, given = random_tokens(toy, 2), random_given(toy, 2, fraction=0.3)

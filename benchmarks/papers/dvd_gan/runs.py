@@ -12,6 +12,7 @@ from tokenreel.benchmarks.papers.ccvs.measures import HELD_OUT
 from tokenreel.benchmarks.papers.dvd_gan.class_score import Classifier, trained
 from tokenreel.benchmarks.papers.generators import (
     LabelledClips,
+    OfGenerator,
     Run,
     Setup,
     Sizes,
@@ -90,7 +91,7 @@ class Generator(Run):
 
 
 @dataclass(frozen=True)
-class Synthesized(Run):
+class Synthesized(OfGenerator):
     """Scores of samples of the classes of held-out clips."""
 
     generator: Generator
@@ -101,7 +102,7 @@ class Synthesized(Run):
         return (self.generator, ClassifierRun())
 
     def name(self, sizes: Sizes) -> str:
-        return f"{self.generator.name(sizes)}-sampled-{sizes.scored}-truncation-{self.truncation:g}"
+        return f"{super().name(sizes)}-truncation-{self.truncation:g}"
 
     def execute(self, setup: Setup) -> Scores:
         clips = held_out(setup.sizes)
@@ -112,17 +113,10 @@ class Synthesized(Run):
 
 
 @dataclass(frozen=True)
-class Predicted(Run):
+class Predicted(OfGenerator):
     """Scores of samples that continue the first frames of held-out clips."""
 
     generator: Generator
-
-    @property
-    def needs(self) -> Sequence[Run]:
-        return (self.generator,)
-
-    def name(self, sizes: Sizes) -> str:
-        return f"{self.generator.name(sizes)}-sampled-{sizes.scored}"
 
     def execute(self, setup: Setup) -> Scores:
         clips = held_out(setup.sizes)

@@ -4,14 +4,22 @@ alike on the frames between the same held-out start and end frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tokenreel.benchmarks.papers.ccvs.measures import HELD_OUT
-from tokenreel.benchmarks.papers.generators import Run, Setup, Sizes, held_out, labelled_clips, samples_of, train
+from tokenreel.benchmarks.papers.generators import (
+    OfGenerator,
+    Run,
+    Setup,
+    Sizes,
+    held_out,
+    labelled_clips,
+    samples_of,
+    train,
+)
 from tokenreel.benchmarks.papers.grid import Scores
 from tokenreel.decoders.generators.base import VideoGenerator
 from tokenreel.metrics.baselines import cross_fade, nearest_key_frame
@@ -46,17 +54,10 @@ class Generator(Run):
 
 
 @dataclass(frozen=True)
-class Sampled(Run):
+class Sampled(OfGenerator):
     """Scores of a generator's samples."""
 
     generator: Generator
-
-    @property
-    def needs(self) -> Sequence[Run]:
-        return (self.generator,)
-
-    def name(self, sizes: Sizes) -> str:
-        return f"{self.generator.name(sizes)}-sampled-{sizes.scored}"
 
     def execute(self, setup: Setup) -> Scores:
         return scores_between(held_out(setup.sizes).frames, self.generator.samples(setup))

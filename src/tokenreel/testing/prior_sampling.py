@@ -42,7 +42,7 @@ def check_samples_independent_of_batch(prior: Prior, tokens: Tokens, given: Tens
 
 
 def check_sample_frequencies(prior: Prior, tokens: Tokens, given: Tensor, rows: int = 4096, speculate: int = 0) -> None:
-    """Sequences are sampled as often as the prior's own probabilities say (chi-square, with what is given in row 0)."""
+    """Frequencies of sampled sequences agree with the prior's probabilities (chi-square; given tokens of row 0)."""
     sequences = all_sequences(prior, tokens, given, 0)
     expected = rows * log_prob_flat(prior, sequences, tokens, given, 0).double().sum(1).exp()
     repeated = {name: indices[:1].expand(rows, *indices.shape[1:]) for name, indices in tokens.items()}

@@ -19,7 +19,7 @@ CLIPS = 3
 
 
 def train_briefly(generator: Inbetweening) -> None:
-    """So that the running statistics are those of its activations."""
+    """Updates the running statistics, which at first do not fit the activations."""
     with torch.no_grad():
         for seed in range(30):
             generator(torch.randn(CLIPS, generator.spec.noise), random_conditions(generator, CLIPS, seed))
